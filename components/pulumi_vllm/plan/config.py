@@ -1,0 +1,169 @@
+"""The stack file's `pulumi-vllm:server` block as frozen data. Every mistake is reported at once, with its path."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
+
+import pydantic
+from pydantic import BeforeValidator, ConfigDict, Field
+
+from . import mistakes, units
+from .errors import ConfigError
+
+MARK = "gate"
+"""The key name that our own gate uses at the door; nobody else may."""
+
+_NAME = r"^[a-z0-9][a-z0-9-]{0,30}$"  # the door's stick table keeps 32 characters
+
+
+def _cidr(value: object) -> str:
+    try:
+        return str(ipaddress.ip_network(str(value), strict=True))
+    except ValueError as error:
+        msg = f"{error}; write an address range such as 203.0.113.0/24"
+        raise ValueError(msg) from error
+
+
+Tokens = Annotated[int, BeforeValidator(units.tokens)]
+Gigabytes = Annotated[int, BeforeValidator(units.gigabytes)]
+Cidr = Annotated[str, BeforeValidator(_cidr)]
+KeyName = Annotated[str, Field(pattern=_NAME)]
+Flag = bool | int | float | str
+
+
+class _Block(pydantic.BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Machine(_Block):
+    """The machine to rent."""
+
+    cloud: Annotated[str, Field(pattern="^spheron$")] = "spheron"
+    """Who rents it out. `local` stacks use the same client with another address."""
+    gpu: str
+    """GPU family as in the catalogue, for example H200; CPU for the local cloud."""
+    count: Annotated[int, Field(ge=0, le=8)]
+    """GPUs in the machine; 0 with gpu CPU."""
+    billing: Annotated[str, Field(pattern="^(on-demand|spot)$")] = "on-demand"
+    """`on-demand`, or `spot`: cheaper, can be taken away at any moment."""
+    fallback: Annotated[str, Field(pattern="^on-demand$")] | None = None
+    """With spot: `on-demand` rents that instead when no spot machine is offered."""
+    max_usd_per_hour: Annotated[float, Field(gt=0)]
+    """Price ceiling for the whole machine; nothing dearer is ever rented."""
+    region: str | None = None
+    """Region as the cloud names it; unset takes any region of the chosen offer."""
+
+
+class Access(_Block):
+    """Who may reach the machine."""
+
+    allow: Annotated[tuple[Cidr, ...], Field(min_length=1)]
+    """Address ranges that may reach the door (port 443)."""
+    ssh_allow: tuple[Cidr, ...] | None = None
+    """Address ranges that may reach SSH; unset means the same as `allow`."""
+    keys: Annotated[tuple[KeyName, ...], Field(min_length=1)] = ("default",)
+    """Names of the API keys; the values are secrets and live elsewhere."""
+
+    @property
+    def ssh(self) -> tuple[str, ...]:
+        """The ranges that may reach SSH."""
+        return self.allow if self.ssh_allow is None else self.ssh_allow
+
+    @pydantic.field_validator("keys")
+    @classmethod
+    def _names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) != len(names):
+            msg = "a name appears twice; each key needs its own"
+            raise ValueError(msg)
+        if MARK in names:
+            msg = f"'{MARK}' is the name of our own readiness check; choose another"
+            raise ValueError(msg)
+        return names
+
+
+class Weights(_Block):
+    """Where the weights come from."""
+
+    endpoint: Annotated[str, Field(pattern=r"^https?://[^\s/]+(/[^\s]*)?$")] = "https://huggingface.co"
+    """Address of the model hub."""
+
+
+class Door(_Block):
+    """Limits at the front door."""
+
+    requests_per_minute: Annotated[int, Field(ge=1, le=1_000_000)] = 600
+    """Requests that one key may make in 60 s; more answer 429."""
+    max_body_mib: Annotated[int, Field(ge=1, le=512)] = 16
+    """Largest request body; images arrive inside it as base64."""
+    streams_per_key: Annotated[int, Field(ge=1, le=100_000)] = 512
+    """Requests that one key may have running at once."""
+
+
+class Engine(_Block):
+    """How vLLM is started, beyond what the plan decides."""
+
+    version: str | None = None
+    """Catalogue version; unset takes the newest that was started on such a machine."""
+    flags: Mapping[str, Flag] = {}
+    """Further vLLM flags without the dashes; they pass the same lint as ours."""
+    waive: Mapping[str, str] = {}
+    """Lint rule → the reason why it does not apply here."""
+
+
+class Deployment(_Block):
+    """One served model on one machine: what a stack file says."""
+
+    model: str
+    """Catalogue name of the model."""
+    precision: str | None = None
+    """Precision of the weights, as in the catalogue; unset takes the model's first."""
+    context: Tokens
+    """Longest request in tokens, prompt and answer together."""
+    concurrency: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Requests served at the same time (vLLM's max-num-seqs); or name a `profile`."""
+    profile: Annotated[str, Field(pattern="^(throughput|latency|long)$")] | None = None
+    """`throughput` (256 at once), `latency` (32) or `long` (8)."""
+    machine: Machine
+    """The machine to rent."""
+    storage_gb: Annotated[Gigabytes, Field(alias="storage")]
+    """Size of the volume that keeps weights and caches."""
+    access: Access
+    """Who may reach the machine."""
+    weights: Weights = Weights()
+    """Where the weights come from."""
+    door: Door = Door()
+    """Limits at the front door."""
+    engine: Engine = Engine()
+    """How vLLM is started, beyond what the plan decides."""
+    drain_timeout_s: Annotated[int, Field(ge=0, le=3600)] = 60
+    """How long running requests may finish before the engine is stopped."""
+
+    @classmethod
+    def parse(cls, mapping: Mapping[str, Any]) -> Deployment:
+        """Read the block, or raise ConfigError with every mistake in it."""
+        try:
+            return cls.model_validate(mapping)
+        except pydantic.ValidationError as error:
+            raise ConfigError(mistakes.sentences(error, cls, "server")) from None
+
+    @property
+    def sequences(self) -> int:
+        """Requests served at the same time, from `concurrency` or `profile`."""
+        if self.concurrency is not None:
+            return self.concurrency
+        return {"throughput": 256, "latency": 32, "long": 8}[self.profile or "throughput"]
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> Self:
+        problems = []
+        if self.concurrency is not None and self.profile is not None:
+            problems.append("concurrency and profile say the same thing; keep one")
+        if (self.machine.gpu == "CPU") != (self.machine.count == 0):
+            problems.append("machine.count is 0 exactly when machine.gpu is CPU")
+        if self.machine.fallback is not None and self.machine.billing != "spot":
+            problems.append("machine.fallback only means something with billing: spot")
+        if problems:
+            raise ValueError(". ".join(problems))
+        return self

@@ -1,0 +1,31 @@
+"""Numbers as people write them: `32Ki` tokens, `300GB` of disk. Knows units, not what they are for."""
+
+from __future__ import annotations
+
+import re
+
+_TOKENS = {"": 1, "k": 1_000, "K": 1_000, "Ki": 1_024, "M": 1_000_000, "Mi": 1_048_576}
+_GIGABYTES = {"": 1.0, "GB": 1.0, "TB": 1_000.0, "GiB": 2**30 / 1e9, "TiB": 2**40 / 1e9}
+_NUMBER = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*$")
+
+
+def tokens(value: object) -> int:
+    """Tokens from 32768, "32768", "32k" (32,000) or "32Ki" (32,768)."""
+    return _whole(value, dict(_TOKENS), "tokens, for example 32768 or 32Ki")
+
+
+def gigabytes(value: object) -> int:
+    """Decimal gigabytes from 300, "300GB", "1.5TB" or "280GiB"."""
+    return _whole(value, _GIGABYTES, "a size, for example 300GB or 1TB")
+
+
+def _whole(value: object, units: dict[str, float] | dict[str, int], wanted: str) -> int:
+    match = None if isinstance(value, bool) else _NUMBER.match(str(value))
+    if match is None or match[2] not in units:
+        msg = f"{value!r} is not {wanted}"
+        raise ValueError(msg)
+    amount = float(match[1]) * units[match[2]]
+    if amount < 1:
+        msg = f"{value!r} is less than one; write {wanted}"
+        raise ValueError(msg)
+    return round(amount)
