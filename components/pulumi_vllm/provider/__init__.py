@@ -1,1 +1,1 @@
-"""Provider room."""
+"""The Pulumi plugin process: one thin gRPC adapter, one module per custom resource."""

@@ -1,0 +1,164 @@
+"""What has to be random or signed and must survive machines: the door's CA, its leaves, and keys."""
+
+import datetime
+import ipaddress
+import secrets
+from typing import Any
+
+from .resource import Call, Failure, Property, Reading, Resource, Values, reveal
+
+_CA_DAYS = 3650
+_LEAF_DAYS = 365
+_RENEW_DAYS = 30
+
+
+class _Kept(Resource):
+    """Made once, kept in state; nothing outside to look at."""
+
+    async def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Reading | None:
+        """State is all there is."""
+        return Reading({name: state.get(name) for name in self.outputs}, inputs)
+
+
+class Authority(_Kept):
+    """`vllm:index:Authority`."""
+
+    token = "vllm:index:Authority"
+    description = "Certificate authority of the door. Survives machines, so clients keep one CA file."
+    inputs = {"commonName": Property("string", "Name in the CA certificate.", required=True, replaces=True)}
+    outputs = {
+        "certificate": Property("string", "CA certificate, PEM."),
+        "privateKey": Property("string", "CA key, PEM.", secret=True),
+        "expires": Property("string", "Last day of the CA (ISO 8601)."),
+    }
+
+    async def create(self, call: Call, new: Values) -> tuple[str, Values]:
+        """A P-256 key and its self-signed certificate."""
+        from cryptography import x509  # noqa: PLC0415
+        from cryptography.hazmat.primitives import hashes  # noqa: PLC0415
+        from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
+
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = _name(str(new["commonName"]))
+        start, end = _span(_CA_DAYS)
+        usage = x509.KeyUsage(
+            digital_signature=True, key_cert_sign=True, crl_sign=True, content_commitment=False, key_encipherment=False,
+            data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False,
+        )
+        certificate = (
+            x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), start, end)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(usage, critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .sign(key, hashes.SHA256())
+        )
+        outputs = {"certificate": _pem(certificate), "privateKey": _key_pem(key), "expires": end.date().isoformat()}
+        return f"ca-{certificate.serial_number:x}"[:19], outputs
+
+
+class Certificate(_Kept):
+    """`vllm:index:Certificate`."""
+
+    token = "vllm:index:Certificate"
+    description = "The door's certificate for one address, issued by an Authority; issued anew 30 days before it ends."
+    inputs = {
+        "authorityCertificate": Property("string", "CA certificate, PEM.", required=True, replaces=True),
+        "authorityKey": Property("string", "CA key, PEM.", required=True, secret=True, silent=True),
+        "address": Property("string", "IP address or DNS name of the machine.", required=True, replaces=True),
+        "fresh": Property("boolean", "Whether it is far from its end (default true)."),
+    }
+    outputs = {
+        "pem": Property("string", "Leaf certificate and its key, PEM, as HAProxy reads them.", secret=True),
+        "expires": Property("string", "Last day (ISO 8601)."),
+    }
+
+    async def check(self, call: Call, new: Values, old: Values | None) -> list[Failure]:
+        """Wanted is always fresh."""
+        new.setdefault("fresh", True)
+        return []
+
+    async def create(self, call: Call, new: Values) -> tuple[str, Values]:
+        """Issue a leaf for the address, for loopback and for localhost."""
+        outputs = _issue(reveal(new["authorityCertificate"]), reveal(new["authorityKey"]), str(new["address"]))
+        return f"leaf-{new['address']}", outputs
+
+    async def update(self, call: Call, resource_id: str, old: Values, new: Values) -> Values:
+        """Issue it anew when its end is near."""
+        return (await self.create(call, new))[1]
+
+    async def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Reading | None:
+        """A leaf near its end is a difference, and so is issued anew by the next `up`."""
+        last = datetime.date.fromisoformat(str(state["expires"]))
+        left = (last - datetime.datetime.now(datetime.UTC).date()).days
+        if left < _RENEW_DAYS:
+            await call.warn(f"the door's certificate ends on {last} ({left} days); `pulumi up` issues another")
+        outputs = {name: state.get(name) for name in self.outputs}
+        return Reading(outputs, {**inputs, "fresh": left >= _RENEW_DAYS})
+
+
+class ApiKey(_Kept):
+    """`vllm:index:ApiKey`."""
+
+    token = "vllm:index:ApiKey"
+    description = "A random key of 256 bits that survives machines: a client's, or the gate's token."
+    inputs = {"prefix": Property("string", "What the key starts with.", required=True, replaces=True)}
+    outputs = {"key": Property("string", "The key.", secret=True)}
+
+    async def create(self, call: Call, new: Values) -> tuple[str, Values]:
+        """32 random bytes, URL-safe."""
+        return f"key-{secrets.token_hex(4)}", {"key": f"{new['prefix']}{secrets.token_urlsafe(32)}"}
+
+
+def _issue(authority_pem: str, authority_key: str, address: str) -> Values:
+    from cryptography import x509  # noqa: PLC0415
+    from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
+
+    authority = x509.load_pem_x509_certificate(authority_pem.encode())
+    signer: Any = serialization.load_pem_private_key(authority_key.encode(), None)
+    key = ec.generate_private_key(ec.SECP256R1())
+    start, end = _span(_LEAF_DAYS)
+    names: list[x509.GeneralName] = [x509.DNSName("localhost")]
+    names += [x509.IPAddress(ipaddress.ip_address(text)) for text in ("127.0.0.1", "::1")]
+    try:
+        names.insert(0, x509.IPAddress(ipaddress.ip_address(address)))
+    except ValueError:
+        names.insert(0, x509.DNSName(address))
+    certificate = (
+        x509.CertificateBuilder(authority.subject, _name("vllm door"), key.public_key(), x509.random_serial_number(), start, end)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(signer, hashes.SHA256())
+    )
+    return {"pem": _pem(certificate) + _key_pem(key), "expires": end.date().isoformat()}
+
+
+def _span(days: int) -> tuple[datetime.datetime, datetime.datetime]:
+    # A machine's clock may lag: valid from an hour ago.
+    now = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1)
+    return now, now + datetime.timedelta(days=days)
+
+
+def _name(text: str) -> Any:
+    from cryptography import x509  # noqa: PLC0415
+
+    return x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, text[:64])])
+
+
+def _pem(certificate: Any) -> str:
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
+
+    return str(certificate.public_bytes(serialization.Encoding.PEM).decode())
+
+
+def _key_pem(key: Any) -> str:
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
+
+    return str(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        ).decode()
+    )

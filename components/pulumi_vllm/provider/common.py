@@ -1,0 +1,39 @@
+"""What several resources share: the connection to a host, and waiting with a growing pause."""
+
+from typing import Any
+
+from .resource import Call, Property, UserError, Values, reveal
+
+CONNECTION = Property(
+    "object",
+    "How to reach the machine over SSH: host, port, user, hostKey and privateKey (secret).",
+    required=True,
+    silent=True,
+)
+INSTANCE_ID = Property(
+    "string", "The machine; another one makes this resource anew.", required=True, replaces=True
+)
+REACHABLE = Property("boolean", "Whether the machine answered over SSH when last looked at.")
+
+# Seconds between two looks at the API: quick at first, then sparing its 100 calls per 15 minutes and address.
+_PAUSES_S = (1.0, 1.0, 2.0, 2.0, 3.0, 5.0, 8.0, 10.0, 15.0, 20.0)
+
+
+def pause_s(attempt: int) -> float:
+    """How long to wait before look number `attempt`, counted from 0."""
+    return _PAUSES_S[min(attempt, len(_PAUSES_S) - 1)]
+
+
+async def host_of(call: Call, values: Values) -> Any:
+    """A connection to the machine that `values["connection"]` names.
+
+    Raises:
+        HostError: it is unreachable, refuses our key, or shows another host key.
+    """
+    connection = reveal(values.get("connection"))
+    if not isinstance(connection, dict) or not connection.get("host"):
+        raise UserError(f"{call.name}: no connection in state; run `pulumi up` once")
+    from pulumi_vllm.host.ssh import Address  # noqa: PLC0415 (asyncssh takes 0.2 s)
+
+    address = Address(connection["host"], int(connection.get("port") or 22), connection.get("user") or "root")
+    return await call.session.hosts().get(address, connection["privateKey"], connection.get("hostKey"))

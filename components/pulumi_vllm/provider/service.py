@@ -1,0 +1,130 @@
+"""The serving units: engine installed, vLLM healthy, door open, gate passed; and whether that is still so."""
+
+import json
+from typing import Any
+
+from .common import CONNECTION, INSTANCE_ID, REACHABLE, host_of
+from .jobs import follow, why
+from .resource import Call, Property, Reading, Resource, UserError, Values
+
+_PROGRAMS = "/usr/local/lib/pulumi-vllm"
+_WANTED = {"vllm.service": "active", "haproxy.service": "active", "vllm-firewall.service": "active"}
+_LOOK_S = 2.0
+_GATE = "/run/pulumi-vllm/gate.json"
+
+
+class Service(Resource):
+    """`vllm:host:Service`."""
+
+    token = "vllm:host:Service"
+    description = "vLLM behind its door: installed at the locked versions, warmed up, proved by the gate."
+    inputs = {
+        "instanceId": INSTANCE_ID,
+        "connection": CONNECTION,
+        "engineVersion": Property("string", "Version of vLLM.", required=True),
+        "servingDigest": Property("string", "Digest of the files that vLLM has to restart for.", required=True),
+        "weightsRevision": Property("string", "Revision being served; another one means a restart.", required=True),
+        "units": Property("object", "Units by the state they should be in.", of="string"),
+        "commandLine": Property("string", "as-declared: the running process has the unit's arguments."),
+        "drainTimeoutS": Property("number", "Seconds that running requests get before a restart.", silent=True),
+        "readyTimeoutS": Property("number", "Seconds from start to a passed gate.", silent=True),
+    }
+    outputs = {
+        "evidence": Property("object", "Versions, gate and phase timings.", of="any"),
+        "reachable": REACHABLE,
+    }
+
+    async def check(self, call: Call, new: Values, old: Values | None) -> list[Any]:
+        """What a healthy service looks like."""
+        new.setdefault("units", dict(_WANTED))
+        new.setdefault("commandLine", "as-declared")
+        new.setdefault("drainTimeoutS", 30)
+        new.setdefault("readyTimeoutS", 3600)
+        return []
+
+    async def create(self, call: Call, new: Values) -> tuple[str, Values]:
+        """Install, preflight, start, gate."""
+        return f"service@{new['instanceId']}", await self._serve(call, new, restart=False)
+
+    async def update(self, call: Call, resource_id: str, old: Values, new: Values) -> Values:
+        """Drain and restart what serves something else; start what is down."""
+        moved = [
+            name
+            for name in ("servingDigest", "weightsRevision", "engineVersion", "commandLine")
+            if old.get(name) != new.get(name)
+        ]
+        return await self._serve(call, new, restart=bool(moved))
+
+    async def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Reading | None:
+        """The units' states, and the process against its unit."""
+        from pulumi_vllm.host.ssh import HostError  # noqa: PLC0415
+
+        values = {**state, **inputs}
+        outputs = {name: state.get(name) for name in self.outputs}
+        wanted: Values = values.get("units") or dict(_WANTED)
+        try:
+            host = await host_of(call, values)
+            facts = await call.session.hosts().facts(host, units=tuple(_WANTED))
+        except HostError as error:
+            await call.warn(f"{call.name}: {error}; showing what was last seen")
+            return Reading({**outputs, "reachable": False}, inputs)
+        live = {unit: facts.units[unit].active if unit in facts.units else "missing" for unit in {**_WANTED, **wanted}}
+        down = [f"{unit} is {state}" for unit, state in live.items() if state != "active"]
+        process = facts.process_matches("vllm.service") if live.get("vllm.service") == "active" else True
+        line = "as-declared" if process else "other arguments than its unit"
+        if not process:
+            down.append("vllm runs with other arguments than its unit")
+        if down:
+            await call.warn(f"{'; '.join(sorted(down))}; `pulumi up` puts it right")
+        return Reading({**outputs, "reachable": True}, {**inputs, "units": live, "commandLine": line})
+
+    # -- the host -----------------------------------------------------------------------------------
+    async def _serve(self, call: Call, new: Values, *, restart: bool) -> Values:
+        host = await host_of(call, new)
+        await follow(call, host, "vllm-install.service", "/run/pulumi-vllm/install.progress.json")
+        await follow(call, host, "vllm-preflight.service", None, restart=True)
+        if restart:
+            drain_s = float(new.get("drainTimeoutS") or 0)
+            await call.progress(f"draining, then restarting vllm (up to {drain_s:.0f} s)")
+            script = f"{_PROGRAMS}/drain --timeout {drain_s:.0f} || true; systemctl stop vllm.service"
+            await host.run(script, timeout_s=drain_s + 120)
+        await host.run(
+            "systemctl enable -q vllm-firewall.service haproxy.service vllm.service; "
+            "systemctl reset-failed vllm.service haproxy.service 2>/dev/null || true; "
+            "systemctl start vllm-firewall.service; systemctl start --no-block vllm.service haproxy.service",
+            timeout_s=180,
+        )
+        await host.run(f"if test -S /run/pulumi-vllm-door/admin.sock; then {_PROGRAMS}/drain --undo || true; fi", timeout_s=60)
+        gate = await self._gate(call, host, float(new.get("readyTimeoutS") or 3600))
+        call.session.hosts().stale(host)
+        facts = await call.session.hosts().facts(host, units=tuple(_WANTED))
+        evidence = {"engine": new["engineVersion"], "revision": new["weightsRevision"], "gate": gate, **facts.versions()}
+        return {"evidence": evidence, "reachable": True}
+
+    async def _gate(self, call: Call, host: Any, timeout_s: float) -> Values:
+        """Start the gate's unit; a healthy /health proves nothing, so it asks for golden tokens through the door."""
+        await host.run("rm -f " + _GATE + "; systemctl restart --no-block vllm-gate.service", timeout_s=60)
+        waited = 0.0
+        while waited < timeout_s:
+            await call.sleep(_LOOK_S)
+            waited += _LOOK_S
+            shown = await host.run(_GATE_STATE, timeout_s=60)
+            vllm, gate, text = (part.strip() for part in (shown.stdout + "\n\n").split("\n", 2))
+            if vllm == "failed":
+                raise UserError(f"{call.name}: vllm.service failed: {await why(host, 'vllm.service')}")
+            if text:
+                result: Values = json.loads(text)
+                if result.get("passed"):
+                    return result
+                raise UserError(f"{call.name}: the gate failed: {result.get('why')}; vllm says: {await why(host, 'vllm.service')}")
+            if gate == "failed":
+                raise UserError(f"{call.name}: the gate failed: {await why(host, 'vllm-gate.service')}")
+            await call.progress(f"waiting for the gate ({waited:.0f} s); vllm is {vllm}")
+        raise UserError(f"{call.name}: not ready after {timeout_s:.0f} s; look at `journalctl -u vllm.service`, then run `pulumi up` again")
+
+
+_GATE_STATE = f"""
+systemctl show -P ActiveState vllm.service
+systemctl show -P ActiveState vllm-gate.service
+cat {_GATE} 2>/dev/null || true
+"""

@@ -1,0 +1,125 @@
+"""A persistent disk: it outlives machines, is kept on delete, and found again by its name."""
+
+from typing import Any
+
+from pulumi_vllm.plan.names import physical_name
+
+from .resource import Call, Failure, Property, Reading, Resource, UserError, Values
+
+
+class Volume(Resource):
+    """`vllm:spheron:Volume`."""
+
+    token = "vllm:spheron:Volume"
+    description = (
+        "A persistent disk in the region of the machine it is for. Kept when deleted and adopted by name on the "
+        "next create, unless keep is false. Bills while it exists."
+    )
+    inputs = {
+        "sizeGb": Property("integer", "Size in GB (10^9 bytes). It can't change later.", required=True),
+        "gpu": Property("string", "GPU of the machine it is for, as in offers: H200, H100, CPU.", required=True, silent=True),
+        "count": Property("integer", "GPUs of that machine.", required=True, silent=True),
+        "billing": Property("string", "on-demand or spot; looks for the machine's region.", silent=True),
+        "region": Property("string", "Region; left out: where the cheapest such machine is.", silent=True),
+        "maxUsdPerHour": Property("number", "Price ceiling of the machine, USD per hour.", silent=True),
+        "keep": Property("boolean", "Keep the disk when the resource is deleted (default true)."),
+    }
+    outputs = {
+        "handle": Property("string", "The provider's handle; attach and delete take this one."),
+        "volumeName": Property("string", "Name at the cloud."),
+        "provider": Property("string", "Who runs it; a machine must be of the same."),
+        "placement": Property("string", "Region, as the cloud spells it."),
+        "mountTag": Property("string", "virtiofs tag, where it is a share."),
+        "usdPerHour": Property("number", "Price of the whole disk, USD per hour."),
+    }
+
+    async def check(self, call: Call, new: Values, old: Values | None) -> list[Failure]:
+        """A size once chosen stays."""
+        new.setdefault("keep", True)
+        before, after = (old or {}).get("sizeGb"), new.get("sizeGb")
+        if isinstance(before, int) and isinstance(after, int) and before != after:
+            reason = f"the disk has {before} GB and can't change its size; keep {before}, or rename the resource"
+            return [Failure("sizeGb", reason)]
+        if isinstance(after, int) and after < 1:
+            return [Failure("sizeGb", f"{after} GB is no disk; at least 1")]
+        return []
+
+    async def preview(self, call: Call, new: Values) -> Values:
+        """Price, where the region has one."""
+        return {"volumeName": self._name(call)}
+
+    async def create(self, call: Call, new: Values) -> tuple[str, Values]:
+        """Adopt the disk of our name, or make it where the machine can be had."""
+        cloud = call.session.cloud()
+        name = self._name(call)
+        found = await call.session.ask(cloud.find_volume, name)
+        if found is None:
+            offer, region = await self._place(call, new)
+            async with call.session.critical():
+                found = await call.session.ask(cloud.create_volume, name, new["sizeGb"], offer.provider, region)
+        else:
+            self._refuse_stranger(call, found, new)
+            await call.info(f"adopted the disk {name} ({found.size_gb} GB in {found.region})")
+        return found.id, self._outputs(found, name)
+
+    async def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Reading | None:
+        """Gone when the cloud no longer lists it."""
+        for volume in await call.session.ask(call.session.cloud().volumes):
+            if volume.id == resource_id and volume.status not in {"deleting", "deleted"}:
+                live = {**inputs, "sizeGb": volume.size_gb}
+                return Reading(self._outputs(volume, str(state.get("volumeName") or volume.name)), live)
+        return None
+
+    async def delete(self, call: Call, resource_id: str, state: Values) -> None:
+        """Keep it and say what it costs, or detach and remove it."""
+        name = state.get("volumeName")
+        if state.get("keep", True):
+            price = state.get("usdPerHour")
+            cost = f"; it bills ${price * 24:.2f} a day" if price else ""
+            await call.info(f"kept the disk {name}{cost}. `pulumi-vllm sweep` lists it")
+            return
+        cloud = call.session.cloud()
+        volume = await call.session.ask(cloud.find_volume, name)
+        if volume is None:
+            return
+        for instance in volume.attached_to:
+            await call.session.ask(cloud.detach, volume.handle, instance, ignore_errors=True)
+        await call.session.ask(cloud.delete_volume, volume.handle)
+
+    def _name(self, call: Call) -> str:
+        return physical_name(call.stack, call.name, call.urn)
+
+    async def _place(self, call: Call, new: Values) -> tuple[Any, str]:
+        from pulumi_vllm.cloud.offers import choose  # noqa: PLC0415
+
+        offers = await call.session.ask(call.session.cloud().offers)
+        ranked = choose(
+            offers, new["gpu"], new["count"], new.get("billing") or "on-demand", new.get("region"), new.get("maxUsdPerHour")
+        )
+        return ranked[0], new.get("region") or ranked[0].regions[0]
+
+    def _refuse_stranger(self, call: Call, volume: Any, new: Values) -> None:
+        region = new.get("region")
+        if volume.size_gb != new["sizeGb"]:
+            raise UserError(
+                f"{call.name}: the disk {volume.name} exists with {volume.size_gb} GB, the stack wants {new['sizeGb']}; "
+                f"set the size to {volume.size_gb} GB, or delete the disk"
+            )
+        if region and volume.region and region != volume.region:
+            raise UserError(
+                f"{call.name}: the disk {volume.name} is in {volume.region}, the stack wants {region}; "
+                f"set the region to {volume.region}, or delete the disk"
+            )
+
+    def _outputs(self, volume: Any, name: str) -> Values:
+        price = volume.usd_per_gb_hour
+        return {
+            "handle": volume.handle,
+            "volumeName": name,
+            "provider": volume.provider,
+            "placement": volume.region,
+            "mountTag": volume.mount_tag,
+            "usdPerHour": round(price * volume.size_gb, 6) if price else None,
+        }
+
+
