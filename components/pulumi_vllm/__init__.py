@@ -1,3 +1,67 @@
 """Serve an open-weight LLM on rented GPUs, declared in Pulumi."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .resources import (
+        ApiKey,
+        Authority,
+        Certificate,
+        Files,
+        Instance,
+        Provider,
+        Service,
+        SshKey,
+        Volume,
+        VolumeAttachment,
+        Weights,
+    )
+    from .server import Hook, Server, ServerArgs
+
+# Loaded on first use: `import pulumi` takes 0.7 s, which the provider and `pulumi-vllm plan` must not pay.
+_HOMES = {
+    **dict.fromkeys(("Hook", "Server", "ServerArgs"), "server"),
+    **dict.fromkeys(
+        (
+            "ApiKey",
+            "Authority",
+            "Certificate",
+            "Files",
+            "Instance",
+            "Provider",
+            "Service",
+            "SshKey",
+            "Volume",
+            "VolumeAttachment",
+            "Weights",
+        ),
+        "resources",
+    ),
+}
+
+__all__ = [
+    "ApiKey",
+    "Authority",
+    "Certificate",
+    "Files",
+    "Hook",
+    "Instance",
+    "Provider",
+    "Server",
+    "ServerArgs",
+    "Service",
+    "SshKey",
+    "Volume",
+    "VolumeAttachment",
+    "Weights",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

@@ -19,8 +19,8 @@ from .weights import Weights
 _CLASSES = (SshKey, Volume, Instance, VolumeAttachment, Files, Weights, Service, Authority, Certificate, ApiKey)
 RESOURCES: dict[str, Resource] = {kind.token: kind() for kind in _CLASSES}
 
-PLUGIN_URL = "https://github.com/pulumi-vllm/pulumi-vllm/releases"
-"""Where the engine would look for a missing plugin; without it, it asks a stranger's repository of that name."""
+PLUGIN_URL = "https://pulumi-vllm.invalid/releases"
+"""A name that can never resolve: without one, the engine asks a stranger's repository for a plugin called vllm."""
 
 
 def package_schema() -> str:

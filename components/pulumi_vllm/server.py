@@ -1,0 +1,265 @@
+"""The component: one served model on one machine, from the disk to the door."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+
+import pulumi
+
+from . import resources
+from .plan import PlanError, plan
+from .plan.config import MARK, Deployment
+from .render import HostFile, cloud_init, render
+
+if TYPE_CHECKING:
+    import pulumi_command
+
+_WEIGHTS = "/models/weights"
+
+
+class Hook(TypedDict):
+    """Commands of your own on the host, run with pulumi-command as root's sudo user."""
+
+    name: str
+    """Part of the resource's name."""
+    create: str
+    """Run once the server is ready, and again when it changes or the machine is another."""
+    delete: NotRequired[str]
+    """Run before the machine goes."""
+
+
+class ServerArgs(TypedDict):
+    """What a Server needs."""
+
+    server: dict[str, Any]
+    """The block that a stack file holds under `pulumi-vllm:server`: model, machine, context, access."""
+    keys: NotRequired[pulumi.Input[dict[str, pulumi.Input[str]]]]
+    """API keys by name (secret). A name in server.access.keys without a value here gets a random key."""
+    hf_token: NotRequired[pulumi.Input[str]]
+    """Token for the model hub (secret), where the repository is gated."""
+    ssh_private_key: NotRequired[pulumi.Input[str]]
+    """Private SSH key to use (secret); left out, one is made and kept in state."""
+
+
+class Server(pulumi.ComponentResource):
+    """A vLLM server on a rented GPU machine: volume, machine, pinned weights, systemd service, locked door."""
+
+    endpoint: pulumi.Output[str]
+    """Base URL of the OpenAI-compatible API, ending in /v1."""
+    model: pulumi.Output[str]
+    """Name of the model in requests."""
+    ca_certificate: pulumi.Output[str]
+    """CA certificate of the door, PEM: what clients verify it with."""
+    api_keys: pulumi.Output[dict[str, str]]
+    """API keys by name (secret)."""
+    usd_per_hour: pulumi.Output[float]
+    """Price of machine and disk, USD per hour."""
+    plan: pulumi.Output[dict[str, Any]]
+    """What was decided, and why: machine, flags, memory budget."""
+    evidence: pulumi.Output[dict[str, Any]]
+    """What is running: versions, revision, gate and phase timings."""
+
+    def __init__(self, name: str, args: ServerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        """Declare the server.
+
+        Args:
+            name: name in the program; children are called `<name>-machine`, `<name>-volume` and so on.
+            args: see ServerArgs.
+            opts: Pulumi's resource options.
+
+        Raises:
+            pulumi.RunError: the block has mistakes (all are listed), does not fit, or a flag can't work.
+        """
+        super().__init__("vllm:index:Server", name, {}, opts)
+        try:
+            decided = plan(Deployment.parse(_with_endpoint(args["server"])))
+        except PlanError as error:
+            raise pulumi.RunError(str(error)) from None
+        deployment, machine = decided.deployment, decided.deployment.machine
+        files = render(decided)
+
+        key = resources.SshKey(f"{name}-ssh", private_key=args.get("ssh_private_key"), opts=self._child())
+        volume = resources.Volume(
+            f"{name}-volume",
+            size_gb=deployment.storage_gb,
+            gpu=machine.gpu,
+            count=machine.count,
+            billing=machine.billing,
+            region=machine.region,
+            max_usd_per_hour=machine.max_usd_per_hour,
+            opts=self._child(),
+        )
+        self.machine = resources.Instance(
+            f"{name}-machine",
+            gpu=machine.gpu,
+            count=machine.count,
+            billing=machine.billing,
+            fallback=machine.fallback,
+            provider=volume.provider,
+            region=volume.placement,
+            max_usd_per_hour=machine.max_usd_per_hour,
+            ssh_key_id=key.key_id,
+            ssh_public_key=key.public_key,
+            ssh_private_key=key.private_key_pem,
+            cloud_init=cloud_init(decided),
+            drain_timeout_s=deployment.drain_timeout_s,
+            opts=self._child(),
+        )
+        self._connection = {
+            "host": self.machine.address,
+            "port": self.machine.port,
+            "user": self.machine.user,
+            "hostKey": self.machine.host_key,
+            "privateKey": key.private_key_pem,
+        }
+        attachment = resources.VolumeAttachment(
+            f"{name}-attachment",
+            instance_id=self.machine.id,
+            volume_handle=volume.handle,
+            volume_name=volume.volume_name,
+            mount_kind=self.machine.mount_kind,
+            mount_tag=volume.mount_tag,
+            connection=self._connection,
+            opts=self._child(),
+        )
+        authority = resources.Authority(f"{name}-ca", common_name=f"{name} {pulumi.get_stack()}", opts=self._child())
+        certificate = resources.Certificate(
+            f"{name}-certificate",
+            authority_certificate=authority.certificate,
+            authority_key=authority.private_key,
+            address=self.machine.address,
+            opts=self._child(),
+        )
+        self.api_keys = self._keys(name, deployment.access.keys, args.get("keys"))
+        gate = resources.ApiKey(f"{name}-gate", prefix="gate-", opts=self._child()).key
+        secrets = {
+            "gate_token": gate,
+            "keys_map": pulumi.Output.all(self.api_keys, gate).apply(lambda all_: _keys_map(all_[0], all_[1])),
+            "tls_pem": certificate.pem,
+            "hf_token": args.get("hf_token") or "",
+        }
+        host_files = resources.Files(
+            f"{name}-files",
+            instance_id=self.machine.id,
+            connection=self._connection,
+            files={file.path: file.text for file in files},
+            attributes={file.path: f"{file.mode} {file.owner}" for file in files},
+            actions={file.path: file.on_change for file in files},
+            secrets={secret: value for secret, value in secrets.items() if secret in _asked(files)},
+            values={"ca_certificate": authority.certificate},
+            opts=self._child(attachment),
+        )
+        variant = decided.weights
+        weights = resources.Weights(
+            f"{name}-weights",
+            instance_id=self.machine.id,
+            connection=self._connection,
+            repository=variant.repository,
+            revision=variant.revision,
+            directory=f"{_WEIGHTS}/{variant.repository}/{variant.revision}",
+            opts=self._child(host_files),
+        )
+        self.service = resources.Service(
+            f"{name}-service",
+            instance_id=self.machine.id,
+            connection=self._connection,
+            engine_version=decided.engine.version,
+            serving_digest=host_files.serving_digest,
+            weights_revision=variant.revision,
+            drain_timeout_s=deployment.drain_timeout_s,
+            opts=self._child(weights),
+        )
+
+        self.endpoint = self.machine.address.apply(lambda address: f"https://{_bracketed(address)}/v1")
+        self.model = pulumi.Output.from_input(deployment.model)
+        self.ca_certificate = authority.certificate
+        self.usd_per_hour = pulumi.Output.all(self.machine.usd_per_hour, volume.usd_per_hour).apply(
+            lambda prices: round(sum(price or 0.0 for price in prices), 6)
+        )
+        self.plan = pulumi.Output.from_input(decided.summary())
+        self.evidence = self.service.evidence
+        self.register_outputs(
+            {
+                "endpoint": self.endpoint,
+                "model": self.model,
+                "caCertificate": self.ca_certificate,
+                "apiKeys": self.api_keys,
+                "usdPerHour": self.usd_per_hour,
+                "plan": self.plan,
+                "evidence": self.evidence,
+            }
+        )
+
+    @property
+    def connection_info(self) -> pulumi.Output[dict[str, Any]]:
+        """How to reach the host over SSH, host key included (secret)."""
+        return pulumi.Output.secret(pulumi.Output.from_input(self._connection))
+
+    @property
+    def connection(self) -> "pulumi_command.remote.ConnectionArgs":
+        """The host for pulumi-command's resources, with the host key set: without it that plugin checks none."""
+        import pulumi_command  # noqa: PLC0415 (0.2 s that most programs need not pay)
+
+        return pulumi_command.remote.ConnectionArgs(
+            host=self._connection["host"],
+            port=self._connection["port"],
+            user=self._connection["user"],
+            private_key=self._connection["privateKey"],
+            host_key=self._connection["hostKey"],
+        )
+
+    def hook(self, hook: Hook) -> "pulumi_command.remote.Command":
+        """Run a command of your own on the host after it is ready, and one before it goes.
+
+        Delete-before-replace: pulumi-command otherwise runs the old `delete` after the new `create`.
+        """
+        import pulumi_command  # noqa: PLC0415
+
+        return pulumi_command.remote.Command(
+            f"{self._name}-{hook['name']}",
+            connection=self.connection,
+            create=hook["create"],
+            delete=hook.get("delete"),
+            triggers=[self.machine.id],
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[self.service], delete_before_replace=True),
+        )
+
+    def _child(self, *after: pulumi.Resource) -> pulumi.ResourceOptions:
+        return pulumi.ResourceOptions(parent=self, depends_on=list(after))
+
+    def _keys(
+        self, name: str, names: Sequence[str], given: Any
+    ) -> pulumi.Output[dict[str, str]]:
+        """Every named key: the given value, or a random one that survives machines."""
+        values = dict(given or {}) if not isinstance(given, pulumi.Output) else None
+        if values is None:
+            return pulumi.Output.secret(given)
+        for key in names:
+            if key not in values:
+                values[key] = resources.ApiKey(f"{name}-key-{key}", prefix="sk-", opts=self._child()).key
+        return pulumi.Output.secret(pulumi.Output.all(**{key: values[key] for key in names}))
+
+
+def _with_endpoint(block: Mapping[str, Any]) -> dict[str, Any]:
+    """HF_ENDPOINT is what every client of the hub obeys; a hub in the stack file wins."""
+    endpoint = os.environ.get("HF_ENDPOINT")
+    if not endpoint or not isinstance(block, Mapping) or (block.get("weights") or {}).get("endpoint"):
+        return dict(block)
+    return {**block, "weights": {**(block.get("weights") or {}), "endpoint": endpoint.rstrip("/")}}
+
+
+def _keys_map(keys: Mapping[str, str], gate: str) -> str:
+    """HAProxy's map: sha256 of a key, and whose it is."""
+    import hashlib  # noqa: PLC0415
+
+    named = {**keys, MARK: gate}
+    rows = [f"{hashlib.sha256(value.encode()).hexdigest()} {name}" for name, value in sorted(named.items())]
+    return "\n".join(rows) + "\n"
+
+
+def _asked(files: Sequence[HostFile]) -> set[str]:
+    return {secret for file in files for secret in file.secrets}
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
