@@ -1,0 +1,24 @@
+import inspect
+
+from pulumi_vllm import resources
+from pulumi_vllm.provider import generate
+from pulumi_vllm.provider.schema import RESOURCES, custom_schema
+
+
+def test_the_classes_are_those_that_the_tables_give():
+    assert generate.TARGET.read_text() == generate.source(), "run python -m pulumi_vllm.provider.generate"
+
+
+def test_every_resource_has_a_class_with_its_inputs():
+    for token, resource in RESOURCES.items():
+        kind = getattr(resources, token.rpartition(":")[2])
+        parameters = inspect.signature(kind.__init__).parameters
+        assert {generate.snake(name) for name in resource.inputs} <= parameters.keys()
+
+
+def test_every_property_is_described_and_secrets_are_marked():
+    for token, described in custom_schema()["resources"].items():
+        for name, prop in described["properties"].items():
+            assert prop["description"], f"{token}.{name}"
+    private = custom_schema()["resources"]["vllm:spheron:SshKey"]["properties"]["privateKeyPem"]
+    assert private["secret"] is True

@@ -1,0 +1,49 @@
+from pulumi_vllm.provider.protocol import UNKNOWN, Secret
+from pulumi_vllm.provider.resource import Kind, check_shape
+from pulumi_vllm.provider.schema import RESOURCES
+
+FILES, INSTANCE, VOLUME = (RESOURCES[t] for t in ("vllm:host:Files", "vllm:spheron:Instance", "vllm:spheron:Volume"))
+
+
+def test_one_changed_file_is_one_line_of_the_diff():
+    old = {"files": {"/a": "1", "/b": "2"}, "attributes": {}, "instanceId": "i"}
+    new = {"files": {"/a": "1", "/b": "3", "/c": "4"}, "attributes": {}, "instanceId": "i"}
+    assert FILES.compare(old, new) == {'files["/b"]': Kind.UPDATE, 'files["/c"]': Kind.ADD}
+
+
+def test_another_machine_replaces_what_lies_on_it():
+    assert FILES.compare({"instanceId": "i"}, {"instanceId": UNKNOWN}) == {"instanceId": Kind.REPLACE}
+
+
+def test_a_rotated_secret_is_one_change_without_names():
+    assert FILES.compare({"secrets": Secret({"a": "1"})}, {"secrets": {"a": "2"}}) == {"secrets": Kind.UPDATE}
+
+
+def test_what_is_used_at_creation_only_is_no_change():
+    assert INSTANCE.compare({"cloudInit": {"runcmd": ["a"]}}, {"cloudInit": {"runcmd": ["b"]}}) == {}
+
+
+def test_ignored_changes_are_ignored():
+    assert INSTANCE.compare({"gpu": "H100"}, {"gpu": "H200"}, ("gpu",)) == {}
+
+
+def test_all_mistakes_come_at_once_with_the_nearest_name():
+    failures = {f.property: f.reason for f in check_shape(VOLUME, {"sizeGB": 3, "gpu": 4, "count": 1})}
+    assert "did you mean sizeGb?" in failures["sizeGB"]
+    assert failures["gpu"] == "gpu must be a string"
+    assert failures["sizeGb"].startswith("missing")
+
+
+def test_a_failing_secret_is_reported_without_its_path():
+    """The engine prints the value at the path of a failure."""
+    (failure,) = [f for f in check_shape(INSTANCE, _instance(sshPrivateKey=Secret(17)))]
+    assert failure.property == ""
+    assert "17" not in failure.reason
+
+
+def test_unknown_values_pass_the_shape():
+    assert check_shape(INSTANCE, _instance(sshPrivateKey=UNKNOWN)) == []
+
+
+def _instance(**more):
+    return {"gpu": "H200", "count": 2, "sshKeyId": "k", "sshPublicKey": "ssh-ed25519 A", "sshPrivateKey": "p"} | more
