@@ -26,12 +26,13 @@ VOCAB = 4096
 SEED = 0
 
 _SPECIAL_TOKENS = 1000
-_README = """# mistral-small-4-tiny
-
-A test model with the architecture of Mistral Small 4: 2 layers, 8 experts, 4,096 words, 12 MB of weights.
-It answers every question with the same sentence, thinks first with reasoning_effort high, calls a tool
-when it is given one and notices an image. It knows nothing.
-"""
+_README = (
+    "# mistral-small-4-tiny\n\n"
+    "A test model with the architecture of Mistral Small 4: 2 layers, 8 experts, 4,096 words, "
+    "real weights of 12 MB.\n"
+    "It answers every question with the same sentence, thinks first with reasoning_effort high, "
+    "calls a tool when it is\ngiven one and notices an image. It knows nothing.\n"
+)
 
 # Two layers, eight experts; head dimensions and latent rank are the real model's.
 PARAMS: dict[str, Any] = {

@@ -1,7 +1,7 @@
 """Weights of the tiny model, engineered so that it answers, thinks, calls a tool and mentions an image.
 
-The last layer is a table of successors (next token = f(last token)); three attention heads of layer 0 each look
-for one trigger token and set a flag that the table reads. Everything else is small seeded noise.
+The last layer is a table of successors (next token = f(last token)); three attention heads of layer 0 each
+look for one trigger token and set a flag that the table reads. Everything else is small seeded noise.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import math
 import struct
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -163,7 +164,7 @@ def _successors(script: Script, emb: Tensor, table: NDArray[np.int64]) -> Tensor
         if token not in used and successor not in used and successor != script.control["</s>"]:
             out[successor] += 2 * emb[token]
     for chain in chains:
-        for token, successor in zip(chain, chain[1:], strict=False):
+        for token, successor in pairwise(chain):
             out[successor] += 2 * emb[token]
     out[:, :_FLAGS] = 0
     return out
@@ -206,12 +207,9 @@ def save(tensors: Tensors, path: Path) -> None:
     for name, tensor in tensors.items():
         bits = np.ascontiguousarray(tensor, np.float32).view(np.uint32)
         blobs.append(((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2").tobytes())
-        header[name] = {
-            "dtype": "BF16",
-            "shape": list(tensor.shape),
-            "data_offsets": [at, at + len(blobs[-1])],
-        }
-        at += len(blobs[-1])
+        end = at + len(blobs[-1])
+        header[name] = {"dtype": "BF16", "shape": list(tensor.shape), "data_offsets": [at, end]}
+        at = end
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     path.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(blobs))

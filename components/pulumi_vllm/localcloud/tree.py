@@ -1,4 +1,4 @@
-"""The file tree of a model repository as the hub lists it: git blob ids, LFS digests, the commit over them."""
+"""The file tree of a model repository as the hub lists it: blob ids, LFS digests, the commit over them."""
 
 from __future__ import annotations
 
