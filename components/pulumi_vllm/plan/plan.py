@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dataclasses import dataclass
+from . import catalogue as catalogues
+from . import flags, memory, price, reasons
+from .choose import Choice, choose
+from .errors import DoesNotFit, LintError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from .catalogue import Catalogue, Engine, Model
     from .config import Deployment
+    from .flags import Finding
+    from .memory import Budget
     from .offer import Offer
+
+ENGINE_PORT = 8000
+"""Where vLLM listens, on loopback only."""
+
+_GIB_PER_GB = 1e9 / memory.GIB
+_SPARE_GIB = 10  # a partial file beside its whole, logs, the next engine's caches
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything decided before a machine exists."""
+    """Everything decided before a machine exists. `budget` and `because` are sentences for a person."""
 
     deployment: Deployment
     model: Model
@@ -24,17 +37,165 @@ class Plan:
     precision: str
     argv: tuple[str, ...]
     environment: Mapping[str, str]
+    memory: Budget | None
     budget: tuple[str, ...]
     disk_gib: int
     because: tuple[str, ...]
+    findings: tuple[Finding, ...]
     usd_per_hour: float | None
     secrets: tuple[str, ...]
 
+    @property
+    def repository(self) -> str:
+        """Repository of the weights."""
+        return self.model.precisions[self.precision].repository
+
+    @property
+    def revision(self) -> str:
+        """Pinned revision of the weights, 40 hex digits."""
+        return self.model.precisions[self.precision].revision
+
+    @property
+    def weights_directory(self) -> str:
+        """Where the weights lie on the host."""
+        return f"/models/weights/{self.repository}/{self.revision}"
+
+    @property
+    def cache_directory(self) -> str:
+        """Where this engine's caches lie on the host; they survive the machine."""
+        return f"/models/cache/{self.engine.version}"
+
+    @property
+    def served_name(self) -> str:
+        """What clients write as `model`."""
+        return self.model.name
+
     def summary(self) -> dict[str, Any]:
         """The `plan` export: JSON-able, no secrets."""
-        raise NotImplementedError
+        machine = self.deployment.machine
+        return {
+            "machine": f"{machine.count}x {machine.gpu}" if machine.count else machine.gpu,
+            "billing": machine.billing,
+            "model": self.model.name,
+            "precision": self.precision,
+            "engine": self.engine.version,
+            "flags": list(self.argv),
+            "environment": dict(self.environment),
+            "budget": list(self.budget),
+            "disk_gib": self.disk_gib,
+            "usd_per_hour": self.usd_per_hour,
+            "because": list(self.because),
+            "findings": [dataclasses.asdict(finding) for finding in self.findings],
+        }
 
 
-def plan(deployment: Deployment, offers: Sequence[Offer] = (), catalogue: Catalogue | None = None) -> Plan:
-    """Decide, or raise PlanError (ConfigError, DoesNotFit, LintError) with every mistake."""
-    raise NotImplementedError
+def plan(
+    deployment: Deployment, offers: Sequence[Offer] | None = None, catalogue: Catalogue | None = None
+) -> Plan:
+    """Decide, or raise ConfigError, DoesNotFit or LintError, each with every mistake of its kind."""
+    known = catalogues.load() if catalogue is None else catalogue
+    choice = choose(deployment, known)
+    chosen = {**_flags(deployment, choice), **deployment.engine.flags}
+    environment = _environment(deployment, choice)
+    budget = _budget(choice, deployment, chosen)
+    disk = _disk(choice)
+    _refuse_what_does_not_fit(deployment, choice, budget, disk)
+    launch = flags.Launch(
+        chosen, environment, choice.model, choice.precision, choice.engine, deployment.machine.count
+    )
+    findings = flags.lint(launch, deployment.engine.waive)
+    errors = [one for one in findings if one.severity == "error" and one.waived is None]
+    if errors:
+        raise LintError(tuple(f"server.engine.flags: {one.sentence} ({one.evidence})" for one in errors))
+    cost = price.per_hour(deployment, choice.gpu, offers, known.prices_from)
+    return Plan(
+        deployment=deployment,
+        model=choice.model,
+        engine=choice.engine,
+        precision=choice.precision.name,
+        argv=flags.argv(chosen),
+        environment=environment,
+        memory=budget,
+        budget=reasons.budget(budget),
+        disk_gib=disk,
+        because=reasons.because(deployment, choice, budget, cost, findings),
+        findings=findings,
+        usd_per_hour=cost.usd_per_hour,
+        secrets=("hf_token", "gate_token", "keys_map", "tls_pem"),
+    )
+
+
+def _flags(deployment: Deployment, choice: Choice) -> dict[str, Any]:
+    """Every flag that we decide, in the order of the command line."""
+    chosen: dict[str, Any] = {
+        "model": f"/models/weights/{choice.precision.repository}/{choice.precision.revision}",
+        "served-model-name": choice.model.name,
+        "host": "127.0.0.1",
+        "port": ENGINE_PORT,
+        **choice.model.flags,
+        **choice.engine.flags,
+        **choice.engine.precision_flags.get(choice.precision.name, {}),
+        "max-model-len": deployment.context,
+        "max-num-seqs": deployment.sequences,
+    }
+    if deployment.machine.count > 1:
+        chosen["tensor-parallel-size"] = deployment.machine.count
+        chosen.update(choice.engine.tensor_parallel["flags"])
+    return chosen
+
+
+def _environment(deployment: Deployment, choice: Choice) -> dict[str, str]:
+    caches = f"/models/cache/{choice.engine.version}"
+    environment = {
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "XDG_CACHE_HOME": caches,
+        "VLLM_CACHE_ROOT": f"{caches}/vllm",
+        "TRITON_CACHE_DIR": f"{caches}/triton",
+        "TORCHINDUCTOR_CACHE_DIR": f"{caches}/inductor",
+        "TORCH_EXTENSIONS_DIR": f"{caches}/extensions",
+        "FLASHINFER_WORKSPACE_BASE": f"{caches}/flashinfer",
+        "CUDA_CACHE_PATH": f"{caches}/cuda",
+        **choice.engine.environment,
+    }
+    if deployment.machine.count > 1:
+        environment.update(choice.engine.tensor_parallel["environment"])
+    return environment
+
+
+def _budget(choice: Choice, deployment: Deployment, chosen: Mapping[str, Any]) -> Budget | None:
+    if choice.engine.runs_on == "cpu":
+        return None
+    load = memory.Load(
+        tensor_parallel=int(chosen.get("tensor-parallel-size", 1)),
+        context=int(chosen["max-model-len"]),
+        sequences=int(chosen["max-num-seqs"]),
+        utilization=float(chosen["gpu-memory-utilization"]),
+        batched_tokens=int(chosen.get("max-num-batched-tokens", choice.engine.memory["batched_tokens"])),
+        vision=not chosen.get("language-model-only", False),
+    )
+    return memory.budget(choice.model.dimensions, choice.precision, choice.engine, choice.gpu, load)
+
+
+def _disk(choice: Choice) -> int:
+    """GiB that the volume needs: the weights, the caches, and some room."""
+    caches = choice.engine.disk_gib if choice.engine.runs_on == "cuda" else 0
+    spare = _SPARE_GIB if choice.engine.runs_on == "cuda" else 0
+    return -(-choice.precision.bytes // memory.GIB) + caches + spare
+
+
+def _refuse_what_does_not_fit(
+    deployment: Deployment, choice: Choice, budget: Budget | None, disk_gib: int
+) -> None:
+    problems = []
+    if deployment.storage_gb * _GIB_PER_GB < disk_gib:
+        needed = -(-disk_gib * memory.GIB // 10**9)
+        problems.append(
+            f"server.storage: {deployment.storage_gb} GB are less than the {disk_gib} GiB that weights and "
+            f"caches need; use {needed}GB"
+        )
+    if budget is not None and not budget.fits:
+        problems.append(reasons.shortfall(deployment, choice, budget))
+    if problems:
+        raise DoesNotFit(tuple(problems))

@@ -1,0 +1,162 @@
+"""What can be served, on which engine and GPU: the data files beside this module, read once."""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_DATA = pathlib.Path(__file__).parent / "data"
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """One published form of the weights. `linear_bytes` and `expert_bytes` are bytes per parameter."""
+
+    name: str
+    repository: str
+    revision: str
+    bytes: int
+    linear_bytes: float
+    expert_bytes: float
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """A question whose answer's token ids are known."""
+
+    prompt: str
+    max_tokens: int
+    reasoning_effort: str
+    sha256_12: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dimensions:
+    """Published sizes of the network; `attention` and `mlp` hold those of their kind."""
+
+    layers: int
+    hidden: int
+    heads: int
+    vocabulary: int
+    tied_embeddings: bool
+    rope_positions: int
+    attention: Mapping[str, Any]
+    mlp: Mapping[str, Any]
+    vision_parameters: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model of the catalogue."""
+
+    name: str
+    maximum_context: int
+    license: str
+    dimensions: Dimensions
+    precisions: Mapping[str, Precision]
+    flags: Mapping[str, Any]
+    golden: tuple[Golden, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A vLLM version. `runs_on` is cuda or cpu."""
+
+    version: str
+    runs_on: str
+    locked: tuple[str, ...]
+    driver_floor: str | None
+    needs_compiler: bool
+    disk_gib: int
+    flags: Mapping[str, Any]
+    environment: Mapping[str, str]
+    precision_flags: Mapping[str, Mapping[str, Any]]
+    tensor_parallel: Mapping[str, Mapping[str, Any]]
+    memory: Mapping[str, Any]
+
+    def locks(self) -> dict[str, str]:
+        """Python minor version → text of its hashed requirements."""
+        folder = _DATA / "engines" / self.version
+        found = sorted(folder.glob("requirements-3.*.txt"), key=lambda path: (len(path.name), path.name))
+        return {path.stem.removeprefix("requirements-"): path.read_text() for path in found}
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A GPU family. `memory_mib` is what the driver reports, `visible_gib` what a program can have; prices are per GPU and hour by billing."""
+
+    name: str
+    memory_mib: int
+    visible_gib: float
+    compute_capability: str | None
+    nvswitch_from: int | None
+    usd_per_hour: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """Everything known, by name."""
+
+    models: Mapping[str, Model]
+    engines: Mapping[str, Engine]
+    gpus: Mapping[str, Gpu]
+    prices_from: str
+
+    def engine(self, runs_on: str) -> Engine:
+        """The newest engine of that kind."""
+        fitting = [engine for engine in self.engines.values() if engine.runs_on == runs_on]
+        return max(fitting, key=lambda engine: _order(engine.version))
+
+
+def uv_lock() -> str:
+    """Hashed requirements of the uv that installs an engine where the host's python has no lock."""
+    return (_DATA / "engines" / "requirements-uv.txt").read_text()
+
+
+@functools.cache
+def load() -> Catalogue:
+    """The catalogue of the data files."""
+    models = (_model(_read(path)) for path in sorted((_DATA / "models").glob("*.yaml")))
+    engines = (_engine(_read(path)) for path in sorted((_DATA / "engines").glob("*/engine.yaml")))
+    gpus = _read(_DATA / "gpus.yaml")
+    return Catalogue(
+        models={model.name: model for model in models},
+        engines={engine.version: engine for engine in engines},
+        gpus={name: Gpu(name=name, **fields) for name, fields in gpus["gpus"].items()},
+        prices_from=gpus["prices_from"],
+    )
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.load(path.read_text(), Loader=_LOADER)  # noqa: S506 - a safe loader
+    return content
+
+
+def _model(data: dict[str, Any]) -> Model:
+    precisions = {name: _precision(name, fields) for name, fields in data["precisions"].items()}
+    golden = tuple(Golden(**one) for one in data.get("golden", ()))
+    dimensions = Dimensions(**data["dimensions"])
+    return Model(**{**data, "dimensions": dimensions, "precisions": precisions, "golden": golden})
+
+
+def _precision(name: str, fields: dict[str, Any]) -> Precision:
+    lists = {"include": tuple(fields["include"]), "exclude": tuple(fields["exclude"])}
+    return Precision(name=name, **{**fields, **lists})
+
+
+def _engine(data: dict[str, Any]) -> Engine:
+    return Engine(**{**data, "locked": tuple(data["locked"])})
+
+
+def _order(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("-")[0].split("."))

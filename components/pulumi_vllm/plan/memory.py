@@ -1,0 +1,168 @@
+"""What one GPU must hold, from published dimensions and the flags. Knows arithmetic, not clouds or files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .catalogue import Dimensions, Engine, Gpu, Precision
+
+GIB = 2**30
+_BF16 = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How the server is to be used, as far as memory cares."""
+
+    tensor_parallel: int
+    context: int
+    sequences: int
+    utilization: float
+    batched_tokens: int
+    vision: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """GiB of one GPU. `limit_gib` is what vLLM may use; what is above it holds the graphs' excess."""
+
+    visible_gib: float
+    limit_gib: float
+    weights_gib: float
+    activation_gib: float
+    other_gib: float
+    graphs_gib: float
+    graphs_excess_gib: float
+    kv_bytes_per_token: int
+    context: int
+
+    @property
+    def cache_gib(self) -> float:
+        """What is left for the KV cache; negative when the weights alone do not fit."""
+        return self.limit_gib - self.weights_gib - self.activation_gib - self.other_gib - self.graphs_gib
+
+    @property
+    def kv_tokens(self) -> int:
+        """Tokens that the KV cache holds, over all requests."""
+        return max(0, int(self.cache_gib * GIB / self.kv_bytes_per_token))
+
+    @property
+    def full_requests(self) -> float:
+        """Requests of the full context that fit at once."""
+        return self.kv_tokens / self.context
+
+    @property
+    def short_gib(self) -> float:
+        """How much is missing for one request of the full context; 0 when it fits."""
+        return max(0.0, self.context * self.kv_bytes_per_token / GIB - self.cache_gib)
+
+    @property
+    def above_limit_gib(self) -> float:
+        """What vLLM leaves alone."""
+        return self.visible_gib - self.limit_gib
+
+    @property
+    def fits(self) -> bool:
+        """Whether one request of the full context fits and the graphs' excess finds room."""
+        return self.short_gib == 0 and self.graphs_excess_gib <= self.above_limit_gib
+
+
+def budget(model: Dimensions, precision: Precision, engine: Engine, gpu: Gpu, load: Load) -> Budget:
+    """The budget of one of the machine's GPUs; they are alike."""
+    figures = engine.memory
+    graphs = graph_bytes(model, precision, engine, load) / GIB
+    return Budget(
+        visible_gib=gpu.visible_gib,
+        limit_gib=gpu.visible_gib * load.utilization,
+        weights_gib=weight_bytes(model, precision, load.tensor_parallel, vision=load.vision) / GIB
+        + figures["buffers_gib"],
+        activation_gib=activation_bytes(model, load) / GIB + figures["workspace_gib"],
+        other_gib=figures["other_gib"],
+        graphs_gib=graphs,
+        graphs_excess_gib=graphs * (figures["graphs_actual_over_estimated"] - 1),
+        kv_bytes_per_token=kv_bytes_per_token(model, load.tensor_parallel),
+        context=load.context,
+    )
+
+
+def kv_bytes_per_token(model: Dimensions, tensor_parallel: int) -> int:
+    """KV cache of one token on one GPU, 16 bit. MLA: the latent, whole on every GPU. GQA: the GPU's heads."""
+    attention = model.attention
+    if attention["kind"] == "mla":
+        return int(model.layers * (attention["kv_lora_rank"] + attention["qk_rope_head_dim"]) * _BF16)
+    heads = max(1, attention["kv_heads"] // tensor_parallel)
+    return int(model.layers * 2 * heads * attention["head_dim"] * _BF16)
+
+
+def weight_bytes(model: Dimensions, precision: Precision, tensor_parallel: int, *, vision: bool) -> float:
+    """Weights on one GPU: the sharded part divided, the replicated part whole."""
+    sharded, replicated = _attention_bytes(model, precision)
+    experts, router = _mlp_bytes(model, precision)
+    norms = 2 * model.hidden * _BF16
+    vocabulary = model.vocabulary * model.hidden * _BF16 * (1 if model.tied_embeddings else 2)
+    rope = model.rope_positions * _rope_dim(model) * _BF16
+    tower = model.vision_parameters * _BF16 if vision else 0
+    split = model.layers * (sharded + experts) + vocabulary
+    return split / tensor_parallel + model.layers * (replicated + router + norms) + rope + tower
+
+
+def activation_bytes(model: Dimensions, load: Load) -> float:
+    """Peak of one forward pass of a full batch: the tensors of one layer, 16 bit, alive together at worst."""
+    attention, mlp = model.attention, model.mlp
+    inner = mlp["intermediate"]
+    if attention["kind"] == "mla":
+        qk, v = attention["qk_nope_head_dim"] + attention["qk_rope_head_dim"], attention["v_head_dim"]
+        heads = model.heads * (qk + attention["qk_nope_head_dim"] + v + v)
+        latent = attention["q_lora_rank"] + attention["kv_lora_rank"] + attention["qk_rope_head_dim"]
+    else:
+        heads = (2 * model.heads + 2 * attention["kv_heads"]) * attention["head_dim"]
+        latent = 0
+    active, shared = (mlp["active"], mlp["shared"]) if mlp["kind"] == "moe" else (1, 0)
+    sharded = heads + 3 * inner * (active + shared)  # gate, up and their product
+    replicated = latent + model.hidden * (active + 6)  # each expert's answer; residual, norms, sums
+    return load.batched_tokens * _BF16 * (sharded / load.tensor_parallel + replicated)
+
+
+def graph_bytes(model: Dimensions, precision: Precision, engine: Engine, load: Load) -> float:
+    """CUDA graphs as vLLM estimates them: so much per captured graph and layer."""
+    table = engine.memory["graph_mib_per_layer"]
+    one = table.get(precision.name, table["fp8"])
+    each = one["fixed"] + one["sharded"] / load.tensor_parallel
+    return float(captured_graphs(load.sequences) * model.layers * each * 2**20)
+
+
+def captured_graphs(sequences: int) -> int:
+    """Graphs that vLLM captures: piecewise up to twice max-num-seqs (at most 512), decode up to max-num-seqs."""
+    largest = min(512, 2 * sequences)
+    sizes = [size for size in (1, 2, 4, *range(8, 256, 8), *range(256, 513, 16)) if size <= largest]
+    return len(sizes) + sum(1 for size in sizes if size <= sequences)
+
+
+def _rope_dim(model: Dimensions) -> int:
+    return int(model.attention.get("qk_rope_head_dim") or model.attention["head_dim"])
+
+
+def _attention_bytes(model: Dimensions, precision: Precision) -> tuple[float, float]:
+    """Sharded and replicated bytes of one layer's attention."""
+    attention, each = model.attention, precision.linear_bytes
+    if attention["kind"] != "mla":
+        width = attention["head_dim"] * (2 * model.heads + 2 * attention["kv_heads"])
+        return model.hidden * width * each, 0.0
+    nope, rope, v = attention["qk_nope_head_dim"], attention["qk_rope_head_dim"], attention["v_head_dim"]
+    q_rank, kv_rank = attention["q_lora_rank"], attention["kv_lora_rank"]
+    kv_b = kv_rank * model.heads * (nope + v)
+    sharded = (q_rank * model.heads * (nope + rope) + kv_b + model.heads * v * model.hidden) * each
+    absorbed = kv_b * _BF16 if each < _BF16 else 0  # a 16-bit copy is kept beside quantised weights
+    replicated = model.hidden * (q_rank + kv_rank + rope) * each + (q_rank + kv_rank) * _BF16
+    return sharded + absorbed, replicated
+
+
+def _mlp_bytes(model: Dimensions, precision: Precision) -> tuple[float, float]:
+    """Sharded and replicated bytes of one layer's experts, or of its one dense block."""
+    mlp = model.mlp
+    block = 3 * model.hidden * mlp["intermediate"]
+    if mlp["kind"] != "moe":
+        return block * precision.expert_bytes, 0.0
+    return block * (mlp["experts"] + mlp["shared"]) * precision.expert_bytes, model.hidden * mlp["experts"] * _BF16

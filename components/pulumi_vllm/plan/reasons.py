@@ -1,0 +1,85 @@
+"""The plan in sentences: where the memory goes, why these flags, by how much something does not fit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .choose import Choice
+    from .config import Deployment
+    from .flags import Finding
+    from .memory import Budget
+    from .price import Price
+
+_STEP = 1024
+
+
+def budget(found: Budget | None) -> tuple[str, ...]:
+    """One line per part of a GPU's memory."""
+    if found is None:
+        return ("CPU: the KV cache is 1 GiB of main memory.",)
+    return (
+        f"visible {found.visible_gib:.2f} GiB, vLLM may use {found.limit_gib:.2f} (measured)",
+        f"weights {found.weights_gib:.2f} GiB (computed from published dimensions)",
+        f"activation {found.activation_gib:.2f} GiB (computed)",
+        f"CUDA graphs {found.graphs_gib:.2f} GiB (computed), up to {found.graphs_excess_gib:.2f} more in use",
+        f"other {found.other_gib:.2f} GiB (measured)",
+        f"KV cache {found.cache_gib:.2f} GiB = {found.kv_tokens:,} tokens, "
+        f"{found.full_requests:.1f} requests of {found.context:,} tokens (computed)",
+    )
+
+
+def because(
+    deployment: Deployment, choice: Choice, found: Budget | None, cost: Price, findings: tuple[Finding, ...]
+) -> tuple[str, ...]:
+    """Why this plan, and what to know about it."""
+    machine, name = deployment.machine, choice.model.name
+    lines = [f"vLLM {choice.engine.version}: the newest in the catalogue that was started with these flags."]
+    if deployment.engine.version is not None:
+        lines = [f"vLLM {choice.engine.version}: named in the stack file."]
+    if found is None:
+        lines.append(f"{name} runs on the CPU: it shows that everything works, not how fast a GPU is.")
+    else:
+        lines.append(
+            f"{name} in {choice.precision.name} takes {found.weights_gib:.1f} of {found.limit_gib:.1f} GiB on each "
+            f"of {machine.count}x {machine.gpu}; the KV cache holds {found.kv_tokens:,} tokens."
+        )
+        if found.full_requests < deployment.sequences:
+            lines.append(
+                f"{deployment.sequences} requests at once have {found.kv_tokens // deployment.sequences:,} tokens "
+                f"each; at the full {deployment.context:,} only {found.full_requests:.1f} run and the rest wait."
+            )
+        if machine.count > 1 and choice.model.dimensions.attention["kind"] == "mla":
+            lines.append(
+                "The latent KV cache is whole on every GPU: two GPUs halve the weights, not the cache."
+            )
+    if choice.model.dimensions.vision_parameters and found is not None:
+        tower = choice.model.dimensions.vision_parameters * 2 / 2**30
+        lines.append(f"Images are accepted: the vision tower takes {tower:.2f} GiB per GPU (computed, unverified).")
+    lines.append(cost.sentence())
+    for one in findings:
+        waived = "" if one.waived is None else f" Waived: {one.waived}."
+        lines.append(f"{one.severity.capitalize()} ({one.rule}): {one.sentence}.{waived}")
+    return tuple(lines)
+
+
+def shortfall(deployment: Deployment, choice: Choice, found: Budget) -> str:
+    """By how much it does not fit, and the nearest thing that would."""
+    machine = f"{deployment.machine.count}x {deployment.machine.gpu}"
+    if not found.short_gib:
+        return (
+            f"server.engine.flags.gpu-memory-utilization: CUDA graphs need {found.graphs_excess_gib:.2f} GiB above "
+            f"the limit, {found.above_limit_gib:.2f} GiB are left; use a lower utilization or concurrency"
+        )
+    head = f"server.context: {choice.model.name} in {choice.precision.name} does not fit {machine}"
+    needed = deployment.context * found.kv_bytes_per_token / 2**30
+    if found.cache_gib <= 0:
+        return (
+            f"{head}: {found.short_gib:.2f} GiB per GPU are missing, the weights alone take "
+            f"{found.weights_gib:.1f} of {found.limit_gib:.1f} GiB; use more or larger GPUs or a smaller precision"
+        )
+    fitting = found.kv_tokens // _STEP * _STEP
+    return (
+        f"{head}: {deployment.context:,} tokens need {needed:.2f} GiB of KV cache, {found.cache_gib:.2f} GiB are "
+        f"free, {found.short_gib:.2f} are missing; use context {fitting} or more GPUs"
+    )
