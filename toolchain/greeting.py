@@ -1,0 +1,42 @@
+"""Say how to talk to the model that is up: greeting.py STACK CHECKOUT, with the stack's outputs as JSON on stdin."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def greeting(outputs: dict[str, Any], stack: str, checkout: str) -> str:
+    """Return the lines for a person: the endpoint, and a command that asks it something.
+
+    The key is not printed: the command fetches it.
+    """
+    where = shlex.quote(checkout)
+    body = json.dumps({"model": outputs["model"], "messages": [{"role": "user", "content": "Hello"}]})
+    key = f"$({where}/dev pulumi stack output api_key --show-secrets --stack {stack})"
+    return (
+        f"\n{outputs['model']} answers at {outputs['endpoint']}\n\n"
+        f"curl --cacert {where}/.pulumi-vllm/{stack}-ca.pem \\\n"
+        f'  -H "Authorization: Bearer {key}" \\\n'
+        f"  -H 'Content-Type: application/json' \\\n"
+        f"  -d '{body}' \\\n"
+        f"  {outputs['endpoint']}/chat/completions\n"
+    )
+
+
+def main() -> int:
+    """Write the CA beside the state and print the greeting."""
+    stack, checkout = sys.argv[1:]
+    outputs = json.load(sys.stdin)
+    lacking = [name for name in ("endpoint", "model", "ca_certificate") if not outputs.get(name)]
+    if lacking:
+        sys.stderr.write(f"stack {stack}: has no output {', '.join(lacking)}; see: ./dev pulumi stack output\n")
+        return 1
+    Path(".pulumi-vllm", f"{stack}-ca.pem").write_text(outputs["ca_certificate"], encoding="utf-8")
+    sys.stdout.write(greeting(outputs, stack, checkout))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
