@@ -1,4 +1,4 @@
-"""Say how to talk to the model that is up: greeting.py STACK CHECKOUT, with the stack's outputs as JSON on stdin."""
+"""Say how to talk to the model: greeting.py STACK CHECKOUT, the stack's outputs as JSON on stdin."""
 
 import json
 import shlex
@@ -31,7 +31,9 @@ def main() -> int:
     outputs = json.load(sys.stdin)
     lacking = [name for name in ("endpoint", "model", "ca_certificate") if not outputs.get(name)]
     if lacking:
-        sys.stderr.write(f"stack {stack}: has no output {', '.join(lacking)}; see: ./dev pulumi stack output\n")
+        sys.stderr.write(
+            f"stack {stack}: has no output {', '.join(lacking)}; see: ./dev pulumi stack output\n"
+        )
         return 1
     Path(".pulumi-vllm", f"{stack}-ca.pem").write_text(outputs["ca_certificate"], encoding="utf-8")
     sys.stdout.write(greeting(outputs, stack, checkout))

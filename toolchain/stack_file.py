@@ -1,6 +1,7 @@
 """Bring the engine's copy of a stack file up to date: stack_file.py TRACKED BASE COPY.
 
-A three-way merge, because the engine rewrites the copy and `config set` writes into it: BASE is what was tracked last time.
+A three-way merge: the engine rewrites the copy and `config set` writes into it; BASE is what was
+tracked last time.
 """
 
 import os
@@ -25,9 +26,8 @@ def merge(base: Any, tracked: Any, copy: Any, at: str = "") -> tuple[Any, list[s
     merged: dict[Any, Any] = {}
     kept: list[str] = []
     for key in (*tracked, *(key for key in copy if key not in tracked)):
-        value, below = merge(
-            old.get(key, _ABSENT), tracked.get(key, _ABSENT), copy.get(key, _ABSENT), f"{at}.{key}".lstrip(".")
-        )
+        sides = (side.get(key, _ABSENT) for side in (old, tracked, copy))
+        value, below = merge(*sides, f"{at}.{key}".lstrip("."))
         kept += below
         if value is not _ABSENT:
             merged[key] = value
@@ -46,7 +46,9 @@ def follow(tracked: Path, base: Path, copy: Path) -> list[str]:
     kept: list[str] = []
     if copy.exists():
         before = base.read_text(encoding="utf-8") if base.exists() else ""
-        old, new, mine = (yaml.safe_load(one) or {} for one in (before, text, copy.read_text(encoding="utf-8")))
+        old, new, mine = (
+            yaml.safe_load(one) or {} for one in (before, text, copy.read_text(encoding="utf-8"))
+        )
         merged, kept = merge(old, new, mine)
         _write(copy, yaml.safe_dump(merged, sort_keys=False, allow_unicode=True))
     else:
@@ -60,6 +62,6 @@ if __name__ == "__main__":
     source = Path(sys.argv[1])
     for path in follow(source, *map(Path, sys.argv[2:4])):
         sys.stderr.write(
-            f"{source.parent.name}/{source.name}: {path.removeprefix('config.')}: changed there, but your own `config set` is kept; "
-            f"`./dev pulumi config rm` gives it up\n"
+            f"{source.parent.name}/{source.name}: {path.removeprefix('config.')}: changed there, but what "
+            f"you set is kept; `./dev pulumi config rm` gives it up\n"
         )
