@@ -44,6 +44,7 @@ class Plan:
     findings: tuple[Finding, ...]
     usd_per_hour: float | None
     secrets: tuple[str, ...]
+    needs_nvswitch: bool
 
     @property
     def repository(self) -> str:
@@ -122,6 +123,8 @@ def plan(
         findings=findings,
         usd_per_hour=cost.usd_per_hour,
         secrets=("hf_token", "gate_token", "keys_map", "tls_pem"),
+        needs_nvswitch=choice.gpu.nvswitch_from is not None
+        and deployment.machine.count >= choice.gpu.nvswitch_from,
     )
 
 
