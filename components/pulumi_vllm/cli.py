@@ -32,11 +32,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="pulumi-vllm", description="Serve an open-weight LLM on rented GPUs.")
+    parser = argparse.ArgumentParser(
+        prog="pulumi-vllm", description="Serve an open-weight LLM on rented GPUs."
+    )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
-    plan = commands.add_parser("plan", help="what a stack file would run, whether it fits, and why; no network")
+    plan = commands.add_parser(
+        "plan", help="what a stack file would run, whether it fits, and why; no network"
+    )
     plan.add_argument("stack_file", type=Path, help="for example stacks/Pulumi.local.yaml")
     plan.add_argument("--json", action="store_true", help="the whole plan as JSON")
     plan.set_defaults(run=_plan)
@@ -80,7 +84,13 @@ def _plan(parsed: argparse.Namespace) -> int:
         return 0
     for title, value in summary.items():
         print(f"{title}:")
-        rows = value if isinstance(value, list) else [f"{k}: {v}" for k, v in value.items()] if isinstance(value, dict) else [value]
+        rows = (
+            value
+            if isinstance(value, list)
+            else [f"{k}: {v}" for k, v in value.items()]
+            if isinstance(value, dict)
+            else [value]
+        )
         for row in rows:
             print(f"  {row}")
     return 0
@@ -89,7 +99,9 @@ def _plan(parsed: argparse.Namespace) -> int:
 def _sweep(parsed: argparse.Namespace) -> int:
     from . import sweep  # noqa: PLC0415
 
-    left = sweep.leftovers(sweep.cloud_from_environment(), sweep.known_ids(parsed.state or sweep.default_states()))
+    left = sweep.leftovers(
+        sweep.cloud_from_environment(), sweep.known_ids(parsed.state or sweep.default_states())
+    )
     if parsed.json:
         print(json.dumps([row._asdict() for row in left], indent=2))
     elif not left:

@@ -14,8 +14,6 @@ from .render import HostFile, cloud_init, render
 if TYPE_CHECKING:
     import pulumi_command
 
-_WEIGHTS = "/models/weights"
-
 
 class Hook(TypedDict):
     """Commands of your own on the host, run with pulumi-command as root's sudo user."""
@@ -105,7 +103,7 @@ class Server(pulumi.ComponentResource):
             drain_timeout_s=deployment.drain_timeout_s,
             opts=self._child(),
         )
-        self._connection = {
+        self._connection: dict[str, Any] = {
             "host": self.machine.address,
             "port": self.machine.port,
             "user": self.machine.user,
@@ -122,7 +120,9 @@ class Server(pulumi.ComponentResource):
             connection=self._connection,
             opts=self._child(),
         )
-        authority = resources.Authority(f"{name}-ca", common_name=f"{name} {pulumi.get_stack()}", opts=self._child())
+        authority = resources.Authority(
+            f"{name}-ca", common_name=f"{name} {pulumi.get_stack()}", opts=self._child()
+        )
         certificate = resources.Certificate(
             f"{name}-certificate",
             authority_certificate=authority.certificate,
@@ -134,7 +134,9 @@ class Server(pulumi.ComponentResource):
         gate = resources.ApiKey(f"{name}-gate", prefix="gate-", opts=self._child()).key
         secrets = {
             "gate_token": gate,
-            "keys_map": pulumi.Output.all(self.api_keys, gate).apply(lambda all_: _keys_map(all_[0], all_[1])),
+            "keys_map": pulumi.Output.all(self.api_keys, gate).apply(
+                lambda all_: _keys_map(all_[0], all_[1])
+            ),
             "tls_pem": certificate.pem,
             "hf_token": args.get("hf_token") or "",
         }
@@ -149,14 +151,13 @@ class Server(pulumi.ComponentResource):
             values={"ca_certificate": authority.certificate},
             opts=self._child(attachment),
         )
-        variant = decided.weights
         weights = resources.Weights(
             f"{name}-weights",
             instance_id=self.machine.id,
             connection=self._connection,
-            repository=variant.repository,
-            revision=variant.revision,
-            directory=f"{_WEIGHTS}/{variant.repository}/{variant.revision}",
+            repository=decided.repository,
+            revision=decided.revision,
+            directory=decided.weights_directory,
             opts=self._child(host_files),
         )
         self.service = resources.Service(
@@ -165,19 +166,19 @@ class Server(pulumi.ComponentResource):
             connection=self._connection,
             engine_version=decided.engine.version,
             serving_digest=host_files.serving_digest,
-            weights_revision=variant.revision,
+            weights_revision=decided.revision,
             drain_timeout_s=deployment.drain_timeout_s,
             opts=self._child(weights),
         )
 
         self.endpoint = self.machine.address.apply(lambda address: f"https://{_bracketed(address)}/v1")
-        self.model = pulumi.Output.from_input(deployment.model)
+        self.model = pulumi.Output.from_input(decided.served_name)
         self.ca_certificate = authority.certificate
         self.usd_per_hour = pulumi.Output.all(self.machine.usd_per_hour, volume.usd_per_hour).apply(
             lambda prices: round(sum(price or 0.0 for price in prices), 6)
         )
         self.plan = pulumi.Output.from_input(decided.summary())
-        self.evidence = self.service.evidence
+        self.evidence = self.service.evidence.apply(dict)
         self.register_outputs(
             {
                 "endpoint": self.endpoint,
@@ -227,9 +228,7 @@ class Server(pulumi.ComponentResource):
     def _child(self, *after: pulumi.Resource) -> pulumi.ResourceOptions:
         return pulumi.ResourceOptions(parent=self, depends_on=list(after))
 
-    def _keys(
-        self, name: str, names: Sequence[str], given: Any
-    ) -> pulumi.Output[dict[str, str]]:
+    def _keys(self, name: str, names: Sequence[str], given: Any) -> pulumi.Output[dict[str, str]]:
         """Every named key: the given value, or a random one that survives machines."""
         values = dict(given or {}) if not isinstance(given, pulumi.Output) else None
         if values is None:

@@ -39,7 +39,9 @@ def default_states() -> list[Path]:
     """The file backend that is in use."""
     url = os.environ.get("PULUMI_BACKEND_URL", "")
     if not url.startswith("file://"):
-        raise SweepError("which states? give --state (`pulumi stack export --file state.json` writes one per stack)")
+        raise SweepError(
+            "which states? give --state (`pulumi stack export --file state.json` writes one per stack)"
+        )
     return [Path(url.removeprefix("file://")).expanduser()]
 
 
@@ -52,10 +54,14 @@ def known_ids(paths: Sequence[Path]) -> set[str]:
     known: set[str] = set()
     for path in paths:
         if not path.exists():
-            raise SweepError(f"{path}: no such state; give a file of `pulumi stack export`, or a backend's folder")
+            raise SweepError(
+                f"{path}: no such state; give a file of `pulumi stack export`, or a backend's folder"
+            )
         files = sorted(path.glob("**/.pulumi/stacks/**/*.json")) if path.is_dir() else [path]
         for file in files:
-            known |= {str(resource.get("id")) for resource in _resources(file) if resource.get("type") in _KINDS}
+            known |= {
+                str(resource.get("id")) for resource in _resources(file) if resource.get("type") in _KINDS
+            }
     return known
 
 
@@ -79,7 +85,7 @@ def _resources(file: Path) -> list[dict[str, Any]]:
 
 def _machines(cloud: Spheron, known: set[str]) -> Iterable[Leftover]:
     for machine in cloud.instances():
-        if is_ours(machine.name) and not machine.terminal and machine.id not in known:
+        if is_ours(machine.name) and not machine.gone and machine.id not in known:
             per_day = (machine.hourly_rate or 0.0) * _HOURS_PER_DAY
             yield Leftover("machine", machine.id, machine.name, machine.status, per_day)
 

@@ -2,7 +2,6 @@ import re
 
 import hypothesis.strategies as st
 from hypothesis import given
-
 from pulumi_vllm.plan.names import is_ours, physical_name
 
 WORDS = st.text(min_size=1, max_size=60)

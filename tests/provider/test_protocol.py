@@ -4,15 +4,16 @@ import sys
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
-
 from pulumi_vllm.provider.protocol import UNKNOWN, Secret, from_struct, has_unknown, reveal, to_struct
 
 LEAVES = st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.text(max_size=20)
 VALUES = st.recursive(
     LEAVES | st.just(UNKNOWN),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.text(min_size=1, max_size=8), inner, max_size=3)
-    | inner.map(Secret),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(min_size=1, max_size=8), inner, max_size=3)
+        | inner.map(Secret)
+    ),
     max_leaves=10,
 )
 

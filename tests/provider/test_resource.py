@@ -2,7 +2,9 @@ from pulumi_vllm.provider.protocol import UNKNOWN, Secret
 from pulumi_vllm.provider.resource import Kind, check_shape
 from pulumi_vllm.provider.schema import RESOURCES
 
-FILES, INSTANCE, VOLUME = (RESOURCES[t] for t in ("vllm:host:Files", "vllm:spheron:Instance", "vllm:spheron:Volume"))
+FILES, INSTANCE, VOLUME = (
+    RESOURCES[t] for t in ("vllm:host:Files", "vllm:spheron:Instance", "vllm:spheron:Volume")
+)
 
 
 def test_one_changed_file_is_one_line_of_the_diff():
@@ -36,7 +38,7 @@ def test_all_mistakes_come_at_once_with_the_nearest_name():
 
 def test_a_failing_secret_is_reported_without_its_path():
     """The engine prints the value at the path of a failure."""
-    (failure,) = [f for f in check_shape(INSTANCE, _instance(sshPrivateKey=Secret(17)))]
+    (failure,) = check_shape(INSTANCE, _instance(sshPrivateKey=Secret(17)))
     assert failure.property == ""
     assert "17" not in failure.reason
 
@@ -46,4 +48,10 @@ def test_unknown_values_pass_the_shape():
 
 
 def _instance(**more):
-    return {"gpu": "H200", "count": 2, "sshKeyId": "k", "sshPublicKey": "ssh-ed25519 A", "sshPrivateKey": "p"} | more
+    return {
+        "gpu": "H200",
+        "count": 2,
+        "sshKeyId": "k",
+        "sshPublicKey": "ssh-ed25519 A",
+        "sshPrivateKey": "p",
+    } | more

@@ -1,6 +1,5 @@
 import hypothesis.strategies as st
 from hypothesis import given
-
 from pulumi_vllm.provider import secrets_in_files as sif
 
 KEY = "sk-planted-4711"
@@ -27,7 +26,10 @@ def test_placeholders_without_a_value_are_named():
     assert sif.missing("@@secret:t@@ @@value:u@@", {}, {"u": ""}) == ["@@secret:t@@"]
 
 
-@given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="@\n\r"), max_size=20)), st.text("abc123", min_size=8))
+@given(
+    st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="@\n\r"), max_size=20)),
+    st.text("abc123", min_size=8),
+)
 def test_no_live_text_of_a_secret_file_shows_a_foreign_line(lines, secret):
     wanted = "first\nkey=@@secret:t@@\nlast\n"
     shown = sif.hide("\n".join(lines) + "\n", wanted, {"t": secret}, {})

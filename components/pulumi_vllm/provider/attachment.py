@@ -19,7 +19,9 @@ class VolumeAttachment(Resource):
     inputs = {
         "instanceId": INSTANCE_ID,
         "volumeHandle": Property("string", "Handle of the volume.", required=True, replaces=True),
-        "volumeName": Property("string", "Name of the volume; written into the marker file.", required=True, silent=True),
+        "volumeName": Property(
+            "string", "Name of the volume; written into the marker file.", required=True, silent=True
+        ),
         "mountKind": Property("string", "block, virtiofs or nfs.", required=True, silent=True),
         "mountTag": Property("string", "virtiofs tag.", silent=True),
         "connection": CONNECTION,
@@ -166,7 +168,10 @@ class VolumeAttachment(Resource):
             if not after["present"]:
                 device = self._to_format(call, before, after)
                 await call.info(f"formatting {device} (blank) as ext4 {self._label(new)}")
-                await host.run(f"mkfs.ext4 -q -L {self._label(new)} {shlex.quote(device)}; udevadm settle 2>/dev/null || true", timeout_s=300)
+                await host.run(
+                    f"mkfs.ext4 -q -L {self._label(new)} {shlex.quote(device)}; udevadm settle 2>/dev/null || true",
+                    timeout_s=300,
+                )
         else:
             source = str(new["mountTag"])
         unit = models_mount(new["mountKind"], source)
@@ -181,7 +186,7 @@ class VolumeAttachment(Resource):
         fresh = [device for device in blank if device not in before["devices"]] or blank
         if len(fresh) != 1:
             raise UserError(
-                f"{call.name}: {len(fresh)} blank disks in the machine ({', '.join(fresh) or 'none'}), and only one may be "
+                f"{call.name}: {len(fresh)} blank disks in the machine ({', '.join(fresh) or 'none'}), only one may be "
                 "ours; nothing was formatted. Detach the others, then run `pulumi up` again"
             )
         return fresh[0]

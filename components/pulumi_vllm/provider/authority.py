@@ -1,6 +1,6 @@
 """What has to be random or signed and must survive machines: the door's CA, its leaves, and keys."""
 
-import datetime
+import datetime as dt
 import ipaddress
 import secrets
 from typing import Any
@@ -42,8 +42,15 @@ class Authority(_Kept):
         name = _name(str(new["commonName"]))
         start, end = _span(_CA_DAYS)
         usage = x509.KeyUsage(
-            digital_signature=True, key_cert_sign=True, crl_sign=True, content_commitment=False, key_encipherment=False,
-            data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False,
+            digital_signature=True,
+            key_cert_sign=True,
+            crl_sign=True,
+            content_commitment=False,
+            key_encipherment=False,
+            data_encipherment=False,
+            key_agreement=False,
+            encipher_only=False,
+            decipher_only=False,
         )
         certificate = (
             x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), start, end)
@@ -52,7 +59,11 @@ class Authority(_Kept):
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .sign(key, hashes.SHA256())
         )
-        outputs = {"certificate": _pem(certificate), "privateKey": _key_pem(key), "expires": end.date().isoformat()}
+        outputs = {
+            "certificate": _pem(certificate),
+            "privateKey": _key_pem(key),
+            "expires": end.date().isoformat(),
+        }
         return f"ca-{certificate.serial_number:x}"[:19], outputs
 
 
@@ -60,7 +71,9 @@ class Certificate(_Kept):
     """`vllm:index:Certificate`."""
 
     token = "vllm:index:Certificate"
-    description = "The door's certificate for one address, issued by an Authority; issued anew 30 days before it ends."
+    description = (
+        "The door's certificate for one address, issued by an Authority; issued anew 30 days before it ends."
+    )
     inputs = {
         "authorityCertificate": Property("string", "CA certificate, PEM.", required=True, replaces=True),
         "authorityKey": Property("string", "CA key, PEM.", required=True, secret=True, silent=True),
@@ -79,7 +92,9 @@ class Certificate(_Kept):
 
     async def create(self, call: Call, new: Values) -> tuple[str, Values]:
         """Issue a leaf for the address, for loopback and for localhost."""
-        outputs = _issue(reveal(new["authorityCertificate"]), reveal(new["authorityKey"]), str(new["address"]))
+        outputs = _issue(
+            reveal(new["authorityCertificate"]), reveal(new["authorityKey"]), str(new["address"])
+        )
         return f"leaf-{new['address']}", outputs
 
     async def update(self, call: Call, resource_id: str, old: Values, new: Values) -> Values:
@@ -88,10 +103,12 @@ class Certificate(_Kept):
 
     async def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Reading | None:
         """A leaf near its end is a difference, and so is issued anew by the next `up`."""
-        last = datetime.date.fromisoformat(str(state["expires"]))
-        left = (last - datetime.datetime.now(datetime.UTC).date()).days
+        last = dt.date.fromisoformat(str(state["expires"]))
+        left = (last - dt.datetime.now(dt.UTC).date()).days
         if left < _RENEW_DAYS:
-            await call.warn(f"the door's certificate ends on {last} ({left} days); `pulumi up` issues another")
+            await call.warn(
+                f"the door's certificate ends on {last} ({left} days); `pulumi up` issues another"
+            )
         outputs = {name: state.get(name) for name in self.outputs}
         return Reading(outputs, {**inputs, "fresh": left >= _RENEW_DAYS})
 
@@ -125,21 +142,25 @@ def _issue(authority_pem: str, authority_key: str, address: str) -> Values:
     except ValueError:
         names.insert(0, x509.DNSName(address))
     certificate = (
-        x509.CertificateBuilder(authority.subject, _name("vllm door"), key.public_key(), x509.random_serial_number(), start, end)
+        x509.CertificateBuilder(
+            authority.subject, _name("vllm door"), key.public_key(), x509.random_serial_number(), start, end
+        )
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
+        )
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(signer, hashes.SHA256())
     )
     return {"pem": _pem(certificate) + _key_pem(key), "expires": end.date().isoformat()}
 
 
-def _span(days: int) -> tuple[datetime.datetime, datetime.datetime]:
+def _span(days: int) -> tuple[dt.datetime, dt.datetime]:
     # A machine's clock may lag: valid from an hour ago.
-    now = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1)
-    return now, now + datetime.timedelta(days=days)
+    now = dt.datetime.now(dt.UTC) - dt.timedelta(hours=1)
+    return now, now + dt.timedelta(days=days)
 
 
 def _name(text: str) -> Any:

@@ -15,7 +15,7 @@ async def leave(call: Call, machine_id: str, state: Values) -> None:
     machine = await call.session.ask(cloud.instance, machine_id)
     if machine is None:
         return
-    if not machine.terminal:
+    if not machine.gone:
         await _serve_minimum(call, machine_id, machine.name)
         await _quiet(call, state)
         await _terminate(call, machine_id, machine.name)
@@ -85,8 +85,10 @@ async def _terminate(call: Call, machine_id: str, name: str) -> None:
     waited, attempt = 0.0, 0
     while waited < _GONE_WITHIN_S:
         machine = await call.session.ask(cloud.instance, machine_id)
-        if machine is None or machine.terminal:
+        if machine is None or machine.gone:
             return
         await call.sleep(pause_s(attempt))
         waited, attempt = waited + pause_s(attempt), attempt + 1
-    raise UserError(f"{name} ({machine_id}) still runs 5 min after its DELETE; look at the cloud's console, then destroy again")
+    raise UserError(
+        f"{name} ({machine_id}) still runs 5 min after its DELETE; look at the cloud's console, then destroy again"
+    )

@@ -15,13 +15,22 @@ class Files(Resource):
     """`vllm:host:Files`."""
 
     token = "vllm:host:Files"
-    description = "The rendered files of a host. Read back on refresh, so a preview shows what changed, line by line."
+    description = (
+        "The rendered files of a host. Read back on refresh, so a preview shows what changed, line by line."
+    )
     inputs = {
         "instanceId": INSTANCE_ID,
         "connection": CONNECTION,
-        "files": Property("object", "Text by absolute path; @@secret:NAME@@ stands for a secret.", required=True, of="string"),
+        "files": Property(
+            "object",
+            "Text by absolute path; @@secret:NAME@@ stands for a secret.",
+            required=True,
+            of="string",
+        ),
         "attributes": Property("object", '"mode owner:group", by path.', required=True, of="string"),
-        "actions": Property("object", "What a change of the file means, by path.", required=True, silent=True, of="string"),
+        "actions": Property(
+            "object", "What a change of the file means, by path.", required=True, silent=True, of="string"
+        ),
         "secrets": Property("object", "Secret values by name.", secret=True, of="string"),
         "values": Property("object", "Values that are known only later, by name.", of="string"),
     }
@@ -34,7 +43,7 @@ class Files(Resource):
     async def check(self, call: Call, new: Values, old: Values | None) -> list[Failure]:
         """Every file has a mode and an owner, every placeholder a value."""
         files, attributes = new["files"], new["attributes"]
-        failures = []
+        failures: list[Failure] = []
         if has_unknown(files):
             return failures
         secrets, values = reveal(new.get("secrets") or {}), reveal(new.get("values") or {})
@@ -61,7 +70,9 @@ class Files(Resource):
     async def update(self, call: Call, resource_id: str, old: Values, new: Values) -> Values:
         """Write what differs and remove what is no longer declared."""
         gone = tuple(path for path in {*old["files"], *(old.get("paths") or ())} if path not in new["files"])
-        changed = tuple(name for name in ("secrets", "values") if reveal(old.get(name)) != reveal(new.get(name)))
+        changed = tuple(
+            name for name in ("secrets", "values") if reveal(old.get(name)) != reveal(new.get(name))
+        )
         if changed:
             await call.progress(f"{' and '.join(changed)} changed")
         return await self._converge(call, new, gone)
@@ -91,7 +102,9 @@ class Files(Resource):
         live |= dict(facts.drop_ins)
         modes |= {path: attributes.get(path, "") for path in facts.drop_ins if path in attributes}
         changed = sorted(path for path in {*live, *wanted} if live.get(path) != wanted.get(path))
-        changed += sorted(path for path in modes if modes[path] != attributes.get(path) and path not in changed)
+        changed += sorted(
+            path for path in modes if modes[path] != attributes.get(path) and path not in changed
+        )
         if changed:
             await call.warn(f"changed on the host: {', '.join(changed)}; `pulumi up` puts it back")
         return Reading({**outputs, "reachable": True}, {**inputs, "files": live, "attributes": modes})
@@ -109,7 +122,8 @@ class Files(Resource):
         host = await host_of(call, new)
         secrets, values = reveal(new.get("secrets") or {}), reveal(new.get("values") or {})
         texts = {
-            path: secrets_in_files.fill(reveal(text), secrets, values).encode() for path, text in new["files"].items()
+            path: secrets_in_files.fill(reveal(text), secrets, values).encode()
+            for path, text in new["files"].items()
         }
         await self._bootstrap(call, host, texts.get(_BOOTSTRAP), new)
         await call.progress(f"comparing {len(texts)} files")
@@ -134,7 +148,8 @@ class Files(Resource):
         digest = hashlib.sha256(script).hexdigest()
         # cloud-init may be at it: let it finish, or two package managers meet.
         waited = await host.run(
-            "timeout 900 cloud-init status --wait >/dev/null 2>&1 || true; cat /var/lib/pulumi-vllm/bootstrap.stamp 2>/dev/null || true",
+            "timeout 900 cloud-init status --wait >/dev/null 2>&1 || true; "
+            "cat /var/lib/pulumi-vllm/bootstrap.stamp 2>/dev/null || true",
             timeout_s=960,
         )
         if waited.stdout.strip() == digest:
@@ -145,11 +160,16 @@ class Files(Resource):
         try:
             await host.run(_BOOTSTRAP, timeout_s=1200)
         except HostError as error:
-            raise UserError(f"{call.name}: the bootstrap failed: {error}; fix the cause, then run `pulumi up` again") from error
+            raise UserError(
+                f"{call.name}: the bootstrap failed: {error}; fix the cause, then run `pulumi up` again"
+            ) from error
 
     async def _act(self, call: Call, host: Any, actions: Values, changed: set[str]) -> None:
         """Reload systemd once, then reload or restart what already runs."""
-        due = {actions.get(path, "daemon-reload" if path.startswith("/etc/systemd/") else "nothing") for path in changed}
+        due = {
+            actions.get(path, "daemon-reload" if path.startswith("/etc/systemd/") else "nothing")
+            for path in changed
+        }
         lines = []
         if any(path.startswith("/etc/systemd/system/") for path in changed):
             lines.append("systemctl daemon-reload")

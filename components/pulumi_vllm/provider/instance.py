@@ -31,17 +31,33 @@ class Instance(Resource):
     description = "A GPU machine. Deleted before it is replaced; bills from the accepted request on."
     inputs = {
         "gpu": Property("string", "GPU model as in offers: H200, H100, CPU.", required=True, replaces=True),
-        "count": Property("integer", "GPUs in the machine; 0 for a machine without.", required=True, replaces=True),
+        "count": Property(
+            "integer", "GPUs in the machine; 0 for a machine without.", required=True, replaces=True
+        ),
         "billing": Property("string", "on-demand (default) or spot.", replaces=True),
         "fallback": Property("string", "on-demand: taken when no spot machine can be had.", silent=True),
         "provider": Property("string", "Who runs it; a volume's provider where there is one.", replaces=True),
         "region": Property("string", "Region, as the cloud spells it; a volume's placement.", replaces=True),
-        "maxUsdPerHour": Property("number", "Price ceiling for the whole machine, USD per hour.", silent=True),
+        "maxUsdPerHour": Property(
+            "number", "Price ceiling for the whole machine, USD per hour.", silent=True
+        ),
         "sshKeyId": Property("string", "The cloud's id of our key.", required=True, silent=True),
-        "sshPublicKey": Property("string", "Public half; part of the machine's identity.", required=True, replaces=True),
-        "sshPrivateKey": Property("string", "Private half, to look at the machine and to drain it.", required=True, secret=True, silent=True),
-        "cloudInit": Property("object", "packages, runcmd, writeFiles; used at creation, where honoured.", silent=True),
-        "drainTimeoutS": Property("number", "Seconds that running requests get before the machine goes.", silent=True),
+        "sshPublicKey": Property(
+            "string", "Public half; part of the machine's identity.", required=True, replaces=True
+        ),
+        "sshPrivateKey": Property(
+            "string",
+            "Private half, to look at the machine and to drain it.",
+            required=True,
+            secret=True,
+            silent=True,
+        ),
+        "cloudInit": Property(
+            "object", "packages, runcmd, writeFiles; used at creation, where honoured.", silent=True
+        ),
+        "drainTimeoutS": Property(
+            "number", "Seconds that running requests get before the machine goes.", silent=True
+        ),
     }
     outputs = {
         "instanceName": Property("string", "Name at the cloud."),
@@ -72,7 +88,9 @@ class Instance(Resource):
 
     async def preview(self, call: Call, new: Values) -> Values:
         """The machine that would be taken, and its price: no preview without."""
-        known = {name: None if has_unknown(new.get(name)) else new.get(name) for name in ("provider", "region")}
+        known = {
+            name: None if has_unknown(new.get(name)) else new.get(name) for name in ("provider", "region")
+        }
         offer = (await self._offers(call, {**new, **known}))[0]
         return {"usdPerHour": offer.usd_per_hour, "offerId": offer.offer_id, "mountKind": offer.mount_kind}
 
@@ -93,15 +111,20 @@ class Instance(Resource):
     async def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Reading | None:
         """Gone when the cloud says so; unhealthy while it never became ready."""
         machine = await call.session.ask(call.session.cloud().instance, resource_id)
-        if machine is None or machine.terminal:
+        if machine is None or machine.gone:
             if machine is not None and machine.status == "terminated-provider":
                 await call.warn(f"{machine.name} was reclaimed by the provider; `pulumi up` rents another")
             return None
         inputs = inputs or {"gpu": machine.gpu_type.partition("_")[0], "count": machine.gpu_count}
         outputs = {name: state.get(name) for name in self.outputs} | self._seen(machine)
         unready = None
-        if not state.get("hostKey"):
-            unready = f"machine {machine.name} ({resource_id}) is {machine.status} and was never reached over SSH; it is billed"
+        if machine.status == "failed":
+            unready = f"machine {machine.name} ({resource_id}) failed; `pulumi up --replace '{call.urn}'` rents another"
+        elif not state.get("hostKey"):
+            unready = (
+                f"machine {machine.name} ({resource_id}) is {machine.status} and was never reached over SSH; "
+                "it is billed"
+            )
         return Reading(outputs, inputs, unready)
 
     async def update(self, call: Call, resource_id: str, old: Values, new: Values) -> Values:
@@ -185,7 +208,9 @@ class Instance(Resource):
             raise
         except Exception as error:
             text = str(error)
-            raise Partial(f"machine {outputs['instanceName']} ({machine_id}): {text}", machine_id, outputs) from error
+            raise Partial(
+                f"machine {outputs['instanceName']} ({machine_id}): {text}", machine_id, outputs
+            ) from error
         return outputs
 
     async def _wait_running(self, call: Call, machine_id: str, outputs: Values) -> None:
@@ -196,7 +221,9 @@ class Instance(Resource):
                 raise UserError("the cloud no longer knows it; run `pulumi up --refresh`")
             outputs |= self._seen(machine)
             if machine.terminal:
-                raise UserError(f"the cloud says {machine.status}; run `pulumi up --refresh` to rent another")
+                raise UserError(
+                    f"the cloud says {machine.status}; `pulumi destroy` or `pulumi up --replace` lets it go"
+                )
             if machine.status == "running" and machine.address:
                 return
             if waited > _READY_ATTEMPTS_S:
@@ -244,6 +271,3 @@ class Instance(Resource):
             "user": machine.user,
         }
         return {name: value for name, value in seen.items() if value is not None}
-
-
-

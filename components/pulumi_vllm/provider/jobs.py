@@ -9,7 +9,9 @@ _LOOK_S = 2.0
 _SILENT_S = 1800.0  # without a byte or a phase: something hangs
 
 
-async def follow(call: Call, host: Any, unit: str, progress_file: str | None, *, restart: bool = False) -> Values:
+async def follow(
+    call: Call, host: Any, unit: str, progress_file: str | None, *, restart: bool = False
+) -> Values:
     """Start the unit and watch it to its end; returns its last progress record.
 
     Raises:
@@ -17,7 +19,9 @@ async def follow(call: Call, host: Any, unit: str, progress_file: str | None, *,
         HostError: the machine went away.
     """
     verb = "restart" if restart else "start"
-    await host.run(f"systemctl reset-failed {unit} 2>/dev/null || true; systemctl {verb} --no-block {unit}", timeout_s=60)
+    await host.run(
+        f"systemctl reset-failed {unit} 2>/dev/null || true; systemctl {verb} --no-block {unit}", timeout_s=60
+    )
     last: Values = {}
     silent = 0.0
     while True:
@@ -33,7 +37,9 @@ async def follow(call: Call, host: Any, unit: str, progress_file: str | None, *,
         if state == "failed" or (state == "inactive" and not job):
             raise UserError(f"{call.name}: {unit} failed: {await why(host, unit, last)}")
         if silent > _SILENT_S:
-            raise UserError(f"{call.name}: {unit} showed no progress for {_SILENT_S / 60:.0f} min; look at `journalctl -u {unit}`")
+            raise UserError(
+                f"{call.name}: {unit} showed no progress for {_SILENT_S / 60:.0f} min; look at `journalctl -u {unit}`"
+            )
         await call.progress(describe(unit, last))
 
 
@@ -43,7 +49,9 @@ async def why(host: Any, unit: str, record: Values | None = None) -> str:
         return str(record["error"])
     from pulumi_vllm.host.mask import mask  # noqa: PLC0415
 
-    journal = await host.run(f"journalctl -u {unit} -n 12 --no-pager -o cat 2>/dev/null || true", timeout_s=60, check=False)
+    journal = await host.run(
+        f"journalctl -u {unit} -n 12 --no-pager -o cat 2>/dev/null || true", timeout_s=60, check=False
+    )
     lines = [line.strip() for line in journal.stdout.splitlines() if line.strip()]
     return mask(" | ".join(lines[-6:])) or "no word in its journal"
 

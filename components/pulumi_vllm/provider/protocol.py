@@ -41,7 +41,7 @@ def message(module: str) -> Any:
 
 # Signatures of special values inside a Struct: sdk/go/common/resource/properties.go in Pulumi's repository.
 _SIGNATURE: Final = "4dabf18193072939515e22adb298388d"
-_SECRET: Final = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 (a protocol constant, not a password)
+_SECRET: Final = "1b47061264138c4ac30d75fd1eb44270"
 _UNKNOWN_STRING: Final = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 _UNKNOWNS: Final = frozenset(
     {
@@ -106,7 +106,7 @@ def from_struct(struct: Any) -> dict[str, Any]:
     return {key: _from_value(value) for key, value in struct.fields.items()}
 
 
-def _from_value(value: Any) -> Any:
+def _from_value(value: Any) -> Any:  # noqa: PLR0911 (one line per kind)
     kind = value.WhichOneof("kind")
     if kind == "struct_value":
         fields = from_struct(value.struct_value)
@@ -135,7 +135,7 @@ def to_struct(values: dict[str, Any]) -> Any:
     return struct
 
 
-def _to_value(value: Any, into: Any) -> None:
+def _to_value(value: Any, into: Any) -> None:  # noqa: C901 (one branch per kind)
     if isinstance(value, Secret):
         into.struct_value.fields[_SIGNATURE].string_value = _SECRET
         _to_value(value.value, into.struct_value.fields["value"])

@@ -19,7 +19,7 @@ class UserError(Exception):
     """A sentence for the person at the keyboard: what, where, what to do. Never holds a secret."""
 
 
-class Partial(UserError):
+class Partial(UserError):  # noqa: N818 (the name is the sentence)
     """The thing exists, and may be billed, but is not ready: its id and outputs stay in state."""
 
     def __init__(self, sentence: str, resource_id: str, outputs: Values) -> None:
@@ -28,7 +28,7 @@ class Partial(UserError):
         self.outputs = outputs
 
 
-class Cancelled(UserError):
+class Cancelled(UserError):  # noqa: N818 (the name is the sentence)
     """The person pressed Ctrl-C, or the engine asked to stop."""
 
 

@@ -16,7 +16,18 @@ from .ssh_key import SshKey
 from .volume import Volume
 from .weights import Weights
 
-_CLASSES = (SshKey, Volume, Instance, VolumeAttachment, Files, Weights, Service, Authority, Certificate, ApiKey)
+_CLASSES = (
+    SshKey,
+    Volume,
+    Instance,
+    VolumeAttachment,
+    Files,
+    Weights,
+    Service,
+    Authority,
+    Certificate,
+    ApiKey,
+)
 RESOURCES: dict[str, Resource] = {kind.token: kind() for kind in _CLASSES}
 
 PLUGIN_URL = "https://pulumi-vllm.invalid/releases"
@@ -39,7 +50,11 @@ def _custom() -> str:
     resources = {token: _resource(resource) for token, resource in RESOURCES.items()}
     respect = {"respectSchemaVersion": True}
     config = {
-        "spheronApiKey": {"type": "string", "secret": True, "description": "Key of the Spheron API; or SPHERON_API_KEY."},
+        "spheronApiKey": {
+            "type": "string",
+            "secret": True,
+            "description": "Key of the Spheron API; or SPHERON_API_KEY.",
+        },
         "spheronUrl": {"type": "string", "description": "Base URL of the Spheron API; or SPHERON_URL."},
     }
     schema = {

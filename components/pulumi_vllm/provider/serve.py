@@ -182,7 +182,10 @@ def _state(resource: Resource, inputs: Values, outputs: Values, *, unknown: bool
 
 
 async def _sentences(
-    context: Any, run: Callable[[], Awaitable[Any]], resource: Resource | None = None, inputs: Values | None = None
+    context: Any,
+    run: Callable[[], Awaitable[Any]],
+    resource: Resource | None = None,
+    inputs: Values | None = None,
 ) -> Any:
     """Run a verb; what it raises reaches the person as a sentence, a half-made thing as its state."""
     try:
@@ -203,7 +206,7 @@ async def _sentences(
         status.details.add().Pack(detail)
         trailing = (("grpc-status-details-bin", status.SerializeToString()),)
         await context.abort(grpc.StatusCode.UNKNOWN, str(error), trailing)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 (the last place before the engine)
         if os.environ.get("PULUMI_VLLM_DEBUG"):
             import traceback  # noqa: PLC0415
 
@@ -222,7 +225,10 @@ def _sentence(error: Exception) -> str:
 async def serve(engine_address: str) -> None:
     """Answer until the engine goes."""
     session = Session(engine_address)
-    limits = [("grpc.max_receive_message_length", _MESSAGE_BYTES), ("grpc.max_send_message_length", _MESSAGE_BYTES)]
+    limits = [
+        ("grpc.max_receive_message_length", _MESSAGE_BYTES),
+        ("grpc.max_send_message_length", _MESSAGE_BYTES),
+    ]
     server = grpc.aio.server(options=limits)
     message("provider_pb2_grpc").add_ResourceProviderServicer_to_server(Servicer(session), server)
     port = server.add_insecure_port("127.0.0.1:0")

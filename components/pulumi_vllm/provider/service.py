@@ -22,11 +22,17 @@ class Service(Resource):
         "instanceId": INSTANCE_ID,
         "connection": CONNECTION,
         "engineVersion": Property("string", "Version of vLLM.", required=True),
-        "servingDigest": Property("string", "Digest of the files that vLLM has to restart for.", required=True),
-        "weightsRevision": Property("string", "Revision being served; another one means a restart.", required=True),
+        "servingDigest": Property(
+            "string", "Digest of the files that vLLM has to restart for.", required=True
+        ),
+        "weightsRevision": Property(
+            "string", "Revision being served; another one means a restart.", required=True
+        ),
         "units": Property("object", "Units by the state they should be in.", of="string"),
         "commandLine": Property("string", "as-declared: the running process has the unit's arguments."),
-        "drainTimeoutS": Property("number", "Seconds that running requests get before a restart.", silent=True),
+        "drainTimeoutS": Property(
+            "number", "Seconds that running requests get before a restart.", silent=True
+        ),
         "readyTimeoutS": Property("number", "Seconds from start to a passed gate.", silent=True),
     }
     outputs = {
@@ -68,7 +74,10 @@ class Service(Resource):
         except HostError as error:
             await call.warn(f"{call.name}: {error}; showing what was last seen")
             return Reading({**outputs, "reachable": False}, inputs)
-        live = {unit: facts.units[unit].active if unit in facts.units else "missing" for unit in {**_WANTED, **wanted}}
+        live = {
+            unit: facts.units[unit].active if unit in facts.units else "missing"
+            for unit in {**_WANTED, **wanted}
+        }
         down = [f"{unit} is {state}" for unit, state in live.items() if state != "active"]
         process = facts.process_matches("vllm.service") if live.get("vllm.service") == "active" else True
         line = "as-declared" if process else "other arguments than its unit"
@@ -94,11 +103,19 @@ class Service(Resource):
             "systemctl start vllm-firewall.service; systemctl start --no-block vllm.service haproxy.service",
             timeout_s=180,
         )
-        await host.run(f"if test -S /run/pulumi-vllm-door/admin.sock; then {_PROGRAMS}/drain --undo || true; fi", timeout_s=60)
+        await host.run(
+            f"if test -S /run/pulumi-vllm-door/admin.sock; then {_PROGRAMS}/drain --undo || true; fi",
+            timeout_s=60,
+        )
         gate = await self._gate(call, host, float(new.get("readyTimeoutS") or 3600))
         call.session.hosts().stale(host)
         facts = await call.session.hosts().facts(host, units=tuple(_WANTED))
-        evidence = {"engine": new["engineVersion"], "revision": new["weightsRevision"], "gate": gate, **facts.versions()}
+        evidence = {
+            "engine": new["engineVersion"],
+            "revision": new["weightsRevision"],
+            "gate": gate,
+            **facts.versions(),
+        }
         return {"evidence": evidence, "reachable": True}
 
     async def _gate(self, call: Call, host: Any, timeout_s: float) -> Values:
@@ -116,11 +133,15 @@ class Service(Resource):
                 result: Values = json.loads(text)
                 if result.get("passed"):
                     return result
-                raise UserError(f"{call.name}: the gate failed: {result.get('why')}; vllm says: {await why(host, 'vllm.service')}")
+                raise UserError(
+                    f"{call.name}: the gate failed: {result.get('why')}; vllm says: {await why(host, 'vllm.service')}"
+                )
             if gate == "failed":
                 raise UserError(f"{call.name}: the gate failed: {await why(host, 'vllm-gate.service')}")
             await call.progress(f"waiting for the gate ({waited:.0f} s); vllm is {vllm}")
-        raise UserError(f"{call.name}: not ready after {timeout_s:.0f} s; look at `journalctl -u vllm.service`, then run `pulumi up` again")
+        raise UserError(
+            f"{call.name}: not ready after {timeout_s:.0f} s; look at `journalctl -u vllm`, then `pulumi up` again"
+        )
 
 
 _GATE_STATE = f"""

@@ -96,9 +96,9 @@ class Session:
     # -- life ---------------------------------------------------------------------------------------
     async def leave_with_parent(self, parent: int, period_s: float = 0.5) -> None:
         """End the process once the engine that started it is gone and no paid call is in flight."""
-        while os.getppid() == parent:
+        while os.getppid() == parent:  # noqa: ASYNC110 (a parent gives no event)
             await asyncio.sleep(period_s)
         self.cancelled.set()
-        while self._critical:
+        while self._critical:  # noqa: ASYNC110 (rare, and short)
             await asyncio.sleep(period_s)
         os._exit(0)

@@ -11,7 +11,9 @@ class SshKey(Resource):
     """`vllm:spheron:SshKey`."""
 
     token = "vllm:spheron:SshKey"
-    description = "An SSH key registered with the cloud; the private half is given, or made and kept as a secret."
+    description = (
+        "An SSH key registered with the cloud; the private half is given, or made and kept as a secret."
+    )
     inputs = {
         "privateKey": Property(
             "string",
@@ -71,17 +73,19 @@ def _private_key(call: Call, text: str) -> str:
     with contextlib.suppress(ValueError, TypeError):
         _public(text)
         return text
-    raise UserError(f"{call.name}: the given private key can't be read; give an OpenSSH key without passphrase")
+    raise UserError(
+        f"{call.name}: the given private key can't be read; give an OpenSSH key without passphrase"
+    )
 
 
 def _public(private: str) -> str:
     from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
 
     data = private.encode()
-    load = (
-        serialization.load_ssh_private_key if b"OPENSSH" in data else serialization.load_pem_private_key
-    )
+    load = serialization.load_ssh_private_key if b"OPENSSH" in data else serialization.load_pem_private_key
     key = load(data, password=None)
-    return key.public_key().public_bytes(
-        serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
-    ).decode()
+    return (
+        key.public_key()
+        .public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+        .decode()
+    )

@@ -17,7 +17,12 @@ class Volume(Resource):
     )
     inputs = {
         "sizeGb": Property("integer", "Size in GB (10^9 bytes). It can't change later.", required=True),
-        "gpu": Property("string", "GPU of the machine it is for, as in offers: H200, H100, CPU.", required=True, silent=True),
+        "gpu": Property(
+            "string",
+            "GPU of the machine it is for, as in offers: H200, H100, CPU.",
+            required=True,
+            silent=True,
+        ),
         "count": Property("integer", "GPUs of that machine.", required=True, silent=True),
         "billing": Property("string", "on-demand or spot; looks for the machine's region.", silent=True),
         "region": Property("string", "Region; left out: where the cheapest such machine is.", silent=True),
@@ -38,7 +43,9 @@ class Volume(Resource):
         new.setdefault("keep", True)
         before, after = (old or {}).get("sizeGb"), new.get("sizeGb")
         if isinstance(before, int) and isinstance(after, int) and before != after:
-            reason = f"the disk has {before} GB and can't change its size; keep {before}, or rename the resource"
+            reason = (
+                f"the disk has {before} GB and can't change its size; keep {before}, or rename the resource"
+            )
             return [Failure("sizeGb", reason)]
         if isinstance(after, int) and after < 1:
             return [Failure("sizeGb", f"{after} GB is no disk; at least 1")]
@@ -56,7 +63,9 @@ class Volume(Resource):
         if found is None:
             offer, region = await self._place(call, new)
             async with call.session.critical():
-                found = await call.session.ask(cloud.create_volume, name, new["sizeGb"], offer.provider, region)
+                found = await call.session.ask(
+                    cloud.create_volume, name, new["sizeGb"], offer.provider, region
+                )
         else:
             self._refuse_stranger(call, found, new)
             await call.info(f"adopted the disk {name} ({found.size_gb} GB in {found.region})")
@@ -94,7 +103,12 @@ class Volume(Resource):
 
         offers = await call.session.ask(call.session.cloud().offers)
         ranked = choose(
-            offers, new["gpu"], new["count"], new.get("billing") or "on-demand", new.get("region"), new.get("maxUsdPerHour")
+            offers,
+            new["gpu"],
+            new["count"],
+            new.get("billing") or "on-demand",
+            new.get("region"),
+            new.get("maxUsdPerHour"),
         )
         return ranked[0], new.get("region") or ranked[0].regions[0]
 
@@ -102,7 +116,7 @@ class Volume(Resource):
         region = new.get("region")
         if volume.size_gb != new["sizeGb"]:
             raise UserError(
-                f"{call.name}: the disk {volume.name} exists with {volume.size_gb} GB, the stack wants {new['sizeGb']}; "
+                f"{call.name}: the disk {volume.name} has {volume.size_gb} GB, the stack wants {new['sizeGb']}; "
                 f"set the size to {volume.size_gb} GB, or delete the disk"
             )
         if region and volume.region and region != volume.region:
@@ -121,5 +135,3 @@ class Volume(Resource):
             "mountTag": volume.mount_tag,
             "usdPerHour": round(price * volume.size_gb, 6) if price else None,
         }
-
-

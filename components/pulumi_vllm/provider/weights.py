@@ -60,17 +60,24 @@ class Weights(Resource):
             return Reading({**outputs, "reachable": False}, inputs)
         manifest = facts.manifest
         if manifest is None:
-            await call.warn(f"{call.name}: no manifest in {values['directory']}; `pulumi up` fetches what is missing")
+            await call.warn(
+                f"{call.name}: no manifest in {values['directory']}; `pulumi up` fetches what is missing"
+            )
             return Reading({**outputs, "reachable": True}, {**inputs, "complete": False})
         if manifest.damaged:
-            await call.warn(f"{call.name}: missing or of another size: {', '.join(manifest.damaged)}; `pulumi up` fetches them")
+            await call.warn(
+                f"{call.name}: missing or of another size: {', '.join(manifest.damaged)}; `pulumi up` fetches them"
+            )
         live = {"revision": manifest.revision, "complete": not manifest.damaged}
         return Reading({**outputs, "reachable": True, "manifestSha256": manifest.sha256}, {**inputs, **live})
 
     async def _fetch(self, call: Call, new: Values) -> Values:
         host = await host_of(call, new)
         done = await follow(call, host, _UNIT, _PROGRESS, restart=True)
-        text = (await host.run(f"cat {new['directory']}/.manifest.json; sha256sum {new['directory']}/.manifest.json | cut -c1-64 >&2", timeout_s=60))
+        text = await host.run(
+            f"cat {new['directory']}/.manifest.json; sha256sum {new['directory']}/.manifest.json | cut -c1-64 >&2",
+            timeout_s=60,
+        )
         files = json.loads(text.stdout)["files"]
         call.session.hosts().stale(host)
         return {

@@ -1,0 +1,64 @@
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from harness import REPOSITORY, LocalCloud, Project, block
+
+# Where the local cloud's volumes come from: the provider with shares, and the one with disks.
+REGIONS = {"share": "EU North 1", "block": "Finland 3"}
+
+
+def pytest_collection_modifyitems(items):
+    """Everything here needs root, guests and the engine."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents and not item.get_closest_marker("all"):
+            item.add_marker(pytest.mark.ci)
+
+
+@pytest.fixture(scope="session")
+def clouds():
+    """Local clouds by engine, each started once; guests and volumes are gone at the end."""
+    if os.geteuid() != 0:
+        pytest.fail("the end-to-end tests make machines: run them as root")
+    started: dict[str, LocalCloud] = {}
+    # Short: names of bridges and sockets derive from it. Inside the checkout, because /tmp may be small.
+    root = REPOSITORY / ".pulumi-vllm" / f"e2e-{os.getpid()}"
+
+    def start(engine: str) -> LocalCloud:
+        if engine not in started:
+            cloud = LocalCloud(root / engine, engine)
+            started[engine] = cloud
+            cloud.up()
+        return started[engine]
+
+    yield start
+    try:
+        for cloud in started.values():
+            cloud.down()
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture
+def projects(clouds, tmp_path):
+    """Makes stacks, and destroys each of them at the end."""
+    made: list[Project] = []
+
+    def make(engine: str = "fake", stack: str = "local", **more) -> Project:
+        cloud = clouds(engine)
+        region = more.pop("region", REGIONS["share"])
+        machine = {"region": region} | more.pop("machine", {})
+        project = Project(tmp_path / f"p{len(made)}", cloud, block(machine=machine, **more), stack)
+        made.append(project)
+        return project
+
+    yield make
+    for project in made:
+        project.pulumi("cancel", "--yes", check=False)
+        project.cloud.api("/_sim/advance?minutes=30", "POST")
+        project.destroy(check=False)

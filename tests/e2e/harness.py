@@ -1,0 +1,197 @@
+"""A stack under test: the real engine, its own state and home, against a local cloud of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import yaml
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+class LocalCloud:
+    """`pulumi-vllm local` in a folder of its own."""
+
+    def __init__(self, folder: Path, engine: str):
+        self.folder, self.engine = folder, engine
+        self.environment: dict[str, str] = {}
+
+    def command(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        env = os.environ | {"PULUMI_VLLM_LOCAL_DIR": str(self.folder)}
+        done = subprocess.run(
+            [sys.executable, "-m", "pulumi_vllm.cli", "local", *arguments],
+            env=env,
+            text=True,
+            capture_output=True,
+            check=False,
+            timeout=1500,
+        )
+        if check and done.returncode:
+            raise AssertionError(f"local {arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def up(self) -> None:
+        printed = self.command("up", "--engine", self.engine).stdout
+        lines = [line.removeprefix("export ") for line in printed.splitlines() if line.startswith("export ")]
+        self.environment = {
+            name: value.strip("'\"") for name, _, value in (line.partition("=") for line in lines)
+        }
+
+    def down(self) -> None:
+        self.command("down", "--purge")
+
+    def api(self, path: str, method: str = "GET"):
+        import requests
+
+        answer = requests.request(
+            method,
+            self.environment["SPHERON_URL"] + path,
+            timeout=30,
+            headers={"Authorization": f"Bearer {self.environment['SPHERON_API_KEY']}"},
+        )
+        answer.raise_for_status()
+        return answer.json()
+
+    def machines(self) -> list[dict]:
+        found = self.api("/api/deployments?status=active")
+        return found if isinstance(found, list) else found.get("deployments") or found["data"]
+
+
+class Project:
+    """A folder with a Pulumi.yaml that runs the repository's program, and one stack."""
+
+    def __init__(self, folder: Path, cloud: LocalCloud, block: dict, stack: str = "local"):
+        self.folder, self.cloud, self.stack, self.block = folder, cloud, stack, block
+        folder.mkdir(parents=True)
+        (folder / "state").mkdir()
+        self.write(block)
+        project = {
+            "name": "pulumi-vllm",
+            "main": str(REPOSITORY),
+            "runtime": {"name": "python", "options": {"virtualenv": str(REPOSITORY / ".venv")}},
+            "options": {"refresh": "always"},
+            "plugins": {"providers": [{"name": "vllm", "path": str(REPOSITORY / "provider")}]},
+        }
+        (folder / "Pulumi.yaml").write_text(yaml.safe_dump(project))
+        self.environment = (
+            os.environ
+            | cloud.environment
+            | {
+                "PULUMI_HOME": str(folder / "home"),
+                "PULUMI_BACKEND_URL": f"file://{folder}/state",
+                "PULUMI_CONFIG_PASSPHRASE": "test",
+                "PULUMI_SKIP_UPDATE_CHECK": "1",
+                "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
+                "PULUMI_VLLM_VENV": str(REPOSITORY / ".venv"),
+                "PULUMI_AUTOMATION_API_SKIP_VERSION_CHECK": "1",
+            }
+        )
+        self.pulumi("stack", "init", stack)
+
+    def write(self, block: dict, **more: object) -> None:
+        """Set the stack's configuration, keeping what the engine wrote beside it."""
+        file = self.folder / f"Pulumi.{self.stack}.yaml"
+        document = yaml.safe_load(file.read_text()) if file.exists() else {}
+        document.setdefault("config", {})["pulumi-vllm:server"] = block
+        document["config"] |= more
+        file.write_text(yaml.safe_dump(document))
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """A command of the engine, in a process group of its own."""
+        return subprocess.Popen(
+            ["pulumi", "--non-interactive", *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def pulumi(
+        self, *arguments: str, check: bool = True, timeout: float = 900
+    ) -> subprocess.CompletedProcess[str]:
+        process = self.start(*arguments)
+        try:
+            out, _ = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            out, _ = process.communicate()
+            raise AssertionError(f"pulumi {arguments} still ran after {timeout} s:\n{out}") from None
+        if check and process.returncode:
+            raise AssertionError(f"pulumi {arguments}: {process.returncode}\n{out}")
+        return subprocess.CompletedProcess(process.args, process.returncode, out, "")
+
+    def up(self, **kwargs) -> str:
+        return self.pulumi("up", "--yes", "--skip-preview", **kwargs).stdout
+
+    def destroy(self, **kwargs) -> str:
+        return self.pulumi("destroy", "--yes", "--skip-preview", **kwargs).stdout
+
+    def changes(self) -> dict[str, int]:
+        """What a preview would do, by kind of step."""
+        shown = self.pulumi("preview", "--json").stdout
+        return json.loads(shown[shown.index("{") :])["changeSummary"]
+
+    def outputs(self) -> dict:
+        shown = self.pulumi("stack", "output", "--json", "--show-secrets").stdout
+        return json.loads(shown[shown.index("{") :])
+
+    def resources(self) -> list[dict]:
+        shown = self.pulumi("stack", "export").stdout
+        return json.loads(shown[shown.index("{") :])["deployment"].get("resources", [])
+
+    def machine_id(self) -> str:
+        (found,) = [r["id"] for r in self.resources() if r["type"] == "vllm:spheron:Instance"]
+        return found
+
+    def sweep(self) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "pulumi_vllm.cli", "sweep", "--json"],
+            env=self.environment,
+            text=True,
+            capture_output=True,
+            check=False,
+            timeout=120,
+        )
+
+
+def block(**more) -> dict:
+    """The smallest stack: the tiny model on a machine without a GPU."""
+    base = yaml.safe_load((REPOSITORY / "stacks" / "Pulumi.local.yaml").read_text())["config"][
+        "pulumi-vllm:server"
+    ]
+    machine = base["machine"] | more.pop("machine", {})
+    return base | more | {"machine": machine}
+
+
+def client(outputs: dict, folder: Path):
+    """The OpenAI client, with the door's CA."""
+    import httpx2 as httpx
+    import openai
+
+    ca = folder / "ca.pem"
+    ca.write_text(outputs["ca_certificate"])
+    import ssl
+
+    context = ssl.create_default_context(cafile=str(ca))
+    return openai.OpenAI(
+        base_url=outputs["endpoint"],
+        api_key=outputs["api_key"],
+        max_retries=0,
+        timeout=120,
+        http_client=httpx.Client(verify=context),
+    )
+
+
+def wait_for(condition, timeout: float = 60, what: str = "condition"):
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.2)
+    raise AssertionError(f"no {what} after {timeout} s")

@@ -1,0 +1,143 @@
+"""The main job, whole: the same promises with the fake engine and the real one, on a share and on a disk."""
+
+import base64
+import struct
+import threading
+import time
+import zlib
+
+import openai
+import pytest
+from conftest import REGIONS
+from harness import client
+
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "get_weather",
+            "description": "Weather of a city",
+            "parameters": {"type": "object", "properties": {"city": {"type": "integer"}}},
+        },
+    }
+]
+EXPORTS = {"endpoint", "model", "ca_certificate", "api_key", "usd_per_hour", "plan", "evidence", "connection"}
+CASES = [("fake", "share"), ("fake", "block"), ("real", "share"), ("real", "block")]
+
+
+def png() -> str:
+    """A blue square of 56 pixels, as a data URL."""
+    size = 56
+    raw = b"".join(b"\0" + b"\x20\x40\xff" * size for _ in range(size))
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", size, size, 8, 2, 0, 0, 0)
+    data = (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(raw))
+        + chunk(b"IEND", b"")
+    )
+    return "data:image/png;base64," + base64.b64encode(data).decode()
+
+
+def chat(ai, model, content="How are you?", **more):
+    return ai.chat.completions.create(
+        model=model, messages=[{"role": "user", "content": content}], temperature=0, max_tokens=48, **more
+    )
+
+
+def streamed(ai, model, effort):
+    thought, said = "", ""
+    for chunk in chat(ai, model, stream=True, reasoning_effort=effort):
+        for choice in chunk.choices:
+            said += choice.delta.content or ""
+            thought += (
+                getattr(choice.delta, "reasoning", None)
+                or getattr(choice.delta, "reasoning_content", None)
+                or ""
+            )
+    return thought, said
+
+
+@pytest.mark.parametrize(("engine", "kind"), CASES, ids=lambda value: value)
+def test_a_stack_serves_and_its_volume_outlives_the_machine(projects, tmp_path, engine, kind):
+    project = projects(engine, region=REGIONS[kind])
+    project.up()
+    outputs = project.outputs()
+    assert outputs.keys() >= EXPORTS
+    assert outputs["endpoint"].endswith("/v1")
+    assert outputs["evidence"]["gate"]["passed"] is True
+
+    ai, model = client(outputs, tmp_path), outputs["model"]
+    assert [served.id for served in ai.models.list()] == [model]
+    thought, said = streamed(ai, model, "none")
+    assert (thought, said.strip()) == ("", "The quick brown fox jumps over a lazy dog.")
+    thought, said = streamed(ai, model, "high")
+    assert thought.strip()
+    assert "fox" in said
+    called = chat(ai, model, tools=TOOLS).choices[0].message.tool_calls
+    assert called[0].function.name == "get_weather"
+    picture = [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": png()}}]
+    assert "picture" in chat(ai, model, picture).choices[0].message.content
+    with pytest.raises(openai.AuthenticationError):
+        chat(ai.with_options(api_key="sk-wrong"), model)
+
+    assert set(project.changes()) == {"same"}, "a second preview proposes changes"
+
+    drained(project, ai, model)
+    left = project.sweep()
+    assert left.returncode == 2
+    assert '"kind": "volume"' in left.stdout
+    assert '"kind": "machine"' not in left.stdout
+
+    project.up()
+    (weights,) = [r for r in project.resources() if r["type"] == "vllm:host:Weights"]
+    assert weights["outputs"]["downloadedBytes"] == 0, (
+        "the volume was adopted, and still something was downloaded"
+    )
+    assert chat(client(project.outputs(), tmp_path), model).choices[0].message.content
+
+
+def drained(project, ai, model):
+    """Destroy while a stream runs: it ends whole, and a newcomer is told when to come again."""
+    project.cloud.api("/_sim/advance?minutes=30", "POST")
+    chunks, refused = [], []
+
+    def run():
+        for chunk in chat_long(ai, model):  # one by one: the main thread waits for the first
+            chunks.append(chunk)  # noqa: PERF402
+
+    stream = threading.Thread(target=run)
+    stream.start()
+    while not chunks:
+        time.sleep(0.05)
+    destroying = project.start("destroy", "--yes", "--skip-preview")
+    while stream.is_alive():
+        try:
+            chat(ai.with_options(timeout=5), model)
+        except openai.InternalServerError as error:
+            refused.append(error.response)
+            break
+        except openai.APIConnectionError:
+            break
+        time.sleep(0.3)
+    stream.join(timeout=120)
+    out, _ = destroying.communicate(timeout=300)
+    assert destroying.returncode == 0, out
+    assert refused, "no newcomer was refused while a stream ran"
+    assert refused[0].status_code == 503
+    assert int(refused[0].headers["Retry-After"]) > 0
+    assert chunks[-1].choices[0].finish_reason in {"length", "stop"}, "the running stream was cut"
+
+
+def chat_long(ai, model):
+    return ai.chat.completions.create(
+        model=model,
+        messages=[{"role": "user", "content": "Go on."}],
+        stream=True,
+        max_tokens=400,
+        extra_body={"ignore_eos": True},
+    )

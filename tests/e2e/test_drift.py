@@ -1,0 +1,88 @@
+"""What somebody changes on the host shows in a plain preview, and `up` puts it back."""
+
+import subprocess
+
+import pytest
+from harness import wait_for
+
+UNIT = "/etc/systemd/system/vllm.service"
+
+
+@pytest.fixture
+def project(projects):
+    made = projects("fake")
+    made.up()
+    return made
+
+
+def on_host(project, script: str) -> str:
+    """Run as root in the machine, over its own SSH."""
+    connection = project.outputs()["connection"]
+    key = project.folder / "key"
+    key.write_text(connection["privateKey"])
+    key.chmod(0o600)
+    known = project.folder / "known_hosts"
+    known.write_text(f"{connection['host']} {connection['hostKey']}\n")
+    done = subprocess.run(
+        [
+            "ssh",
+            "-i",
+            str(key),
+            "-o",
+            f"UserKnownHostsFile={known}",
+            "-o",
+            "BatchMode=yes",
+            "-p",
+            str(int(connection["port"])),
+            f"{connection['user']}@{connection['host']}",
+            "sudo -n bash -eu",
+        ],
+        input=script,
+        text=True,
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_drift_is_a_diff_and_up_puts_it_right(project):
+    # An edited line of the unit: that line and one warning.
+    on_host(project, f"sed -i 's/^LimitNOFILE=.*/LimitNOFILE=4711/' {UNIT}")
+    shown = project.pulumi("preview", "--diff").stdout
+    assert "LimitNOFILE=4711" in shown
+    assert shown.count("changed on the host") == 1
+    project.up()
+    assert "LimitNOFILE=4711" not in on_host(project, f"cat {UNIT}")
+    assert set(project.changes()) == {"same"}
+
+    # A drop-in that nobody declared.
+    on_host(
+        project,
+        f"mkdir -p {UNIT}.d && printf '[Service]\\nNice=5\\n' > {UNIT}.d/mine.conf && systemctl daemon-reload",
+    )
+    assert "mine.conf" in project.pulumi("preview", "--diff").stdout
+    project.up()
+    assert "mine.conf" not in on_host(project, f"ls {UNIT}.d 2>/dev/null || true")
+
+    # A stopped service.
+    on_host(project, "systemctl stop vllm.service")
+    shown = project.pulumi("preview", "--diff").stdout
+    assert "vllm.service is inactive" in shown
+    project.up()
+    assert on_host(project, "systemctl is-active vllm.service").strip() == "active"
+
+    # A paused machine is unreachable, which is no drift.
+    (machine,) = [m for m in project.cloud.machines() if m["id"] == project.machine_id()]
+    project.cloud.api(f"/_sim/pause/{machine['id']}", "POST")
+    try:
+        shown = project.pulumi("preview", "--diff").stdout
+        assert "showing what was last seen" in shown
+        assert set(project.changes()) == {"same"}
+    finally:
+        project.cloud.api(f"/_sim/unpause/{machine['id']}", "POST")
+    wait_for(lambda: on_host(project, "true") == "", 30, "answer after the pause")
+
+    for _ in range(5):
+        assert set(project.changes()) == {"same"}

@@ -1,0 +1,56 @@
+"""Another machine for the same stack: the old one goes first, the volume stays, nothing is downloaded again."""
+
+from harness import client
+
+
+def ids(project, kind):
+    return [r["id"] for r in project.resources() if r["type"] == kind]
+
+
+def test_another_offer_takes_the_volume_along(projects, tmp_path):
+    project = projects("fake", stack="replace")
+    project.up()
+    before, volume = project.machine_id(), ids(project, "vllm:spheron:Volume")
+    project.cloud.api("/_sim/advance?minutes=30", "POST")
+
+    block = dict(project.block)
+    block["machine"] = {**block["machine"], "billing": "spot"}
+    project.write(block)
+    shown = project.pulumi("preview").stdout
+    assert "replace" in shown
+    project.up()
+
+    assert project.machine_id() != before
+    assert ids(project, "vllm:spheron:Volume") == volume
+    (alive,) = [m for m in project.cloud.machines() if m["name"].startswith("replace-")]
+    assert alive["id"] == project.machine_id()
+    (weights,) = [r for r in project.resources() if r["type"] == "vllm:host:Weights"]
+    assert weights["outputs"]["downloadedBytes"] == 0
+    outputs = project.outputs()
+    ai = client(outputs, tmp_path)
+    assert [served.id for served in ai.models.list()] == [outputs["model"]]
+
+
+def test_an_h200_stack_comes_up_on_the_local_cloud(projects, tmp_path):
+    """The stack file that ships, with only the hub and the allow-list of this machine put in."""
+    import yaml
+    from harness import REPOSITORY
+
+    shipped = yaml.safe_load((REPOSITORY / "stacks" / "Pulumi.spheron-h200-2x-fp8.yaml").read_text())
+    block = shipped["config"]["pulumi-vllm:server"]
+    project = projects("fake", stack="spheron-h200-2x-fp8")
+    project.write({**block, "access": {**block["access"], "allow": ["0.0.0.0/0", "::/0"]}})
+    shown = project.pulumi("preview", "--diff").stdout
+    assert "7.92" in shown
+    project.up()
+    outputs = project.outputs()
+    assert outputs["usd_per_hour"] > 7.9
+    assert "--tensor-parallel-size" in " ".join(outputs["plan"]["flags"])
+    ai = client(outputs, tmp_path)
+    assert (
+        ai.chat.completions.create(
+            model=outputs["model"], messages=[{"role": "user", "content": "Hello"}], max_tokens=20
+        )
+        .choices[0]
+        .message.content
+    )
