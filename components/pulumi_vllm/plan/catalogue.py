@@ -93,7 +93,10 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A GPU family. `memory_mib` is what the driver reports, `visible_gib` what a program can have; prices are per GPU and hour by billing."""
+    """A GPU family. `memory_mib` is what the driver reports, `visible_gib` what a program can have.
+
+    Prices are per GPU and hour, by billing; `nvswitch_from` is the count that needs a fabric manager.
+    """
 
     name: str
     memory_mib: int
@@ -159,4 +162,4 @@ def _engine(data: dict[str, Any]) -> Engine:
 
 
 def _order(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split("-")[0].split("."))
+    return tuple(int(part) for part in version.partition("-")[0].split("."))

@@ -1,9 +1,9 @@
-"""The stack file's `pulumi-vllm:server` block as frozen data. Every mistake is reported at once, with its path."""
+"""The stack file's `pulumi-vllm:server` block as frozen data. Every mistake is reported, with its path."""
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Mapping  # noqa: TC003 - pydantic reads the annotations
 from typing import Annotated, Any, Self
 
 import pydantic

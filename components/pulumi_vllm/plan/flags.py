@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .catalogue import Engine, Model, Precision
+if TYPE_CHECKING:
+    from .catalogue import Engine, Model, Precision
 
 _RUN = "run on 2026-11-23 with vLLM 0.26.0 on H200"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing the lint has to say. `severity` is error or warning; `waived` holds the stack file's reason."""
+    """One thing the lint has to say: `severity` error or warning, `waived` the stack file's reason."""
 
     rule: str
     severity: str
@@ -62,7 +63,10 @@ def _dtype(launch: Launch) -> Said:
     if value not in (None, "auto", "bfloat16", "float", "float16", "float32", "half"):
         yield (
             "error",
-            f"--dtype {value}: vLLM's argument parser refuses it; leave it out, the weights say their own type",
+            (
+                f"--dtype {value}: vLLM's argument parser refuses it; leave it out, the weights say their "
+                "own type"
+            ),
             "the parser of vLLM 0.33.0, run: invalid choice",
         )
 
@@ -75,15 +79,21 @@ def _kv_cache(launch: Launch) -> Said:
     if launch.flags.get("attention-backend") == "TRITON_MLA":
         yield (
             "error",
-            f"--kv-cache-dtype {value} with TRITON_MLA: the start stands in the capture of the decode graphs; "
-            "leave the KV cache at 16 bit",
+            (
+                f"--kv-cache-dtype {value} with TRITON_MLA: the start stands in the capture of the "
+                "decode graphs; "
+                "leave the KV cache at 16 bit"
+            ),
             f"not ready after 260 s, {_RUN}",
         )
     else:
         yield (
             "error",
-            f"--kv-cache-dtype {value}: vLLM picks FLASHMLA, which dies for this model after about 100 s; "
-            "leave the KV cache at 16 bit",
+            (
+                f"--kv-cache-dtype {value}: vLLM picks FLASHMLA, which dies for this model after "
+                "about 100 s; "
+                "leave the KV cache at 16 bit"
+            ),
             f"'Only head_size_k == 576 is supported', {_RUN}",
         )
 
@@ -93,7 +103,10 @@ def _quantization(launch: Launch) -> Said:
     if value == "int4":
         yield (
             "error",
-            "--quantization int4: vLLM has no such method; the 4-bit weights of this model are precision nvfp4",
+            (
+                "--quantization int4: vLLM has no such method; the 4-bit weights of this model are "
+                "precision nvfp4"
+            ),
             "the configuration check of vLLM 0.33.0, run: Unknown quantization method",
         )
     elif value is not None:
@@ -117,8 +130,11 @@ def _moe(launch: Launch) -> Said:
     if value in ("auto", "flashinfer_cutlass"):
         yield (
             "warning",
-            "the default MoE back end compiles its kernels for ten minutes at the first start and looks like a "
-            "hang; set moe-backend: triton",
+            (
+                "the default MoE back end compiles its kernels for ten minutes at the first start "
+                "and looks like a "
+                "hang; set moe-backend: triton"
+            ),
             f"FLASHINFER_CUTLASS was not ready after 565 s on 16 cores, {_RUN}",
         )
     elif value == "cutlass":
@@ -140,8 +156,11 @@ def _shutdown(launch: Launch) -> Said:
     elif value > 30:  # noqa: PLR2004 - the unit's stop limit is 45 s, and vLLM needs 15 s beyond its own
         yield (
             "error",
-            f"--shutdown-timeout {value}: the unit is killed after 45 s and vLLM needs up to 15 s beyond its own "
-            "limit; use 30 or less, and drain_timeout_s for a longer drain at the door",
+            (
+                f"--shutdown-timeout {value}: the unit is killed after 45 s and vLLM needs up to 15 s "
+                "beyond its own "
+                "limit; use 30 or less, and drain_timeout_s for a longer drain at the door"
+            ),
             "systemd killed the server at its limit, run on the CPU build 0.32.0",
         )
 
@@ -151,14 +170,21 @@ def _mistral_common(launch: Launch) -> Said:
         return
     for minor, text in launch.engine.locks().items():
         version = next(
-            (line.split("==")[1].split()[0] for line in text.splitlines() if line.startswith("mistral-common")),
+            (
+                line.split("==")[1].split()[0]
+                for line in text.splitlines()
+                if line.startswith("mistral-common")
+            ),
             None,
         )
         if version is not None and tuple(int(part) for part in version.split(".")[:2]) >= (1, 13):
             yield (
                 "error",
-                f"the lock for python {minor} holds mistral_common {version}, with which every chat answers 400; "
-                "compile it with mistral_common<1.13",
+                (
+                    f"the lock for python {minor} holds mistral_common {version}, with which every "
+                    "chat answers 400; "
+                    "compile it with mistral_common<1.13"
+                ),
                 "force_tool_names missing in get_lark_from_jinja, run on 0.32.0 with 1.13.1",
             )
 
@@ -168,7 +194,10 @@ def _heads(launch: Launch) -> Said:
     if parallel < 1 or heads % parallel:
         yield (
             "error",
-            f"--tensor-parallel-size {parallel} does not divide the {heads} attention heads; use a power of two",
+            (
+                f"--tensor-parallel-size {parallel} does not divide the {heads} attention heads; use a "
+                "power of two"
+            ),
             "vLLM: total number of attention heads must be divisible by tensor parallel size",
         )
     elif launch.engine.runs_on == "cuda" and parallel > launch.gpu_count:
@@ -183,8 +212,11 @@ def _format(launch: Launch) -> Said:
     if "Mistral" in launch.precision.repository and launch.flags.get("load-format") != "mistral":
         yield (
             "error",
-            f"--load-format {launch.flags.get('load-format', 'auto')}: only the consolidated (Mistral) files are "
-            "downloaded, the others do not load in vLLM; set load-format: mistral",
+            (
+                f"--load-format {launch.flags.get('load-format', 'auto')}: only the consolidated "
+                "(Mistral) files are "
+                "downloaded, the others do not load in vLLM; set load-format: mistral"
+            ),
             "vLLM issue 46497: No model architectures are specified",
         )
 
@@ -193,8 +225,11 @@ def _api_key(launch: Launch) -> Said:
     if "api-key" in launch.flags:
         yield (
             "error",
-            "--api-key shows the key in the process list and leaves /invocations and /tokenize open; the door "
-            "checks keys, name them under access.keys",
+            (
+                "--api-key shows the key in the process list and leaves /invocations and /tokenize "
+                "open; the door "
+                "checks keys, name them under access.keys"
+            ),
             "full completion from /invocations without a key, run on the CPU build 0.32.0",
         )
 
@@ -203,7 +238,10 @@ def _exposed(launch: Launch) -> Said:
     if launch.flags.get("host", "127.0.0.1") not in ("127.0.0.1", "localhost"):
         yield (
             "error",
-            f"--host {launch.flags['host']}: the engine would be reachable past the door; leave it on 127.0.0.1",
+            (
+                f"--host {launch.flags['host']}: the engine would be reachable past the door; leave it on "
+                "127.0.0.1"
+            ),
             "the engine has routes without a key",
         )
 
@@ -221,8 +259,11 @@ def _nvfp4(launch: Launch) -> Said:
     if launch.precision.name == "nvfp4":
         yield (
             "warning",
-            "NVFP4 on Hopper saves memory, not time, and the quality of its answers is unverified; check it on "
-            "your own prompts",
+            (
+                "NVFP4 on Hopper saves memory, not time, and the quality of its answers is "
+                "unverified; check it on "
+                "your own prompts"
+            ),
             f"12 % slower than FP8 at 128 streams, random weights, {_RUN}",
         )
 

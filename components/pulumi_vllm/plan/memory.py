@@ -122,7 +122,7 @@ def activation_bytes(model: Dimensions, load: Load) -> float:
     active, shared = (mlp["active"], mlp["shared"]) if mlp["kind"] == "moe" else (1, 0)
     sharded = heads + 3 * inner * (active + shared)  # gate, up and their product
     replicated = latent + model.hidden * (active + 6)  # each expert's answer; residual, norms, sums
-    return load.batched_tokens * _BF16 * (sharded / load.tensor_parallel + replicated)
+    return float(load.batched_tokens * _BF16 * (sharded / load.tensor_parallel + replicated))
 
 
 def graph_bytes(model: Dimensions, precision: Precision, engine: Engine, load: Load) -> float:
@@ -134,7 +134,7 @@ def graph_bytes(model: Dimensions, precision: Precision, engine: Engine, load: L
 
 
 def captured_graphs(sequences: int) -> int:
-    """Graphs that vLLM captures: piecewise up to twice max-num-seqs (at most 512), decode up to max-num-seqs."""
+    """Graphs that vLLM captures: piecewise up to twice max-num-seqs (at most 512), decode up to it."""
     largest = min(512, 2 * sequences)
     sizes = [size for size in (1, 2, 4, *range(8, 256, 8), *range(256, 513, 16)) if size <= largest]
     return len(sizes) + sum(1 for size in sizes if size <= sequences)
@@ -165,4 +165,6 @@ def _mlp_bytes(model: Dimensions, precision: Precision) -> tuple[float, float]:
     block = 3 * model.hidden * mlp["intermediate"]
     if mlp["kind"] != "moe":
         return block * precision.expert_bytes, 0.0
-    return block * (mlp["experts"] + mlp["shared"]) * precision.expert_bytes, model.hidden * mlp["experts"] * _BF16
+    return block * (mlp["experts"] + mlp["shared"]) * precision.expert_bytes, model.hidden * mlp[
+        "experts"
+    ] * _BF16

@@ -14,7 +14,9 @@ if typing.TYPE_CHECKING:
 
 def sentences(error: pydantic.ValidationError, model: type[pydantic.BaseModel], root: str) -> tuple[str, ...]:
     """Every finding of `error` as "path: what; remedy", in the order of the file."""
-    return tuple(_sentence(detail, model, root) for detail in error.errors())
+    details = error.errors()
+    found = [detail for detail in details if not _follows(detail, details)]
+    return tuple(_sentence(detail, model, root) for detail in found)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -22,6 +24,13 @@ def nearest(word: str, known: Iterable[str]) -> str:
     words = sorted(known)
     close = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
     return f"did you mean {close[0]}?" if close else f"known are {', '.join(words)}"
+
+
+def _follows(detail: ErrorDetails, details: list[ErrorDetails]) -> bool:
+    """Whether a list is only too short because its items are wrong."""
+    where = detail["loc"]
+    inside = (other["loc"] for other in details if len(other["loc"]) > len(where))
+    return detail["type"] == "too_short" and any(other[: len(where)] == where for other in inside)
 
 
 def _sentence(detail: ErrorDetails, model: type[pydantic.BaseModel], root: str) -> str:

@@ -24,7 +24,7 @@ def physical_name(stack: str, resource: str, *identity: str) -> str:
 def is_ours(name: str | None) -> bool:
     """Whether the name carries our mark; one foreign name of that shape in 4,096 does by chance."""
     match = _NAME.match(name or "")
-    return bool(match) and _mark(match[1]) == match[2]
+    return match is not None and _mark(match[1]) == match[2]
 
 
 def _clean(text: str, length: int) -> str:

@@ -98,7 +98,7 @@ def plan(
     choice = choose(deployment, known)
     chosen = {**_flags(deployment, choice), **deployment.engine.flags}
     environment = _environment(deployment, choice)
-    budget = _budget(choice, deployment, chosen)
+    budget = _budget(choice, chosen)
     disk = _disk(choice)
     _refuse_what_does_not_fit(deployment, choice, budget, disk)
     launch = flags.Launch(
@@ -167,7 +167,7 @@ def _environment(deployment: Deployment, choice: Choice) -> dict[str, str]:
     return environment
 
 
-def _budget(choice: Choice, deployment: Deployment, chosen: Mapping[str, Any]) -> Budget | None:
+def _budget(choice: Choice, chosen: Mapping[str, Any]) -> Budget | None:
     if choice.engine.runs_on == "cpu":
         return None
     load = memory.Load(

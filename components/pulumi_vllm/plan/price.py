@@ -39,7 +39,9 @@ def per_hour(deployment: Deployment, gpu: Gpu, offers: Sequence[Offer] | None, d
     if offers is None:
         each = gpu.usd_per_hour.get(machine.billing)
         if each is None:
-            return Price(None, f"no {machine.billing} price of {gpu.name} is recorded", machine.max_usd_per_hour)
+            return Price(
+                None, f"no {machine.billing} price of {gpu.name} is recorded", machine.max_usd_per_hour
+            )
         total = round(each * max(1, machine.count), 4)
         return Price(total, f"price list of {dated}, not today's offers", machine.max_usd_per_hour)
     prices = [offer.usd_per_hour for offer in offers if _fits(offer, deployment)]

@@ -24,8 +24,10 @@ def budget(found: Budget | None) -> tuple[str, ...]:
         f"activation {found.activation_gib:.2f} GiB (computed)",
         f"CUDA graphs {found.graphs_gib:.2f} GiB (computed), up to {found.graphs_excess_gib:.2f} more in use",
         f"other {found.other_gib:.2f} GiB (measured)",
-        f"KV cache {found.cache_gib:.2f} GiB = {found.kv_tokens:,} tokens, "
-        f"{found.full_requests:.1f} requests of {found.context:,} tokens (computed)",
+        (
+            f"KV cache {found.cache_gib:.2f} GiB = {found.kv_tokens:,} tokens, "
+            f"{found.full_requests:.1f} requests of {found.context:,} tokens (computed)"
+        ),
     )
 
 
@@ -41,13 +43,16 @@ def because(
         lines.append(f"{name} runs on the CPU: it shows that everything works, not how fast a GPU is.")
     else:
         lines.append(
-            f"{name} in {choice.precision.name} takes {found.weights_gib:.1f} of {found.limit_gib:.1f} GiB on each "
+            f"{name} in {choice.precision.name} takes {found.weights_gib:.1f} of "
+            f"{found.limit_gib:.1f} GiB on each "
             f"of {machine.count}x {machine.gpu}; the KV cache holds {found.kv_tokens:,} tokens."
         )
         if found.full_requests < deployment.sequences:
             lines.append(
-                f"{deployment.sequences} requests at once have {found.kv_tokens // deployment.sequences:,} tokens "
-                f"each; at the full {deployment.context:,} only {found.full_requests:.1f} run and the rest wait."
+                f"{deployment.sequences} requests at once have "
+                f"{found.kv_tokens // deployment.sequences:,} tokens "
+                f"each; at the full {deployment.context:,} only {found.full_requests:.1f} run and the "
+                "rest wait."
             )
         if machine.count > 1 and choice.model.dimensions.attention["kind"] == "mla":
             lines.append(
@@ -55,7 +60,9 @@ def because(
             )
     if choice.model.dimensions.vision_parameters and found is not None:
         tower = choice.model.dimensions.vision_parameters * 2 / 2**30
-        lines.append(f"Images are accepted: the vision tower takes {tower:.2f} GiB per GPU (computed, unverified).")
+        lines.append(
+            f"Images are accepted: the vision tower takes {tower:.2f} GiB per GPU (computed, unverified)."
+        )
     lines.append(cost.sentence())
     for one in findings:
         waived = "" if one.waived is None else f" Waived: {one.waived}."
@@ -68,18 +75,21 @@ def shortfall(deployment: Deployment, choice: Choice, found: Budget) -> str:
     machine = f"{deployment.machine.count}x {deployment.machine.gpu}"
     if not found.short_gib:
         return (
-            f"server.engine.flags.gpu-memory-utilization: CUDA graphs need {found.graphs_excess_gib:.2f} GiB above "
-            f"the limit, {found.above_limit_gib:.2f} GiB are left; use a lower utilization or concurrency"
+            "server.engine.flags.gpu-memory-utilization: "
+            f"CUDA graphs need {found.graphs_excess_gib:.2f} GiB above the limit, "
+            f"{found.above_limit_gib:.2f} GiB are left; use a lower utilization or concurrency"
         )
     head = f"server.context: {choice.model.name} in {choice.precision.name} does not fit {machine}"
     needed = deployment.context * found.kv_bytes_per_token / 2**30
-    if found.cache_gib <= 0:
+    fitting = found.kv_tokens // _STEP * _STEP
+    if not fitting:
         return (
             f"{head}: {found.short_gib:.2f} GiB per GPU are missing, the weights alone take "
-            f"{found.weights_gib:.1f} of {found.limit_gib:.1f} GiB; use more or larger GPUs or a smaller precision"
+            f"{found.weights_gib:.1f} of {found.limit_gib:.1f} GiB; "
+            "use more or larger GPUs or a smaller precision"
         )
-    fitting = found.kv_tokens // _STEP * _STEP
     return (
-        f"{head}: {deployment.context:,} tokens need {needed:.2f} GiB of KV cache, {found.cache_gib:.2f} GiB are "
-        f"free, {found.short_gib:.2f} are missing; use context {fitting} or more GPUs"
+        f"{head}: {deployment.context:,} tokens need {needed:.2f} GiB of KV cache, "
+        f"{found.cache_gib:.2f} GiB are free, {found.short_gib:.2f} are missing; use context "
+        f"{fitting} or more GPUs"
     )

@@ -1,4 +1,4 @@
-"""Plan → files on the host, with mode, owner, digest and what a change of each means. Pure; Jinja lives here only."""
+"""Plan → files on the host, with mode, owner, digest and what a change means. Pure; Jinja lives here only."""
 
 from __future__ import annotations
 

@@ -61,7 +61,8 @@ def render(plan: Plan, *, mount: Mount | None = None) -> tuple[HostFile, ...]:
         HostFile(path, jinja.fill(path, **variables), mode, on_change=change) for path, mode, change in _TABLE
     ]
     files += [
-        HostFile(path, text, "0644" if path.endswith(".py") else "0755") for path, text in jinja.plain().items()
+        HostFile(path, text, "0644" if path.endswith(".py") else "0755")
+        for path, text in jinja.plain().items()
     ]
     for minor, text in plan.engine.locks().items():
         files.append(HostFile(f"{_ETC}/requirements-{minor}.txt", text, on_change=_SERVE))
@@ -78,9 +79,7 @@ def models_mount(kind: str, source: str) -> HostFile:
         raise PlanError((f"volume: mount kind {kind!r} is unknown; this version mounts {known}",))
     kind_of_file_system, options = _MOUNT_OPTIONS[kind]
     path = f"{_UNITS}/models.mount"
-    text = jinja.fill(
-        path, mount=Mount(kind, source), mount_type=kind_of_file_system, mount_options=options
-    )
+    text = jinja.fill(path, mount=Mount(kind, source), mount_type=kind_of_file_system, mount_options=options)
     return HostFile(path, text, on_change="restart models.mount")
 
 

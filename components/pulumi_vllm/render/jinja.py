@@ -1,4 +1,4 @@
-"""Templates: where they lie and how they are filled. Missing variables are errors; nothing is escaped silently."""
+"""Templates: where they lie and how they are filled. A missing variable is an error."""
 
 from __future__ import annotations
 

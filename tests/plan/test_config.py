@@ -1,0 +1,106 @@
+"""The stack file's block: units, defaults, and every mistake at once."""
+
+import copy
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pulumi_vllm.plan import ConfigError, Deployment, plan, units
+
+GOOD = yaml.safe_load("""
+model: mistral-small-4
+context: 32Ki
+concurrency: 256
+machine: {gpu: H200, count: 2, max_usd_per_hour: 9}
+storage: 300GB
+access: {allow: [203.0.113.0/24], keys: [team-a]}
+""")
+
+
+def altered(**changes: object) -> dict:
+    block = copy.deepcopy(GOOD)
+    for path, value in changes.items():
+        *parents, key = path.split("__")
+        target = block
+        for parent in parents:
+            target = target.setdefault(parent, {})
+        target[key] = value
+    return block
+
+
+def mistakes(block: dict) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as refusal:
+        plan(Deployment.parse(block))
+    return refusal.value.mistakes
+
+
+def test_units_and_defaults():
+    deployment = Deployment.parse(GOOD)
+    assert deployment.context == 32_768
+    assert deployment.storage_gb == 300
+    assert deployment.access.ssh == ("203.0.113.0/24",)
+    assert deployment.machine.billing == "on-demand"
+    assert deployment.weights.endpoint == "https://huggingface.co"
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [("32Ki", 32_768), ("32k", 32_000), (2048, 2048), ("1Mi", 1_048_576), ("1.5Ki", 1_536)],
+)
+def test_tokens(text, tokens):
+    assert units.tokens(text) == tokens
+
+
+@pytest.mark.parametrize(("text", "size"), [("300GB", 300), ("1TB", 1000), (40, 40), ("280GiB", 301)])
+def test_gigabytes(text, size):
+    assert units.gigabytes(text) == size
+
+
+@given(st.integers(1, 10**7))
+def test_a_plain_number_is_itself(number):
+    assert units.tokens(str(number)) == units.tokens(number) == number
+
+
+def test_every_mistake_at_once():
+    block = altered(machine__bilng="spot", context="3Q", access__allow=["10.0.0.1/8"], access__keys=["gate"])
+    del block["model"]
+    found = mistakes(block)
+    assert len(found) == 5
+    assert "server.model: missing; add it" in found
+    assert "server.machine.bilng: unknown key; did you mean billing?" in found
+    assert any(one.startswith("server.context: '3Q' is not tokens") for one in found)
+    assert any(one.startswith("server.access.allow.0: 10.0.0.1/8 has host bits set") for one in found)
+    assert any(one.startswith("server.access.keys: 'gate' is the name") for one in found)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"model": "mistral-smal-4"}, "server.model: 'mistral-smal-4' is not in the catalogue; did you mean"),
+        ({"machine__gpu": "H20"}, "server.machine.gpu: 'H20' is not in the catalogue; did you mean H200?"),
+        (
+            {"precision": "int4"},
+            "server.precision: mistral-small-4 is not published in 'int4'; known are fp8",
+        ),
+        ({"context": "1Mi"}, "server.context: 1,048,576 tokens are beyond"),
+        ({"engine__version": "0.32.0-cpu"}, "server.engine.version: 0.32.0-cpu does not run on H200"),
+        ({"profile": "long"}, "server: concurrency and profile say the same thing"),
+        ({"machine__count": 0}, "server: machine.count is 0 exactly when"),
+        ({"machine__fallback": "on-demand"}, "server: machine.fallback only means something"),
+        (
+            {"machine__billing": "monthly"},
+            "server.machine.billing: 'monthly' is not allowed; write on-demand or",
+        ),
+        ({"access__keys": ["a", "a"]}, "server.access.keys: a name appears twice"),
+        ({"weights__endpoint": "ftp://x"}, "server.weights.endpoint: 'ftp://x' is not allowed"),
+        (
+            {"engine__waive": {"dtpe": "why"}},
+            "server.engine.waive.dtpe: 'dtpe' is not in the catalogue; did you",
+        ),
+        ({"storage": True}, "server.storage: True is not a size"),
+    ],
+)
+def test_one_mistake(change, sentence):
+    (found,) = mistakes(altered(**change))
+    assert found.startswith(sentence)

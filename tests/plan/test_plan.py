@@ -1,0 +1,125 @@
+"""From a stack file to a plan: what is decided, what is refused, what it costs."""
+
+import json
+import pathlib
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pulumi_vllm.plan import Deployment, DoesNotFit, Offer, catalogue, plan
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+STACKS = {
+    path.name.removesuffix(".yaml").removeprefix("Pulumi."): path
+    for path in ROOT.glob("stacks/Pulumi.*.yaml")
+}
+
+
+def block_of(stack):
+    return yaml.safe_load(STACKS[stack].read_text())["config"]["pulumi-vllm:server"]
+
+
+def machine(gpu="H200", count=2, **more):
+    return {
+        "model": "mistral-small-4",
+        "context": "32Ki",
+        "machine": {"gpu": gpu, "count": count, "max_usd_per_hour": 20},
+        "storage": "300GB",
+        "access": {"allow": ["203.0.113.0/24"]},
+        **more,
+    }
+
+
+@pytest.mark.parametrize("stack", sorted(STACKS))
+def test_every_stack_plans(stack):
+    summary = plan(Deployment.parse(block_of(stack))).summary()
+    assert json.loads(json.dumps(summary)) == summary
+    assert summary["usd_per_hour"] <= block_of(stack)["machine"]["max_usd_per_hour"]
+
+
+def test_the_tutorials_machine():
+    decided = plan(Deployment.parse(block_of("spheron-h200-2x-fp8")))
+    words = " ".join(decided.argv)
+    for flag in (
+        "--tensor-parallel-size 2",
+        "--moe-backend triton",
+        "--max-num-seqs 256",
+        "--shutdown-timeout 30",
+    ):
+        assert flag in words
+    assert decided.engine.version == "0.26.0"
+    assert decided.usd_per_hour == 7.92
+    assert decided.weights_directory.endswith("/a11f36bebf709121056b1dbcc943d1c6afbe494d")
+
+
+def test_the_local_stack_is_the_tiny_model_of_the_local_hub():
+    record = json.loads((ROOT / "components/pulumi_vllm/localcloud/tiny_model.json").read_text())
+    decided = plan(Deployment.parse(block_of("local")))
+    assert (decided.repository, decided.revision) == (record["repository"], record["revision"])
+    sizes = sum(file["size"] for file in record["files"].values())
+    assert decided.model.precisions["bf16"].bytes == sizes
+    assert {one.reasoning_effort: one.sha256_12 for one in decided.model.golden} == record["golden"]["tokens"]
+    assert decided.environment["VLLM_MLA_DISABLE"] == "1"
+
+
+def test_the_context_may_not_outgrow_the_cache():
+    with pytest.raises(DoesNotFit) as refusal:
+        plan(Deployment.parse(machine("H200", 1, precision="nvfp4", context="256Ki", storage="60GB")))
+    (sentence,) = refusal.value.mistakes
+    assert sentence.startswith("server.storage: 60 GB are less than")
+
+
+@pytest.mark.parametrize(("gpu", "count"), [("H100", 1)])
+def test_what_does_not_fit_is_refused_with_the_gib(gpu, count):
+    with pytest.raises(DoesNotFit, match="GiB per GPU are missing"):
+        plan(Deployment.parse(machine(gpu, count)))
+
+
+def test_nearest_context_is_named():
+    with pytest.raises(DoesNotFit, match="use context [0-9]+ or more GPUs") as refusal:
+        plan(
+            Deployment.parse(
+                machine(
+                    "H100",
+                    1,
+                    precision="nvfp4",
+                    context="256Ki",
+                    concurrency=8,
+                    engine={"flags": {"gpu-memory-utilization": 0.9}},
+                )
+            )
+        )
+    fitting = int(str(refusal.value).split("use context ")[1].split()[0])
+    more = {"engine": {"flags": {"gpu-memory-utilization": 0.9}}, "concurrency": 8}
+    assert plan(Deployment.parse(machine("H100", 1, precision="nvfp4", **more, context=fitting))).memory.fits
+
+
+def test_all_models_are_pinned():
+    for model in catalogue.load().models.values():
+        for precision in model.precisions.values():
+            assert len(precision.revision) == 40
+            assert set(precision.revision) <= set("0123456789abcdef")
+            assert precision.revision != "0" * 40
+
+
+def offer(usd, **changed):
+    fields = {
+        "provider": "spheron-es", "offer_id": "o", "gpu_type": "H200_SXM5", "gpu": "H200", "gpu_count": 2,
+        "gpu_memory_gb": 141, "usd_per_hour": usd, "billing": "on-demand", "regions": ("EU",),
+        "operating_systems": ("Ubuntu",), "supports_cloud_init": False, "mount_kind": "virtiofs", "name": "n",
+        "maintenance": False, "minimum_runtime_min": 20,
+    }  # fmt: skip
+    return Offer(**{**fields, **changed})
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=1))
+def test_the_cheapest_fitting_offer_is_the_price(prices):
+    offers = [offer(usd) for usd in prices] + [offer(0.001, gpu_count=1), offer(0.001, maintenance=True)]
+    assert plan(Deployment.parse(machine()), offers).usd_per_hour == min(prices)
+
+
+def test_no_offer_is_no_price():
+    decided = plan(Deployment.parse(machine()), ())
+    assert decided.usd_per_hour is None
+    assert any("no on-demand offer of 2x H200 today" in line for line in decided.because)
