@@ -1,0 +1,9 @@
+#!/bin/bash
+# Runs one build in its own mount and process namespace: whatever kills it, its mounts and processes end with it.
+# usage: run-isolated.sh SCRIPT ARGS...
+set -euo pipefail
+if [[ ${PVLLM_ISOLATED:-} != 1 ]]; then
+  export PVLLM_ISOLATED=1
+  exec setpriv --pdeathsig KILL -- unshare --mount --pid --fork --kill-child --mount-proc --propagation private -- "$BASH" "$0" "$@"
+fi
+exec "$BASH" "$@"

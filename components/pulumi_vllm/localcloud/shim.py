@@ -1,0 +1,118 @@
+"""The one process that stays with a guest: starts nspawn, starts it again after a reboot, writes down how it ended.
+
+Runs as a program of its own (`python -I shim.py FOLDER`), so that guests outlive whoever made them; standard library
+only. FOLDER/launch.json says what to run; FOLDER/shim.json says who runs; FOLDER/exit.json says how it ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+REBOOT = 133
+
+
+def main(folder: Path) -> int:
+    """Stay with the guest until it is off."""
+    launch = json.loads((folder / "launch.json").read_text(encoding="utf-8"))
+    for name in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(name, signal.SIG_IGN)
+    mark = Path(launch["reboot_mark"])
+    boots = int(launch["boots"])
+    adopted = launch.get("adopt")
+    while True:
+        if adopted:
+            _write(folder / "shim.json", _me(int(adopted), boots))
+            code = _wait_for_stranger(int(adopted), mark)
+            adopted = None
+        else:
+            boots += 1
+            mark.unlink(missing_ok=True)
+            code = _run(folder, launch, boots)
+        _sweep(launch)
+        # Asked to end: whatever the guest answered, it is off now.
+        if code != REBOOT or (folder / "stopping").exists():
+            break
+    _write(folder / "exit.json", {"code": code, "boots": boots, "at": time.time()})
+    return 0
+
+
+def _run(folder: Path, launch: dict[str, Any], boots: int) -> int:
+    def enter() -> None:
+        for path in launch["cgroups"]:
+            Path(path, "cgroup.procs").write_text("0", encoding="ascii")
+
+    for path in launch["cgroups"]:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    with (folder / "console.log").open("ab") as log:
+        # The child has to enter its groups between fork and exec; this process has one thread.
+        process = subprocess.Popen(  # noqa: S603
+            launch["command"],
+            env=launch["environment"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            restore_signals=True,
+            preexec_fn=enter,  # noqa: PLW1509
+        )
+        _write(folder / "shim.json", _me(process.pid, boots))
+        return process.wait()
+
+
+def _wait_for_stranger(pid: int, mark: Path) -> int:
+    """Wait for an nspawn that an earlier shim started: its exit code is lost, a mark in the guest replaces it."""
+    with contextlib.suppress(ProcessLookupError):
+        handle = os.pidfd_open(pid)
+        try:
+            select.select([handle], [], [])
+        finally:
+            os.close(handle)
+    return REBOOT if mark.exists() else 0
+
+
+def _sweep(launch: dict[str, Any]) -> None:
+    """End what is left of the guest: one whose nspawn was killed goes on without it and holds the link's name."""
+    group = Path(launch["cgroups"][0])
+    end = time.monotonic() + 10
+    with contextlib.suppress(OSError):
+        while "populated 1" in (group / "cgroup.events").read_text(encoding="ascii") and time.monotonic() < end:
+            (group / "cgroup.kill").write_text("1", encoding="ascii")
+            time.sleep(0.02)
+    link = Path("/sys/class/net") / launch["link"]
+    while link.exists() and time.monotonic() < end:
+        subprocess.run(["ip", "link", "del", launch["link"]], check=False, capture_output=True)  # noqa: S603, S607
+
+
+def _me(nspawn: int, boots: int) -> dict[str, Any]:
+    return {
+        "pid": os.getpid(),
+        "pid_start": _start_time(os.getpid()),
+        "nspawn": nspawn,
+        "nspawn_start": _start_time(nspawn),
+        "boots": boots,
+    }
+
+
+def _start_time(pid: int) -> int | None:
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[19])
+    return None
+
+
+def _write(path: Path, value: dict[str, Any]) -> None:
+    beside = path.with_name(f".{path.name}.new")
+    beside.write_text(json.dumps(value), encoding="utf-8")
+    beside.replace(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
