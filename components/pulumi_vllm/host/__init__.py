@@ -1,1 +1,1 @@
-"""Host room."""
+"""A machine over SSH: connect, put files, run, probe; only here is asyncssh known."""
