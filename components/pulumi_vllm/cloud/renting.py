@@ -74,7 +74,7 @@ def _check_balance(cloud: Spheron, wish: CreateInstance, action: str) -> None:
     needed = max(_LEAST_BALANCE_USD, wish.offer.usd_per_hour)
     if balance is not None and balance < needed:
         raise CloudError(
-            f"{action}: the team has ${balance:.2f}, and this machine needs ${needed:.2f} to begin; add credit"
+            f"{action}: the team has ${balance:.2f}, and this machine wants ${needed:.2f}; add credit"
         )
 
 
