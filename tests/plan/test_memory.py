@@ -21,8 +21,8 @@ MEASURED = [
 ]
 
 
-def budget(gpu, precision, parallel, context, sequences, utilization=0.95, *, vision=False):
-    load = memory.Load(parallel, context, sequences, utilization, 8192, vision)
+def budget(gpu, precision, parallel, context, sequences, *, vision=False):
+    load = memory.Load(parallel, context, sequences, 0.95, 8192, vision)
     return memory.budget(MODEL.dimensions, MODEL.precisions[precision], ENGINE, KNOWN.gpus[gpu], load)
 
 

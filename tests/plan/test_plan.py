@@ -77,7 +77,7 @@ def test_what_does_not_fit_is_refused_with_the_gib(gpu, count):
 
 
 def test_nearest_context_is_named():
-    with pytest.raises(DoesNotFit, match="use context [0-9]+ or more GPUs") as refusal:
+    with pytest.raises(DoesNotFit, match=r"use context [0-9]+ or more GPUs") as refusal:
         plan(
             Deployment.parse(
                 machine(

@@ -1,0 +1,26 @@
+"""Every stack of the checkout, planned and rendered once."""
+
+import functools
+import pathlib
+
+import yaml
+from pulumi_vllm.plan import Deployment, plan
+from pulumi_vllm.render import Mount, render
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+NAMES = sorted(path.name[len("Pulumi.") : -len(".yaml")] for path in ROOT.glob("stacks/Pulumi.*.yaml"))
+MOUNTS = {
+    "local": Mount("block", "LABEL=pv-0123456789"),
+    "spheron-h200-2x-fp8": Mount("virtiofs", "stackvolume"),
+}
+
+
+@functools.cache
+def planned(name):
+    text = (ROOT / f"stacks/Pulumi.{name}.yaml").read_text()
+    return plan(Deployment.parse(yaml.safe_load(text)["config"]["pulumi-vllm:server"]))
+
+
+@functools.cache
+def rendered(name):
+    return render(planned(name), mount=MOUNTS[name])

@@ -1,0 +1,153 @@
+"""What every rendered stack must hold, whatever it says."""
+
+import base64
+import hashlib
+import json
+import re
+
+import pytest
+from pulumi_vllm.plan import Deployment, PlanError, plan
+from pulumi_vllm.render import HostFile, bootstrap, bootstrap_stamp, cloud_init, jinja, models_mount, render
+from pulumi_vllm.render import host as host_module
+
+import stacks
+
+
+def by_path(stack):
+    return {file.path: file for file in stacks.rendered(stack)}
+
+
+def test_every_template_is_rendered(stack):
+    wanted = {
+        "/" + str(path.relative_to(jinja.root())).removesuffix(".j2") for path in jinja.root().rglob("*.j2")
+    }
+    assert wanted <= set(by_path(stack))
+
+
+def test_no_secret_is_readable_by_others(stack):
+    for file in stacks.rendered(stack):
+        assert not file.secrets or file.mode == "0600", file.path
+    assert {secret for file in stacks.rendered(stack) for secret in file.secrets} == set(
+        stacks.planned(stack).secrets
+    )
+
+
+def test_no_template_syntax_is_left(stack):
+    for file in stacks.rendered(stack):
+        if not file.path.startswith("/usr/local/lib") and "requirements" not in file.path:
+            assert "{{" not in file.text, file.path
+            assert "{%" not in file.text, file.path
+
+
+def test_json_files_are_json_with_the_agreed_keys(stack):
+    files = by_path(stack)
+    weights = json.loads(files["/etc/pulumi-vllm/weights.json"].text)
+    assert weights["directory"] == f"/models/weights/{weights['repository']}/{weights['revision']}"
+    gate = json.loads(files["/etc/pulumi-vllm/gate.json"].text)
+    assert set(gate) == {
+        "door", "server_name", "ca", "token_file", "model", "golden", "engine_url", "timeout_s", "result",
+    }  # fmt: skip
+    install = json.loads(files["/etc/pulumi-vllm/install.json"].text)
+    for path in [*install["locks"].values(), install["uv_lock"]]:
+        assert path in files
+    preflight = json.loads(files["/etc/pulumi-vllm/preflight.json"].text)
+    assert (preflight["gpus"] is None) == (stack == "local")
+
+
+def test_the_stop_path_fits_a_reclaim(stack):
+    unit = by_path(stack)["/etc/systemd/system/vllm.service"].text
+    assert "TimeoutStopSec=45\n" in unit
+    assert "--shutdown-timeout 30" in unit
+
+
+def test_the_engine_listens_on_loopback_only(stack):
+    assert "--host 127.0.0.1 \\\n" in by_path(stack)["/etc/systemd/system/vllm.service"].text
+
+
+def test_bootstrap_and_user_data():
+    script = bootstrap(stacks.planned("local"))
+    assert (
+        bootstrap_stamp(stacks.planned("local"))
+        == hashlib.sha256(script.text.encode()).hexdigest()
+        == script.sha256
+    )
+    user_data = cloud_init(stacks.planned("spheron-h200-2x-fp8"))
+    assert set(user_data) == {"packages", "runcmd", "writeFiles"}
+    (line,) = user_data["runcmd"]
+    assert len(line) < 12_000
+    assert "\n" not in line
+    carried = base64.b64decode(line.split("echo ")[1].split()[0]).decode()
+    assert carried == bootstrap(stacks.planned("spheron-h200-2x-fp8")).text
+    assert "gcc" in carried
+    assert "gcc" not in script.text
+
+
+def test_rendering_twice_is_the_same(stack):
+    again = render(stacks.planned(stack), mount=stacks.MOUNTS[stack])
+    assert again == stacks.rendered(stack)
+
+
+@pytest.mark.parametrize(
+    ("kind", "source", "line"),
+    [
+        ("block", "LABEL=pv", "What=LABEL=pv\n"),
+        ("virtiofs", "tag", "Type=virtiofs\n"),
+        ("nfs", "h:/e", "_netdev"),
+    ],
+)
+def test_mount_kinds(kind, source, line):
+    assert line in models_mount(kind, source).text
+
+
+def test_an_unknown_mount_kind_is_a_sentence():
+    with pytest.raises(
+        PlanError, match="mount kind 'floppy' is unknown; this version mounts block, virtiofs, nfs"
+    ):
+        models_mount("floppy", "x")
+
+
+def test_a_missing_variable_is_a_sentence():
+    with pytest.raises(PlanError, match="'packages' is undefined"):
+        jinja.fill("/usr/local/lib/pulumi-vllm/bootstrap")
+
+
+def test_secret_and_value_names():
+    file = HostFile("/x", "@@secret:a@@ @@value:b@@ @@secret:a@@")
+    assert (file.secrets, file.values) == (("a",), ("b",))
+
+
+def test_a_changed_flag_changes_the_unit_and_restarts():
+    block = stacks.planned("local").deployment.model_dump(by_alias=True)
+    more = plan(Deployment.parse({**block, "concurrency": 4}))
+    before, after = by_path("local"), {file.path: file for file in render(more)}
+    changed = [path for path, file in after.items() if file.sha256 != before[path].sha256]
+    assert changed == ["/etc/systemd/system/vllm.service"]
+    assert after[changed[0]].on_change == "restart vllm.service"
+
+
+def test_the_table_is_in_order():
+    paths = [path for path, *_ in host_module._TABLE]
+    assert paths == sorted(paths)
+
+
+def test_units_name_units_that_exist(stack):
+    paths = by_path(stack)
+    ours = {
+        path.rpartition("/")[2]: file
+        for path, file in paths.items()
+        if path.startswith("/etc/systemd/system/")
+    }
+    for file in ours.values():
+        for line in file.text.splitlines():
+            if line.startswith(("Requires=", "After=", "Before=", "Wants=")):
+                for name in line.partition("=")[2].split():
+                    assert name in ours or name.endswith(".target"), (file.path, name)
+
+
+def test_what_a_unit_starts_is_rendered(stack):
+    paths = by_path(stack)
+    for file in paths.values():
+        for name in re.findall(r"^Exec\w+=(/usr/local/lib/pulumi-vllm/\w+)", file.text, re.MULTILINE):
+            assert paths[name].mode == "0755"
+        for name in re.findall(r"^EnvironmentFile=(/etc/\S+)", file.text, re.MULTILINE):
+            assert name in paths

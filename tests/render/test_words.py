@@ -1,0 +1,53 @@
+"""Words in units and rules in the firewall: what goes in comes out."""
+
+import ipaddress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pulumi_vllm.render import firewall, systemd
+
+
+def unquoted(text):
+    """What systemd makes of one quoted word."""
+    if text.startswith('"'):
+        text = text[1:-1].replace("\\n", "\n").replace('\\"', '"').replace("\\\\", "\\")
+    return text.replace("%%", "%").replace("$$", "$")
+
+
+@given(
+    st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), min_size=1).filter(
+        lambda text: "\\" not in text
+    )
+)
+def test_a_word_survives(text):
+    assert unquoted(systemd.word(text)) == text
+
+
+def test_one_flag_per_line():
+    lines = systemd.command_lines(("--model", "/m", "--enforce-eager", "--x", '{"a":1}'))
+    assert lines == ("--model /m", "--enforce-eager", '--x "{\\"a\\":1}"')
+
+
+def test_firewall_rules():
+    found = firewall.rules(["203.0.113.0/24", "203.0.113.0/25", "2001:db8::/32"], ["0.0.0.0/0"])
+    assert found == (
+        "ip saddr { 203.0.113.0/24 } tcp dport 443 accept",
+        "ip6 saddr { 2001:db8::/32 } tcp dport 443 accept",
+        "meta nfproto ipv4 tcp dport 22 accept",
+    )
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**32 - 1), st.integers(1, 32)), min_size=1, max_size=8))
+def test_ranges_in_a_set_never_overlap(pairs):
+    ranges = [str(ipaddress.ip_network((address, length), strict=False)) for address, length in pairs]
+    (rule,) = firewall.rules(ranges, [])
+    if "saddr" not in rule:  # the ranges together are everything
+        return
+    networks = [ipaddress.ip_network(one) for one in rule.split("{ ")[1].split(" }")[0].split(", ")]
+    assert not any(one.overlaps(other) for one in networks for other in networks if one is not other)
+
+
+@pytest.mark.parametrize("ranges", [[], ["::/0"]])
+def test_no_ipv4_range_means_no_ipv4_rule(ranges):
+    assert not any("ipv4" in rule or "ip saddr" in rule for rule in firewall.rules(ranges, []))
