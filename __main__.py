@@ -1,7 +1,6 @@
 """The program: a stack's configuration becomes one server, and what people need of it is exported."""
 
 import pulumi
-
 from pulumi_vllm import Server
 
 config = pulumi.Config("pulumi-vllm")

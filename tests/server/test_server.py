@@ -1,0 +1,134 @@
+"""The component's wiring, with Pulumi's own mocks: what a consumer's unit tests do too."""
+
+import asyncio
+from pathlib import Path
+
+import pulumi
+import pytest
+import yaml
+from pulumi_vllm.plan.names import is_ours
+
+STACKS = Path(__file__).parents[2] / "stacks"
+KNOWN = {
+    "vllm:spheron:SshKey": {"keyId": "k1", "publicKey": "ssh-ed25519 AAAA", "privateKeyPem": "PRIVATE"},
+    "vllm:spheron:Volume": {
+        "handle": "computefilesystem-1", "volumeName": "v", "provider": "spheron-es", "placement": "EU North 1",
+        "mountTag": "v", "usdPerHour": 0.04,
+    },
+    "vllm:spheron:Instance": {
+        "address": "192.0.2.7", "port": 22, "user": "ubuntu", "hostKey": "ssh-ed25519 HOST", "usdPerHour": 7.92,
+        "mountKind": "virtiofs",
+    },
+    "vllm:index:Authority": {"certificate": "CA PEM", "privateKey": "CA KEY"},
+    "vllm:index:Certificate": {"pem": "LEAF"},
+    "vllm:index:ApiKey": {"key": "sk-random"},
+    "vllm:host:Files": {"servingDigest": "d" * 64},
+    "vllm:host:Service": {"evidence": {"gate": {"passed": True}}},
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _loops(monkeypatch):
+    """Pulumi's mocks leave the loops they make to the garbage collector."""
+    policy, made = asyncio.get_event_loop_policy(), []
+    real = policy.new_event_loop
+
+    def new_event_loop():
+        made.append(real())
+        return made[-1]
+
+    monkeypatch.setattr(policy, "new_event_loop", new_event_loop)
+    yield
+    for loop in made:
+        loop.close()
+    asyncio.set_event_loop(None)
+
+
+class Mocks(pulumi.runtime.Mocks):
+    def __init__(self):
+        self.made: dict[str, dict] = {}
+
+    def new_resource(self, args):
+        self.made[args.name] = {"type": args.typ, **args.inputs}
+        return f"{args.name}-id", {**args.inputs, **KNOWN.get(args.typ, {})}
+
+    def call(self, args):
+        return {}
+
+
+def block(stack: str = "spheron-h200-2x-fp8") -> dict:
+    return yaml.safe_load((STACKS / f"Pulumi.{stack}.yaml").read_text())["config"]["pulumi-vllm:server"]
+
+
+def declare(server=None, **args):
+    """The resources that a Server declares, and its outputs."""
+    from pulumi_vllm import Server
+
+    asyncio.set_event_loop(asyncio.new_event_loop())
+    mocks, seen = Mocks(), {}
+    pulumi.runtime.set_mocks(mocks, preview=False, stack="unit")
+
+    @pulumi.runtime.test
+    def run():
+        made = Server("llm", {"server": server or block(), **args})
+        names = ("endpoint", "model", "ca_certificate", "api_keys", "usd_per_hour", "plan", "evidence")
+
+        def keep(values):
+            seen.update(zip(names, values, strict=True))
+
+        return pulumi.Output.all(*(getattr(made, name) for name in names)).apply(keep)
+
+    run()
+    return mocks.made, seen
+
+
+def test_a_server_is_these_resources():
+    made, _ = declare()
+    assert [one["type"] for one in made.values() if one["type"].startswith("vllm:host")] == [
+        "vllm:host:Files", "vllm:host:Weights", "vllm:host:Service",
+    ]  # fmt: skip
+    assert {"llm", "llm-machine", "llm-volume", "llm-attachment", "llm-ca", "llm-certificate"} <= made.keys()
+    assert made["llm-machine"]["provider"] == "spheron-es", "a machine goes where its volume is"
+    assert made["llm-machine"]["maxUsdPerHour"] == 9.0
+
+
+def test_outputs_are_what_a_client_needs():
+    _, seen = declare()
+    assert seen["endpoint"] == "https://192.0.2.7/v1"
+    assert seen["usd_per_hour"] == pytest.approx(7.96)
+    assert seen["ca_certificate"] == "CA PEM"
+    assert "--tensor-parallel-size" in " ".join(seen["plan"]["flags"])
+
+
+def test_a_given_key_is_used_and_a_missing_one_is_made():
+    _, seen = declare(keys={"team-a": "sk-given"})
+    assert seen["api_keys"]["team-a"] == "sk-given"
+    assert set(seen["api_keys"].values()) == {"sk-given", "sk-random"}
+
+
+def test_no_secret_is_in_a_rendered_file_or_in_cloud_init():
+    made, _ = declare(keys={"team-a": "sk-planted"}, hf_token="hf_planted")
+    files = made["llm-files"]
+    assert "planted" not in str(files["files"])
+    assert "planted" not in str(made["llm-machine"]["cloudInit"])
+    assert "@@secret:keys_map@@" in str(files["files"])
+    assert "sk-planted" not in str(files["secrets"]), "the door's map holds hashes only"
+
+
+def test_every_file_has_a_mode_and_a_meaning():
+    files = declare()[0]["llm-files"]
+    assert files["files"].keys() == files["attributes"].keys() == files["actions"].keys()
+
+
+def test_mistakes_come_as_one_error_with_all_of_them():
+    wrong = {**block(), "contxt": "32Ki", "storage": "a lot"}
+    with pytest.raises(pulumi.RunError) as caught:
+        declare(server=wrong)
+    assert "contxt" in str(caught.value)
+    assert "storage" in str(caught.value)
+
+
+def test_our_names_are_recognised_in_a_sweep():
+    from pulumi_vllm.plan.names import physical_name
+
+    assert is_ours(physical_name("unit", "llm-machine", "urn"))
