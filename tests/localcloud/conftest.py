@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
-
 from pulumi_vllm.localcloud.api import application
 from pulumi_vllm.localcloud.disks import Disk
 from pulumi_vllm.localcloud.machines import Address, Machine, MachineError, MachineSpec, Status

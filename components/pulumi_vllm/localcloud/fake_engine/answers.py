@@ -1,0 +1,224 @@
+"""Requests to the stand-in checked as vLLM checks them, and its answers in OpenAI's shapes."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from . import script
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .engine import Engine
+    from .script import Token
+
+_NO_ROOM = (
+    "This model's maximum context length is {context} tokens. However, you requested {output} output tokens "
+    "and your prompt contains {prompt} input tokens, for a total of {total} tokens."
+)
+
+
+class Refused(Exception):  # noqa: N818 (an answer, not a failure)
+    """An answer other than success."""
+
+    def __init__(self, status: int, message: str, kind: str = "BadRequestError") -> None:
+        """Keep what is said."""
+        super().__init__(message)
+        self.status, self.message, self.kind = status, message, kind
+
+    def body(self) -> dict[str, Any]:
+        """In OpenAI's shape."""
+        return {"error": {"message": self.message, "type": self.kind, "param": None, "code": self.status}}
+
+
+def models(engine: Engine) -> dict[str, Any]:
+    """The list of models."""
+    return {
+        "object": "list",
+        "data": [
+            {
+                "id": name,
+                "object": "model",
+                "created": int(engine.started),
+                "owned_by": "vllm",
+                "root": engine.root,
+                "parent": None,
+                "max_model_len": engine.context,
+            }
+            for name in engine.names
+        ],
+    }
+
+
+@dataclass
+class Reply:
+    """An answer that is about to be generated."""
+
+    engine: Engine
+    model: str
+    tokens: list[Token]
+    reason: str
+    prompt: int
+    chat: bool
+    with_ids: bool
+    usage_in_stream: bool
+    number: str = field(default_factory=lambda: uuid.uuid4().hex)
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def _frame(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        prefix = "chatcmpl" if self.chat else "cmpl"
+        return {
+            "id": f"{prefix}-{self.number}",
+            "object": kind,
+            "created": self.created,
+            "model": self.model,
+            "choices": choices,
+        }
+
+    def _usage(self) -> dict[str, Any]:
+        count = len(self.tokens)
+        return {
+            "prompt_tokens": self.prompt,
+            "completion_tokens": count,
+            "total_tokens": self.prompt + count,
+            "prompt_tokens_details": None,
+        }
+
+    def _text(self, part: str) -> str | None:
+        return "".join(token.text for token in self.tokens if token.part == part) or None
+
+    def whole(self) -> dict[str, Any]:
+        """The answer in one piece, after as long as it takes."""
+        for _ in self.engine.generate(self.tokens, self.prompt, self.reason):
+            pass
+        choice: dict[str, Any] = {
+            "index": 0,
+            "logprobs": None,
+            "finish_reason": self.reason,
+            "stop_reason": None,
+        }
+        if self.chat:
+            choice["message"] = self._message()
+            kind = "chat.completion"
+        else:
+            choice["text"] = self._text("content") or ""
+            kind = "text_completion"
+        frame = self._frame(kind, [choice]) | {"usage": self._usage()}
+        if self.with_ids:
+            choice["token_ids"] = [token.id for token in self.tokens]
+            frame["prompt_token_ids"] = list(range(3, 3 + self.prompt))
+        return frame
+
+    def _message(self) -> dict[str, Any]:
+        name = self._text("name")
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": self._text("content"),
+            "reasoning": self._text("reasoning"),
+            "refusal": None,
+            "tool_calls": [],
+        }
+        if name:
+            function = {"name": name, "arguments": self._text("arguments") or ""}
+            message["tool_calls"] = [{"id": self.number[:9], "type": "function", "function": function}]
+        return message
+
+    def events(self) -> Iterator[str]:
+        """The answer as server-sent events, one per token, and [DONE]."""
+        kind = "chat.completion.chunk" if self.chat else "text_completion"
+        if self.chat:
+            yield self._event(kind, {"role": "assistant", "content": ""}, None, None)
+        last = len(self.tokens) - 1
+        named = False
+        for index, token in enumerate(self.engine.generate(self.tokens, self.prompt, self.reason)):
+            delta: dict[str, Any] = {}
+            if token.part in {"content", "reasoning"}:
+                delta = {token.part: token.text}
+            elif token.part == "arguments":
+                delta = {"tool_calls": [self._call(token, first=not named)]}
+                named = True
+            yield self._event(kind, delta, token, self.reason if index == last else None)
+        if self.usage_in_stream:
+            yield json.dumps(self._frame(kind, []) | {"usage": self._usage()})
+        yield "[DONE]"
+
+    def _call(self, token: Token, *, first: bool) -> dict[str, Any]:
+        function: dict[str, Any] = {"arguments": token.text}
+        if not first:
+            return {"index": 0, "function": function}
+        function["name"] = self._text("name")
+        return {"index": 0, "id": self.number[:9], "type": "function", "function": function}
+
+    def _event(self, kind: str, delta: dict[str, Any], token: Token | None, reason: str | None) -> str:
+        choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": reason}
+        if self.chat:
+            choice["delta"] = delta
+        else:
+            choice["text"] = delta.get("content", "")
+        if self.with_ids and token is not None:
+            choice["token_ids"] = [token.id]
+        return json.dumps(self._frame(kind, [choice]))
+
+
+def chat(engine: Engine, body: dict[str, Any]) -> Reply:
+    """A chat request."""
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages or not all(isinstance(item, dict) for item in messages):
+        raise Refused(400, "[{'type': 'missing', 'loc': ('body', 'messages'), 'msg': 'Field required'}]")
+    effort = body.get("reasoning_effort") or "none"
+    if effort not in {"none", "high"}:
+        message = f"Invalid reasoning_effort: {effort!r}. Supported values are: none, high."
+        raise Refused(400, message)
+    if script.has_image(messages) and not engine.images:
+        raise Refused(400, "At most 0 image(s) may be provided in one prompt.")
+    tools = bool(body.get("tools")) and body.get("tool_choice") != "none"
+    if tools and not engine.tools:
+        raise Refused(
+            400, '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
+        )
+    tokens = script.chat(messages, effort=effort, tools=tools)
+    prompt = script.prompt_tokens(script.text_of(messages), len(messages))
+    return _reply(engine, body, tokens, prompt, is_chat=True)
+
+
+def completion(engine: Engine, body: dict[str, Any]) -> Reply:
+    """A text completion request."""
+    prompt = body.get("prompt")
+    if not prompt:
+        raise Refused(400, "[{'type': 'missing', 'loc': ('body', 'prompt'), 'msg': 'Field required'}]")
+    return _reply(engine, body, script.completion(), script.prompt_tokens(str(prompt), 0), is_chat=False)
+
+
+def either(engine: Engine, body: dict[str, Any]) -> Reply:
+    """The endpoint that takes both kinds."""
+    return chat(engine, body) if "messages" in body else completion(engine, body)
+
+
+def _reply(engine: Engine, body: dict[str, Any], tokens: list[Token], prompt: int, *, is_chat: bool) -> Reply:
+    model = str(body.get("model") or engine.names[0])
+    if model not in engine.names:
+        raise Refused(404, f"The model `{model}` does not exist.", "NotFoundError")
+    wanted = body.get("max_completion_tokens", body.get("max_tokens"))
+    if wanted is not None and (not isinstance(wanted, int) or wanted < 1):
+        raise Refused(400, f"max_tokens must be at least 1, got {wanted}.")
+    room = engine.context - prompt
+    if room < 1 or (wanted is not None and wanted > room):
+        output = wanted or 0
+        text = _NO_ROOM.format(context=engine.context, output=output, prompt=prompt, total=output + prompt)
+        raise Refused(400, text)
+    limited, reason = script.limited(tokens, wanted or room, ignore_end=bool(body.get("ignore_eos")))
+    options = body.get("stream_options") or {}
+    return Reply(
+        engine=engine,
+        model=model,
+        tokens=limited,
+        reason=reason,
+        prompt=prompt,
+        chat=is_chat,
+        with_ids=bool(body.get("return_token_ids")),
+        usage_in_stream=bool(options.get("include_usage")),
+    )

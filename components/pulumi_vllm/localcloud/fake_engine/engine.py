@@ -1,0 +1,146 @@
+"""The state of the stand-in engine: what runs, what was counted, and how it drains."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .script import Token
+
+_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class Aborted(Exception):  # noqa: N818 (vLLM's word)
+    """The server goes before the answer is complete."""
+
+
+@dataclass
+class Histogram:
+    """A Prometheus histogram."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(_BUCKETS) + 1))
+    total: float = 0.0
+
+    def add(self, value: float) -> None:
+        """Count one value."""
+        index = next((i for i, bound in enumerate(_BUCKETS) if value <= bound), len(_BUCKETS))
+        self.counts[index] += 1
+        self.total += value
+
+    def lines(self, name: str, label: str) -> list[str]:
+        """In the text format."""
+        out, seen = [f"# TYPE {name} histogram"], 0
+        for bound, count in zip((*_BUCKETS, "+Inf"), self.counts):  # noqa: B905 (Python 3.9 guests)
+            seen += count
+            out.append(f'{name}_bucket{{{label},le="{bound}"}} {seen}')
+        return [*out, f"{name}_sum{{{label}}} {self.total}", f"{name}_count{{{label}}} {seen}"]
+
+
+@dataclass
+class Engine:
+    """One served model."""
+
+    names: tuple[str, ...]
+    root: str
+    context: int
+    keys: tuple[str, ...] = ()
+    images: bool = True
+    tools: bool = True
+    token_s: float = 0.025
+    version: str = "0"
+    running: int = 0
+    draining: bool = False
+    aborted: bool = False
+    finished: dict[str, int] = field(default_factory=dict)
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    first_token: Histogram = field(default_factory=Histogram)
+    between_tokens: Histogram = field(default_factory=Histogram)
+    whole: Histogram = field(default_factory=Histogram)
+    started: float = field(default_factory=time.time)
+    guard: threading.Condition = field(default_factory=threading.Condition)
+
+    def generate(self, tokens: list[Token], prompt: int, reason: str) -> Iterator[Token]:
+        """Give the tokens at the engine's pace, counting them."""
+        began = time.monotonic()
+        with self.guard:
+            self.prompt_tokens += prompt
+        for index, token in enumerate(tokens):
+            time.sleep(self.token_s)
+            if self.aborted:
+                self._count("abort")
+                raise Aborted
+            with self.guard:
+                self.generated_tokens += 1
+                if index == 0:
+                    self.first_token.add(time.monotonic() - began)
+                else:
+                    self.between_tokens.add(self.token_s)
+            yield token
+        with self.guard:
+            self.whole.add(time.monotonic() - began)
+        self._count("stop" if reason == "tool_calls" else reason)
+
+    def _count(self, reason: str) -> None:
+        with self.guard:
+            self.finished[reason] = self.finished.get(reason, 0) + 1
+
+    def enter(self) -> bool:
+        """Begin a request, unless the server is going."""
+        with self.guard:
+            if self.draining:
+                return False
+            self.running += 1
+            return True
+
+    def leave(self) -> None:
+        """A request has ended."""
+        with self.guard:
+            self.running -= 1
+            self.guard.notify_all()
+
+    def drain(self, timeout: float) -> None:
+        """Take nothing new; wait for what runs, then cut it."""
+        with self.guard:
+            self.draining = True
+            self.guard.wait_for(lambda: self.running == 0, timeout)
+            self.aborted = True
+            self.guard.wait_for(lambda: self.running == 0, 2.0)
+
+    def metrics(self) -> str:
+        """Under the names that vLLM has."""
+        label = f'engine="0",model_name="{self.names[0]}"'
+        gauges: dict[str, Any] = {
+            "vllm:num_requests_running": self.running,
+            "vllm:num_requests_waiting": 0,
+            "vllm:kv_cache_usage_perc": min(1.0, 0.01 * self.running),
+        }
+        counters = {
+            "vllm:prompt_tokens_total": self.prompt_tokens,
+            "vllm:generation_tokens_total": self.generated_tokens,
+            "vllm:num_preemptions_total": 0,
+            "vllm:prefix_cache_queries_total": self.prompt_tokens,
+            "vllm:prefix_cache_hits_total": 0,
+        }
+        lines = []
+        with self.guard:
+            for kind, values in (("gauge", gauges), ("counter", counters)):
+                for name, value in values.items():
+                    lines += [f"# TYPE {name} {kind}", f"{name}{{{label}}} {float(value)}"]
+            lines.append("# TYPE vllm:request_success_total counter")
+            for reason in ("stop", "length", "abort"):
+                count = float(self.finished.get(reason, 0))
+                lines.append(f'vllm:request_success_total{{{label},finished_reason="{reason}"}} {count}')
+            lines += self.first_token.lines("vllm:time_to_first_token_seconds", label)
+            lines += self.between_tokens.lines("vllm:inter_token_latency_seconds", label)
+            lines += self.whole.lines("vllm:e2e_request_latency_seconds", label)
+        lines += [
+            "# TYPE vllm:cache_config_info gauge",
+            f'vllm:cache_config_info{{block_size="16",cache_dtype="auto",num_gpu_blocks="1024",{label}}} 1.0',
+        ]
+        return "\n".join(lines) + "\n"

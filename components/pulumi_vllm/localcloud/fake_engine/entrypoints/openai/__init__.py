@@ -1,0 +1,1 @@
+"""The OpenAI server of the stand-in."""

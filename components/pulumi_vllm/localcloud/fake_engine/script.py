@@ -1,0 +1,106 @@
+"""What the stand-in says: the tiny model's sentences, token by token, with the ids the real engine gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+END = 2
+THINK, END_THINK = 25, 26
+
+# (token id, text) in the tiny model's vocabulary; a test compares them with its tokenizer.
+ANSWER = (
+    (1784, "The"), (1442, " qu"), (1985, "ick"), (1289, " b"), (2041, "row"), (1110, "n"), (2947, " fo"),
+    (1120, "x"), (1475, " j"), (1403, "um"), (1822, "ps"), (2136, " over"), (1261, " a"), (1427, " la"),
+    (3520, "zy"), (1266, " d"), (1500, "og"), (1046, "."),
+)  # fmt: skip
+THOUGHT = (
+    (1087, "W"), (1101, "e"), (4016, " must"), (3648, " think"), (2314, " about"), (1593, " this"),
+    (3066, " before"), (1420, " an"), (2758, "swer"), (1302, "ing"),
+)  # fmt: skip
+IMAGE = (
+    (1073, "I"), (3219, " see"), (1925, " one"), (1274, " p"), (2335, "ict"), (1549, "ure"), (1033, "!"),
+)  # fmt: skip
+CALL_NAME = ((9, ""), (1689, "get"), (1095, "_"), (1808, "we"), (3102, "ather"), (20, ""))
+CALL_ARGUMENTS = (
+    (1123, "{"),
+    (1034, '"'),
+    (1099, "c"),
+    (1532, "ity"),
+    (2811, '":'),
+    (1051, "3"),
+    (1125, "}"),
+)
+
+
+@dataclass(frozen=True)
+class Token:
+    """One token; `part` is reasoning, content, name, arguments, or none for tokens without text."""
+
+    id: int
+    text: str
+    part: str
+
+
+def _tokens(pairs: tuple[tuple[int, str], ...], part: str) -> list[Token]:
+    return [Token(number, text, part) for number, text in pairs]
+
+
+def has_image(messages: list[dict[str, Any]]) -> bool:
+    """Whether any message carries a picture."""
+    parts = (part for message in messages for part in _parts(message))
+    return any(part.get("type") in {"image_url", "image"} for part in parts)
+
+
+def _parts(message: dict[str, Any]) -> list[dict[str, Any]]:
+    content = message.get("content")
+    return [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+
+
+def text_of(messages: list[dict[str, Any]]) -> str:
+    """All text of a conversation."""
+    out = []
+    for message in messages:
+        content = message.get("content")
+        out += (
+            [content] if isinstance(content, str) else [str(part.get("text", "")) for part in _parts(message)]
+        )
+    return " ".join(out)
+
+
+def chat(messages: list[dict[str, Any]], *, effort: str, tools: bool) -> list[Token]:
+    """The answer to a conversation: tools win over a picture, a picture over thinking, a tool's result over all."""
+    end = [Token(END, "", "none")]
+    answer = _tokens(ANSWER, "content")
+    if messages and messages[-1].get("role") == "tool":
+        return answer + end
+    if tools:
+        return _tokens(CALL_NAME, "name") + _tokens(CALL_ARGUMENTS, "arguments") + end
+    if has_image(messages):
+        return _tokens(IMAGE, "content") + end
+    if effort == "high":
+        thought = [Token(THINK, "", "none"), *_tokens(THOUGHT, "reasoning"), Token(END_THINK, "", "none")]
+        return thought + answer + end
+    return answer + end
+
+
+def completion() -> list[Token]:
+    """The continuation of any text."""
+    return [*_tokens(ANSWER, "content"), Token(END, "", "none")]
+
+
+def limited(tokens: list[Token], maximum: int, *, ignore_end: bool) -> tuple[list[Token], str]:
+    """The tokens up to a maximum and why they end there; without an end they repeat until then."""
+    if ignore_end:
+        body = [token for token in tokens if token.id != END]
+        repeated = [body[index % len(body)] for index in range(maximum)]
+        return repeated, "length"
+    if len(tokens) > maximum:
+        return tokens[:maximum], "length"
+    called = any(token.part == "name" for token in tokens)
+    return tokens, "tool_calls" if called else "stop"
+
+
+def prompt_tokens(text: str, messages: int) -> int:
+    """About how many tokens a prompt has: four letters each, and the frame around every message."""
+    return 5 + 3 * messages + (len(text) + 3) // 4
