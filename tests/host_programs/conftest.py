@@ -93,7 +93,9 @@ class Handler(BaseHTTPRequestHandler):
         with hub.lock:
             hub.requests.append((self.path, span, token))
         if hub.refuse:
-            return self.answer(hub.refuse[0], b"no", X_Error_Code=hub.refuse[1], X_Error_Message="hub says no")
+            return self.answer(
+                hub.refuse[0], b"no", X_Error_Code=hub.refuse[1], X_Error_Message="hub says no"
+            )
         if hub.token and token != f"Bearer {hub.token}":
             return self.answer(401, b"Invalid username or password.")
         if where.path == f"/api/models/acme/small/tree/{REVISION}":

@@ -32,6 +32,7 @@ FILES = {
 }
 KEPT = {path: data for path, data in FILES.items() if not path.startswith("model-")}
 
+
 @pytest.fixture
 def hub(small_hub: Hubs) -> SmallHub:
     return small_hub(dict(FILES))
@@ -173,6 +174,7 @@ def test_a_busy_hub_is_asked_again(
     assert found(config) == KEPT
 
 
+@pytest.mark.ci
 def test_retry_after_is_honoured(weights: Program, hub: SmallHub, config: dict[str, Any]) -> None:
     hub.statuses, hub.headers = [429], {"Retry-After": "1"}
     begun = time.monotonic()
@@ -363,10 +365,9 @@ def test_a_disk_that_fills_up_meanwhile_is_said_and_the_next_run_goes_on(
         filler = disk / "filler"
         with subprocess.Popen(weights.command(**config), stderr=subprocess.PIPE, text=True) as run:
             wait_for(lambda: hub.sent > 100_000)
-            with filler.open("wb") as out, pytest.raises(OSError, match="No space"):
+            with filler.open("wb", buffering=0) as out, pytest.raises(OSError, match="No space"):
                 while True:
                     out.write(bytes(4096))
-                    out.flush()
             _, says = run.communicate(timeout=20)
         assert run.returncode == 4
         assert "the disk is full; grow the volume" in says

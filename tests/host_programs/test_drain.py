@@ -1,0 +1,184 @@
+"""Draining through HAProxy's admin socket: a stand-in for the sentences, the real one for the effect."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PROGRAM = Path(__file__).parents[2] / "templates/usr/local/lib/pulumi-vllm/drain"
+
+
+def drain(*args: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-BsE", str(PROGRAM), *args]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+
+class Admin:
+    """An admin socket whose server has so many requests left, one fewer at each look."""
+
+    def __init__(self, place: Path, left: int, refuse: str = "") -> None:
+        self.left, self.refuse, self.commands = left, refuse, list[str]()
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(place))
+        self.listener.listen()
+        self.thread = threading.Thread(target=self.serve, daemon=True)
+        self.thread.start()
+
+    def serve(self) -> None:
+        while True:
+            try:
+                link, _ = self.listener.accept()
+            except OSError:
+                return
+            with link:
+                command = link.recv(4096).decode().strip()
+                self.commands.append(command)
+                link.sendall(self.answer(command).encode())
+
+    def answer(self, command: str) -> str:
+        if command.startswith("set"):
+            return self.refuse + "\n"
+        self.left = max(0, self.left - 1)
+        return f"# pxname,svname,qcur,qmax,scur,smax\nvllm,local,0,0,{self.left},9\n\n"
+
+    def close(self) -> None:
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        self.thread.join(timeout=5)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "admin.sock"
+
+
+def test_without_a_door_there_is_nothing_to_drain(place: Path) -> None:
+    result = drain("--socket", str(place))
+    assert result.returncode == 0
+    assert "nothing to do" in result.stdout
+
+
+def test_it_waits_for_the_last_request(place: Path) -> None:
+    admin = Admin(place, left=2)
+    try:
+        result = drain("--socket", str(place), "--timeout", "10")
+    finally:
+        admin.close()
+    assert result.returncode == 0
+    assert "0 requests left" in result.stdout
+    assert admin.commands[0] == "set server vllm/local state drain"
+
+
+def test_it_says_what_is_left(place: Path) -> None:
+    admin = Admin(place, left=99)
+    try:
+        result = drain("--socket", str(place), "--timeout", "0")
+    finally:
+        admin.close()
+    assert result.returncode == 1
+    assert result.stderr == "drain: 98 requests still run after 0 s; a stop now cuts them\n"
+
+
+def test_undo_opens_and_a_refusal_is_told(place: Path) -> None:
+    admin = Admin(place, left=0)
+    try:
+        assert "open again" in drain("--socket", str(place), "--undo").stdout
+        admin.refuse = "No such server."
+        result = drain("--socket", str(place))
+    finally:
+        admin.close()
+    assert admin.commands[0] == "set server vllm/local state ready"
+    assert result.returncode == 1
+    assert "No such server." in result.stderr
+
+
+DOOR = """
+global
+    stats socket {folder}/admin.sock mode 600 level admin
+defaults
+    mode http
+    timeout connect 3s
+    timeout client 20s
+    timeout server 20s
+frontend api
+    bind 127.0.0.1:{port}
+    http-request deny status 503 hdr Retry-After 10 unless {{ nbsrv(vllm) gt 0 }}
+    default_backend vllm
+backend vllm
+    option http-server-close
+    server local 127.0.0.1:{engine}
+"""
+
+
+class Slow(BaseHTTPRequestHandler):
+    """Answers after a second."""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        time.sleep(1)
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"ok")
+
+
+@pytest.fixture
+def door(tmp_path: Path) -> Iterator[str]:
+    if not shutil.which("haproxy", path="/usr/sbin:/usr/bin"):
+        pytest.skip("haproxy is not installed")
+    engine = ThreadingHTTPServer(("127.0.0.1", 0), Slow)
+    threading.Thread(target=engine.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    text = DOOR.format(folder=tmp_path, port=port, engine=engine.server_address[1])
+    (tmp_path / "door.cfg").write_text(text)
+    command = ["/usr/sbin/haproxy", "-db", "-f", str(tmp_path / "door.cfg")]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as haproxy:
+        end = time.monotonic() + 10
+        while not (tmp_path / "admin.sock").exists() and time.monotonic() < end:
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}/"
+        haproxy.terminate()
+    engine.shutdown()
+    engine.server_close()
+
+
+@pytest.mark.ci
+def test_a_running_request_ends_and_a_new_one_is_refused(door: str, place: Path) -> None:
+    answers: list[bytes] = []
+
+    def ask() -> None:
+        with urllib.request.urlopen(door, timeout=10) as answer:
+            answers.append(answer.read())
+
+    running = threading.Thread(target=ask)
+    running.start()
+    time.sleep(0.3)
+    result = drain("--socket", str(place), "--timeout", "10")
+    running.join(timeout=10)
+    assert result.returncode == 0
+    assert answers == [b"ok"]
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(door, timeout=10)
+    with refused.value as answer:
+        assert (answer.code, answer.headers["Retry-After"]) == (503, "10")
+    assert drain("--socket", str(place), "--undo").returncode == 0
+    ask()
+    assert answers == [b"ok", b"ok"]

@@ -1,0 +1,191 @@
+"""The gate against a small engine and a small TLS door: what passes, and what each failure says."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import ipaddress
+import json
+import ssl
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from conftest import Program
+
+IDS = [5, 7, 11]
+GOLDEN = hashlib.sha256(json.dumps(IDS).encode()).hexdigest()[:12]
+
+
+def certificate(folder: Path, address: str = "127.0.0.1") -> tuple[Path, Path]:
+    """A CA's PEM and a leaf with its key, for one address."""
+    key, ca_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    now = dt.datetime.now(dt.UTC)
+
+    def build(name: str, public: Any, more: x509.ExtensionType) -> x509.Certificate:
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ca")])
+        builder = x509.CertificateBuilder(issuer, subject, public, x509.random_serial_number())
+        builder = builder.not_valid_before(now - dt.timedelta(1)).not_valid_after(now + dt.timedelta(1))
+        return builder.add_extension(more, critical=True).sign(ca_key, hashes.SHA256())
+
+    ca = build("ca", ca_key.public_key(), x509.BasicConstraints(ca=True, path_length=None))
+    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
+    leaf = build("door", key.public_key(), names)
+    pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    (folder / "ca.pem").write_bytes(ca.public_bytes(pem))
+    secret = key.private_bytes(pem, form, serialization.NoEncryption())
+    (folder / "tls.pem").write_bytes(leaf.public_bytes(pem) + secret)
+    return folder / "ca.pem", folder / "tls.pem"
+
+
+class World:
+    """What the engine and the door do."""
+
+    def __init__(self) -> None:
+        self.unhealthy, self.busy, self.tokens, self.empty = 0, 0, IDS, False
+        self.bodies: list[tuple[str, dict[str, Any]]] = []
+
+
+def serve(world: World, key: str | None, tls: ssl.SSLContext | None) -> ThreadingHTTPServer:
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+        def answer(self, status: int, body: Any) -> None:
+            data = json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def do_GET(self) -> None:
+            world.unhealthy -= 1
+            self.answer(503 if world.unhealthy >= 0 else 200, {})
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            world.bodies.append(("door" if key else "engine", body))
+            if key and self.headers["Authorization"] != f"Bearer {key}":
+                return self.answer(401, {"error": {"message": "Incorrect API key provided."}})
+            if key and world.busy:
+                world.busy -= 1
+                return self.answer(503, {})
+            ids = [] if world.empty else world.tokens
+            choice = {"message": {"content": "hello"}, "token_ids": ids}
+            return self.answer(200, {"choices": [choice], "usage": {"completion_tokens": len(ids)}})
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads, server.block_on_close = True, False
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    return server
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def config(world: World, tmp_path: Path) -> Iterator[dict[str, Any]]:
+    ca, leaf = certificate(tmp_path)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(leaf)
+    engine, door = serve(world, None, None), serve(world, "planted-key", tls)
+    (tmp_path / "token").write_text("planted-key\n")
+    yield {
+        "door": f"https://127.0.0.1:{door.server_address[1]}",
+        "ca": str(ca),
+        "token_file": str(tmp_path / "token"),
+        "model": "small",
+        "golden": [{"prompt": "Hi", "max_tokens": 48, "reasoning_effort": "none", "sha256_12": GOLDEN}],
+        "engine_url": f"http://127.0.0.1:{engine.server_address[1]}",
+        "timeout_s": 20,
+        "result": str(tmp_path / "result.json"),
+        "server_name": "127.0.0.1",
+        "unit": None,
+    }
+    for server in (engine, door):
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def gate(program: Callable[[str], Program]) -> Program:
+    return program("gate")
+
+
+def result_of(config: dict[str, Any]) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads(Path(config["result"]).read_text())
+    return result
+
+
+def test_it_passes_and_tells_the_phases(gate: Program, world: World, config: dict[str, Any]) -> None:
+    world.unhealthy = 1
+    run = gate(**config)
+    assert (run.returncode, run.stderr) == (0, "")
+    result = result_of(config)
+    assert (result["passed"], result["why"], result["tokens_sha256"]) == (True, None, GOLDEN)
+    assert result["engine_s"] >= 0.5
+    assert {"warm_up_s", "door_s", "golden_s", "seconds"} <= set(result)
+    assert [place for place, _ in world.bodies] == ["engine", "door", "door"]
+    last = world.bodies[-1][1]
+    assert (last["temperature"], last["return_token_ids"], last["reasoning_effort"]) == (0, True, "none")
+    assert "planted-key" not in run.stdout + json.dumps(result)
+
+
+def test_a_door_that_is_still_opening_is_waited_for(
+    gate: Program, world: World, config: dict[str, Any]
+) -> None:
+    world.busy = 1
+    assert gate(**config).returncode == 0
+
+
+def test_other_tokens_than_the_golden_ones_do_not_pass(
+    gate: Program, world: World, config: dict[str, Any]
+) -> None:
+    world.tokens = [5, 7, 12]
+    run = gate(**config)
+    assert run.returncode == 1
+    assert f"not {GOLDEN}, for 'Hi' (reasoning_effort none)" in run.stderr
+    assert result_of(config)["passed"] is False
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"engine_url": "http://127.0.0.1:9", "timeout_s": 0}, "the engine is not healthy after 0 s"),
+        ({"server_name": "127.0.0.2"}, "certificate: IP address mismatch"),
+        ({"ca": "/etc/ssl/certs/ca-certificates.crt"}, "certificate: unable to get local issuer"),
+        ({"token_file": "/dev/null"}, "the gate's key was refused"),
+        ({"token_file": "/nowhere"}, "/nowhere: can't be read"),
+        ({"modell": 1}, "unknown keys modell"),
+    ],
+)
+def test_each_failure_is_one_sentence(
+    gate: Program, config: dict[str, Any], change: dict[str, Any], says: str
+) -> None:
+    run = gate(**config | change)
+    assert run.returncode in (1, 2)
+    assert says in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+
+
+def test_an_answer_without_a_token_does_not_pass(gate: Program, world: World, config: dict[str, Any]) -> None:
+    world.empty = True
+    run = gate(**config)
+    assert run.returncode == 1
+    assert "no token" in result_of(config)["why"]

@@ -1,0 +1,128 @@
+"""The preflight with programs of the host stood in for by scripts: each failure, and all of them at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import Program
+
+H200 = "NVIDIA H200, 143771 MiB, 580.159.04"
+GOOD = {
+    "nvidia-smi": f"echo '{H200}'; echo '{H200}'",
+    "systemctl": "echo active",
+    "getent": "echo '127.0.1.1 STREAM vm'",
+    "cc": "",
+}
+
+
+class Machine:
+    """Runs the preflight with nothing but these programs on PATH."""
+
+    def __init__(self, program: Program) -> None:
+        self.program, self.folder = program, program.folder / "bin"
+        self.folder.mkdir()
+        self.models = program.folder / "models"
+        self.models.mkdir()
+        for name, script in GOOD.items():
+            self.has(name, script)
+
+    def has(self, name: str, script: str) -> None:
+        (self.folder / name).write_text(f"#!/bin/bash\n{script}\n")
+        (self.folder / name).chmod(0o755)
+
+    def check(self, **change: Any) -> tuple[int, dict[str, Any], str]:
+        result = self.program.folder / "preflight.result"
+        config = {
+            "min_disk_bytes": 1,
+            "models": str(self.models),
+            "driver_floor": "580.65",
+            "gpus": {"name": "H200", "count": 2},
+            "nvswitch": True,
+            "result": str(result),
+        } | change
+        command = self.program.command(**config)
+        environment = os.environ | {"PATH": str(self.folder)}
+        run = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        return run.returncode, json.loads(result.read_text()) if result.exists() else {}, run.stderr
+
+
+@pytest.fixture
+def machine(program: Callable[[str], Program]) -> Machine:
+    return Machine(program("preflight"))
+
+
+def test_a_fit_machine_passes(machine: Machine) -> None:
+    code, result, errors = machine.check()
+    assert (code, errors) == (0, "")
+    assert (result["passed"], result["error"]) == (True, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "script", "what", "says"),
+    [
+        ("nvidia-smi", "exit 9", "driver", "no working NVIDIA driver"),
+        ("nvidia-smi", "echo 'NVIDIA H200, 1 MiB, 570.211.01'", "driver", "570.211.01 is older than 580.65"),
+        ("nvidia-smi", f"echo '{H200}'", "gpus", "2 x H200 are paid for, seen: NVIDIA H200 (143771 MiB)"),
+        ("nvidia-smi", "echo 'NVIDIA GH200 480GB, 1 MiB, 580.159.04'", "gpus", "2 x H200 are paid for"),
+        ("systemctl", "echo inactive; exit 3", "fabric", "systemctl start nvidia-fabricmanager"),
+        ("getent", "exit 2", "name", "does not resolve; add `127.0.1.1"),
+    ],
+)
+def test_each_failure_is_a_sentence(machine: Machine, name: str, script: str, what: str, says: str) -> None:
+    machine.has(name, script)
+    code, result, errors = machine.check()
+    assert code == 1
+    assert says in result["failures"][what]
+    assert says in errors
+
+
+def test_disk_and_compiler(machine: Machine, tmp_path: Path) -> None:
+    _, result, _ = machine.check(min_disk_bytes=1 << 60)
+    assert "grow the volume (storage)" in result["failures"]["disk"]
+    _, result, _ = machine.check(models=str(tmp_path / "absent"))
+    assert "does not exist" in result["failures"]["disk"]
+    _, result, _ = machine.check(mount=True)
+    assert "our volume is not mounted" in result["failures"]["disk"]
+    (machine.folder / "cc").unlink()
+    _, result, _ = machine.check(needs_compiler=True)
+    assert "no C compiler" in result["failures"]["compiler"]
+
+
+def test_weights_that_are_there_count_as_room(machine: Machine) -> None:
+    (machine.models / "weights").mkdir()
+    (machine.models / "weights" / "a").write_bytes(bytes(50_000_000))
+    room = os.statvfs(machine.models)
+    code, _, _ = machine.check(min_disk_bytes=room.f_bavail * room.f_frsize + 20_000_000)
+    assert code == 0
+
+
+def test_all_failures_at_once(machine: Machine) -> None:
+    for name in ("nvidia-smi", "getent"):
+        machine.has(name, "exit 1")
+    code, result, errors = machine.check(min_disk_bytes=1 << 60)
+    assert code == 1
+    assert set(result["failures"]) == {"driver", "gpus", "disk", "name"}
+    assert len(errors.splitlines()) == 4
+
+
+def test_no_gpu_asked_none_needed(machine: Machine) -> None:
+    machine.has("nvidia-smi", "exit 1")
+    code, _, _ = machine.check(gpus=None, driver_floor=None, nvswitch=False)
+    assert code == 0
+
+
+def test_a_clock_far_from_the_hubs(machine: Machine, small_hub: Callable[..., Any]) -> None:
+    hub = small_hub({})
+    assert machine.check(endpoint=hub.url)[0] == 0
+    hub.server.RequestHandlerClass.do_HEAD = lambda self: self.answer(200)
+    hub.server.RequestHandlerClass.date_time_string = lambda _: "Thu, 01 Jan 2026 00:00:00 GMT"
+    assert "set the clock" in machine.check(endpoint=hub.url)[1]["failures"]["clock"]
