@@ -1,7 +1,7 @@
 """Runs on the host (python3 >= 3.10): writes the files given as JSON on stdin, only those that differ."""
 
 # Plain os calls start faster than pathlib, and a probe is part of every preview.
-# ruff: noqa: PTH
+# ruff: noqa: PTH101, PTH103, PTH105, PTH108, PTH117, PTH118, PTH120, PTH123
 
 import base64
 import contextlib
