@@ -1,7 +1,21 @@
 # What ./dev brings: packages, the Python environment, the Pulumi engine. Sourced by ./dev, which has the
-# helpers. Every cache entry is made beside its place and moved there whole, so a killed run leaves none half-made.
+# helpers.
 # The functions run inside `step`, where `set -e` is off: each line is chained or returns.
 # shellcheck shell=bash disable=SC2154  # root, state, venv, cache, version are set by ./dev
+
+whole() { # folder, command...: the command fills a folder beside it, which then takes its place
+  # A killed run leaves nothing half-made behind that is used, and two checkouts do not do the same work twice.
+  local target=$1
+  shift
+  mkdir -p "$(dirname "$target")" || return
+  (
+    flock -n 9 || { echo "another run is at it: waiting" && flock 9; } || exit
+    rm -rf "$target.making"
+    [[ ! -e $target ]] || exit 0
+    mkdir "$target.making" && "$@" "$target.making" && mv -T "$target.making" "$target" && exit
+    rm -rf "$target.making" && exit 1
+  ) 9>"$target.lock"
+}
 
 missing_packages() {
   local name
@@ -39,28 +53,30 @@ find_python() {
 }
 
 need_uv() {
-  uv=$cache/uv/$(digest "$root/requirements/uv.txt")/bin/uv
+  local home
+  home=$cache/uv/$(digest "$root/requirements/uv.txt")
+  uv=$home/bin/uv
   [[ ! -x $uv ]] || return 0
   find_python
   "$python" -c 'import ensurepip, venv' 2>/dev/null ||
     need_packages "$("$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')"
-  step "uv, at its locked version" logged uv install_uv "${uv%/bin/uv}"
+  step "uv, at its locked version" logged uv whole "$home" install_uv
 }
 
 install_uv() {
-  mkdir -p "$cache/uv" && local work && work=$(mktemp -d "$1.making-XXXXXX") && "$python" -m venv "$work" &&
-    "$work/bin/python" -m pip install --quiet --require-hashes --no-deps --only-binary :all: -r "$root/requirements/uv.txt" &&
-    rm -rf "$1" && mv -T "$work" "$1"
+  "$python" -m venv "$1" &&
+    "$1/bin/python" -m pip install --quiet --require-hashes --no-deps --only-binary :all: -r "$root/requirements/uv.txt"
 }
 
 need_environment() {
   local lock=$root/requirements/dev.txt
   find_python
-  local stamp
-  stamp="$(digest "$lock") $("$python" -c 'import sys; print(sys.version.split()[0])')"
-  if [[ $(cat "$venv/.lock" 2>/dev/null || true) != "$stamp" ]] || ! "$venv/bin/python" -c '' 2>/dev/null; then
+  local wanted stamp
+  wanted=$("$python" -c 'import sys; print(sys.version.split()[0])')
+  stamp="$(digest "$lock") $wanted $root" # an environment cannot be moved
+  if ! environment_is "$stamp"; then
     need_uv
-    step "Python environment from requirements/dev.txt" logged environment install_environment "$lock" "$stamp"
+    step "Python environment from requirements/dev.txt" logged environment install_environment "$lock" "$stamp" "$wanted"
   fi
   local entry
   for entry in pulumi-vllm=pulumi_vllm.cli pulumi-resource-vllm=pulumi_vllm.provider.serve; do
@@ -68,17 +84,20 @@ need_environment() {
   done
 }
 
-install_environment() {
+install_environment() ( # lock, stamp, Python version
+  exec 9>"$state/environment.lock" && flock 9 || exit
+  if environment_is "$2"; then exit 0; fi # another run made it meanwhile
   rm -f "$venv/.lock"
-  local wanted=${2#* }
-  [[ $("$venv/bin/python" -c 'import sys; print(sys.version.split()[0])' 2>/dev/null || true) == "$wanted" ]] ||
-    "$uv" venv --clear --no-config --python "$python" "$venv" || return
+  [[ $("$venv/bin/python" -c 'import sys; print(sys.version.split()[0])' 2>/dev/null || true) == "$3" ]] ||
+    "$uv" venv --clear --no-config --python "$python" "$venv" || exit
   # pip is in the lock: the older language host asks `python -m pip list` for plugins.
-  "$uv" pip sync --no-config --require-hashes --python "$venv/bin/python" "$1" &&
-    "$venv/bin/python" - "$root/components" <<'PY' && printf '%s' "$2" >"$venv/.lock"
-import pathlib, sys, sysconfig
-pathlib.Path(sysconfig.get_path("purelib"), "pulumi_vllm_dev.pth").write_text(sys.argv[1] + "\n")
-PY
+  "$uv" pip sync --no-config --require-hashes --python "$venv/bin/python" "$1" || exit
+  printf '%s\n' "$root/components" >"$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/pulumi_vllm_dev.pth" &&
+    printf '%s' "$2" >"$venv/.lock"
+)
+
+environment_is() { # stamp
+  [[ $(cat "$venv/.lock" 2>/dev/null || true) == "$1" ]] && "$venv/bin/python" -c '' 2>/dev/null
 }
 
 launcher() { # file, module with main()
@@ -107,32 +126,30 @@ find_engine() {
 
 need_engine() {
   if find_engine; then return; fi
-  if [[ ${CI:-} != true ]] && step "Pulumi engine $version: official download" logged download download_engine; then
-    engine=$cache/engine/$version/bin
-    return
+  ((EUID)) || need_packages curl ca-certificates
+  if [[ ${CI:-} != true ]]; then
+    if step "Pulumi engine $version: official download" logged download whole "$cache/engine/$version" download_engine; then
+      engine=$cache/engine/$version/bin
+      return
+    fi
+    say "    so it is built here"
   fi
   need_go
-  step "Pulumi engine $version: built from pinned Go modules (9 min on 2 cores)" \
-    logged engine env GO="$go" "${go_env[@]}" nice "$root/toolchain/build" "$built"
+  step "Pulumi engine $version: built from pinned Go modules (4 to 9 minutes)" \
+    logged engine whole "${built%/bin}" env GO="$go" "${go_env[@]}" nice "$root/toolchain/build"
   [[ -z ${go_env[*]} ]] || { chmod -R u+w "$cache/go/work" && rm -rf "$cache/go/work"; }
   engine=$built
 }
 
-download_engine() {
-  local name site=${PULUMI_VLLM_ENGINE_SITE:-https://get.pulumi.com/releases/sdk} work
+download_engine() { # folder
+  local name site=${PULUMI_VLLM_ENGINE_SITE:-https://get.pulumi.com/releases/sdk}
   case $(uname -m) in x86_64) name=x64 ;; aarch64) name=arm64 ;; *) return 1 ;; esac
   name=pulumi-$version-linux-$name.tar.gz
-  mkdir -p "$cache/engine" && work=$(mktemp -d "$cache/engine/$version.making-XXXXXX") || return
-  local get=(curl -fsSL --proto '=https,http' --connect-timeout 5 --speed-time 30 --speed-limit 10000)
-  if "${get[@]}" -o "$work/sums" "$site/pulumi-${version#v}-checksums.txt" &&
-    "${get[@]}" -o "$work/$name" "$site/$name" &&
-    (cd "$work" && grep -E "  $name\$" sums | sha256sum -c -) && tar -xzf "$work/$name" -C "$work" &&
-    [[ $("$work/pulumi/pulumi" version) == "$version" ]] &&
-    mkdir "$work/whole" && mv "$work/pulumi" "$work/whole/bin"; then
-    rm -rf "${cache:?}/engine/$version" && mv -T "$work/whole" "$cache/engine/$version" && rm -rf "$work"
-  else
-    rm -rf "$work" && return 1
-  fi
+  local get=(curl -fsSL --connect-timeout 5 --speed-time 30 --speed-limit 10000)
+  cd "$1" &&
+    "${get[@]}" -o sums "$site/pulumi-${version#v}-checksums.txt" && "${get[@]}" -o "$name" "$site/$name" &&
+    grep -E "  $name\$" sums | sha256sum -c - && tar -xzf "$name" && rm "$name" sums && mv pulumi bin &&
+    [[ $(bin/pulumi version) == "$version" ]]
 }
 
 need_go() {
@@ -143,7 +160,7 @@ need_go() {
   need_uv
   local home
   home=$cache/go/$(digest "$root/requirements/go.txt")
-  [[ -x $home/go/bin/go ]] || step "Go, for the engine" logged go install_go "$home"
+  [[ -x $home/go/bin/go ]] || step "Go, for the engine" logged go whole "$home" install_go
   go=$home/go/bin/go
   # Somebody without Go does not want two gigabytes of its caches: they go when the engine is built.
   go_env=("GOPATH=$cache/go/work/path" "GOCACHE=$cache/go/work/cache")
@@ -151,9 +168,7 @@ need_go() {
 
 install_go() {
   find_python
-  mkdir -p "$cache/go" && local work && work=$(mktemp -d "$1.making-XXXXXX") &&
-    "$uv" pip install --no-config --require-hashes --no-deps --python "$python" --target "$work" -r "$root/requirements/go.txt" &&
-    rm -rf "$1" && mv -T "$work" "$1"
+  "$uv" pip install --no-config --require-hashes --no-deps --python "$python" --target "$1" -r "$root/requirements/go.txt"
 }
 
 # --- what is there, and what is wanted ---------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -36,9 +36,8 @@ class World:
         for name in ("dev", "toolchain", "requirements", "Pulumi.yaml"):
             source = CHECKOUT / name
             (shutil.copytree if source.is_dir() else shutil.copy)(source, self.checkout / name)
-        (self.checkout / ".venv").symlink_to(CHECKOUT / ".venv")
         self.build(
-            "echo built; mkdir -p $1; printf '#!/bin/sh\\necho built\\n' >$1/pulumi; chmod +x $1/pulumi"
+            "mkdir -p $1/bin; printf '#!/bin/sh\\necho built\\n' >$1/bin/pulumi; chmod +x $1/bin/pulumi"
         )
         self.port = port
 
@@ -78,17 +77,19 @@ class World:
         )
 
     def half_made(self) -> list[Path]:
-        return list(self.cache.rglob("*.making-*"))
+        return list(self.cache.rglob("*.making"))
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world(tmp_path: Path, borrowed_environment: Callable[[Path], None]) -> Iterator[World]:
     (tmp_path / "site").mkdir()
     serve = partial(Quiet, directory=str(tmp_path / "site"))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield World(tmp_path, server.server_port)
+        made = World(tmp_path, server.server_port)
+        borrowed_environment(made.checkout)
+        yield made
         server.shutdown()
         thread.join()
 

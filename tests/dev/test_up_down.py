@@ -1,0 +1,95 @@
+"""./dev up and ./dev down around a program that rents nothing and a stand-in for the embedded cloud."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.ci
+
+PROGRAM = """\
+import os
+import pulumi
+
+pulumi.export("endpoint", "https://10.0.0.2/v1")
+pulumi.export("model", "tiny")
+pulumi.export("ca_certificate", "PEM")
+pulumi.export("api_key", pulumi.Output.secret("hunter2"))
+pulumi.export("cloud", os.environ.get("SPHERON_URL"))
+"""
+STACK = "# words\nconfig:\n  pulumi-vllm:a: 1\n"
+CLOUD = """\
+#!/bin/sh
+echo "$*" >>"$(dirname "$0")/../../.pulumi-vllm/calls"
+[ "$2" != up ] || printf 'a line for people\nexport SPHERON_URL=http://127.0.0.1:9\nexport SPHERON_API_KEY=k\n'
+"""
+
+
+@pytest.fixture(scope="module")
+def clone(make_clone: Callable[..., Any]) -> Iterator[Any]:
+    made = make_clone(PROGRAM, {"local": STACK, "spheron-b200-8x-fp8": STACK}, CLOUD)
+    yield made
+    assert made.git("status", "--porcelain") == ""
+
+
+def calls(clone: Any) -> list[str]:
+    record = clone.root / ".pulumi-vllm" / "calls"
+    lines: list[str] = record.read_text().splitlines() if record.exists() else []
+    record.unlink(missing_ok=True)
+    return lines
+
+
+def test_up_starts_the_cloud_and_prints_a_command_without_the_key(clone: Any) -> None:
+    done = clone.run("up", "--engine", "fake")
+    assert done.returncode == 0, done.stderr
+    assert calls(clone)[0] == "local up --engine fake"
+    assert "hunter2" not in done.stdout + done.stderr
+    assert "tiny answers at https://10.0.0.2/v1" in done.stdout
+    assert (clone.root / ".pulumi-vllm" / "local-ca.pem").read_text() == "PEM"
+    assert clone.dev("pulumi", "stack", "output", "cloud").strip() == "http://127.0.0.1:9"
+    fetch = done.stdout.split("$(")[1].split(")")[0]
+    key = subprocess.run(("bash", "-c", fetch), capture_output=True, text=True, check=True).stdout
+    assert key == "hunter2\n"
+
+
+def test_the_cli_finds_the_cloud_again(clone: Any) -> None:
+    calls(clone)
+    clone.dev("pulumi", "preview", "--stack", "local")
+    assert calls(clone) == ["local up --engine fake"]
+
+
+def test_a_cloud_that_is_set_is_used(clone: Any) -> None:
+    clone.dev("up", SPHERON_URL="http://127.0.0.1:7", SPHERON_API_KEY="k")
+    assert calls(clone) == []
+    assert clone.dev("pulumi", "stack", "output", "cloud").strip() == "http://127.0.0.1:7"
+
+
+def test_the_cloud_stays_for_the_stack_that_still_needs_it(clone: Any) -> None:
+    clone.dev("up", "spheron-b200-8x-fp8", "--local", ENGINE="fake")
+    clone.dev("up", ENGINE="fake")
+    calls(clone)
+    first = clone.run("down")
+    assert first.returncode == 0, first.stderr
+    assert "stays up for: spheron-b200-8x-fp8" in first.stderr
+    assert not any("down" in call for call in calls(clone))
+    clone.dev("down", "spheron-b200-8x-fp8", "--purge")
+    assert calls(clone)[-1] == "local down --purge"
+
+
+def test_down_of_a_stack_that_never_was_says_so(clone: Any) -> None:
+    clone.dev("pulumi", "stack", "rm", "--yes", "local")
+    done = clone.run("down")
+    assert done.returncode == 0, done.stderr
+    assert "nothing to destroy" in done.stderr
+
+
+def test_a_failing_cloud_ends_the_run(clone: Any) -> None:
+    stand_in = clone.root / ".venv" / "bin" / "pulumi-vllm"
+    before = stand_in.read_text()
+    stand_in.write_text("#!/bin/sh\necho no root >&2\nexit 4\n")
+    done = clone.run("up")
+    stand_in.write_text(before)
+    assert done.returncode == 4
+    assert "no root" in done.stderr
+    assert "pulumi up" not in done.stderr
