@@ -63,9 +63,11 @@ need_uv() {
   step "uv, at its locked version" logged uv whole "$home" install_uv
 }
 
-install_uv() {
-  "$python" -m venv "$1" &&
-    "$1/bin/python" -m pip install --quiet --require-hashes --no-deps --only-binary :all: -r "$root/requirements/uv.txt"
+install_uv() { # folder; nothing but uv is left in its bin, so that it can be put on PATH
+  local lock=$root/requirements/uv.txt
+  "$python" -m venv "$1/venv" &&
+    "$1/venv/bin/python" -m pip install --quiet --require-hashes --no-deps --only-binary :all: -r "$lock" &&
+    mkdir "$1/bin" && mv "$1/venv/bin/uv" "$1/bin/uv" && rm -rf "$1/venv"
 }
 
 need_environment() {
