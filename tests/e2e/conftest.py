@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from harness import REPOSITORY, LocalCloud, Project, block
 
 # Where the local cloud's volumes come from: the provider with shares, and the one with disks.
-REGIONS = {"share": "EU North 1", "block": "Finland 3"}
+REGIONS = {"share": "US Central 1", "block": "Finland 3"}
 
 
 def pytest_collection_modifyitems(items):
@@ -60,5 +60,5 @@ def projects(clouds, tmp_path):
     yield make
     for project in made:
         project.pulumi("cancel", "--yes", check=False)
-        project.cloud.api("/_sim/advance?minutes=30", "POST")
+        project.cloud.pass_minutes(30)
         project.destroy(check=False)

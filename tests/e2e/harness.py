@@ -44,17 +44,22 @@ class LocalCloud:
     def down(self) -> None:
         self.command("down", "--purge")
 
-    def api(self, path: str, method: str = "GET"):
+    def api(self, path: str, method: str = "GET", body: dict | None = None):
         import requests
 
         answer = requests.request(
             method,
             self.environment["SPHERON_URL"] + path,
             timeout=30,
+            json=body,
             headers={"Authorization": f"Bearer {self.environment['SPHERON_API_KEY']}"},
         )
         answer.raise_for_status()
         return answer.json()
+
+    def pass_minutes(self, minutes: float) -> None:
+        """Virtual time: the minimum run time is 20 minutes."""
+        self.api("/_sim/advance", "POST", {"seconds": minutes * 60})
 
     def machines(self) -> list[dict]:
         found = self.api("/api/deployments?status=active")

@@ -103,7 +103,7 @@ def test_a_stack_serves_and_its_volume_outlives_the_machine(projects, tmp_path, 
 
 def drained(project, ai, model):
     """Destroy while a stream runs: it ends whole, and a newcomer is told when to come again."""
-    project.cloud.api("/_sim/advance?minutes=30", "POST")
+    project.cloud.pass_minutes(30)
     chunks, refused = [], []
 
     def run():

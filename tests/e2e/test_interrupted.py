@@ -58,7 +58,7 @@ def test_destroy_after_an_interrupted_up_leaves_nothing_unknown(projects, signum
     for _ in range(FEW):
         interrupted(project, signum, chance.uniform(1, UP_S))
         settle(project)
-        project.cloud.api("/_sim/advance?minutes=30", "POST")
+        project.cloud.pass_minutes(30)
         project.destroy()
         swept = project.sweep()
         unknown = [m["id"] for m in machines_of(project) if m["id"] not in swept.stdout]

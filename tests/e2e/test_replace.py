@@ -11,7 +11,7 @@ def test_another_offer_takes_the_volume_along(projects, tmp_path):
     project = projects("fake", stack="replace")
     project.up()
     before, volume = project.machine_id(), ids(project, "vllm:spheron:Volume")
-    project.cloud.api("/_sim/advance?minutes=30", "POST")
+    project.cloud.pass_minutes(30)
 
     block = dict(project.block)
     block["machine"] = {**block["machine"], "billing": "spot"}

@@ -77,12 +77,13 @@ _GPUS = (("H200_SXM5", 141, 3.96, 1.95), ("H100_SXM5", 80, 2.54, 0.80))
 _GUEST_SYSTEM = "Guest of the host's own release"
 
 
-def _cpu(place: _Place) -> Offer:
+def _cpu(place: _Place, kind: InstanceType) -> Offer:
+    suffix, label, price = ("::spot", " (Spot)", 0.005) if kind == "SPOT" else ("", "", 0.01)
     return Offer(
-        provider=place.provider, offer_id=f"{place.region}::cpu::2vcpu-8gb", gpu_type="CPU", gpu_count=0,
-        gpu_memory_gb=0, vcpus=2, memory_gb=8, storage_gb=20, price=0.01, instance_type="DEDICATED",
+        provider=place.provider, offer_id=f"{place.region}::cpu::2vcpu-8gb{suffix}", gpu_type="CPU", gpu_count=0,
+        gpu_memory_gb=0, vcpus=2, memory_gb=8, storage_gb=20, price=price, instance_type=kind,
         region=place.region, operating_systems=(_GUEST_SYSTEM,), cloud_init=True,
-        name=f"CPU guest - 2vcpu-8gb ({place.region})",
+        name=f"CPU guest - 2vcpu-8gb ({place.region}){label}",
     )  # fmt: skip
 
 
@@ -105,7 +106,7 @@ def _gpu(place: _Place, gpu: tuple[str, int, float, float], count: int, kind: In
 def default_offers() -> list[Offer]:
     """Two places with CPU, H200 and H100, and one odd offer of each of the other two providers."""
     kinds: tuple[InstanceType, ...] = ("DEDICATED", "SPOT")
-    offers = [_cpu(place) for place in _PLACES]
+    offers = [_cpu(place, kind) for place in _PLACES for kind in kinds]
     offers += [
         _gpu(place, gpu, count, kind)
         for place in _PLACES
