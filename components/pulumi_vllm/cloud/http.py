@@ -69,6 +69,7 @@ class Http:
         self._most_wait_s = most_wait_s
         self._timeouts_s = {**_TIMEOUTS_S, **(timeouts_s or {})}
         self._mine = threading.local()
+        self._kept: list[requests.Session] = []
 
     def __repr__(self) -> str:
         return f"Http({self._url!r})"
@@ -77,6 +78,11 @@ class Http:
     def url(self) -> str:
         """The base URL, without credentials."""
         return self._url
+
+    def close(self) -> None:
+        """Close the connections of all threads."""
+        for session in self._kept:
+            session.close()
 
     def get(self, path: str, *, action: str, params: Mapping[str, Any] | None = None) -> Any:
         """GET, repeated on a lost connection, a 5xx, nonsense, and 429."""
@@ -161,6 +167,7 @@ class Http:
             return
         if not hasattr(self._mine, "session"):
             self._mine.session = self._new_session()
+            self._kept.append(self._mine.session)
         yield self._mine.session
 
     def _new_session(self) -> requests.Session:

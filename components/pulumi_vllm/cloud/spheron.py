@@ -63,6 +63,10 @@ class Spheron:
     def __repr__(self) -> str:
         return f"Spheron({self.http.url!r})"
 
+    def close(self) -> None:
+        """Close the connections that are kept alive."""
+        self.http.close()
+
     # -- team and offers -------------------------------------------------------------------------------
     def team_id(self) -> str:
         """The team that is billed: the given one, else the key's current, else its first."""
