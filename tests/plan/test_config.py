@@ -98,6 +98,15 @@ def test_every_mistake_at_once():
             {"engine__waive": {"dtpe": "why"}},
             "server.engine.waive.dtpe: 'dtpe' is not in the catalogue; did you",
         ),
+        ({"engine__flags": {"port": 1}}, "server.engine.flags.port: not decided here; the engine stays"),
+        (
+            {"engine__flags": {"--dtype": "auto"}},
+            "server.engine.flags.--dtype: written with dashes; write dtype",
+        ),
+        (
+            {"engine__flags": {"moe_backend": "x"}},
+            "server.engine.flags.moe_backend: not a flag of vLLM; did you",
+        ),
         ({"storage": True}, "server.storage: True is not a size"),
     ],
 )

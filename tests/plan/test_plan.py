@@ -123,3 +123,30 @@ def test_no_offer_is_no_price():
     decided = plan(Deployment.parse(machine()), ())
     assert decided.usd_per_hour is None
     assert any("no on-demand offer of 2x H200 today" in line for line in decided.because)
+
+
+def test_measured_and_unmeasured_are_told_apart():
+    def said(*machine_):
+        return " ".join(plan(Deployment.parse(machine(*machine_))).because)
+
+    assert "8,358 output tokens/s at 256 streams" in said("H200", 2)
+    assert "$0.26 per million output tokens" in said("H200", 2)
+    assert "never started on 4x H100" in said("H100", 4)
+
+
+def test_the_measured_data_is_within_the_arithmetic():
+    known = catalogue.load()
+    for row in known.measured:
+        assert row.precision in known.models[row.model].precisions
+        assert row.engine in known.engines
+        decided = plan(
+            Deployment.parse(
+                machine(
+                    row.gpu,
+                    row.count,
+                    precision=row.precision,
+                    engine={"flags": {"language-model-only": True}},
+                )
+            )
+        )
+        assert 0.97 * row.kv_tokens <= decided.memory.kv_tokens <= 1.01 * row.kv_tokens

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 _DATA = pathlib.Path(__file__).parent / "data"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -75,6 +75,7 @@ class Engine:
     version: str
     runs_on: str
     locked: tuple[str, ...]
+    left_out: tuple[str, ...]
     driver_floor: str | None
     needs_compiler: bool
     disk_gib: int
@@ -107,6 +108,22 @@ class Gpu:
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """A start and a load that were really run; `tokens_per_s` by streams at once, output tokens only."""
+
+    model: str
+    precision: str
+    engine: str
+    gpu: str
+    count: int
+    date: str
+    kv_tokens: int
+    ready_s: Mapping[str, int]
+    tokens_per_s: Mapping[int, float]
+    conditions: str
+
+
+@dataclass(frozen=True, slots=True)
 class Catalogue:
     """Everything known, by name."""
 
@@ -114,6 +131,15 @@ class Catalogue:
     engines: Mapping[str, Engine]
     gpus: Mapping[str, Gpu]
     prices_from: str
+    measured: tuple[Measured, ...] = ()
+
+    def measurement(self, model: str, precision: str, engine: str, gpu: str, count: int) -> Measured | None:
+        """What was measured on such a machine, if anything was."""
+        wanted = (model, precision, engine, gpu, count)
+        for one in self.measured:
+            if (one.model, one.precision, one.engine, one.gpu, one.count) == wanted:
+                return one
+        return None
 
     def engine(self, runs_on: str) -> Engine:
         """The newest engine of that kind."""
@@ -137,6 +163,7 @@ def load() -> Catalogue:
         engines={engine.version: engine for engine in engines},
         gpus={name: Gpu(name=name, **fields) for name, fields in gpus["gpus"].items()},
         prices_from=gpus["prices_from"],
+        measured=tuple(_measured(_read(_DATA / "measured.yaml"))),
     )
 
 
@@ -158,7 +185,12 @@ def _precision(name: str, fields: dict[str, Any]) -> Precision:
 
 
 def _engine(data: dict[str, Any]) -> Engine:
-    return Engine(**{**data, "locked": tuple(data["locked"])})
+    return Engine(**{**data, "locked": tuple(data["locked"]), "left_out": tuple(data["left_out"])})
+
+
+def _measured(data: dict[str, Any]) -> Iterator[Measured]:
+    for row in data["rows"]:
+        yield Measured(**{**data["common"], **row})
 
 
 def _order(version: str) -> tuple[int, ...]:

@@ -45,9 +45,35 @@ def choose(deployment: Deployment, catalogue: Catalogue) -> Choice:
         problems.append(
             f"server.context: {deployment.context:,} tokens are beyond {model.name}'s {limit:,}; use {limit}"
         )
+    problems += _owned(deployment)
     if problems:
         raise ConfigError(tuple(problems))
     return Choice(model, model.precisions[precision], engine, gpu)
+
+
+_OWNED = {
+    "model": "set server.model and server.precision",
+    "served-model-name": "set server.model",
+    "max-model-len": "set server.context",
+    "max-num-seqs": "set server.concurrency or server.profile",
+    "host": "the engine stays behind the door",
+    "port": "the engine stays behind the door",
+    "api-key": "name keys under server.access.keys",
+}
+
+
+def _owned(deployment: Deployment) -> list[str]:
+    """Flags that another key of the stack file decides, and flags written with their dashes."""
+    found = []
+    for flag in deployment.engine.flags:
+        path = f"server.engine.flags.{flag}"
+        if flag.startswith("-"):
+            found.append(f"{path}: written with dashes; write {flag.lstrip('-')}")
+        elif flag in _OWNED:
+            found.append(f"{path}: not decided here; {_OWNED[flag]}")
+        elif "_" in flag:
+            found.append(f"{path}: not a flag of vLLM; did you mean {flag.replace('_', '-')}?")
+    return found
 
 
 def _unknown(deployment: Deployment, catalogue: Catalogue) -> list[str]:

@@ -108,6 +108,13 @@ def plan(
     errors = [one for one in findings if one.severity == "error" and one.waived is None]
     if errors:
         raise LintError(tuple(f"server.engine.flags: {one.sentence} ({one.evidence})" for one in errors))
+    measured = known.measurement(
+        choice.model.name,
+        choice.precision.name,
+        choice.engine.version,
+        choice.gpu.name,
+        deployment.machine.count,
+    )
     cost = price.per_hour(deployment, choice.gpu, offers, known.prices_from)
     return Plan(
         deployment=deployment,
@@ -119,7 +126,7 @@ def plan(
         memory=budget,
         budget=reasons.budget(budget),
         disk_gib=disk,
-        because=reasons.because(deployment, choice, budget, cost, findings),
+        because=reasons.because(deployment, choice, budget, cost, findings=findings, measured=measured),
         findings=findings,
         usd_per_hour=cost.usd_per_hour,
         secrets=("hf_token", "gate_token", "keys_map", "tls_pem"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .catalogue import Measured
     from .choose import Choice
     from .config import Deployment
     from .flags import Finding
@@ -32,11 +33,17 @@ def budget(found: Budget | None) -> tuple[str, ...]:
 
 
 def because(
-    deployment: Deployment, choice: Choice, found: Budget | None, cost: Price, findings: tuple[Finding, ...]
+    deployment: Deployment,
+    choice: Choice,
+    found: Budget | None,
+    cost: Price,
+    *,
+    findings: tuple[Finding, ...],
+    measured: Measured | None,
 ) -> tuple[str, ...]:
     """Why this plan, and what to know about it."""
     machine, name = deployment.machine, choice.model.name
-    lines = [f"vLLM {choice.engine.version}: the newest in the catalogue that was started with these flags."]
+    lines = [f"vLLM {choice.engine.version}: the newest of the catalogue for such a machine."]
     if deployment.engine.version is not None:
         lines = [f"vLLM {choice.engine.version}: named in the stack file."]
     if found is None:
@@ -56,18 +63,37 @@ def because(
             )
         if machine.count > 1 and choice.model.dimensions.attention["kind"] == "mla":
             lines.append(
-                "The latent KV cache is whole on every GPU: two GPUs halve the weights, not the cache."
+                "The latent KV cache is whole on every GPU: tensor parallelism divides the weights, not the cache."
             )
     if choice.model.dimensions.vision_parameters and found is not None:
         tower = choice.model.dimensions.vision_parameters * 2 / 2**30
         lines.append(
             f"Images are accepted: the vision tower takes {tower:.2f} GiB per GPU (computed, unverified)."
         )
+    if found is not None:
+        lines.append(_measurement(machine.count, machine.gpu, measured))
     lines.append(cost.sentence())
+    if measured is not None and cost.usd_per_hour is not None:
+        streams, rate = max(measured.tokens_per_s.items())
+        lines.append(
+            f"${cost.usd_per_hour / 3600 / rate * 1e6:.2f} per million output tokens at {streams} streams, "
+            "if it is always that busy (computed from the measured rate)."
+        )
     for one in findings:
         waived = "" if one.waived is None else f" Waived: {one.waived}."
         lines.append(f"{one.severity.capitalize()} ({one.rule}): {one.sentence}.{waived}")
     return tuple(lines)
+
+
+def _measurement(count: int, gpu: str, measured: Measured | None) -> str:
+    if measured is None:
+        return f"These flags were never started on {count}x {gpu}: memory and start are computed, unverified."
+    streams, rate = max(measured.tokens_per_s.items())
+    ready = " and ".join(f"ready after {seconds} s on a {host}" for host, seconds in measured.ready_s.items())
+    return (
+        f"Measured {measured.date} on {count}x {gpu}: {rate:,.0f} output tokens/s at {streams} streams, "
+        f"{measured.kv_tokens:,} KV tokens, {ready} ({measured.conditions})."
+    )
 
 
 def shortfall(deployment: Deployment, choice: Choice, found: Budget) -> str:
