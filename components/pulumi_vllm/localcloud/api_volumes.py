@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import secrets
 import string
@@ -19,10 +18,13 @@ from pulumi_vllm.localcloud.refusals import Refusal, invalid, not_found
 from pulumi_vllm.localcloud.store import new_id
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from starlette.requests import Request
 
     from pulumi_vllm.localcloud.api_parts import Cloud
     from pulumi_vllm.localcloud.profiles import Profile
+    from pulumi_vllm.localcloud.records import Attachment
 
 _NAME = re.compile(r"[a-z0-9_-]{1,60}")
 _MAX_GB = 10_000
@@ -149,11 +151,11 @@ async def _attach(cloud: Cloud, volume: Volume, deployment: Deployment) -> None:
     before = dict(volume.attachments)
     volume.attachments[deployment.id] = "device"
     cloud.store.save()
-    work = lambda: cloud.lifecycle.hardware.attach(deployment.id, volume.handle)  # noqa: E731
+    work = cloud.lifecycle.attach(deployment, volume)
     if profile.attach_restarts:
         cloud.lifecycle.aside(work, deployment, f"attaching volume {volume.name}")
-        return
-    await _now(cloud, deployment, volume, before, work)
+    else:
+        await _now(cloud, volume, before, work)
 
 
 async def detach(request: Request) -> JSONResponse:
@@ -168,21 +170,20 @@ async def detach(request: Request) -> JSONResponse:
     if kind == "device" and deployment.machine == "up" and deployment.alive:
         restarts = cloud.store.profile(volume.provider).attach_restarts
         # A share goes with a restart, which unmounts it first; a mounted disk is refused.
-        work = lambda: cloud.lifecycle.hardware.detach(deployment.id, volume.handle, force=restarts)  # noqa: E731
+        work = cloud.lifecycle.detach(deployment, volume, force=restarts)
         if restarts:
             cloud.lifecycle.aside(work, deployment, f"detaching volume {volume.name}")
         else:
-            await _now(cloud, deployment, volume, before, work)
+            await _now(cloud, volume, before, work)
     return JSONResponse(volume.view())
 
 
 async def _now(
-    cloud: Cloud, deployment: Deployment, volume: Volume, before: dict[str, Any], work: Any
+    cloud: Cloud, volume: Volume, before: dict[str, Attachment], work: Coroutine[Any, Any, None]
 ) -> None:
     """Do it before the answer; when it fails the record is as it was."""
     try:
-        async with cloud.lifecycle.lock(deployment):
-            await asyncio.to_thread(work)
+        await work
     except Exception as error:
         volume.attachments = before
         cloud.store.save()

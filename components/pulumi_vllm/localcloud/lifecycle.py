@@ -12,7 +12,7 @@ from pulumi_vllm.localcloud import cloud_init
 from pulumi_vllm.localcloud.machines import MachineSpec, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Coroutine
 
     from pulumi_vllm.localcloud.hardware import Hardware
     from pulumi_vllm.localcloud.records import Deployment, Volume
@@ -26,6 +26,7 @@ _RUNNING_LOOK_S = 1.0
 _RETRY_S = 2.0
 _BILL_S = 0.5
 _SAVE_S = 5.0
+_LET_GO_S = 90.0
 _GPU_LAYERS = ("h100", "h200")
 
 
@@ -97,10 +98,10 @@ class Lifecycle:
                 if wanted and not there:
                     await asyncio.to_thread(self.hardware.attach, deployment.id, volume.handle)
                 elif there and not wanted:
-                    await asyncio.to_thread(self._detach, deployment.id, volume.handle)
+                    await asyncio.to_thread(self._detach, deployment.id, volume.handle, force=True)
 
-    def _detach(self, deployment_id: str, handle: str) -> None:
-        self.hardware.detach(deployment_id, handle, force=True)
+    def _detach(self, deployment_id: str, handle: str, *, force: bool) -> None:
+        self.hardware.detach(deployment_id, handle, force=force)
 
     def lock(self, deployment: Deployment) -> asyncio.Lock:
         """What is done to one machine is done one thing at a time."""
@@ -124,18 +125,37 @@ class Lifecycle:
             self.store.save()
             self.poke(deployment)
 
-    def aside(self, work: Callable[[], Any], deployment: Deployment, what: str) -> None:
+    def aside(self, work: Coroutine[Any, Any, None], deployment: Deployment, what: str) -> None:
         """Do slow work on a machine after the answer has been sent."""
 
         async def do() -> None:
-            async with self.lock(deployment):
-                with self._reported(deployment, what):
-                    if deployment.alive:
-                        await asyncio.to_thread(work)
+            with self._reported(deployment, what):
+                await work
 
         task = asyncio.create_task(do())
         self._aside.add(task)
         task.add_done_callback(self._aside.discard)
+
+    async def attach(self, deployment: Deployment, volume: Volume) -> None:
+        """Attach on the machine, once the one that had the volume before has let go."""
+        async with self.lock(deployment):
+            await self._let_go(volume, deployment.id)
+            if deployment.alive:
+                await asyncio.to_thread(self.hardware.attach, deployment.id, volume.handle)
+
+    async def detach(self, deployment: Deployment, volume: Volume, *, force: bool) -> None:
+        """Detach on the machine."""
+        async with self.lock(deployment):
+            if deployment.alive:
+                await asyncio.to_thread(self._detach, deployment.id, volume.handle, force=force)
+
+    async def _let_go(self, volume: Volume, machine_id: str | None) -> None:
+        """Wait while a machine that is on its way out still holds a volume."""
+        for _ in range(int(_LET_GO_S / _BOOTING_LOOK_S)):
+            disk = await asyncio.to_thread(self.hardware.disks.get, volume.handle)
+            if disk is None or disk.machine in {None, machine_id}:
+                return
+            await asyncio.sleep(_BOOTING_LOOK_S)
 
     async def make_volume(self, volume: Volume) -> None:
         """Have the disk of a volume."""
@@ -145,6 +165,7 @@ class Lifecycle:
 
     async def drop_volume(self, volume: Volume) -> None:
         """Remove the disk, then the record."""
+        await self._let_go(volume, None)
         await asyncio.to_thread(self.hardware.disks.delete, volume.handle)
         self.store.volumes.pop(volume.handle, None)
         self.store.save()
@@ -192,6 +213,7 @@ class Lifecycle:
         self.store.save()
         for volume in self.store.attached(deployment.id):
             if volume.attachments[deployment.id] == "device":
+                await self._let_go(volume, deployment.id)
                 await asyncio.to_thread(self.hardware.attach, deployment.id, volume.handle)
         await asyncio.to_thread(self.hardware.start, deployment.id)
         deployment.machine = "up"

@@ -74,7 +74,7 @@ class Store:
         self.keys = {item["id"]: SshKey(**item) for item in data["keys"]}
         self.volumes = {item["handle"]: Volume(**item) for item in data["volumes"]}
         self.deployments = {item["id"]: Deployment(**item) for item in data["deployments"]}
-        away = min(max(time.time() - data["saved_at"], 0.0), _AWAY_COUNTS_S)
+        away: float = min(max(time.time() - data["saved_at"], 0.0), _AWAY_COUNTS_S)
         clock: float = data["clock"]
         return clock + away * self.options.factor
 

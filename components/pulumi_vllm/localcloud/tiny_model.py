@@ -15,11 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import mistral_common
-from mistral_common.tokens.tokenizers.base import SpecialTokens
-from mistral_common.tokens.tokenizers.tekken import Tekkenizer
-
-from pulumi_vllm.localcloud import tiny_weights, tree
+from pulumi_vllm.localcloud import tree
 
 REPOSITORY = "pulumi-vllm/mistral-small-4-tiny"
 VOCAB = 4096
@@ -61,6 +57,11 @@ PARAMS: dict[str, Any] = {
 
 def tokenizer_file() -> dict[str, Any]:
     """A v15 tekken file cut to VOCAB words, whose reasoning_effort accepts none and high."""
+    # These take a second to import, and only the first start of a computer makes the model.
+    import mistral_common  # noqa: PLC0415
+    from mistral_common.tokens.tokenizers.base import SpecialTokens  # noqa: PLC0415
+    from mistral_common.tokens.tokenizers.tekken import Tekkenizer  # noqa: PLC0415
+
     source = Path(mistral_common.__file__).parent / "data" / "tekken_240911.json"
     data: dict[str, Any] = json.loads(source.read_text(encoding="utf-8"))
     special: list[dict[str, Any]] = [dict(token) for token in Tekkenizer.DEPRECATED_SPECIAL_TOKENS]
@@ -85,6 +86,10 @@ def tokenizer_file() -> dict[str, Any]:
 
 def write(folder: Path) -> None:
     """Write the repository's files into an existing folder."""
+    from mistral_common.tokens.tokenizers.tekken import Tekkenizer  # noqa: PLC0415 (see above)
+
+    from pulumi_vllm.localcloud import tiny_weights  # noqa: PLC0415 (numpy)
+
     (folder / "README.md").write_text(_README, encoding="utf-8")
     (folder / "tekken.json").write_text(json.dumps(tokenizer_file()), encoding="utf-8")
     (folder / "params.json").write_text(json.dumps(PARAMS, indent=1), encoding="utf-8")
