@@ -79,7 +79,7 @@ def test_up_is_idempotent_and_prints_only_env_lines(state, capsys):
     assert _local("up", "--factor", "6000") == 0
     out, err = capsys.readouterr()
     lines = dict(line.removeprefix("export ").split("=", 1) for line in out.splitlines())
-    assert set(lines) == {"SPHERON_URL", "SPHERON_API_KEY", "PULUMI_VLLM_HUB"}
+    assert set(lines) == {"SPHERON_URL", "SPHERON_API_KEY", "HF_ENDPOINT"}
     assert "serving on" in err
     first = control.running(state)
     assert _local("up", "--factor", "6000", "--json") == 0

@@ -47,7 +47,7 @@ class Running:
 
     def environment(self) -> dict[str, str]:
         """As environment variables."""
-        return {"SPHERON_URL": self.url, "SPHERON_API_KEY": self.api_key, "PULUMI_VLLM_HUB": self.hub_url}
+        return {"SPHERON_URL": self.url, "SPHERON_API_KEY": self.api_key, "HF_ENDPOINT": self.hub_url}
 
     def plain(self) -> dict[str, Any]:
         """As JSON."""
