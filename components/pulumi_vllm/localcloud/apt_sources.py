@@ -53,7 +53,9 @@ def _deb822(text: str, codename: str) -> list[str]:
     kept = []
     for block in re.split(r"\n\s*\n", text):
         lines = [line for line in block.splitlines() if line.strip() and not line.startswith("#")]
-        fields = {line.split(":", 1)[0].lower(): line.split(":", 1)[1].strip() for line in lines if ":" in line}
+        fields = {
+            line.split(":", 1)[0].lower(): line.split(":", 1)[1].strip() for line in lines if ":" in line
+        }
         suites = fields.get("suites", "").split()
         ours = [name for name in suites if _of(name, codename)]
         if not ours or "deb" not in fields.get("types", "").split() or fields.get("enabled", "yes") == "no":
@@ -91,7 +93,9 @@ def _uris(text: str) -> str:
     for uri in text.split():
         listed = Path(uri.removeprefix("mirror+file:"))
         if uri.startswith("mirror+file:") and listed.is_file():
-            uris += [line.split()[0] for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()][:1]
+            uris += [
+                line.split()[0] for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()
+            ][:1]
         else:
             uris.append(uri)
     return " ".join(uris)

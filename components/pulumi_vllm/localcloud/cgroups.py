@@ -1,4 +1,4 @@
-"""One control group per guest: without it all guests of one starter share theirs, and each can kill the others' services."""
+"""One control group per guest: guests that share one can kill each other's services."""
 
 from __future__ import annotations
 

@@ -1,17 +1,7 @@
 """Volumes of the local cloud: block devices and shares, each a sparse image file.
 
-API (thread-safe; attach and detach through `Machines.attach` and `Machines.detach`)::
-
-    disks = Disks(state_dir)                              (machines.disks is one)
-    disks.create(volume_id, size_gb, kind, tag=None) -> Disk    kind: "block" | "share"; idempotent by id
-    disks.get(volume_id) -> Disk | None
-    disks.list() -> tuple[Disk, ...]
-    disks.delete(volume_id)                               refuses while attached; no error when gone
-    Disk(id, size_gb, kind, tag, machine, device)         machine and device are None while not attached
-    DiskError: a sentence.
-
 A block volume comes empty, as the cloud's does: its file system is the customer's business. A share has its own, so
-that a full share is full by itself.
+that a full share is full by itself. Attach and detach through `Machines`.
 """
 
 from __future__ import annotations
@@ -65,14 +55,18 @@ class Disks:
                 return found
             for text in (volume_id, tag or volume_id):
                 if not SAFE.fullmatch(text):
-                    raise DiskError(f"volume {text!r}: use letters, digits, dot, dash and underscore, at most 64")
+                    raise DiskError(
+                        f"volume {text!r}: use letters, digits, dot, dash and underscore, at most 64"
+                    )
             image = self.image(volume_id)
             image.parent.mkdir(parents=True, exist_ok=True)
             with image.open("wb") as handle:
                 handle.truncate(size_gb * 10**9 // 4096 * 4096)
             if kind == "share":
                 # Lazy tables: a file system of 300 GB is made in a blink and takes 10 MB.
-                tools.run("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1", image)
+                tools.run(
+                    "mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1", image
+                )
             disk = Disk(volume_id, size_gb, kind, tag or volume_id)
             self._write(disk)
             return disk
@@ -96,7 +90,9 @@ class Disks:
         with self._lock:
             disk = self.get(volume_id)
             if disk and disk.machine:
-                raise DiskError(f"volume {volume_id}: it is attached to machine {disk.machine}; detach it first")
+                raise DiskError(
+                    f"volume {volume_id}: it is attached to machine {disk.machine}; detach it first"
+                )
             if disk:
                 self.release(disk)
             shutil.rmtree(self._top / volume_id, ignore_errors=True)
@@ -114,13 +110,17 @@ class Disks:
             if disk.machine == machine_id:
                 return disk
             if disk.machine:
-                raise DiskError(f"volume {volume_id}: it is attached to machine {disk.machine}; detach it there first")
+                raise DiskError(
+                    f"volume {volume_id}: it is attached to machine {disk.machine}; detach it there first"
+                )
             device = None
             if disk.kind == "block":
                 taken = {other.device for other in self.of(machine_id)}
                 free = [f"/dev/vd{letter}" for letter in LETTERS if f"/dev/vd{letter}" not in taken]
                 if not free:
-                    raise DiskError(f"machine {machine_id}: it has {len(LETTERS)} block volumes, which is the most")
+                    raise DiskError(
+                        f"machine {machine_id}: it has {len(LETTERS)} block volumes, which is the most"
+                    )
                 device = free[0]
             disk = replace(disk, machine=machine_id, device=device)
             self._write(disk)
@@ -146,7 +146,11 @@ class Disks:
 
     def serials(self, machine_id: str) -> dict[str, str]:
         """Return each device's serial: the first 20 characters of the id, as virtio has it."""
-        return {str(disk.device).removeprefix("/dev/"): disk.id[:20] for disk in self.of(machine_id) if disk.device}
+        return {
+            str(disk.device).removeprefix("/dev/"): disk.id[:20]
+            for disk in self.of(machine_id)
+            if disk.device
+        }
 
     def loop(self, disk: Disk) -> str:
         """Return the loop device on the image; the one there is, so that a volume never has two."""
@@ -161,15 +165,17 @@ class Disks:
             loops = self._loops(disk.id)
         if not loops:
             return None
-        number = os.stat(loops[0]).st_rdev
+        number = Path(loops[0]).stat().st_rdev
         return f"{os.major(number)}:{os.minor(number)}"
 
     def attach_hot(self, disk: Disk, leader: int) -> None:
         """Make the block device appear in a running guest."""
         loop = self.loop(disk)
-        mode = os.stat(loop)
+        mode = Path(loop).stat()
         if not stat.S_ISBLK(mode.st_mode):
-            raise DiskError(f"volume {disk.id}: {loop} is no block device; run `pulumi-vllm local down` and start again")
+            raise DiskError(
+                f"volume {disk.id}: {loop} is no block device; run `pulumi-vllm local down` and start again"
+            )
         major, minor = os.major(mode.st_rdev), os.minor(mode.st_rdev)
         # `mknod -m` is refused without the capability to set permissions on device nodes; the mask does the same.
         script = (
@@ -183,13 +189,18 @@ class Disks:
         """Take the volume away from a running guest."""
         mounted = self.mount_points(disk, leader)
         if mounted and not force:
-            raise DiskError(f"volume {disk.id}: machine {disk.machine} has it mounted at {mounted[0]}; unmount it first")
+            raise DiskError(
+                f"volume {disk.id}: machine {disk.machine} has it mounted at {mounted[0]}; unmount it first"
+            )
         for point in reversed(mounted):
             _inside(leader, f"umount -l '{point}'")
         if disk.kind == "block":
             name = str(disk.device)
             # A node that came at boot is a mount over an empty file.
-            _inside(leader, f"umount {name} 2>/dev/null; rm -f {name} /var/lib/lc-disks/{name[5:]}; lc-disk-links; true")
+            _inside(
+                leader,
+                f"umount {name} 2>/dev/null; rm -f {name} /var/lib/lc-disks/{name[5:]}; lc-disk-links; true",
+            )
 
     def mount_points(self, disk: Disk, leader: int) -> list[str]:
         """Return where a guest has the volume mounted."""
@@ -198,7 +209,9 @@ class Disks:
             return []
         lines = Path(f"/proc/{leader}/mountinfo").read_text(encoding="utf-8").splitlines()
         fields = [line.split() for line in lines]
-        return [field[4] for field in fields if field[2] == number and not field[4].startswith("/run/lc-shares/")]
+        return [
+            field[4] for field in fields if field[2] == number and not field[4].startswith("/run/lc-shares/")
+        ]
 
     def release(self, disk: Disk) -> None:
         """Unmount the share on the host and give the loop device back."""
@@ -233,7 +246,10 @@ class Disks:
 
 
 def _inside(leader: int, script: str) -> None:
+    # With the process namespace too: umount looks into /proc/self, which the host does not have in the guest's /proc.
     try:
-        tools.run("nsenter", "-t", str(leader), "-m", "sh", "-c", f"PATH=$PATH:/usr/local/sbin; {script}")
+        tools.run(
+            "nsenter", "-t", str(leader), "-m", "-p", "sh", "-c", f"PATH=$PATH:/usr/local/sbin; {script}"
+        )
     except tools.CommandError as error:
         raise DiskError(f"volume: the machine did not take the change: {error}") from error

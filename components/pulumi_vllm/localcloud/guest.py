@@ -42,6 +42,10 @@ class Guest:
         """Return what the machine is."""
         return tools.read(self.folder / "record.json")
 
+    def made(self) -> bool:
+        """Tell whether its disk is complete."""
+        return (self.folder / "made").exists()
+
     def reserve(self, record: Mapping[str, Any]) -> None:
         """Write down what is about to be made."""
         self.folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -87,9 +91,7 @@ class Guest:
         """Remove the machine from the disk."""
         self._unmount()
         self.group.remove()
-        Path(f"/run/systemd/nspawn/propagate/{self._name}").exists() and shutil.rmtree(
-            f"/run/systemd/nspawn/propagate/{self._name}", ignore_errors=True
-        )
+        shutil.rmtree(f"/run/systemd/nspawn/propagate/{self._name}", ignore_errors=True)
         # The record goes last: a crash in between leaves a machine that can be destroyed again.
         for path in self.folder.iterdir():
             if path.name != "record.json":
@@ -109,7 +111,11 @@ class Guest:
         wanted = (tools.read(self.folder / "wanted.json") or {}).get("wanted", "created")
         shim = tools.read(self.folder / "shim.json") or {}
         ended = tools.read(self.folder / "exit.json") or {}
-        boots = int(ended.get("boots") or shim.get("boots") or (tools.read(self.folder / "launch.json") or {}).get("boots", 0))
+        boots = int(
+            ended.get("boots")
+            or shim.get("boots")
+            or (tools.read(self.folder / "launch.json") or {}).get("boots", 0)
+        )
         if self.running():
             return ("paused" if self.group.frozen() else "running"), boots, None
         code = ended.get("code")
@@ -119,7 +125,7 @@ class Guest:
 
     def recover(self) -> str | None:
         """After a crash: say what was found, and take up a guest whose shim is gone."""
-        if not (self.folder / "made").exists():
+        if not self.made():
             return "unfinished"
         wanted = (tools.read(self.folder / "wanted.json") or {}).get("wanted")
         if wanted == "destroyed":
@@ -158,7 +164,10 @@ class Guest:
             "link": self._names.link(self._id),
             "reboot_mark": str(self.folder / "merged/var/lib/lc-reboot"),
             # A guest like the real ones has a pure v2 tree, whatever the host has.
-            "environment": {"PATH": os.environ.get("PATH", os.defpath), "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
+            "environment": {
+                "PATH": os.environ.get("PATH", os.defpath),
+                "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1",
+            },
         }
         tools.write(self.folder / "launch.json", launch | dict(extra))
 

@@ -1,17 +1,4 @@
-"""Guest images of the local cloud, built once and cached by the hash of what goes into them.
-
-API::
-
-    ensure(name, progress=lambda line: None) -> Path
-        name: "base" | "engine-real" | "engine-fake" | "gpu-h200-2x" (h200|h100, 1|2|4|8)
-        Returns the folder that is mounted as an overlay lower layer. Blocks while another process builds it.
-    cached(name) -> Path | None
-        The same folder when nothing has to be built.
-    ImageError: a sentence with the last lines of the failed step.
-
-`fake_engine/` either is the package (copied to site-packages as `vllm`) or holds `vllm/` and whatever
-else belongs beside it in site-packages; it may use the standard library only.
-"""
+"""Guest images of the local cloud, built once and cached by the hash of what goes into them."""
 
 from __future__ import annotations
 
@@ -40,7 +27,17 @@ ENGINES = HERE.parent / "plan" / "data" / "engines"
 CPU_ENGINE = "0.32.0-cpu"
 PACKAGES = (
     *("systemd", "systemd-sysv", "dbus", "udev", "libpam-systemd", "cloud-init", "openssh-server", "sudo"),
-    *("python3", "python3-venv", "curl", "ca-certificates", "jq", "libnuma1", "e2fsprogs", "util-linux", "iproute2"),
+    *(
+        "python3",
+        "python3-venv",
+        "curl",
+        "ca-certificates",
+        "jq",
+        "libnuma1",
+        "e2fsprogs",
+        "util-linux",
+        "iproute2",
+    ),
     *("iputils-ping", "procps", "kmod", "less", "netbase", "haproxy", "nftables"),
 )
 # Where resolved is still part of the systemd package there is no package of that name.
@@ -65,7 +62,11 @@ def cached(name: str) -> Path | None:
 
 
 def ensure(name: str, progress: Callable[[str], None] = lambda _: None) -> Path:
-    """Build the image unless it is cached; return its root folder."""
+    """Build the image unless it is cached; return its root folder, an overlay's lower layer.
+
+    `name` is base, engine-real, engine-fake, or gpu-h200-2x and its like (h100, h200; 1, 2, 4, 8). It blocks while
+    another process builds the same image.
+    """
     found = cached(name)
     if found:
         return found
@@ -158,7 +159,9 @@ def _inputs(name: str) -> Iterator[bytes]:
         yield from _files(RECIPES / "gpu")
         yield from _files(RECIPES / "captured" / f"{match['gpu']}-x2")
     else:
-        raise ImageError(f"image {name}: unknown; there are base, engine-real, engine-fake and gpu-h200-2x and its like")
+        raise ImageError(
+            f"image {name}: unknown; there are base, engine-real, engine-fake and gpu-h200-2x and its like"
+        )
 
 
 def _files(top: Path) -> Iterator[bytes]:
@@ -178,7 +181,9 @@ def _build(name: str, base: Path | None, building: Path, progress: Callable[[str
         inputs.write_text(apt_sources.sources(_suite().codename), encoding="utf-8")
         sources = building / "inputs.sources"
         inputs.rename(sources)
-        _run(name, [str(script), str(building / "root"), _suite().codename, packages(), str(sources)], progress)
+        _run(
+            name, [str(script), str(building / "root"), _suite().codename, packages(), str(sources)], progress
+        )
         (building / "root").chmod(0o755)
         sources.unlink()
     elif name == "engine-real":
@@ -220,7 +225,9 @@ def _run(name: str, command: list[str], progress: Callable[[str], None]) -> None
             raise
     if process.returncode != 0:
         tail = "\n  ".join(last)
-        raise ImageError(f"image {name}: the build ended with exit code {process.returncode}; its last words:\n  {tail}")
+        raise ImageError(
+            f"image {name}: the build ended with exit code {process.returncode}; its last words:\n  {tail}"
+        )
 
 
 def _uv() -> str:

@@ -1,32 +1,6 @@
 """Machines of the local cloud: systemd-nspawn guests that outlive the process that made them.
 
-API (thread-safe; every call is idempotent where that makes sense; errors are `MachineError` sentences)::
-
-    MachineSpec(id, name, layers=("engine-fake",), user="ubuntu"|"root", ssh_public_key="ssh-ed25519 …",
-                user_data={…}|None, gpu=None|"h200"|"h100", gpu_count=0)
-    Address(host, ipv6, port, user)
-    Machine(spec, address, status, boots, exit_code)      status: see Status
-
-    machines = Machines(state_dir)                        network comes up with the first create
-    machines.disks                                        Disks of the same state folder
-    machines.gateway                                      IPv4 of the bridge (brings it up): bind the hub here
-    machines.create(spec) -> Address                      disk and address only, not booted; idempotent by id
-    machines.start(id)                                    boots; returns at once
-    machines.answers(id) -> bool                          sshd sends its banner (0.5 s at most)
-    machines.stop(id, grace=90.0)                         clean power-off; after grace seconds the plug is pulled
-    machines.kill(id)                                     preemption without notice, disk stays
-    machines.reboot(id)                                   asks the guest's systemd; returns at once
-    machines.pause(id) / unpause(id)                      freezes the guest and drops its link
-    machines.destroy(id)                                  machine and its disk; volumes are detached, stay
-    machines.get(id) -> Machine | None
-    machines.state(id) -> Status                          GONE for an unknown id
-    machines.list() -> tuple[Machine, ...]
-    machines.attach(id, volume_id) -> str                 device (/dev/vdb) or share tag; a share restarts a
-                                                          running machine (stop, bind, start)
-    machines.detach(id, volume_id, force=False)           refuses while mounted unless forced
-    machines.console(id) -> Path                          console log
-    machines.reconcile() -> tuple[str, ...]               after a crash: adopt, restart or clean; what was done
-    machines.down(purge=False)                            nothing left running or mounted; purge also volumes
+Thread-safe; asking for what is already so is no error; errors are `MachineError` sentences.
 """
 
 from __future__ import annotations
@@ -37,74 +11,23 @@ import shutil
 import signal
 import socket
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from enum import StrEnum
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pulumi_vllm.localcloud import cgroups, images, names, seed, tools
 from pulumi_vllm.localcloud.disks import DiskError, Disks
 from pulumi_vllm.localcloud.guest import Guest
+from pulumi_vllm.localcloud.machine_model import Address, Machine, MachineError, MachineSpec, Status
 from pulumi_vllm.localcloud.network import Network, NetworkError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["Address", "Machine", "MachineError", "MachineSpec", "Machines", "Status"]
 
 SSH_PORT = 22
 REBOOT_SIGNAL = signal.SIGRTMIN + 5  # systemd as process 1: reboot.target
-
-
-class MachineError(Exception):
-    """A sentence: which machine, what happened, what to do."""
-
-
-class Status(StrEnum):
-    """What a machine is doing now."""
-
-    CREATED = "created"  # never booted
-    RUNNING = "running"
-    PAUSED = "paused"
-    STOPPED = "stopped"  # powered off, by us or from within
-    PREEMPTED = "preempted"  # killed by us
-    FAILED = "failed"  # ended and nobody asked for it
-    GONE = "gone"
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where the machine's sshd listens."""
-
-    host: str
-    ipv6: str
-    port: int
-    user: str
-
-
-@dataclass(frozen=True, slots=True)
-class MachineSpec:
-    """What the cloud was asked for."""
-
-    id: str
-    name: str
-    layers: tuple[str, ...]
-    user: str
-    ssh_public_key: str
-    user_data: Mapping[str, Any] | None = None
-    gpu: str | None = None
-    gpu_count: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """A machine and what it is doing."""
-
-    spec: MachineSpec
-    address: Address
-    status: Status
-    boots: int
-    exit_code: int | None
 
 
 class Machines:
@@ -129,18 +52,19 @@ class Machines:
         """Make a machine's disk and give it an address; it is not booted."""
         with self._locked(spec.id), _sentences(f"machine {spec.id}: "):
             guest = self._guest(spec.id)
-            if guest.record() is None:
-                layers = [*spec.layers, *([f"gpu-{spec.gpu.lower()}-{spec.gpu_count}x"] if spec.gpu else [])]
-                lower = [str(images.ensure(name, lambda _: None)) for name in (*reversed(layers), "base")]
-                self._network.up()
+            if not guest.made():
+                lower = [str(images.ensure(name, lambda _: None)) for name in spec.images()]
+                network = self._network
+                network.up()
                 with self._lock:
                     number = self._free_number(spec.id)
-                    guest.reserve({"spec": _plain(spec), "number": number, "lower": lower})
-                network = self._network
+                    guest.reserve({"spec": spec.plain(), "number": number, "lower": lower})
                 data = seed.user_data(spec.user, spec.ssh_public_key, spec.user_data)
                 address, address6 = network.address(number), network.address6(number)
                 wires = seed.network_config(address, address6, network.gateway, seed.host_nameservers())
-                files = seed.nocloud(spec.id, spec.name, data, wires) | seed.host_files(os.environ, network.gateway)
+                files = seed.nocloud(spec.id, spec.name, data, wires) | seed.host_files(
+                    os.environ, network.gateway
+                )
                 guest.make_disk(files)
             return self._address(guest)
 
@@ -159,7 +83,8 @@ class Machines:
             self._known(machine_id).end("stopped", grace)
 
     def kill(self, machine_id: str) -> None:
-        """Pull the plug: preemption without notice."""
+        """Pull the plug: preemption without notice, also of a machine that is being powered off."""
+        self._known(machine_id).group.kill(0)
         with self._locked(machine_id):
             self._known(machine_id).end("preempted", 0)
 
@@ -202,9 +127,10 @@ class Machines:
         record = guest.record()
         if record is None:
             return None
-        spec = record["spec"] | {"layers": tuple(record["spec"]["layers"])}
         status, boots, code = guest.status()
-        return Machine(MachineSpec(**spec), self._address(guest), Status(status), boots, code)
+        return Machine(
+            MachineSpec.restored(record["spec"]), self._address(guest), Status(status), boots, code
+        )
 
     def state(self, machine_id: str) -> Status:
         """Return what a machine is doing."""
@@ -359,13 +285,6 @@ _DONE = {
     "ended": "had ended meanwhile",
     "unfinished": "was never finished; removed",
 }
-
-
-def _plain(spec: MachineSpec) -> dict[str, Any]:
-    plain = {name: getattr(spec, name) for name in MachineSpec.__slots__}
-    plain["layers"] = list(spec.layers)
-    plain["user_data"] = None if spec.user_data is None else dict(spec.user_data)
-    return plain
 
 
 @contextlib.contextmanager

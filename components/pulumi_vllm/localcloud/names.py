@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FIRST_GUEST = 10
 LAST_GUEST = 250
@@ -63,9 +66,13 @@ class Names:
         return ipaddress.IPv6Network(f"fd{digits[:2]}:{digits[2:6]}:{digits[6:10]}:{digits[10:14]}::/64")
 
 
-def free_subnet(candidates: tuple[ipaddress.IPv4Network, ...], taken: tuple[str, ...]) -> ipaddress.IPv4Network | None:
+def free_subnet(
+    candidates: tuple[ipaddress.IPv4Network, ...], taken: tuple[str, ...]
+) -> ipaddress.IPv4Network | None:
     """Return the first network that touches none of the host's routes."""
-    routes = [ipaddress.IPv4Network(text, strict=False) for text in taken if text not in {"default", "0.0.0.0/0"}]
+    routes = [
+        ipaddress.IPv4Network(text, strict=False) for text in taken if text not in {"default", "0.0.0.0/0"}
+    ]
     # A route that covers half of 10/8 is a company network behind a VPN: a more specific one of ours hides 256
     # addresses of it, which is better than no local cloud.
     close = [route for route in routes if route.prefixlen > 8]  # noqa: PLR2004

@@ -16,7 +16,7 @@ from pulumi_vllm.localcloud.names import Names, free_subnet
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SHARED = Path("/run/pulumi-vllm")
+SHARED = Path("/run/pulumi-vllm-local")
 FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 
 
@@ -41,7 +41,9 @@ class Network:
             return ipaddress.IPv4Network(found["subnet"])
         chosen = free_subnet(self._names.subnets(), _routes(but=self._names.bridge))
         if chosen is None:
-            raise NetworkError("local cloud: 64 networks in 10.64.0.0/10 are all taken on this computer; remove some routes")
+            raise NetworkError(
+                "local cloud: 64 networks in 10.64.0.0/10 are all taken on this computer; remove some routes"
+            )
         tools.write(self._record, {"subnet": str(chosen)})
         return chosen
 
@@ -167,7 +169,9 @@ def _accept_in_firewall(bridge: str, *, add: bool) -> None:
 def _routes(*, but: str) -> tuple[str, ...]:
     found = json.loads(tools.run("ip", "-j", "-4", "route", "show", "table", "all") or "[]")
     kinds = {"local", "broadcast", "multicast"}
-    return tuple(route["dst"] for route in found if route.get("dev") != but and route.get("type") not in kinds)
+    return tuple(
+        route["dst"] for route in found if route.get("dev") != but and route.get("type") not in kinds
+    )
 
 
 def _other_bridges(bridge: str) -> bool:

@@ -8,15 +8,24 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 COPIED = (
     *("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"),
     *("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "PIP_DEFAULT_TIMEOUT", "PIP_NO_INDEX"),
-    *("UV_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_INSECURE_HOST", "UV_HTTP_TIMEOUT"),
+    *(
+        "UV_INDEX_URL",
+        "UV_DEFAULT_INDEX",
+        "UV_INDEX",
+        "UV_EXTRA_INDEX_URL",
+        "UV_INSECURE_HOST",
+        "UV_HTTP_TIMEOUT",
+    ),
 )
 APT_SETTINGS = re.compile(r"^(Acquire::(https?::|Check-Valid-Until|Check-Date|Retries).*)$", re.MULTILINE)
 
@@ -25,7 +34,12 @@ def user_data(user: str, public_key: str, extra: Mapping[str, Any] | None) -> di
     """Merge the customer's cloud-config into ours: lists are joined, the customer's scalars win."""
     login: dict[str, Any] = {"name": user, "ssh_authorized_keys": [public_key]}
     if user != "root":
-        login |= {"groups": "sudo", "shell": "/bin/bash", "sudo": "ALL=(ALL) NOPASSWD:ALL", "lock_passwd": True}
+        login |= {
+            "groups": "sudo",
+            "shell": "/bin/bash",
+            "sudo": "ALL=(ALL) NOPASSWD:ALL",
+            "lock_passwd": True,
+        }
     merged: dict[str, Any] = {"manage_etc_hosts": True, "preserve_hostname": False, "users": [login]}
     if user == "root":
         merged["disable_root"] = False
@@ -102,11 +116,20 @@ def host_files(host: Mapping[str, str], gateway: str) -> dict[str, str]:
     home = Path(host.get("HOME") or Path.home())
     config = Path(host.get("XDG_CONFIG_HOME") or home / ".config")
     pip = pip_configuration(
-        [Path("/etc/pip.conf"), home / ".pip" / "pip.conf", config / "pip" / "pip.conf", Path(host.get("PIP_CONFIG_FILE", os.devnull))]
+        [
+            Path("/etc/pip.conf"),
+            home / ".pip" / "pip.conf",
+            config / "pip" / "pip.conf",
+            Path(host.get("PIP_CONFIG_FILE", os.devnull)),
+        ]
     )
     if pip:
         files["/etc/pip.conf"] = pip
-    for path in (Path(host.get("UV_CONFIG_FILE", os.devnull)), config / "uv" / "uv.toml", Path("/etc/uv/uv.toml")):
+    for path in (
+        Path(host.get("UV_CONFIG_FILE", os.devnull)),
+        config / "uv" / "uv.toml",
+        Path("/etc/uv/uv.toml"),
+    ):
         if path.is_file():
             files["/etc/uv/uv.toml"] = path.read_text(encoding="utf-8")
             break
@@ -129,7 +152,9 @@ def pip_configuration(paths: list[Path]) -> str:
     return text.getvalue()
 
 
-def nocloud(machine_id: str, hostname: str, data: Mapping[str, Any], network: Mapping[str, Any]) -> dict[str, str]:
+def nocloud(
+    machine_id: str, hostname: str, data: Mapping[str, Any], network: Mapping[str, Any]
+) -> dict[str, str]:
     """Return the NoCloud seed's three files."""
     folder = "/var/lib/cloud/seed/nocloud"
     return {

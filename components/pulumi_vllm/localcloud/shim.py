@@ -1,7 +1,7 @@
-"""The one process that stays with a guest: starts nspawn, starts it again after a reboot, writes down how it ended.
+"""The one process that stays with a guest: starts nspawn, again after a reboot, and writes down how it ended.
 
-Runs as a program of its own (`python -I shim.py FOLDER`), so that guests outlive whoever made them; standard library
-only. FOLDER/launch.json says what to run; FOLDER/shim.json says who runs; FOLDER/exit.json says how it ended.
+Runs as a program of its own (`python -I shim.py FOLDER`) with the standard library only, so that guests outlive their
+maker. FOLDER/launch.json says what to run, FOLDER/shim.json who runs, FOLDER/exit.json how it ended.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _run(folder: Path, launch: dict[str, Any], boots: int) -> int:
         Path(path).mkdir(parents=True, exist_ok=True)
     with (folder / "console.log").open("ab") as log:
         # The child has to enter its groups between fork and exec; this process has one thread.
-        process = subprocess.Popen(  # noqa: S603
+        process = subprocess.Popen(
             launch["command"],
             env=launch["environment"],
             stdin=subprocess.DEVNULL,
@@ -84,12 +84,14 @@ def _sweep(launch: dict[str, Any]) -> None:
     group = Path(launch["cgroups"][0])
     end = time.monotonic() + 10
     with contextlib.suppress(OSError):
-        while "populated 1" in (group / "cgroup.events").read_text(encoding="ascii") and time.monotonic() < end:
+        while (
+            "populated 1" in (group / "cgroup.events").read_text(encoding="ascii") and time.monotonic() < end
+        ):
             (group / "cgroup.kill").write_text("1", encoding="ascii")
             time.sleep(0.02)
     link = Path("/sys/class/net") / launch["link"]
     while link.exists() and time.monotonic() < end:
-        subprocess.run(["ip", "link", "del", launch["link"]], check=False, capture_output=True)  # noqa: S603, S607
+        subprocess.run(["ip", "link", "del", launch["link"]], check=False, capture_output=True)
 
 
 def _me(nspawn: int, boots: int) -> dict[str, Any]:
@@ -104,7 +106,12 @@ def _me(nspawn: int, boots: int) -> dict[str, Any]:
 
 def _start_time(pid: int) -> int | None:
     with contextlib.suppress(OSError):
-        return int(Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[19])
+        return int(
+            Path(f"/proc/{pid}/stat")
+            .read_text(encoding="ascii", errors="replace")
+            .rpartition(")")[2]
+            .split()[19]
+        )
     return None
 
 
