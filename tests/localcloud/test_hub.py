@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import requests
 from pulumi_vllm.localcloud import hub, hub_content, tiny_model
+from pulumi_vllm.localcloud.fake_engine import model
 from pulumi_vllm.localcloud.web import serving
 
 TINY = tiny_model.REPOSITORY
@@ -63,6 +64,8 @@ def test_stand_ins_have_real_names_and_say_what_they_are(content):
     assert {"params.json", "tekken.json", "config.json", "model.safetensors.index.json"} <= names
     assert b"Stand-in" in (large.folder / "README.md").read_bytes()
     small = by_name[f"{LARGE}-NVFP4"]
+    for repository in content:
+        model.check(str(repository.folder))  # whole, as far as an engine's loader looks
     shards = [file.path for file in small.files if file.path.startswith("consolidated-")]
     assert len(shards) == 13
     assert not any(file.path.startswith("model-") for file in small.files)
