@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import subprocess
 import sys
 import threading
@@ -22,6 +23,15 @@ if TYPE_CHECKING:
 PROGRAMS = Path(__file__).parents[2] / "templates/usr/local/lib/pulumi-vllm"
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 LFS_FROM = 1000
+CHUNK = 64 << 10
+FILES = {
+    "consolidated-00001.safetensors": random.Random(1).randbytes(400_001),
+    "consolidated-00002.safetensors": random.Random(2).randbytes(200_000),
+    "params.json": b'{"dim": 256}',
+    "sub/a b#c%.txt": b"odd name",
+    "empty": b"",
+    "model-00001.safetensors": random.Random(3).randbytes(2000),
+}
 
 
 @dataclass
@@ -52,6 +62,11 @@ class SmallHub:
     @property
     def fetched(self) -> list[str]:
         return [path.split(f"{REVISION}/")[1] for path, _, _ in self.requests if "/resolve/" in path]
+
+    @property
+    def kept(self) -> dict[str, bytes]:
+        """What the tests' patterns choose."""
+        return {path: data for path, data in self.files.items() if not path.startswith("model-")}
 
     def listing(self) -> list[dict[str, Any]]:
         if self.rows is not None:
@@ -87,7 +102,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:  # noqa: PLR0911 - one answer per fault
         hub, where = self.hub, urlsplit(self.path)
         span, token = self.headers.get("Range", ""), self.headers.get("Authorization", "")
         with hub.lock:
@@ -197,3 +212,45 @@ class Program:
 def program(tmp_path: Path) -> Callable[[str], Program]:
     """Give a program that takes its configuration as keywords."""
     return lambda name: Program(name, tmp_path)
+
+
+@pytest.fixture
+def hub(small_hub: Callable[[dict[str, bytes]], SmallHub]) -> SmallHub:
+    return small_hub(dict(FILES))
+
+
+@pytest.fixture
+def weights(program: Callable[[str], Program]) -> Program:
+    return program("weights")
+
+
+@pytest.fixture
+def config(hub: SmallHub, tmp_path: Path) -> dict[str, Any]:
+    return {
+        "repository": "acme/small",
+        "revision": REVISION,
+        "endpoint": hub.url,
+        "exclude": ["model-*"],
+        "directory": str(tmp_path / "small" / REVISION),
+        "progress": str(tmp_path / "progress.json"),
+        "chunk_bytes": CHUNK,
+        "parallel": 4,
+        "backoff_s": 0.01,
+        "attempts": 4,
+        "timeout_s": 2,
+    }
+
+
+@pytest.fixture
+def found() -> Callable[[dict[str, Any]], dict[str, bytes]]:
+    """Give what lies in the model's folder, unfinished parts included."""
+
+    def look(config: dict[str, Any]) -> dict[str, bytes]:
+        root = Path(config["directory"])
+        return {
+            str(place.relative_to(root)): place.read_bytes()
+            for place in root.rglob("*")
+            if place.is_file() and place.name != ".manifest.json"
+        }
+
+    return look

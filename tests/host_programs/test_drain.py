@@ -127,7 +127,7 @@ backend vllm
 class Slow(BaseHTTPRequestHandler):
     """Answers after a second."""
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         pass
 
     def do_GET(self) -> None:

@@ -59,7 +59,7 @@ class World:
 
 def serve(world: World, key: str | None, tls: ssl.SSLContext | None) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
-        def log_message(self, format: str, *args: Any) -> None:
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
             pass
 
         def answer(self, status: int, body: Any) -> None:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
-import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,69 +16,24 @@ if TYPE_CHECKING:
     from conftest import Program, SmallHub
 
     Hubs = Callable[[dict[str, bytes]], SmallHub]
+    Found = Callable[[dict[str, Any]], dict[str, bytes]]
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
-CHUNK = 64 << 10
-FILES = {
-    "consolidated-00001.safetensors": random.Random(1).randbytes(400_001),
-    "consolidated-00002.safetensors": random.Random(2).randbytes(200_000),
-    "params.json": b'{"dim": 256}',
-    "sub/a b#c%.txt": b"odd name",
-    "empty": b"",
-    "model-00001.safetensors": random.Random(3).randbytes(2000),
-}
-KEPT = {path: data for path, data in FILES.items() if not path.startswith("model-")}
-
-
-@pytest.fixture
-def hub(small_hub: Hubs) -> SmallHub:
-    return small_hub(dict(FILES))
-
-
-@pytest.fixture
-def weights(program: Callable[[str], Program]) -> Program:
-    return program("weights")
-
-
-@pytest.fixture
-def config(hub: SmallHub, tmp_path: Path) -> dict[str, Any]:
-    return {
-        "repository": "acme/small",
-        "revision": REVISION,
-        "endpoint": hub.url,
-        "exclude": ["model-*"],
-        "directory": str(tmp_path / "small" / REVISION),
-        "progress": str(tmp_path / "progress.json"),
-        "chunk_bytes": CHUNK,
-        "parallel": 4,
-        "backoff_s": 0.01,
-        "attempts": 4,
-        "timeout_s": 2,
-    }
-
-
-def found(config: dict[str, Any]) -> dict[str, bytes]:
-    root = Path(config["directory"])
-    return {
-        str(place.relative_to(root)): place.read_bytes()
-        for place in root.rglob("*")
-        if place.is_file() and place.name != ".manifest.json"
-    }
 
 
 def test_a_model_arrives_and_a_second_run_asks_nothing(
-    weights: Program, hub: SmallHub, config: dict[str, Any]
+    weights: Program, hub: SmallHub, config: dict[str, Any], found: Found
 ) -> None:
     hub.page = 2
     first = weights(**config)
     assert (first.returncode, first.stderr) == (0, "")
-    assert found(config) == KEPT
+    assert found(config) == hub.kept
     manifest = json.loads((Path(config["directory"]) / ".manifest.json").read_text())
     assert manifest["revision"] == REVISION
-    assert set(manifest["files"]) == set(KEPT)
+    assert set(manifest["files"]) == set(hub.kept)
     assert set(manifest["files"]["params.json"]) == {"size", "git_sha1"}
     told = json.loads(Path(config["progress"]).read_text())
-    assert (told["done"], told["files_done"], told["bytes_done"]) == (True, len(KEPT), told["bytes"])
+    assert (told["done"], told["files_done"], told["bytes_done"]) == (True, len(hub.kept), told["bytes"])
     hub.requests.clear()
     second = weights(**config)
     assert (second.returncode, hub.requests) == (0, [])
@@ -89,12 +41,12 @@ def test_a_model_arrives_and_a_second_run_asks_nothing(
 
 
 def test_patterns_that_change_make_the_manifest_incomplete(
-    weights: Program, hub: SmallHub, config: dict[str, Any]
+    weights: Program, hub: SmallHub, config: dict[str, Any], found: Found
 ) -> None:
     assert weights(**config | {"include": ["*.json"]}).returncode == 0
     assert set(found(config)) == {"params.json"}
     assert weights(**config).returncode == 0
-    assert found(config) == KEPT
+    assert found(config) == hub.kept
     none = weights(**config | {"include": ["*.gguf"]})
     assert none.returncode == 2
     assert "choose no file" in none.stderr
@@ -102,7 +54,7 @@ def test_patterns_that_change_make_the_manifest_incomplete(
 
 @pytest.mark.parametrize("how", ["edited", "shorter", "gone"])
 def test_only_the_file_that_was_damaged_later_is_fetched_again(
-    weights: Program, hub: SmallHub, config: dict[str, Any], how: str
+    weights: Program, hub: SmallHub, config: dict[str, Any], found: Found, how: str
 ) -> None:
     assert weights(**config).returncode == 0
     place = Path(config["directory"]) / "consolidated-00002.safetensors"
@@ -114,11 +66,11 @@ def test_only_the_file_that_was_damaged_later_is_fetched_again(
     hub.requests.clear()
     assert weights(**config).returncode == 0
     assert set(hub.fetched) == {"consolidated-00002.safetensors"}
-    assert found(config) == KEPT
+    assert found(config) == hub.kept
 
 
 def test_verify_finds_a_bit_that_flipped_without_a_trace(
-    weights: Program, hub: SmallHub, config: dict[str, Any]
+    weights: Program, hub: SmallHub, config: dict[str, Any], found: Found
 ) -> None:
     assert weights(**config).returncode == 0
     place = Path(config["directory"]) / "params.json"
@@ -129,11 +81,11 @@ def test_verify_finds_a_bit_that_flipped_without_a_trace(
     result = weights("--verify", **config)
     assert result.returncode == 0
     assert hub.fetched == ["params.json"]
-    assert found(config) == KEPT
+    assert found(config) == hub.kept
 
 
 def test_a_byte_that_is_wrong_on_the_wire_costs_that_file_only(
-    weights: Program, hub: SmallHub, config: dict[str, Any]
+    weights: Program, hub: SmallHub, config: dict[str, Any], found: Found
 ) -> None:
     hub.corrupt = {"consolidated-00002.safetensors": 1}
     result = weights(**config)
@@ -141,7 +93,7 @@ def test_a_byte_that_is_wrong_on_the_wire_costs_that_file_only(
     assert "fetching this file again" in result.stdout
     assert hub.fetched.count("consolidated-00002.safetensors") == 2 * 4
     assert hub.fetched.count("consolidated-00001.safetensors") == 7
-    assert found(config) == KEPT
+    assert found(config) == hub.kept
 
 
 def test_a_hub_that_is_always_wrong_ends_and_leaves_nothing_to_serve(
@@ -157,21 +109,21 @@ def test_a_hub_that_is_always_wrong_ends_and_leaves_nothing_to_serve(
 
 
 def test_bodies_that_are_cut_go_on_where_they_ended(
-    weights: Program, hub: SmallHub, config: dict[str, Any]
+    weights: Program, hub: SmallHub, config: dict[str, Any], found: Found
 ) -> None:
     hub.cut_after = 30_000
     assert weights(**config).returncode == 0
-    assert found(config) == KEPT
-    assert hub.sent == sum(map(len, KEPT.values()))
+    assert found(config) == hub.kept
+    assert hub.sent == sum(map(len, hub.kept.values()))
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
 def test_a_busy_hub_is_asked_again(
-    weights: Program, hub: SmallHub, config: dict[str, Any], status: int
+    weights: Program, hub: SmallHub, config: dict[str, Any], found: Found, status: int
 ) -> None:
     hub.statuses = [status, status]
     assert weights(**config).returncode == 0
-    assert found(config) == KEPT
+    assert found(config) == hub.kept
 
 
 @pytest.mark.ci
@@ -192,7 +144,7 @@ def test_a_hub_that_stays_busy_ends_the_run_and_keeps_what_is_there(
     hub.statuses, before = [], hub.sent
     assert before
     assert weights(**config).returncode == 0
-    assert hub.sent == sum(map(len, KEPT.values()))
+    assert hub.sent == sum(map(len, hub.kept.values()))
 
 
 @pytest.mark.parametrize(
@@ -212,6 +164,7 @@ def test_a_refusal_is_one_sentence_after_one_request(
     hub: SmallHub,
     config: dict[str, Any],
     tmp_path: Path,
+    *,
     refuse: tuple[int, str],
     token: str,
     says: str,
@@ -227,15 +180,15 @@ def test_a_refusal_is_one_sentence_after_one_request(
 
 
 def test_the_token_reaches_the_hub_and_nobody_else(
-    weights: Program, hub: SmallHub, config: dict[str, Any], tmp_path: Path, small_hub: Hubs
+    weights: Program, hub: SmallHub, config: dict[str, Any], *, found: Found, tmp_path: Path, small_hub: Hubs
 ) -> None:
-    hub.token, mirror = "hf_planted", small_hub(dict(FILES))
+    hub.token, mirror = "hf_planted", small_hub(dict(hub.files))
     hub.files_at = mirror.url
     (tmp_path / "token").write_text("hf_planted\n")
     config["token_file"] = str(tmp_path / "token")
     mirror.statuses = [403]  # a signed address that has expired: ask the hub for a new one
     assert weights(**config).returncode == 0
-    assert found(config) == KEPT
+    assert found(config) == hub.kept
     assert {token for _, _, token in hub.requests} == {"Bearer hf_planted"}
     assert {token for _, _, token in mirror.requests} == {""}
 
@@ -244,7 +197,7 @@ def test_the_token_reaches_the_hub_and_nobody_else(
     "path", ["../x", "a/../../x", "/etc/x", "a//b", "./x", ".parts/x", ".manifest.json", "a\\b", "a\nb", ""]
 )
 def test_a_path_that_leaves_the_folder_is_refused_before_anything_is_written(
-    weights: Program, hub: SmallHub, config: dict[str, Any], path: str
+    weights: Program, hub: SmallHub, config: dict[str, Any], found: Found, path: str
 ) -> None:
     good = hub.listing()
     hub.rows = [*good, {"type": "file", "path": path, "size": 1, "oid": "0" * 40}]
@@ -290,89 +243,3 @@ def test_what_another_revision_left_unfinished_is_removed(
     (other / "params.json").write_bytes(b"x")
     assert weights(**config).returncode == 0
     assert [place.name for place in other.iterdir()] == ["params.json"]
-
-
-def test_two_at_once_do_not_write_over_each_other(
-    weights: Program, hub: SmallHub, config: dict[str, Any]
-) -> None:
-    hub.piece_s = 0.05
-    with subprocess.Popen(weights.command(**config), stdout=subprocess.DEVNULL) as first:
-        wait_for(lambda: hub.sent > 0)
-        second = weights(**config)
-        assert first.wait(timeout=20) == 0
-    assert second.returncode == 1
-    assert "another download" in second.stderr
-
-
-def wait_for(fact: Callable[[], bool], seconds: float = 10) -> None:
-    end = time.monotonic() + seconds
-    while not fact():
-        assert time.monotonic() < end
-        time.sleep(0.005)
-
-
-def kill_after(weights: Program, hub: SmallHub, config: dict[str, Any], count: int) -> int:
-    """Start a run, kill it once the hub has sent `count` bytes more; 0 if it ended before."""
-    goal = hub.sent + count
-    with subprocess.Popen(
-        weights.command(**config), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as run:
-        while run.poll() is None and hub.sent < goal:
-            time.sleep(0.001)
-        run.send_signal(signal.SIGKILL)
-        return run.wait(timeout=10)
-
-
-def test_a_kill_costs_only_the_chunks_in_flight(
-    weights: Program, hub: SmallHub, config: dict[str, Any]
-) -> None:
-    hub.piece_s = 0.01
-    assert kill_after(weights, hub, config, 300_000) == -signal.SIGKILL
-    time.sleep(0.05)  # what the hub still sends into the dead socket
-    assert weights(**config).returncode == 0
-    assert found(config) == KEPT
-    assert hub.sent <= sum(map(len, KEPT.values())) + 4 * CHUNK
-
-
-@pytest.mark.ci
-def test_ten_kills_at_random_moments(weights: Program, hub: SmallHub, config: dict[str, Any]) -> None:
-    chance = random.Random(os.environ.get("PULUMI_VLLM_SEED", "7"))
-    hub.files.update({f"consolidated-1{n}.safetensors": chance.randbytes(3_000_000) for n in range(4)})
-    wanted = {path: data for path, data in hub.files.items() if path in KEPT or "-1" in path}
-    hub.piece_s = 0.002
-    total = sum(map(len, wanted.values()))
-    for _ in range(10):
-        code = kill_after(weights, hub, config, chance.randrange(total // 8))
-        assert code == -signal.SIGKILL
-        whole = found(config)
-        assert all(data == wanted[path] for path, data in whole.items() if not path.startswith(".parts/"))
-    assert weights(**config).returncode == 0
-    assert found(config) == wanted
-    assert hub.sent <= total + 11 * 4 * CHUNK
-
-
-@pytest.mark.ci
-def test_a_disk_that_fills_up_meanwhile_is_said_and_the_next_run_goes_on(
-    weights: Program, hub: SmallHub, config: dict[str, Any], tmp_path: Path
-) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "small", str(disk)]
-    subprocess.run(mount, check=True)
-    try:
-        config["directory"] = str(disk / "small" / REVISION)
-        hub.piece_s = 0.02
-        filler = disk / "filler"
-        with subprocess.Popen(weights.command(**config), stderr=subprocess.PIPE, text=True) as run:
-            wait_for(lambda: hub.sent > 100_000)
-            with filler.open("wb", buffering=0) as out, pytest.raises(OSError, match="No space"):
-                while True:
-                    out.write(bytes(4096))
-            _, says = run.communicate(timeout=20)
-        assert run.returncode == 4
-        assert "the disk is full; grow the volume" in says
-        filler.unlink()
-        assert weights(**config).returncode == 0
-        assert found(config) == KEPT
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
