@@ -58,7 +58,7 @@ def test_get_survives_passing_trouble(cloud, spheron, answer, trouble):
         ({"status": 403, "text": "Forbidden"}, ["403: Forbidden", "pulumi-vllm/"]),
     ],
 )
-def test_lasting_trouble_is_one_sentence(cloud, spheron, answer, clock, bad, words):
+def test_lasting_trouble_is_one_sentence(cloud, spheron, *, answer, clock, bad, words):
     cloud.always[BALANCE] = answer(**bad)
     with pytest.raises(CloudError) as caught:
         spheron.balance()

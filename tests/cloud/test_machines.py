@@ -20,7 +20,7 @@ def wish(offers):
     return CreateInstance(NAME, offers({})[0], "US Central 1", "Ubuntu 24.04 (CUDA 13)", "key1")
 
 
-def test_the_body_comes_from_one_offer(cloud, spheron, answer, machine, wish, team):
+def test_the_body_comes_from_one_offer(cloud, spheron, *, answer, machine, wish, team):
     cloud.always[POST] = answer(machine(status="deploying"), 201)
     made = spheron.create_instance(
         dataclasses.replace(wish, region="us central 1", cloud_init={"runcmd": ["a"]})
@@ -42,7 +42,7 @@ def test_the_body_comes_from_one_offer(cloud, spheron, answer, machine, wish, te
 
 
 @pytest.mark.parametrize("wrapper", ["deployment", "data"])
-def test_wrapped_answers_are_unwrapped(cloud, spheron, answer, machine, wish, wrapper):
+def test_wrapped_answers_are_unwrapped(cloud, spheron, *, answer, machine, wish, wrapper):
     cloud.always[POST] = answer({wrapper: machine()})
     assert spheron.create_instance(wish).name == NAME
 
@@ -71,7 +71,7 @@ def test_too_little_money_is_said_before_the_post(cloud, spheron, answer, wish, 
 
 
 @pytest.mark.parametrize("bad", ["drop", "500", "502 html", "html", "malformed", "empty", "no id"])
-def test_a_lost_answer_is_looked_up_and_the_machine_adopted(cloud, spheron, answer, machine, wish, bad):
+def test_a_lost_answer_is_looked_up_and_the_machine_adopted(cloud, spheron, *, answer, machine, wish, bad):
     def act():
         cloud.always[LIST] = answer([machine(status="terminated", id="old"), machine(status="deploying")])
 
@@ -95,7 +95,7 @@ def test_a_machine_that_shows_up_late_is_adopted(cloud, spheron, answer, machine
 
 
 @pytest.mark.parametrize("listing", ["empty", "broken"])
-def test_nobody_knows_is_ambiguous_after_some_time(cloud, spheron, answer, clock, wish, listing):
+def test_nobody_knows_is_ambiguous_after_some_time(cloud, spheron, *, answer, clock, wish, listing):
     cloud.always[POST] = answer(drop=True)
     if listing == "broken":
         spheron.lookup_s = 20.0
@@ -183,7 +183,7 @@ def test_a_loop_that_rents_is_stopped(cloud, spheron, answer, machine, wish):
 @pytest.mark.parametrize(
     "wrap", [lambda items: items, lambda items: {"deployments": items}, lambda items: {"data": items}]
 )
-def test_find_ignores_ended_machines_and_asks_for_the_team(cloud, spheron, answer, machine, team, wrap):
+def test_find_ignores_ended_machines_and_asks_for_the_team(cloud, spheron, *, answer, machine, team, wrap):
     ended = [machine(id=status, status=status) for status in ("terminated", "terminated-provider", "failed")]
     cloud.always[LIST] = answer(wrap([*ended, machine(), machine(id="other", name="other")]))
     assert spheron.find_instance(NAME).id == "66f0c0ffee0000000000c001"
@@ -224,7 +224,7 @@ def test_404_is_none_and_ids_are_encoded(cloud, spheron):
         ({"user": "me", "sshPort": 2200, "sshCommand": "ssh ubuntu@192.0.2.7"}, "me", 2200),
     ],
 )
-def test_the_login_is_found_where_it_is(cloud, spheron, answer, machine, fields, user, port):
+def test_the_login_is_found_where_it_is(cloud, spheron, *, answer, machine, fields, user, port):
     cloud.always["GET /api/deployments/m1"] = answer(machine(**fields))
     found = spheron.instance("m1")
     assert (found.user, found.port) == (user, port)

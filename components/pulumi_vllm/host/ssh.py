@@ -188,9 +188,15 @@ class Host:
     async def _run(self, command: str, stdin: bytes) -> asyncssh.SSHCompletedProcess:
         if self._connection is None:
             raise asyncssh.ConnectionLost("closed")
-        return await self._connection.run(
-            command, input=stdin, encoding=None, stdin=None if stdin else asyncssh.DEVNULL
-        )
+        process = await self._connection.create_process(command, encoding=None)
+        try:
+            # A program that ends before it has read everything is no lost connection: its code tells.
+            with contextlib.suppress(OSError):
+                process.stdin.write(stdin)
+                process.stdin.write_eof()
+            return await process.wait()
+        finally:
+            process.close()
 
     async def _connect(self, timeout_s: float) -> asyncssh.SSHClientConnection:
         try:

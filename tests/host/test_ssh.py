@@ -1,0 +1,192 @@
+"""Logging in, running and writing: what is pinned stays pinned, what is secret stays off command lines."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+
+import asyncssh
+import pytest
+from pulumi_vllm.host.ssh import (
+    Address,
+    AuthRefused,
+    HostError,
+    HostKeyChanged,
+    PutFile,
+    Unreachable,
+    connect,
+)
+
+ME = f"{os.getuid()}:{os.getgid()}"
+
+
+async def test_the_first_key_is_trusted_and_can_be_pinned(sshd, pem, host_key):
+    host = await connect(sshd.address, pem, None)
+    assert host.host_key == host_key
+    again = await connect(sshd.address, pem, host.host_key)
+    for one in (host, again):
+        await one.close()
+        assert one.closed
+
+
+async def test_another_host_key_is_an_error_and_nothing_is_sent(sshd, pem, other_host_key):
+    with pytest.raises(HostKeyChanged, match="another host key than the pinned one"):
+        await connect(sshd.address, pem, other_host_key)
+    assert sshd.logins == 0
+
+
+async def test_a_pinned_key_of_another_kind_is_a_changed_key(sshd, pem):
+    rsa = asyncssh.generate_private_key("ecdsa-sha2-nistp256").export_public_key().decode()
+    with pytest.raises(HostKeyChanged):
+        await connect(sshd.address, pem, rsa)
+
+
+async def test_a_refused_key_has_its_own_error(sshd, other_pem):
+    with pytest.raises(AuthRefused, match=r"root@127.0.0.1 port \d+: does not take our key"):
+        await connect(sshd.address, other_pem, None)
+
+
+async def test_nothing_listens(sshd, pem):
+    await sshd.stop()
+    with pytest.raises(Unreachable, match="can't be reached"):
+        await connect(sshd.address, pem, None)
+
+
+async def test_something_that_never_speaks(pem):
+    """A paused machine: its kernel takes the connection, its sshd says nothing."""
+    server = await asyncio.start_server(lambda _, writer: writers.append(writer), "127.0.0.1", 0)
+    writers: list[asyncio.StreamWriter] = []
+    with pytest.raises(Unreachable, match="no answer within"):
+        await connect(Address("127.0.0.1", server.sockets[0].getsockname()[1]), pem, None, timeout_s=0.2)
+    for writer in writers:
+        writer.close()
+    server.close()
+    await server.wait_closed()
+
+
+@pytest.mark.parametrize("key", ["no key", "-----BEGIN OPENSSH PRIVATE KEY-----\nhunter2\n"])
+async def test_a_bad_private_key_is_a_sentence_without_it(sshd, key):
+    with pytest.raises(HostError, match="private key can't be read") as caught:
+        await connect(sshd.address, key, None)
+    assert "hunter2" not in str(caught.value)
+
+
+async def test_a_bad_pinned_key_is_a_sentence(sshd, pem):
+    with pytest.raises(HostError, match="pinned host key can't be read"):
+        await connect(sshd.address, pem, "nonsense")
+
+
+async def test_run_gives_output_code_and_input(host):
+    done = await host.run("cat; echo oops >&2; exit 3", stdin=b"from stdin \xff", check=False)
+    assert (done.stdout, done.stderr, done.code) == ("from stdin \ufffd", "oops\n", 3)
+    assert "stdin" not in repr(done)
+
+
+async def test_the_first_failing_line_ends_a_script_and_its_last_words_are_told(host):
+    with pytest.raises(
+        HostError, match=r"`# doing it` failed with code 1|`doing it` failed with code 1: it is broken"
+    ) as caught:
+        await host.run("# doing it\necho it is broken >&2\nfalse\necho never")
+    assert caught.value.code == 1
+
+
+async def test_secrets_in_last_words_are_masked(host):
+    with pytest.raises(HostError) as caught:
+        await host.run("echo 'token=abcdef123456 Authorization: Bearer qwertz99' >&2; false")
+    assert "abcdef" not in str(caught.value)
+    assert "qwertz" not in str(caught.value)
+
+
+async def test_a_script_that_takes_too_long(host):
+    with pytest.raises(HostError, match="`sleep 5` took longer than 0 s"):
+        await host.run("sleep 5", timeout_s=0.2)
+    assert (await host.run("echo on")).stdout == "on\n"
+
+
+async def test_users_other_than_root_use_sudo_that_asks_nothing(sshd, pem):
+    sshd.allowed.add("ubuntu")
+    sshd.answer = b"0\n"
+    host = await connect(Address("127.0.0.1", sshd.port, "ubuntu"), pem, None)
+    await host.run("id -u")
+    assert sshd.commands == ["sudo -n -- bash -euc 'id -u'"]
+    await host.close()
+
+
+async def test_a_lost_connection_is_made_anew_by_the_next_call(sshd, host):
+    sleeping = asyncio.create_task(host.run("sleep 20"))
+    await sshd.asked.wait()
+    sshd.connections[-1].abort()
+    with pytest.raises(Unreachable, match="the connection was lost during `sleep 20`"):
+        await sleeping
+    assert (await host.run("echo back")).stdout == "back\n"
+    assert sshd.logins == 2
+
+
+async def test_a_reinstalled_machine_is_refused_on_reconnect(sshd, host, reinstalled):
+    await sshd.stop()
+    sshd.key = reinstalled
+    await sshd.start()
+    for _ in range(100):
+        if host.closed:
+            break
+        await asyncio.sleep(0.01)
+    with pytest.raises(HostKeyChanged):
+        await host.run("echo never")
+
+
+async def test_put_writes_what_differs_in_one_round_trip(sshd, host, tmp_path):
+    secret = b"hunter2-hunter2"
+    same = tmp_path / "same"
+    same.write_bytes(b"same\n")
+    same.chmod(0o644)
+    files = [
+        PutFile(str(same), b"same\n", "0644", ME),
+        PutFile(str(tmp_path / "deep" / "er" / "new"), secret, "0600", ME),
+        PutFile(str(tmp_path / "big"), os.urandom(300_000), "0644", ME),
+    ]
+    sshd.commands.clear()
+    assert await host.put(files) == (files[1].path, files[2].path)
+    assert len(sshd.commands) == 1
+    assert "hunter2" not in sshd.commands[0]
+    assert "hunter2" not in repr(files[1])
+    new = tmp_path / "deep" / "er" / "new"
+    assert new.read_bytes() == secret
+    assert stat.S_IMODE(new.stat().st_mode) == 0o600
+    assert await host.put(files) == ()
+    assert [path.name for path in new.parent.iterdir()] == ["new"]
+
+
+async def test_put_repairs_modes_and_replaces_links(host, tmp_path):
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_bytes(b"x")
+    target.chmod(0o666)
+    link.symlink_to(target)
+    wanted = [PutFile(str(target), b"x", "0640", ME), PutFile(str(link), b"y", "0644", ME)]
+    assert await host.put(wanted) == (str(target), str(link))
+    assert stat.S_IMODE(target.stat().st_mode) == 0o640
+    assert not link.is_symlink()
+    assert target.read_bytes() == b"x"
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (("relative", "0644", ME), "not an absolute path"),
+        (("/proc/nowhere/x", "0644", ME), "/proc/nowhere"),
+        (("{tmp}/x", "0644", "nobody-like-that"), "no such user or group"),
+        (("{tmp}", "0644", ME), "[Dd]irectory"),
+    ],
+)
+async def test_put_changes_nothing_when_one_can_not_be_written(host, tmp_path, bad, words):
+    first = PutFile(str(tmp_path / "sub" / "first"), b"1", "0644", ME)
+    path, mode, owner = bad
+    second = PutFile(path.format(tmp=tmp_path), b"2", mode, owner)
+    with pytest.raises(HostError, match=words):
+        await host.put([second, first] if path == "{tmp}" else [first, second])
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
+
+
+async def test_put_of_nothing_asks_nobody(sshd, host):
+    assert await host.put([]) == ()
+    assert not sshd.commands
