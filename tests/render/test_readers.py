@@ -16,12 +16,14 @@ OLDEST_SYSTEMD = 249
 SINCE = {
     "Unit": {
         **dict.fromkeys(["Description", "Wants", "Requires", "After", "Before", "Conflicts"], 0),
+        "AssertPathExists": 218,
         "RequiresMountsFor": 201, "DefaultDependencies": 0, "StartLimitIntervalSec": 230, "StartLimitBurst": 229,
     },
     "Service": {
         **dict.fromkeys(["Type", "User", "Group", "EnvironmentFile", "WorkingDirectory", "ExecStart", "UMask"], 0),
-        **dict.fromkeys(["ExecStartPre", "ExecReload", "ExecStop", "Restart", "RestartSec", "KillMode"], 0),
-        **dict.fromkeys(["KillSignal", "RemainAfterExit", "LimitNOFILE", "LimitMEMLOCK", "LimitCORE"], 0),
+        **dict.fromkeys(["ExecStartPre", "ExecStartPost", "ExecReload", "ExecStop", "Restart"], 0),
+        **dict.fromkeys(["RestartSec", "KillMode", "KillSignal", "RemainAfterExit"], 0),
+        **dict.fromkeys(["LimitNOFILE", "LimitMEMLOCK", "LimitCORE"], 0),
         "TimeoutStartSec": 188, "TimeoutStopSec": 188, "SuccessExitStatus": 189, "NoNewPrivileges": 187,
         "PrivateTmp": 0, "ProtectSystem": 214, "ProtectHome": 214, "RuntimeDirectory": 211,
         "RuntimeDirectoryMode": 211, "RuntimeDirectoryPreserve": 235, "StateDirectory": 235,
@@ -105,6 +107,8 @@ def test_systemd_reads_the_units(stack, host):
         "usr/bin/install",
         "bin/sh",
         "bin/kill",
+        "bin/rm",
+        "usr/bin/touch",
     ):
         (host / program).parent.mkdir(parents=True, exist_ok=True)
         (host / program).write_text("")
