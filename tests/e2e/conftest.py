@@ -1,13 +1,14 @@
 import os
 import shutil
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from harness import REPOSITORY, LocalCloud, Project, block
+from harness import REPOSITORY, LocalCloud, Project, block, close_clients
 
 # Where the local cloud's volumes come from: the provider with shares, and the one with disks.
 REGIONS = {"share": "US Central 1", "block": "Finland 3"}
@@ -45,12 +46,14 @@ def clouds():
 
 
 @pytest.fixture
-def projects(clouds, tmp_path):
+def projects(clouds, tmp_path, request):
     """Makes stacks, and destroys each of them at the end."""
     made: list[Project] = []
 
-    def make(engine: str = "fake", stack: str = "local", **more) -> Project:
+    def make(engine: str = "fake", stack: str | None = None, **more) -> Project:
         cloud = clouds(engine)
+        # A volume outlives its stack: every test has a name of its own.
+        stack = stack or f"t{zlib.crc32(request.node.name.encode()):08x}-{len(made)}"
         region = more.pop("region", REGIONS["share"])
         machine = {"region": region} | more.pop("machine", {})
         project = Project(tmp_path / f"p{len(made)}", cloud, block(machine=machine, **more), stack)
@@ -58,6 +61,7 @@ def projects(clouds, tmp_path):
         return project
 
     yield make
+    close_clients()
     for project in made:
         project.pulumi("cancel", "--yes", check=False)
         project.cloud.pass_minutes(30)

@@ -174,6 +174,15 @@ def block(**more) -> dict:
     return base | more | {"machine": machine}
 
 
+CLIENTS: list = []
+
+
+def close_clients() -> None:
+    """Every client made so far; a connection that is never closed is a warning, and so an error."""
+    while CLIENTS:
+        CLIENTS.pop().close()
+
+
 def client(outputs: dict, folder: Path):
     """The OpenAI client, with the door's CA."""
     import httpx2 as httpx
@@ -184,13 +193,15 @@ def client(outputs: dict, folder: Path):
     import ssl
 
     context = ssl.create_default_context(cafile=str(ca))
-    return openai.OpenAI(
+    made = openai.OpenAI(
         base_url=outputs["endpoint"],
         api_key=outputs["api_key"],
         max_retries=0,
         timeout=120,
         http_client=httpx.Client(verify=context),
     )
+    CLIENTS.append(made)
+    return made
 
 
 def wait_for(condition, timeout: float = 60, what: str = "condition"):
