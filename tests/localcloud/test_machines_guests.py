@@ -180,7 +180,7 @@ def test_the_ways_a_machine_ends(cloud: Cloud) -> None:
     assert machines.state("one") == Status.STOPPED
     machines.start("one")
     cloud.wait("one")
-    cloud.ssh(address, "sudo -n systemd-run -q --on-active=1 systemctl poweroff")
+    cloud.ssh(address, "sudo -n systemd-run -q --on-active=1 --timer-property=AccuracySec=100ms systemctl poweroff")
     cloud.until(lambda: machines.state("one") == Status.STOPPED)
 
     machines.destroy("one")

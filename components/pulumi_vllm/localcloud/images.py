@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from pulumi_vllm.localcloud import apt_sources
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 HERE = Path(__file__).parent
 RECIPES = HERE / "images"
@@ -203,12 +203,18 @@ def _gpu_layer(root: Path, gpu: str, count: int) -> None:
     (root / "usr" / "bin" / "nvidia-smi").chmod(0o755)
 
 
-def _run(name: str, command: list[str], progress: Callable[[str], None]) -> None:
+def _run(
+    name: str,
+    command: list[str],
+    progress: Callable[[str], None],
+    more: Mapping[str, str] | None = None,
+) -> None:
     """Run one build script and pass its lines on; the script's own namespace takes its mounts along when it dies."""
     last: deque[str] = deque(maxlen=15)
     began = time.monotonic()
     with subprocess.Popen(
         ["bash", str(RECIPES / "run-isolated.sh"), *command],
+        env={**os.environ, **(more or {})},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
