@@ -180,7 +180,9 @@ def test_the_ways_a_machine_ends(cloud: Cloud) -> None:
     assert machines.state("one") == Status.STOPPED
     machines.start("one")
     cloud.wait("one")
-    cloud.ssh(address, "sudo -n systemd-run -q --on-active=1 --timer-property=AccuracySec=100ms systemctl poweroff")
+    cloud.ssh(
+        address, "sudo -n systemd-run -q --on-active=1 --timer-property=AccuracySec=100ms systemctl poweroff"
+    )
     cloud.until(lambda: machines.state("one") == Status.STOPPED)
 
     machines.destroy("one")
@@ -253,7 +255,7 @@ def test_a_block_volume_comes_goes_and_keeps_its_files(cloud: Cloud) -> None:
     assert found is not None
     assert found.machine is None
     machines.disks.delete("vol-1")
-    assert machines.disks.list() == ()
+    assert machines.disks.all() == ()
 
 
 def test_a_share_restarts_the_machine_and_is_full_by_itself(cloud: Cloud) -> None:

@@ -76,14 +76,14 @@ class Disks:
         found = tools.read(self._top / volume_id / "record.json")
         return Disk(**found) if found else None
 
-    def list(self) -> tuple[Disk, ...]:
+    def all(self) -> tuple[Disk, ...]:
         """Return all volumes."""
         folders = sorted(path.name for path in self._top.iterdir()) if self._top.is_dir() else []
         return tuple(disk for disk in map(self.get, folders) if disk)
 
     def of(self, machine_id: str) -> tuple[Disk, ...]:
         """Return a machine's volumes."""
-        return tuple(disk for disk in self.list() if disk.machine == machine_id)
+        return tuple(disk for disk in self.all() if disk.machine == machine_id)
 
     def delete(self, volume_id: str) -> None:
         """Delete a volume and what is on it."""

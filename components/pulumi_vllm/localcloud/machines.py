@@ -211,7 +211,7 @@ class Machines:
                 group.remove()
                 self._network.remove_link(f"vb-{name}")
                 done.append(f"guest {name}: no record of it, ended")
-        for disk in self.disks.list():
+        for disk in self.disks.all():
             if disk.machine and disk.machine not in ids:
                 self.disks.disclaim(disk.id)
                 done.append(f"volume {disk.id}: detached from machine {disk.machine}, which is gone")
@@ -227,7 +227,7 @@ class Machines:
         with _sentences():
             for name in cgroups.left(self._names.cgroup):
                 cgroups.Group(self._names.cgroup, name).kill()
-            for disk in self.disks.list():
+            for disk in self.disks.all():
                 self.disks.disclaim(disk.id)
                 if purge:
                     self.disks.delete(disk.id)
