@@ -55,3 +55,15 @@ def _instance(**more):
         "sshPublicKey": "ssh-ed25519 A",
         "sshPrivateKey": "p",
     } | more
+
+
+async def test_secrets_that_are_not_known_yet_are_not_called_missing():
+    """In the preview of a replacement the whole map is one unknown secret."""
+    new = {
+        "instanceId": "i",
+        "files": {"/a": "@@secret:t@@"},
+        "attributes": {"/a": "0600 root:root"},
+        "secrets": Secret(UNKNOWN),
+    }
+    assert await FILES.check(None, new, None) == []
+    assert await FILES.check(None, {**new, "secrets": Secret({})}, None) != []

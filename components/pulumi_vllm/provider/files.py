@@ -46,13 +46,14 @@ class Files(Resource):
         failures: list[Failure] = []
         if has_unknown(files):
             return failures
-        secrets, values = reveal(new.get("secrets") or {}), reveal(new.get("values") or {})
+        unknown = has_unknown(new.get("secrets")) or has_unknown(new.get("values"))
+        secrets, values = reveal(new.get("secrets")) or {}, reveal(new.get("values")) or {}
         for path, text in files.items():
             if not path.startswith("/"):
                 failures.append(Failure(f'files["{path}"]', "a path on the host starts with /"))
             if path not in attributes:
                 failures.append(Failure(f'attributes["{path}"]', 'missing; give "0644 root:root"'))
-            if not has_unknown(secrets) and not has_unknown(values):
+            if not unknown:
                 failures += [
                     Failure(f'files["{path}"]', f"nothing fills {place}")
                     for place in secrets_in_files.missing(reveal(text), secrets, values)
@@ -91,7 +92,7 @@ class Files(Resource):
             await call.warn(f"{call.name}: {error}; showing what was last seen")
             return Reading({**outputs, "reachable": False}, inputs)
         wanted, attributes = values["files"], values["attributes"]
-        secrets, known = reveal(values.get("secrets") or {}), reveal(values.get("values") or {})
+        secrets, known = reveal(values.get("secrets")) or {}, reveal(values.get("values")) or {}
         live: Values = {}
         modes: Values = {}
         for path in paths:
@@ -120,7 +121,7 @@ class Files(Resource):
         from pulumi_vllm.host.ssh import PutFile  # noqa: PLC0415
 
         host = await host_of(call, new)
-        secrets, values = reveal(new.get("secrets") or {}), reveal(new.get("values") or {})
+        secrets, values = reveal(new.get("secrets")) or {}, reveal(new.get("values")) or {}
         texts = {
             path: secrets_in_files.fill(reveal(text), secrets, values).encode()
             for path, text in new["files"].items()

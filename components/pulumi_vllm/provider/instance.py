@@ -209,7 +209,9 @@ class Instance(Resource):
         except Exception as error:
             text = str(error)
             raise Partial(
-                f"machine {outputs['instanceName']} ({machine_id}): {text}; it exists and is billed", machine_id, outputs
+                f"machine {outputs['instanceName']} ({machine_id}): {text}; it exists and is billed",
+                machine_id,
+                outputs,
             ) from error
         return outputs
 
