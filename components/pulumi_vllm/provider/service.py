@@ -90,13 +90,17 @@ class Service(Resource):
     # -- the host -----------------------------------------------------------------------------------
     async def _serve(self, call: Call, new: Values, *, restart: bool) -> Values:
         host = await host_of(call, new)
-        await follow(call, host, "vllm-install.service", "/run/pulumi-vllm/install.progress.json")
-        await follow(call, host, "vllm-preflight.service", None, restart=True)
         if restart:
             drain_s = float(new.get("drainTimeoutS") or 0)
             await call.progress(f"draining, then restarting vllm (up to {drain_s:.0f} s)")
             script = f"{_PROGRAMS}/drain --timeout {drain_s:.0f} || true; systemctl stop vllm.service"
             await host.run(script, timeout_s=drain_s + 120)
+        await follow(call, host, "vllm-preflight.service", None, restart=True)
+        # Restarted, because a lock may have changed; with the stamp in place the program has nothing to do.
+        # vllm.service requires the unit, so only once vllm is down.
+        await follow(
+            call, host, "vllm-install.service", "/run/pulumi-vllm/install.progress.json", restart=restart
+        )
         await host.run(
             "systemctl enable -q vllm-firewall.service haproxy.service vllm.service; "
             "systemctl reset-failed vllm.service haproxy.service 2>/dev/null || true; "

@@ -9,6 +9,7 @@ from .resource import Call, Property, Reading, Resource, Values
 
 _PROGRESS = "/run/pulumi-vllm/weights.progress.json"
 _UNIT = "vllm-weights.service"
+_DRAIN = "/usr/local/lib/pulumi-vllm/drain"
 
 
 class Weights(Resource):
@@ -43,8 +44,16 @@ class Weights(Resource):
         return f"{new['repository']}@{str(new['revision'])[:12]}", await self._fetch(call, new)
 
     async def update(self, call: Call, resource_id: str, old: Values, new: Values) -> Values:
-        """Another revision, or files gone: the unit finds out what is missing."""
-        return await self._fetch(call, new)
+        """Another revision, or files gone: the unit finds out what is missing.
+
+        vllm.service requires the unit and restarts with it: the door is drained meanwhile.
+        """
+        host = await host_of(call, new)
+        await call.progress("draining: vllm restarts with its weights")
+        await host.run(f"{_DRAIN} --timeout 60 || true", timeout_s=120)
+        outputs = await self._fetch(call, new)
+        await host.run(f"{_DRAIN} --undo || true", timeout_s=60)
+        return outputs
 
     async def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Reading | None:
         """The manifest's revision, and every file at its size."""
