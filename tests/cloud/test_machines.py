@@ -285,6 +285,8 @@ def test_can_terminate(cloud, spheron, answer):
     assert (found.can, found.remaining_min, found.minimum_min, found.reason) == (False, 3, 20, "too young")
     cloud.once(path, answer({"canTerminate": True, "timeRemaining": 0, "minimumRuntime": 20}))
     assert spheron.can_terminate("m1").can
+    cloud.once(path, answer({"canTerminate": False, "reason": "Instance has already been terminated."}))
+    assert spheron.can_terminate("m1").can  # or a wait for its minutes would never end
     cloud.always[path] = answer({"error": "broken"}, 500)
     assert spheron.can_terminate("m1").can  # the DELETE refuses when it has to
     cloud.always[path] = answer({"error": "key"}, 401)

@@ -16,8 +16,8 @@ class CallBudget:
     """A token bucket shared by the threads of one client.
 
     An empty bucket slows calls down and never refuses one: the published limits contradict each other (100
-    and 250 per 15 min), the address may be shared, and only the server's 429 is the truth. `refused` and
-    `told` carry it here.
+    and 250 per 15 min), the address may be shared, and only the server's 429 is the truth. `refused`,
+    `healed` and `told` carry it here.
     """
 
     def __init__(
@@ -25,7 +25,7 @@ class CallBudget:
         calls: int = 100,
         window_s: float = 900.0,
         *,
-        slowest_s: float = 2.0,
+        slowest_s: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._calls = calls
@@ -56,6 +56,13 @@ class CallBudget:
         with self._lock:
             self._refill(self._clock())
             self._tokens = 0.0
+
+    def healed(self) -> None:
+        """A call went through after a refusal: the server's window has moved, whatever our clock says of it."""
+        with self._lock:
+            self._refill(self._clock())
+            self._tokens = max(self._tokens, self._calls / 2)
+            self._next = self._at
 
     def told(self, remaining: int) -> None:
         """The server said how many calls are left: believe it, in either direction."""

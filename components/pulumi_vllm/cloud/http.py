@@ -112,12 +112,13 @@ class Http:
         repeat: bool = False,
     ) -> Any:
         started = self._clock()
-        attempt = 0
+        attempt, limited = 0, False
         while True:
             self.sleep(self._budget.take())
             try:
-                return self._once(method, path, action=action, params=params, body=body)
+                answer = self._once(method, path, action=action, params=params, body=body)
             except RateLimited as error:
+                limited = True
                 self._budget.refused()
                 pause_s = min(error.retry_after_s or _LOOK_AGAIN_S, _LOOK_AGAIN_S)
                 pause_s += random.uniform(0, 0.2 * pause_s)  # noqa: S311 (jitter)
@@ -130,6 +131,10 @@ class Http:
                 pause_s = 0.5 * 2 ** (attempt - 1) * random.uniform(0.5, 1.0)  # noqa: S311 (jitter)
                 if attempt > 1 and self._clock() - started + pause_s > self._most_wait_s:
                     raise
+            else:
+                if limited:
+                    self._budget.healed()
+                return answer
             self.sleep(pause_s)
 
     def _once(

@@ -152,9 +152,12 @@ class Spheron:
             if error.status in {401, 403, 429} or (error.status is None and error.acted is False):
                 raise
             return Termination(can=True, remaining_min=0, minimum_min=None, reason=str(error))
-        can = item.get("canTerminate") is not False
-        remaining = 0 if can else max(1, wire.whole(item, "timeRemaining") or 1)
-        return Termination(can, remaining, wire.whole(item, "minimumRuntime"), wire.text(item, "reason"))
+        # "No" without minutes to wait for is said of a machine that has ended: waiting would never end.
+        remaining = 0 if item.get("canTerminate") is not False else wire.whole(item, "timeRemaining") or 0
+        can = remaining <= 0
+        return Termination(
+            can, max(0, remaining), wire.whole(item, "minimumRuntime"), wire.text(item, "reason")
+        )
 
     def terminate(self, instance_id: str) -> None:
         """End a machine; one that has ended already is a success.
