@@ -1,0 +1,131 @@
+"""Here: results of the GPU machine → one evidence file per stack, and the captured files beside the tests.
+
+usage: evidence.py RESULTS_FOLDER FIRST_RUN MACHINE    (MACHINE names the folder under tests/captured, such as h100-x1)
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+import sys
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import phases
+
+ROOT = Path(__file__).parents[2]
+DIFFERENCES = [
+    {
+        "what": "--load-format",
+        "shipped": "mistral",
+        "started": "random",
+        "why": "no weights on the machine: every tensor has its real shape and random values, the text is noise",
+    },
+    {
+        "what": "vision tower",
+        "shipped": "0.86 GB, 16 bit",
+        "started": "absent",
+        "why": "text only: the weights and the cache are 0.8 GiB kinder than with the published files",
+    },
+]
+LEVEL = (
+    "concurrency", "prompts", "input_tokens", "output_tokens", "completed", "failed", "output_throughput",
+    "total_token_throughput", "median_ttft_ms", "p99_ttft_ms", "median_tpot_ms", "p99_tpot_ms", "median_itl_ms",
+    "skipped", "error",
+)  # fmt: skip
+
+
+def levels(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The throughput table."""
+    return [{key: row[key] for key in LEVEL if key in row} for row in result["throughput"]]
+
+
+def utilisation(result: dict[str, Any], dmon: Path) -> list[dict[str, float]]:
+    """Medians of `nvidia-smi dmon` within each level, its first and last two seconds left out."""
+    rows = [line.split() for line in dmon.read_text().splitlines() if line and not line.startswith("#")]
+    out = []
+    for level in result["throughput"]:
+        if "ended" not in level or level["duration"] < 5:
+            continue
+        end = datetime.strptime(level["ended"], "%H:%M:%S")  # noqa: DTZ007  # both clocks are the machine's
+        first, last = end - timedelta(seconds=level["duration"] - 2), end - timedelta(seconds=2)
+        inside = [row for row in rows if first <= datetime.strptime(row[0], "%H:%M:%S") <= last]  # noqa: DTZ007
+        middle = {name: sorted(float(row[at]) for row in inside)[len(inside) // 2]
+                  for name, at in (("power_w", 2), ("sm_percent", 5), ("memory_percent", 6))}  # fmt: skip
+        out.append({"concurrency": level["concurrency"], "samples": len(inside), **middle})
+    return out
+
+
+def run_of(result: dict[str, Any], log: str, machine: str) -> dict[str, Any]:
+    """What every run leaves, read again from its log."""
+    started = datetime.strptime(result["date"], "%Y-%m-%dT%H:%M:%SZ")  # noqa: DTZ007  # as the log: no zone
+    read = phases.read(log, started)
+    return {
+        "run": result["run"],
+        "date": result["date"],
+        "changed_flags": result["changed_flags"],
+        "outcome": result["outcome"],
+        "ready_s": result["ready_s"],
+        "phases_s": read["phases_s"],
+        "reported": read["reported"],
+        "memory_used_mib": result["memory_used_mib"],
+        "memory_used_after_load_mib": result.get("memory_used_after_load_mib"),
+        "chose": read["chose"],
+        "warm_up_s": result.get("warm_up", {}).get("duration"),
+        "throughput": levels(result),
+        "caches": result["caches"],
+        "files_written_by_start": result["written"],
+        "stop": result["stop"],
+        "other_home_and_host_name": bool(result["other_host"]),
+        "source_log": f"tests/captured/{machine}/{result['run']}.log.gz",
+    }
+
+
+def main() -> None:
+    """Write the evidence of one stack; the first run is the shipped flags on a fresh machine."""
+    folder, first, machine = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+    captured = ROOT / "tests/captured" / machine
+    captured.mkdir(parents=True, exist_ok=True)
+    runs: dict[str, dict[str, Any]] = {}
+    results: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.glob("*.json"), key=lambda one: one.stat().st_mtime):
+        if path.name.endswith(".load.json"):
+            continue
+        result = json.loads(path.read_text())
+        log = folder / f"{path.stem}.log.gz"
+        with gzip.open(log, "rt", errors="replace") as lines:
+            runs[path.stem] = run_of(result, lines.read(), machine)
+        results[path.stem] = result
+        shutil.copy(log, captured)
+    seen = folder / f"{first}.captured"
+    if seen.exists():
+        shutil.copytree(seen, captured / "under-load", dirs_exist_ok=True)
+    shipped = results[first]
+    name, memory, driver, power, *_ = shipped["machine"]["gpus"][0].split(", ")
+    evidence = {key: shipped[key] for key in ("stack", "engine", "model", "precision", "gpu", "count")} | {
+        "card": name,
+        "card_memory_mib": int(memory),
+        "driver": driver,
+        "power_limit_w": float(power),
+        "packages": shipped["machine"]["packages"],
+        "flags": shipped["argv"],
+        "environment": shipped["environment"],
+        "permitted_differences": DIFFERENCES,
+        "repetitions": 1,
+        **runs.pop(first),
+        "utilisation": utilisation(shipped, seen / "dmon.txt") if seen.exists() else [],
+        "chat_status": [
+            {"request": one["request"], "status": one["status"]} for one in shipped.get("chat", [])
+        ],
+        "drain": shipped.get("drain"),
+        "other_runs": list(runs.values()),
+    }
+    out = ROOT / "components/pulumi_vllm/plan/data/measured" / shipped["engine"] / f"{shipped['stack']}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(evidence, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

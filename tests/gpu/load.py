@@ -1,0 +1,68 @@
+"""Runs `vllm bench serve` at several concurrency levels in one process, so that vLLM is imported once.
+
+usage: load.py MODEL_FOLDER SERVED_NAME PORT OUT.json      then one level per line on standard input:
+CONCURRENCY PROMPTS INPUT_TOKENS OUTPUT_TOKENS
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from vllm.benchmarks.serve import add_cli_args, main_async
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+KEEP = (
+    "duration", "completed", "failed", "request_throughput", "output_throughput", "total_token_throughput",
+    "mean_ttft_ms", "median_ttft_ms", "p99_ttft_ms", "mean_tpot_ms", "median_tpot_ms", "p99_tpot_ms",
+    "median_itl_ms", "p99_itl_ms",
+)  # fmt: skip
+
+
+def arguments(folder: str, name: str, port: str, level: list[str], result: str) -> argparse.Namespace:
+    """Parse the flags of `vllm bench serve`, as a shell would pass them."""
+    concurrency, prompts, n_in, n_out = level
+    parser = FlexibleArgumentParser()
+    add_cli_args(parser)
+    return parser.parse_args([
+        "--backend", "openai", "--endpoint", "/v1/completions", "--host", "127.0.0.1", "--port", port,
+        "--model", name, "--tokenizer", folder, "--tokenizer-mode", "mistral", "--dataset-name", "random",
+        "--random-input-len", n_in, "--random-output-len", n_out, "--ignore-eos", "--num-prompts", prompts,
+        "--max-concurrency", concurrency, "--seed", f"{concurrency}{n_out}", "--ready-check-timeout-sec", "0",
+        "--disable-tqdm", "--percentile-metrics", "ttft,tpot,itl", "--metric-percentiles", "99",
+        "--save-result", "--result-filename", result,
+    ])  # fmt: skip
+
+
+def main() -> None:
+    """Answer each line with one line of JSON on standard output and collect them in OUT."""
+    folder, name, port, out = sys.argv[1:5]
+    rows: list[dict[str, Any]] = []
+    print("READY", flush=True)
+    for line in sys.stdin:
+        level = line.split()
+        row: dict[str, Any] = {"concurrency": int(level[0]), "prompts": int(level[1])}
+        row |= {"input_tokens": int(level[2]), "output_tokens": int(level[3])}
+        began = time.time()
+        with tempfile.TemporaryDirectory() as folder_of_result:
+            result = Path(folder_of_result) / "result.json"
+            try:
+                asyncio.run(main_async(arguments(folder, name, port, level, str(result))))
+                data = json.loads(result.read_text())
+                row |= {key: round(data[key], 3) for key in KEEP if isinstance(data.get(key), int | float)}
+            except Exception as error:  # noqa: BLE001  # one level that fails must not lose the others
+                row["error"] = f"{type(error).__name__}: {error}"[:400]
+        row["wall_s"] = round(time.time() - began, 1)
+        rows.append(row)
+        Path(out).write_text(json.dumps(rows))
+        print("ROW " + json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,236 @@
+"""On the GPU machine: one stack started, loaded, looked at and stopped; everything seen goes into OUT/NAME.json.
+
+usage: measure.py LAUNCH.json NAME [--levels 1,32,128,256] [--set flag=value ...] [--deadline-s 500]
+                  [--drain 32] [--capture] [--move-in HOST]        level = CONCURRENCY[:PROMPTS[:IN[:OUT]]]
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import drain
+import phases
+from server import PERMITTED, SITE, Server, move_in
+
+HERE = Path(__file__).parent
+OUT = Path(os.environ.get("RESULTS", "/tmp/results"))
+
+
+def ask(*command: str) -> str:
+    """Output of a program, or why there is none."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or done.stderr.strip()
+
+
+def machine() -> dict[str, Any]:
+    """Card, driver and the versions that matter."""
+    query = "name,memory.total,driver_version,power.limit,clocks.max.sm,clocks.max.mem"
+    cards = ask("nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits").splitlines()
+    code = "import importlib.metadata as m;print(*[f'{p}=={m.version(p)}' for p in"
+    code += " ('vllm','torch','transformers','mistral_common','flashinfer-python','triton')])"
+    found = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": SITE},
+                           capture_output=True, text=True, check=False).stdout.split()  # fmt: skip
+    return {"gpus": cards, "cores": os.cpu_count(), "kernel": os.uname().release, "packages": found}
+
+
+def sizes(folder: Path) -> dict[str, dict[str, float]]:
+    """Files and MiB by sub-folder."""
+    out: dict[str, dict[str, float]] = {}
+    for file in folder.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            top = file.relative_to(folder).parts[0]
+            row = out.setdefault(top, {"files": 0, "mib": 0.0})
+            row["files"] += 1
+            row["mib"] += file.stat().st_size / 2**20
+    return {top: {"files": row["files"], "mib": round(row["mib"], 1)} for top, row in sorted(out.items())}
+
+
+def written_since(folder: Path, began: float) -> dict[str, int]:
+    """Files by sub-folder that this start wrote: what the cache did not hold."""
+    out: dict[str, int] = {}
+    for file in folder.rglob("*"):
+        if file.is_file() and not file.is_symlink() and file.stat().st_mtime > began:
+            top = file.relative_to(folder).parts[0]
+            out[top] = out.get(top, 0) + 1
+    return out
+
+
+class Load:
+    """The benchmark process: imports while the server starts, then runs one level after the other."""
+
+    def __init__(self, server: Server, launch: dict[str, Any], name: str) -> None:
+        self.path = OUT / f"{name}.load.json"
+        self.output = (OUT / f"{name}.load.txt").open("w")
+        self.process = subprocess.Popen(
+            [
+                sys.executable, HERE / "load.py", launch["weights_directory"], launch["model"],
+                str(server.port), self.path,
+            ],
+            env={**os.environ, "PYTHONPATH": SITE, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.output, text=True,
+        )  # fmt: skip
+
+    def until(self, word: str) -> str:
+        """The next line that starts with `word`; empty when the process has ended."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.output.write(line)
+            if line.startswith(word):
+                return line
+        return ""
+
+    def run(self, level: str) -> dict[str, Any]:
+        """One level."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(level + "\n")
+        self.process.stdin.flush()
+        line = self.until("ROW ")
+        return json.loads(line[4:]) if line else {"error": "the benchmark process ended", "level": level}
+
+    def close(self) -> None:
+        """End it."""
+        self.process.kill()
+        self.process.wait()
+        self.output.close()
+
+
+def level_of(text: str) -> str:
+    """`32` or `32:96:512:256` → the line that load.py reads."""
+    parts = [int(part) for part in text.split(":")]
+    concurrency = parts[0]
+    default = [concurrency, max(concurrency * 3, 4), 512, 256]
+    return " ".join(str(value) for value in parts + default[len(parts) :])
+
+
+def snapshot(port: int, name: str, after_s: float) -> threading.Timer:
+    """nvidia-smi and /metrics some seconds into a level."""
+
+    def take() -> None:
+        folder = OUT / f"{name.rpartition('-')[0]}.captured"
+        folder.mkdir(exist_ok=True)
+        label = name.rpartition("-")[2]
+        (folder / f"nvidia-smi-q-{label}.xml").write_text(ask("nvidia-smi", "-q", "-x"))
+        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            (folder / f"metrics-{label}.txt").write_bytes(answer.read())
+
+    timer = threading.Timer(after_s, take)
+    timer.start()
+    return timer
+
+
+def chats(port: int, model: str) -> list[dict[str, Any]]:
+    """What the chat route answers; the text is noise, the status is not."""
+    tool = {
+        "type": "function",
+        "function": {"name": "add", "parameters": {"type": "object", "properties": {}}},
+    }
+    out = []
+    for extra in ({}, {"reasoning_effort": "none"}, {"reasoning_effort": "high"}, {"tools": [tool]}):
+        body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 24, **extra}
+        status, text = drain.post(port, "/v1/chat/completions", body)
+        out.append({"request": sorted(extra) and str(extra)[:60], "status": status, "text": text[:300]})
+    return out
+
+
+def loaded(
+    server: Server, load: Load, options: argparse.Namespace, result: dict[str, Any], deadline: float
+) -> None:
+    """Warm up, run the levels, ask the chat route."""
+    load.until("READY")
+    result["warm_up"] = load.run(level_of("64:64:512:16"))
+    dmon = None
+    if options.capture:
+        (OUT / f"{options.name}.captured").mkdir(exist_ok=True)
+        (OUT / f"{options.name}.captured/nvidia-smi-q-idle.xml").write_text(ask("nvidia-smi", "-q", "-x"))
+        dmon = subprocess.Popen(["nvidia-smi", "dmon", "-s", "pucmt", "-d", "1", "-o", "T",
+                                 "-f", OUT / f"{options.name}.captured/dmon.txt"])  # fmt: skip
+    for level in filter(None, options.levels.split(",")):
+        if deadline - time.time() < 25:
+            result["throughput"].append({"level": level, "skipped": "no time left"})
+            continue
+        timer = (
+            snapshot(server.port, f"{options.name}-c{level.replace(':', '_')}", 5)
+            if options.capture
+            else None
+        )
+        row = load.run(level_of(level))
+        if timer:
+            timer.join()
+        result["throughput"].append(row | {"ended": datetime.now(UTC).strftime("%H:%M:%S")})
+    if dmon:
+        dmon.terminate()
+        dmon.wait()
+    if options.capture:
+        result["chat"] = chats(server.port, result["model"])
+
+
+def main() -> None:
+    """Measure once."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("launch", type=Path)
+    parser.add_argument("name")
+    parser.add_argument("--levels", default="1,32,128,256")
+    parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--deadline-s", type=float, default=500)
+    parser.add_argument("--drain", type=int, default=0)
+    parser.add_argument("--capture", action="store_true")
+    parser.add_argument("--move-in", default="")
+    options = parser.parse_args()
+    OUT.mkdir(parents=True, exist_ok=True)
+    launch = json.loads(options.launch.read_text())
+    home = Path("/var/lib") / (options.move_in or "vllm")
+    if options.move_in:
+        move_in(launch, home)
+    deadline = time.time() + options.deadline_s
+    log = OUT / f"{options.name}.log"
+    result: dict[str, Any] = {**launch, "run": options.name, "machine": machine(), "throughput": []}
+    result |= {"changed_flags": dict(one.split("=", 1) for one in options.set), "permitted": PERMITTED}
+    result |= {
+        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "other_host": options.move_in or None,
+    }
+    server = Server(launch, result["changed_flags"], log, home)
+    result |= {"started_argv": server.argv, "started_environment": server.environment}
+    load = Load(server, launch, options.name)
+    try:
+        result["ready_s"] = server.wait(deadline)
+        used = ask("nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits")
+        result["memory_used_mib"] = [int(one) for one in used.split() if one.isdigit()]
+        cache = Path(launch["cache_directory"])
+        result |= {"caches": sizes(cache), "home": sizes(home), "written": written_since(cache, server.began)}
+        if result["ready_s"] is not None:
+            result["outcome"] = "ready"
+            loaded(server, load, options, result, deadline)
+            used = ask("nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits")
+            result["memory_used_after_load_mib"] = [int(one) for one in used.split() if one.isdigit()]
+            if options.drain:
+                result["drain"] = drain.drain(server.process, server.port, launch["model"], options.drain)
+        else:
+            result["outcome"] = "ended" if server.process.poll() is not None else "not ready in time"
+    finally:
+        load.close()
+        result["stop"] = server.stop()
+        text = log.read_text(errors="replace")
+        started = datetime.fromtimestamp(server.began)  # noqa: DTZ006  # the log's clock is the machine's
+        result |= phases.read(text, started)
+        with gzip.open(OUT / f"{options.name}.log.gz", "wt") as packed:
+            packed.write(text)
+        log.unlink()
+        (OUT / f"{options.name}.json").write_text(json.dumps(result, indent=1))
+        print(json.dumps({key: result.get(key) for key in
+                          ("run", "outcome", "ready_s", "phases_s", "reported", "throughput", "stop")}))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""On the GPU machine: starts what a stack starts, with the permitted differences, and stops it again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import drain
+import model_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SITE = "/tmp/site"
+PERMITTED = {"load-format": "random"}
+"""The one flag that always differs: nobody has the weights there. On shared hosts NVLink multicast is off as well."""
+
+
+def with_flags(argv: Sequence[str], changes: dict[str, str]) -> list[str]:
+    """`argv` with `--flag value` replaced or added; the value "" removes the flag."""
+    out: list[str] = []
+    left = dict(changes)
+    skip = False
+    for position, word in enumerate(argv):
+        if skip:
+            skip = False
+            continue
+        name = word.removeprefix("--")
+        if not word.startswith("--") or name not in changes:
+            out.append(word)
+            continue
+        skip = position + 1 < len(argv) and not argv[position + 1].startswith("--")
+        value = left.pop(name)
+        out += [word, value] if value else []
+    return out + [word for name, value in left.items() if value for word in (f"--{name}", value)]
+
+
+def move_in(launch: dict[str, Any], home: Path) -> None:
+    """Pretend to be another host that was given the same volume: same cache path, copied files, nothing else kept."""
+    cache = Path(launch["cache_directory"])
+    if cache.exists():
+        old = cache.with_name(cache.name + ".old")
+        shutil.rmtree(old, ignore_errors=True)
+        cache.rename(old)
+        shutil.copytree(old, cache, symlinks=True)
+    for left in (*Path("/tmp").glob("torchinductor*"), Path.home() / ".cache", Path.home() / ".triton",
+                 Path.home() / ".nv", home):  # fmt: skip
+        shutil.rmtree(left, ignore_errors=True)
+    with Path("/etc/hosts").open("a") as hosts:
+        hosts.write(f"127.0.1.1 {home.name}\n")
+
+
+class Server:
+    """One `python -m vllm.entrypoints.openai.api_server`."""
+
+    def __init__(self, launch: dict[str, Any], changes: dict[str, str], log: Path, home: Path) -> None:
+        folder = Path(launch["weights_directory"])
+        if not (folder / "params.json").exists():
+            model_folder.write(folder, launch["precision"])
+        home.mkdir(parents=True, exist_ok=True)
+        Path(launch["cache_directory"]).mkdir(parents=True, exist_ok=True)
+        self.argv = with_flags(launch["argv"], {**changes, **PERMITTED})
+        self.environment = {**launch["environment"], "HOME": str(home)}
+        self.port = int(self.argv[self.argv.index("--port") + 1])
+        self.log: IO[str] = log.open("w")
+        self.began = time.time()
+        # unshare and exec keep the process id: signals reach the server as systemd's would.
+        named = ["unshare", "--uts", "sh", "-c", f'hostname {home.name}; exec "$@"', "sh"]
+        program = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+        kept = {key: os.environ[key] for key in ("PATH", "LD_LIBRARY_PATH", "CUDA_HOME") if key in os.environ}
+        self.process = subprocess.Popen(
+            [*named, *program, *self.argv],
+            env={**kept, **self.environment, "PYTHONPATH": SITE, "PYTHONDONTWRITEBYTECODE": "1"},
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def wait(self, deadline: float) -> float | None:
+        """Seconds until /health says 200, or None when the process ended or the time is over."""
+        while time.time() < deadline and self.process.poll() is None:
+            if drain.health(self.port) == 200:
+                return round(time.time() - self.began, 1)
+            time.sleep(0.2)
+        return None
+
+    def stop(self) -> dict[str, Any]:
+        """SIGTERM to the main process, after 45 s SIGKILL to its session, as the unit's stop does."""
+        began = time.time()
+        if self.process.poll() is None:
+            self.process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(45)
+        took = round(time.time() - began, 1)
+        killed = self.process.poll() is None
+        subprocess.run(["pkill", "-KILL", "-s", str(self.process.pid)], check=False)
+        self.process.wait(10)
+        self.log.close()
+        return {"stop_s": took, "had_to_kill": killed}
