@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 NOT_RUNNING = 3
 
 
+_ENGINE = "real: vLLM on the CPU; fake: a stand-in; none: bare machines, which really install their engine (5 GB each)"
+
+
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `local` and its subcommands; each sets `run`, a function of the parsed arguments to an exit code."""
     local = subparsers.add_parser(
@@ -35,7 +38,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     up = verb(
         "up", _up, 'start it and print what a stack needs, as env lines: eval "$(pulumi-vllm local up)"'
     )
-    up.add_argument("--engine", choices=("real", "fake"), default="fake", help="real: vLLM on the CPU")
+    up.add_argument("--engine", choices=("real", "fake", "none"), default="fake", help=_ENGINE)
     up.add_argument(
         "--port", type=int, default=0, help="of the API on loopback (default: a free one, then the same)"
     )

@@ -65,7 +65,7 @@ def up(
 
     Args:
         state_dir: folder of the cloud's state.
-        engine: real or fake, for machines without GPUs.
+        engine: real, fake, or none (the machine installs its own), for machines without GPUs.
         port: of the API on loopback; 0 keeps the one it had, or takes a free one.
         factor: virtual seconds per real second.
         progress: told what is done, line by line.
@@ -74,7 +74,7 @@ def up(
         LocalCloudError: it cannot run here, or is in use with other settings.
     """
     if engine not in ENGINES:
-        raise LocalCloudError(f"local up: engine {engine} is unknown; use real or fake")
+        raise LocalCloudError(f"local up: engine {engine} is unknown; use {', '.join(ENGINES)}")
     state_dir = state_dir.resolve()
     with alone(state_dir):
         old = Settings.read(state_dir)
@@ -105,7 +105,8 @@ def prepare(engine: str, progress: Callable[[str], None]) -> None:
     if missing := host_checks.preflight():
         raise LocalCloudError("local up: this computer cannot run it yet:\n  " + "\n  ".join(missing))
     # Machines with GPUs get the fake engine whatever the others get.
-    for name in dict.fromkeys(("base", f"engine-{engine}", "engine-fake")):
+    own = () if engine == "none" else (f"engine-{engine}",)
+    for name in dict.fromkeys(("base", *own, "engine-fake")):
         try:
             images.ensure(name, progress)
         except images.ImageError as error:

@@ -34,7 +34,7 @@ class Lifecycle:
     """Makes the machines follow the records."""
 
     def __init__(self, store: Store, hardware: Hardware, engine: str) -> None:
-        """`engine` is real or fake and holds for machines without GPUs; those with GPUs get the fake one."""
+        """`engine` is real, fake or none and holds for machines without GPUs; those with GPUs get the fake one."""
         self.store, self.hardware, self.engine = store, hardware, engine
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._aside: set[asyncio.Task[None]] = set()
@@ -266,7 +266,7 @@ class Lifecycle:
         return MachineSpec(
             id=deployment.id,
             name=deployment.name,
-            layers=(f"engine-{engine}",),
+            layers=() if engine == "none" else (f"engine-{engine}",),
             user=profile.ssh_user,
             ssh_public_key=deployment.public_key,
             user_data=cloud_init.user_data(sent) if sent else None,

@@ -17,7 +17,7 @@ from pulumi_vllm.localcloud.store import write_json
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ENGINES = ("real", "fake")
+ENGINES = ("real", "fake", "none")
 
 
 class LocalCloudError(Exception):
