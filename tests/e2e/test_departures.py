@@ -1,0 +1,38 @@
+"""How a machine goes: not before its minimum run time, and not lost when the provider takes it."""
+
+import os
+import signal
+import time
+
+from harness import wait_for
+
+
+def test_ctrl_c_in_the_countdown_keeps_the_machine_and_a_reclaimed_one_is_replaced(projects):
+    project = projects("fake")
+    project.up()
+    machine = project.machine_id()
+
+    # The cloud refuses an early end: destroy serves on, and Ctrl-C there loses nothing.
+    project.cloud.api("/_sim/options", "POST", {"minimum_runtime_min": 6000})
+    try:
+        running = project.start("destroy", "--yes", "--skip-preview")
+        time.sleep(12)
+        assert running.poll() is None, "destroy did not wait"
+        os.kill(running.pid, signal.SIGINT)
+        out, _ = running.communicate(timeout=120)
+    finally:
+        project.cloud.api("/_sim/options", "POST", {"minimum_runtime_min": 20})
+    assert "minimum run time" in out
+    assert "still running, billed and in state" in out
+    assert project.machine_id() == machine
+    assert machine in {one["id"] for one in project.cloud.machines()}
+
+    # Taken by its provider: the next preview says so, the next up rents another and downloads nothing.
+    project.up()
+    project.cloud.api(f"/_sim/reclaim/{machine}", "POST")
+    wait_for(lambda: machine not in {one["id"] for one in project.cloud.machines()}, 120, "reclaim")
+    assert "was reclaimed by the provider" in project.pulumi("preview").stdout
+    project.up()
+    assert project.machine_id() != machine
+    (weights,) = [r for r in project.resources() if r["type"] == "vllm:host:Weights"]
+    assert weights["outputs"]["downloadedBytes"] == 0
