@@ -67,3 +67,8 @@ async def test_secrets_that_are_not_known_yet_are_not_called_missing():
     }
     assert await FILES.check(None, new, None) == []
     assert await FILES.check(None, {**new, "secrets": Secret({})}, None) != []
+
+
+def test_an_imported_machine_is_not_replaced_for_what_the_cloud_does_not_tell():
+    imported = {"gpu": "H200", "count": 2}
+    assert INSTANCE.compare(imported, _instance()) == {"sshPublicKey": Kind.ADD}

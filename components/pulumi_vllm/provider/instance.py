@@ -115,12 +115,19 @@ class Instance(Resource):
             if machine is not None and machine.status == "terminated-provider":
                 await call.warn(f"{machine.name} was reclaimed by the provider; `pulumi up` rents another")
             return None
-        inputs = inputs or {"gpu": machine.gpu_type.partition("_")[0], "count": machine.gpu_count}
+        imported = not state
+        inputs = inputs or {
+            "gpu": machine.gpu_type.partition("_")[0],
+            "count": machine.gpu_count,
+            "billing": "spot" if machine.instance_type == "SPOT" else "on-demand",
+            "provider": machine.provider,
+            "region": machine.region,
+        }
         outputs = {name: state.get(name) for name in self.outputs} | self._seen(machine)
         unready = None
         if machine.status == "failed":
             unready = f"machine {machine.name} ({resource_id}) failed; `pulumi up --replace '{call.urn}'` rents another"
-        elif not state.get("hostKey"):
+        elif not imported and not state.get("hostKey"):
             unready = (
                 f"machine {machine.name} ({resource_id}) is {machine.status} and was never reached over SSH; "
                 "it is billed"

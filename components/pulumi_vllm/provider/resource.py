@@ -162,7 +162,8 @@ class Resource:
             before, after = reveal(old.get(name)), reveal(new.get(name))
             if before == after:
                 continue
-            if prop.replaces:
+            # What an import could not know (a key, say) is added; it makes nothing new.
+            if prop.replaces and before is not None:
                 found[name] = Kind.REPLACE
             elif isinstance(before, dict) and isinstance(after, dict) and not prop.secret:
                 found.update(_compare_maps(name, before, after, ignore))
