@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pulumi_vllm.plan import plan
 from pulumi_vllm.plan.config import Deployment
-from pulumi_vllm.plan.plan import plan
 
 
 def launch(stack: str, server: dict[str, Any]) -> dict[str, Any]:

@@ -45,3 +45,8 @@ def test_the_provider_starts_without_the_sdk():
     """`import pulumi` takes 0.7 s of every preview: the plugin must not pay it."""
     code = "import sys, pulumi_vllm.provider.serve; sys.exit('pulumi' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_provider_starts_without_the_models_of_a_stack_file():
+    code = "import sys, pulumi_vllm.provider.serve; sys.exit('pydantic' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
