@@ -40,7 +40,7 @@ def test_help_names_every_command() -> None:
         (("upp",), "upp: unknown command"),
         (("up", "nowhere"), "up: no stacks/Pulumi.nowhere.yaml; there are:"),
         (("up", "--fast"), "up: --fast: unknown"),
-        (("up", "--engine", "imaginary"), "--engine imaginary: real or fake"),
+        (("up", "--engine", "imaginary"), "--engine imaginary: real, fake or none"),
         (
             ("up", "spheron-h200-2x-fp8"),
             "SPHERON_API_KEY is not set; export it, or run it here: ./dev up",
