@@ -7,6 +7,10 @@ import time
 from harness import wait_for
 
 
+def asked_to_end(cloud) -> bool:
+    return any("can-terminate" in row["path"] for row in cloud.api("/_sim/log"))
+
+
 def test_ctrl_c_in_the_countdown_keeps_the_machine_and_a_reclaimed_one_is_replaced(projects):
     project = projects("fake")
     project.up()
@@ -14,9 +18,11 @@ def test_ctrl_c_in_the_countdown_keeps_the_machine_and_a_reclaimed_one_is_replac
 
     # The cloud refuses an early end: destroy serves on, and Ctrl-C there loses nothing.
     project.cloud.api("/_sim/options", "POST", {"minimum_runtime_min": 6000})
+    project.cloud.api("/_sim/log", "DELETE")
     try:
         running = project.start("destroy", "--yes", "--skip-preview")
-        time.sleep(12)
+        wait_for(lambda: asked_to_end(project.cloud), 120, "question whether the machine may end")
+        time.sleep(3)  # the answer becomes a line of the countdown
         assert running.poll() is None, "destroy did not wait"
         os.kill(running.pid, signal.SIGINT)
         out, _ = running.communicate(timeout=120)
