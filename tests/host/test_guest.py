@@ -1,0 +1,106 @@
+"""A real sshd, sudo and systemd, in a guest: what the server of the other tests can only pretend."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from pulumi_vllm.host.pool import Connections
+from pulumi_vllm.host.reach import wait_ssh
+from pulumi_vllm.host.ssh import HostError, PutFile, connect
+from pulumi_vllm.localcloud import host_checks, images
+from pulumi_vllm.localcloud.machines import Machines, MachineSpec
+
+from tests.host.conftest import CLIENT_KEY
+
+pytestmark = [
+    pytest.mark.ci,
+    pytest.mark.skipif(bool(host_checks.preflight()), reason="; ".join(host_checks.preflight())),
+]
+UNIT = "[Service]\nExecStart=/bin/sleep ${HOW_LONG}\nEnvironment=HOW_LONG=600\n"
+
+
+@pytest.fixture
+def guest(tmp_path):
+    images.ensure("base", print)
+    machines = Machines(tmp_path / "state")
+    try:
+        public = CLIENT_KEY.export_public_key().decode().strip()
+        address = machines.create(MachineSpec("one", "one", (), "ubuntu", public))
+        machines.start("one")
+        yield machines, address
+    finally:
+        machines.down(purge=True)
+
+
+async def boot_id(pool, address, pem, pinned):
+    await pool.forget(address.host)
+    try:
+        return (await pool.facts(await pool.get(address, pem, pinned))).boot_id
+    except HostError:
+        return None
+
+
+async def test_a_guest_from_first_contact_to_reboot(guest, pem):
+    machines, address = guest
+    cancelled = asyncio.Event()
+    host = await wait_ssh(address.host, 22, ["ubuntu", "root"], pem, timeout_s=90, cancelled=cancelled)
+    pinned = host.host_key
+    assert host.address.user == "ubuntu"
+    await host.close()
+    pool = Connections()
+    host = await pool.get(host.address, pem, pinned)
+    assert (await host.run("id -u")).stdout == "0\n"
+
+    files = [
+        PutFile("/etc/systemd/system/vllm.service", UNIT.encode()),
+        PutFile("/etc/pulumi-vllm/secrets/token", b"hunter2-hunter2", "0600", "ubuntu:root"),
+    ]
+    assert len(await host.put(files)) == 2
+    assert await host.put(files) == ()
+    await host.run("systemctl daemon-reload; systemctl start vllm.service")
+
+    await pool.facts(host)
+    pool.stale(host)
+    time.monotonic()
+    facts = await pool.facts(host, paths=("/etc/pulumi-vllm/none",))
+    assert facts.units["vllm.service"].active == "active"
+    assert facts.units["models.mount"].active == "missing"
+    assert facts.process_matches("vllm.service")
+    assert facts.files["/etc/pulumi-vllm/secrets/token"].owner == "ubuntu:root"
+    assert facts.files["/etc/systemd/system/vllm.service"].text == UNIT
+    assert 22 in facts.open_ports()
+
+    dropin = "/etc/systemd/system/vllm.service.d/more.conf"
+    more = "[Service]\nExecStart=\nExecStart=/bin/sleep 700\n"
+    await host.run(
+        f"mkdir -p {dropin.rpartition('/')[0]}; cat > {dropin}; touch -d +5sec {dropin}; systemctl daemon-reload",
+        stdin=more.encode(),
+    )
+    pool.stale(host)
+    facts = await pool.facts(host)
+    assert facts.drop_ins == {dropin: more}
+    assert not facts.process_matches("vllm.service")
+    assert facts.units["vllm.service"].stale
+
+    with pytest.raises(HostError, match="No such file"):
+        await host.run("cat /nowhere")
+    machines.reboot("one")
+    await pool.forget(address.host)
+    # The old sshd may answer for a moment longer: only another boot is the reboot.
+    async with asyncio.timeout(60):
+        while await boot_id(pool, host.address, pem, pinned) in {None, facts.boot_id}:  # noqa: ASYNC110 (a guest sets no event)
+            await asyncio.sleep(0.5)
+    await pool.close()
+
+
+async def test_a_paused_guest_is_unreachable_and_a_resumed_one_answers(guest, pem):
+    machines, address = guest
+    host = await wait_ssh(address.host, 22, ["ubuntu"], pem, timeout_s=90, cancelled=asyncio.Event())
+    machines.pause("one")
+    with pytest.raises(HostError):
+        await connect(host.address, pem, host.host_key, timeout_s=2)
+    machines.unpause("one")
+    assert (await host.run("echo on")).stdout == "on\n"
+    await host.close()
