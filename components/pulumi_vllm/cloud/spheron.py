@@ -40,19 +40,10 @@ class Spheron:
         guard: SpendGuard | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
-        most_wait_s: float = 30.0,
         lookup_s: float = 60.0,
         timeouts_s: Mapping[str, float] | None = None,
     ) -> None:
-        self.http = Http(
-            url,
-            api_key,
-            budget=budget,
-            clock=clock,
-            sleep=sleep,
-            most_wait_s=most_wait_s,
-            timeouts_s=timeouts_s,
-        )
+        self.http = Http(url, api_key, budget=budget, clock=clock, sleep=sleep, timeouts_s=timeouts_s)
         self.clock = clock
         self.guard = guard or SpendGuard(clock=clock)
         self.lookup_s = lookup_s
