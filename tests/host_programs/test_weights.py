@@ -73,48 +73,30 @@ def test_verify_finds_a_bit_that_flipped_without_a_trace(
     weights: Program, hub: SmallHub, config: dict[str, Any], found: Found
 ) -> None:
     assert weights(**config).returncode == 0
-    place = Path(config["directory"]) / "params.json"
-    when = place.stat()
-    place.write_bytes(b'{"dim": 257}')
-    os.utime(place, ns=(when.st_atime_ns, when.st_mtime_ns))
+    root = Path(config["directory"])
+    (root / "params.json").write_bytes(b'{"dim": 257}')
+    later = time.time() + 60  # the disk itself flips a bit: the file's times stay older than the manifest's
+    os.utime(root / ".manifest.json", (later, later))
     hub.requests.clear()
-    result = weights("--verify", **config)
-    assert result.returncode == 0
+    assert weights(**config).returncode == 0
+    assert hub.fetched == []
+    assert weights("--verify", **config).returncode == 0
     assert hub.fetched == ["params.json"]
     assert found(config) == hub.kept
 
 
-def test_a_byte_that_is_wrong_on_the_wire_costs_that_file_only(
+def test_a_change_that_hides_its_time_is_found(
     weights: Program, hub: SmallHub, config: dict[str, Any], found: Found
 ) -> None:
-    hub.corrupt = {"consolidated-00002.safetensors": 1}
-    result = weights(**config)
-    assert result.returncode == 0
-    assert "fetching this file again" in result.stdout
-    assert hub.fetched.count("consolidated-00002.safetensors") == 2 * 4
-    assert hub.fetched.count("consolidated-00001.safetensors") == 7
-    assert found(config) == hub.kept
-
-
-def test_a_hub_that_is_always_wrong_ends_and_leaves_nothing_to_serve(
-    weights: Program, hub: SmallHub, config: dict[str, Any]
-) -> None:
-    hub.corrupt = {"params.json": 99}
-    result = weights(**config)
-    assert result.returncode == 1
-    assert "params.json: git_sha1 wrong 3 times" in result.stderr
-    assert not (Path(config["directory"]) / "params.json").exists()
-    assert not (Path(config["directory"]) / ".manifest.json").exists()
-    assert "wrong 3 times" in json.loads(Path(config["progress"]).read_text())["error"]
-
-
-def test_bodies_that_are_cut_go_on_where_they_ended(
-    weights: Program, hub: SmallHub, config: dict[str, Any], found: Found
-) -> None:
-    hub.cut_after = 30_000
     assert weights(**config).returncode == 0
+    place = Path(config["directory"]) / "consolidated-00001.safetensors"
+    when, data = place.stat(), place.read_bytes()
+    place.write_bytes(data[:1000] + bytes([data[1000] ^ 1]) + data[1001:])
+    os.utime(place, ns=(when.st_atime_ns, when.st_mtime_ns))
+    hub.requests.clear()
+    assert weights(**config).returncode == 0
+    assert set(hub.fetched) == {"consolidated-00001.safetensors"}
     assert found(config) == hub.kept
-    assert hub.sent == sum(map(len, hub.kept.values()))
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])

@@ -27,6 +27,7 @@ SINCE = {
         "TimeoutStartSec": 188, "TimeoutStopSec": 188, "SuccessExitStatus": 189, "NoNewPrivileges": 187,
         "PrivateTmp": 0, "ProtectSystem": 214, "ProtectHome": 214, "RuntimeDirectory": 211,
         "RuntimeDirectoryMode": 211, "RuntimeDirectoryPreserve": 235, "StateDirectory": 235,
+        "RestartPreventExitStatus": 189,
         "RestrictSUIDSGID": 242, "LockPersonality": 235,
     },
     "Mount": {"What": 0, "Where": 0, "Type": 0, "Options": 0, "TimeoutSec": 0},

@@ -67,7 +67,7 @@ class ManifestFact:
     revision: str
     sha256: str
     damaged: tuple[str, ...]
-    """Files that are missing or of another size."""
+    """Files that are missing, of another size, or written to since their hash was seen right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,12 +257,17 @@ def _unit(name: str, item: Mapping[str, Any]) -> UnitFact:
 
 def _manifest(item: Mapping[str, Any]) -> ManifestFact:
     wanted, sizes = item.get("wanted") or {}, item.get("sizes") or {}
+    changed = item.get("changed") or ()
     return ManifestFact(
         repository=str(item.get("repository") or ""),
         revision=str(item.get("revision") or ""),
         sha256=str(item.get("sha256") or ""),
         damaged=tuple(
-            sorted(name for name, size in sizes.items() if size is None or size != wanted.get(name, size))
+            sorted(
+                name
+                for name, size in sizes.items()
+                if size is None or size != wanted.get(name, size) or name in changed
+            )
         ),
     )
 

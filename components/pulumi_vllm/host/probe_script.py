@@ -212,7 +212,7 @@ def engine() -> "str | None":
 
 
 def manifests(wanted: dict[str, Any]) -> dict[str, Any]:
-    """Every manifest of weights, and which of its files are missing or of another size."""
+    """Every manifest of weights, and which of its files are missing, of another size or changed."""
     found = {}
     places = {
         *wanted["weights"],
@@ -231,6 +231,7 @@ def manifests(wanted: dict[str, Any]) -> dict[str, Any]:
             "revision": manifest.get("revision"),
             "sha256": hashlib.sha256(words.encode()).hexdigest(),
             "sizes": {name: size(f"{place}/{name}") for name in listed},
+            "changed": [name for name in listed if newer(f"{place}/{name}", f"{place}/.manifest.json")],
             "wanted": {name: item.get("size") for name, item in listed.items() if isinstance(item, dict)},
         }
     return found
@@ -242,6 +243,14 @@ def size(path: str) -> "int | None":
         return os.stat(path).st_size
     except OSError:
         return None
+
+
+def newer(path: str, manifest: str) -> bool:
+    """Whether somebody wrote to a file after its hash was seen right."""
+    try:
+        return os.stat(path).st_ctime_ns > os.stat(manifest).st_mtime_ns
+    except OSError:
+        return False
 
 
 def listening() -> list[tuple[str, int]]:

@@ -1,57 +1,92 @@
 """Following a long oneshot unit on the host: start it, show its progress, give its own words when it fails."""
 
 import json
+import time
+from dataclasses import dataclass
 from typing import Any
 
+from .common import host_of
 from .resource import Call, UserError, Values
 
 _LOOK_S = 2.0
 _SILENT_S = 1800.0  # without a byte or a phase: something hangs
+# A restart of a share's machine took 45 s without SSH (Spheron, seen in client code 2026-05); bare metal takes minutes.
+_AWAY_S = 420.0
 
 
-async def follow(
-    call: Call, host: Any, unit: str, progress_file: str | None, *, restart: bool = False
-) -> Values:
-    """Start the unit and watch it to its end; returns its last progress record.
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A oneshot unit, and the file in which it says how far it is or why it failed."""
+
+    unit: str
+    record: str
+
+
+WEIGHTS = Job("vllm-weights.service", "/run/pulumi-vllm/weights.progress.json")
+INSTALL = Job("vllm-install.service", "/run/pulumi-vllm/install.progress.json")
+PREFLIGHT = Job("vllm-preflight.service", "/run/pulumi-vllm/preflight.json")
+
+
+async def follow(call: Call, values: Values, job: Job, *, restart: bool = False) -> Values:
+    """Start the unit and watch it to its end, over restarts of the machine; returns its last record.
 
     Raises:
         UserError: it failed; ends with its own sentence, or with its last journal lines.
-        HostError: the machine went away.
+        HostError: the machine stays away.
     """
-    verb = "restart" if restart else "start"
-    await host.run(
-        f"systemctl reset-failed {unit} 2>/dev/null || true; systemctl {verb} --no-block {unit}", timeout_s=60
-    )
+    from pulumi_vllm.host.ssh import AuthRefused, Unreachable  # noqa: PLC0415
+
+    host = await host_of(call, values)
+    boot = await _start(host, job, restart=restart)
     last: Values = {}
-    silent = 0.0
+    heard = moved = time.monotonic()
     while True:
         await call.sleep(_LOOK_S)
-        shown = await host.run(_SHOW.format(unit=unit, file=progress_file or "/dev/null"), timeout_s=60)
-        head, _, tail = shown.stdout.partition("\n")
-        state, _, job = head.partition(" ")
+        try:
+            host = await host_of(call, values)
+            shown = await host.run(_SHOW.format(unit=job.unit, file=job.record), timeout_s=60)
+            state, task, booted, tail = (shown.stdout + "\n\n\n").split("\n", 3)
+            if booted != boot:
+                await call.info(f"the machine was restarted; {job.unit} goes on")
+                boot = await _start(host, job, restart=False)
+                continue
+        except (Unreachable, AuthRefused):
+            away = time.monotonic() - heard
+            if away > _AWAY_S:
+                raise
+            await call.progress(f"the machine does not answer ({away:.0f} s)")
+            continue
+        now = heard = time.monotonic()
         record = _parse(tail) or last
-        silent = silent + _LOOK_S if record == last else 0.0
+        moved = now if record != last else moved
         last = record
         if state == "active":
             return last
-        if state == "failed" or (state == "inactive" and not job):
-            raise UserError(f"{call.name}: {unit} failed: {await why(host, unit, last)}")
-        if silent > _SILENT_S:
+        if state == "failed" or (state == "inactive" and not task):
+            raise UserError(f"{call.name}: {job.unit} failed: {await why(host, job.unit, last)}")
+        if now - moved > _SILENT_S:
             raise UserError(
-                f"{call.name}: {unit} showed no progress for {_SILENT_S / 60:.0f} min; look at `journalctl -u {unit}`"
+                f"{call.name}: {job.unit} showed no progress for {_SILENT_S / 60:.0f} min; "
+                f"look at `journalctl -u {job.unit}`"
             )
-        await call.progress(describe(unit, last))
+        await call.progress(describe(job.unit, last))
+
+
+async def _start(host: Any, job: Job, *, restart: bool) -> str:
+    """Start the unit and let go of what it said before; returns the machine's boot."""
+    verb = "restart" if restart else "start"
+    started = await host.run(_START.format(unit=job.unit, file=job.record, verb=verb), timeout_s=60)
+    return str(started.stdout.strip())
 
 
 async def why(host: Any, unit: str, record: Values | None = None) -> str:
-    """The unit's own sentence, or its last journal lines without anything that looks like a secret."""
-    if record and record.get("error"):
-        return str(record["error"])
+    """The unit's own sentence, or its last journal lines; never with anything that looks like a secret."""
     from pulumi_vllm.host.mask import mask  # noqa: PLC0415
 
-    journal = await host.run(
-        f"journalctl -u {unit} -n 12 --no-pager -o cat 2>/dev/null || true", timeout_s=60, check=False
-    )
+    if record and record.get("error"):
+        return mask(str(record["error"]))
+    # Only of its last start: the lines of an earlier one tell of causes that are gone.
+    journal = await host.run(_JOURNAL.format(unit=unit), timeout_s=60, check=False)
     lines = [line.strip() for line in journal.stdout.splitlines() if line.strip()]
     return mask(" | ".join(lines[-6:])) or "no word in its journal"
 
@@ -61,6 +96,8 @@ def describe(unit: str, record: Values) -> str:
     if not record:
         return f"waiting for {unit}"
     parts = [str(record.get("phase") or unit)]
+    if record.get("error"):
+        return f"{unit} tries again: {record['error']}"
     if record.get("files"):
         parts.append(f"{record.get('files_done', 0)}/{record['files']} files")
     if record.get("bytes"):
@@ -80,7 +117,25 @@ def _parse(text: str) -> Values:
     return record if isinstance(record, dict) else {}
 
 
-_SHOW = """
-echo "$(systemctl show -P ActiveState {unit}) $(systemctl show -P Job {unit} | sed 's/^0$//')"
-cat {file} 2>/dev/null || true
+# A guest of a container manager shares its host's boot id: the start of its first process tells restarts apart.
+_BOOT = 'echo "$(cat /proc/sys/kernel/random/boot_id)-$(cut -d" " -f22 /proc/1/stat)"'
+
+_START = f"""
+rm -f {{file}}
+systemctl reset-failed {{unit}} 2>/dev/null || true
+systemctl {{verb}} --no-block {{unit}}
+{_BOOT}
+"""
+
+_SHOW = f"""
+systemctl show -P ActiveState {{unit}}
+systemctl show -P Job {{unit}} | sed 's/^0$//'
+{_BOOT}
+cat {{file}} 2>/dev/null || true
+"""
+
+_JOURNAL = """
+id=$(systemctl show -P InvocationID {unit})
+if [ -n "$id" ]; then set -- _SYSTEMD_INVOCATION_ID=$id + INVOCATION_ID=$id; else set -- -u {unit}; fi
+journalctl -n 12 --no-pager -o cat "$@" 2>/dev/null || true
 """

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from .common import CONNECTION, INSTANCE_ID, REACHABLE, host_of
-from .jobs import follow, why
+from .jobs import INSTALL, PREFLIGHT, follow, why
 from .resource import Call, Property, Reading, Resource, UserError, Values
 
 _PROGRAMS = "/usr/local/lib/pulumi-vllm"
@@ -89,18 +89,17 @@ class Service(Resource):
 
     # -- the host -----------------------------------------------------------------------------------
     async def _serve(self, call: Call, new: Values, *, restart: bool) -> Values:
+        await follow(call, new, PREFLIGHT, restart=True)  # first: a machine that is unfit goes on serving
         host = await host_of(call, new)
         if restart:
             drain_s = float(new.get("drainTimeoutS") or 0)
             await call.progress(f"draining, then restarting vllm (up to {drain_s:.0f} s)")
             script = f"{_PROGRAMS}/drain --timeout {drain_s:.0f} || true; systemctl stop vllm.service"
             await host.run(script, timeout_s=drain_s + 120)
-        await follow(call, host, "vllm-preflight.service", None, restart=True)
         # Restarted, because a lock may have changed; with the stamp in place the program has nothing to do.
         # vllm.service requires the unit, so only once vllm is down.
-        await follow(
-            call, host, "vllm-install.service", "/run/pulumi-vllm/install.progress.json", restart=restart
-        )
+        await follow(call, new, INSTALL, restart=restart)
+        host = await host_of(call, new)
         await host.run(
             "systemctl enable -q vllm-firewall.service haproxy.service vllm.service; "
             "systemctl reset-failed vllm.service haproxy.service 2>/dev/null || true; "

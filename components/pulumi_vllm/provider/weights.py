@@ -4,11 +4,9 @@ import json
 from typing import Any
 
 from .common import CONNECTION, INSTANCE_ID, REACHABLE, host_of
-from .jobs import follow
+from .jobs import PREFLIGHT, WEIGHTS, follow
 from .resource import Call, Property, Reading, Resource, Values
 
-_PROGRESS = "/run/pulumi-vllm/weights.progress.json"
-_UNIT = "vllm-weights.service"
 _DRAIN = "/usr/local/lib/pulumi-vllm/drain"
 
 
@@ -75,14 +73,15 @@ class Weights(Resource):
             return Reading({**outputs, "reachable": True}, {**inputs, "complete": False})
         if manifest.damaged:
             await call.warn(
-                f"{call.name}: missing or of another size: {', '.join(manifest.damaged)}; `pulumi up` fetches them"
+                f"{call.name}: missing or changed since they were verified: {', '.join(manifest.damaged)}; `pulumi up` fetches them"
             )
         live = {"revision": manifest.revision, "complete": not manifest.damaged}
         return Reading({**outputs, "reachable": True, "manifestSha256": manifest.sha256}, {**inputs, **live})
 
     async def _fetch(self, call: Call, new: Values) -> Values:
+        await follow(call, new, PREFLIGHT, restart=True)  # before 120 GB, and with its own sentence
+        done = await follow(call, new, WEIGHTS, restart=True)
         host = await host_of(call, new)
-        done = await follow(call, host, _UNIT, _PROGRESS, restart=True)
         text = await host.run(
             f"cat {new['directory']}/.manifest.json; sha256sum {new['directory']}/.manifest.json | cut -c1-64 >&2",
             timeout_s=60,

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from common import Stop, printable, say, sync_folder, write
-from hub import Again, Hub
+from hub import REFUSED, Again, Hub
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -214,7 +214,9 @@ class Transfer:
         span = response.getheader("Content-Range") or f"bytes 0-/{length}"
         if not (span.startswith(f"bytes {at}-") and span.endswith(f"/{file.size}")):
             asked = f"asked for bytes {at}-{end - 1} of {file.size}, got {printable(span)}"
-            raise Stop(f"{file.path}: {asked}; the hub or a proxy breaks ranges, check weights.endpoint")
+            raise Stop(
+                f"{file.path}: {asked}; the hub or a proxy breaks ranges, check weights.endpoint", REFUSED
+            )
         return response, url
 
     def store(self, file: File, data: memoryview, at: int) -> None:
@@ -272,7 +274,7 @@ class Transfer:
             sync_folder(place.parent)
         if right:
             with self.changed, (self.parts / "right").open("a") as log:
-                log.write(json.dumps([file.path, file.digest, place.stat().st_mtime_ns]) + "\n")
+                log.write(json.dumps([file.path, file.digest, place.stat().st_ctime_ns]) + "\n")
                 self.open.remove(file)
         for old in (self.part(file, "journal"), self.part(file, "part")):
             old.unlink(missing_ok=True)
@@ -283,7 +285,9 @@ class Transfer:
         say(f"{file.path}: {file.kind} is {found}, not {file.digest}; fetching this file again")
         place.unlink(missing_ok=True)
         if file.wrong >= TRIES:
-            raise Stop(f"{file.path}: {file.kind} wrong {TRIES} times; check disk, memory and the hub")
+            raise Stop(
+                f"{file.path}: {file.kind} wrong {TRIES} times; check disk, memory and the hub", REFUSED
+            )
         with self.changed:
             self.here -= file.size
             self.begin(file)
