@@ -57,6 +57,19 @@ class LocalCloud:
         answer.raise_for_status()
         return answer.json()
 
+    def hub(self, method: str = "POST", path: str = "/_fault", **values: object):
+        """Order a fault of the model hub (an empty value clears it), or read its log."""
+        import requests
+
+        answer = requests.request(
+            method,
+            self.environment["HF_ENDPOINT"] + path,
+            params={k: str(v) for k, v in values.items()},
+            timeout=30,
+        )
+        answer.raise_for_status()
+        return answer.json()
+
     def pass_minutes(self, minutes: float) -> None:
         """Virtual time: the minimum run time is 20 minutes."""
         self.api("/_sim/advance", "POST", {"seconds": minutes * 60})
@@ -153,6 +166,42 @@ class Project:
     def machine_id(self) -> str:
         (found,) = [r["id"] for r in self.resources() if r["type"] == "vllm:spheron:Instance"]
         return found
+
+    def machine(self) -> tuple[dict, str]:
+        """What state knows of the machine, and the key for it; also after an `up` that failed."""
+        shown = self.pulumi("stack", "export", "--show-secrets").stdout
+        found = json.loads(shown[shown.index("{") :])["deployment"].get("resources", [])
+        (machine,) = [r["outputs"] for r in found if r["type"] == "vllm:spheron:Instance"]
+        (key,) = [r["outputs"]["privateKeyPem"] for r in found if r["type"] == "vllm:spheron:SshKey"]
+        plain = key["plaintext"] if isinstance(key, dict) else key
+        return machine, json.loads(plain) if plain.startswith('"') else plain
+
+    def on_host(self, script: str, *, check: bool = True) -> str:
+        """Run as root in the machine, over its own SSH."""
+        machine, pem = self.machine()
+        key = self.folder / "key"
+        key.touch(0o600)
+        key.write_text(pem)
+        options = [
+            "-o",
+            "StrictHostKeyChecking=no",
+            "-o",
+            "UserKnownHostsFile=/dev/null",
+            "-o",
+            "BatchMode=yes",
+        ]
+        where = ["-p", str(int(machine["port"])), f"{machine['user']}@{machine['address']}"]
+        done = subprocess.run(
+            ["ssh", "-q", "-i", str(key), *options, *where, "sudo -n bash -eu"],
+            input=script,
+            text=True,
+            capture_output=True,
+            check=False,
+            timeout=120,
+        )
+        if check and done.returncode:
+            raise AssertionError(f"on the host: {done.returncode}\n{script}\n{done.stdout}{done.stderr}")
+        return done.stdout
 
     def sweep(self) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -39,6 +39,7 @@ class HubFaults:
     gated: bool | None = None  # files are 403 without any token
     status: int | None = None  # answer this
     times: int | None = None  # only the first so many
+    code: str | None = None  # the X-Error-Code beside it: RepoNotFound, RevisionNotFound, GatedRepo, EntryNotFound
     on: str | None = None  # only api, head, get or resolve
     retry_after: int | None = None  # seconds, with `status`
     xet: bool | None = None  # announce a storage that is not there
@@ -128,7 +129,7 @@ def _find(request: Request, kind: str) -> tuple[Repository | None, Response | No
         if faults.times is not None:
             faults.times -= 1
         again = {"Retry-After": str(faults.retry_after)} if faults.retry_after is not None else {}
-        return None, _error(faults.status, None, "fault injected", **again)
+        return None, _error(faults.status, faults.code, "fault injected", **again)
     found = hub.repositories.get(f"{request.path_params['owner']}/{request.path_params['name']}")
     if found is None:
         return None, _error(404, "RepoNotFound", "Repository not found")
