@@ -39,7 +39,9 @@ class HubFaults:
     gated: bool | None = None  # files are 403 without any token
     status: int | None = None  # answer this
     times: int | None = None  # only the first so many
-    code: str | None = None  # the X-Error-Code beside it: RepoNotFound, RevisionNotFound, GatedRepo, EntryNotFound
+    code: str | None = (
+        None  # the X-Error-Code beside it: RepoNotFound, RevisionNotFound, GatedRepo, EntryNotFound
+    )
     on: str | None = None  # only api, head, get or resolve
     retry_after: int | None = None  # seconds, with `status`
     xet: bool | None = None  # announce a storage that is not there

@@ -72,9 +72,11 @@ class Weights(Resource):
             )
             return Reading({**outputs, "reachable": True}, {**inputs, "complete": False})
         if manifest.damaged:
-            await call.warn(
-                f"{call.name}: missing or changed since they were verified: {', '.join(manifest.damaged)}; `pulumi up` fetches them"
+            names = ", ".join(manifest.damaged)
+            sentence = (
+                f"{call.name}: missing or changed since they were verified: {names}; `pulumi up` fetches them"
             )
+            await call.warn(sentence)
         live = {"revision": manifest.revision, "complete": not manifest.damaged}
         return Reading({**outputs, "reachable": True, "manifestSha256": manifest.sha256}, {**inputs, **live})
 
