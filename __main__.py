@@ -1,12 +1,26 @@
 """The program: a stack's configuration becomes one server, and what people need of it is exported."""
 
+from pathlib import Path
+
 import pulumi
 from pulumi_vllm import Server
+from pulumi_vllm.plan import Deployment, PlanError, plan, stack_name
 
-config = pulumi.Config("pulumi-vllm")
+config, stack = pulumi.Config("pulumi-vllm"), pulumi.get_stack()
+block = config.get_object("server")
+if block is None:
+    files = Path(__file__).with_name("stacks").glob("Pulumi.*.yaml")
+    known = [file.name.removeprefix("Pulumi.").removesuffix(".yaml") for file in files]
+    raise pulumi.RunError(stack_name.no_block(stack, known))
+if mistakes := stack_name.contradictions(stack, block):
+    try:
+        plan(Deployment.parse(block))
+    except PlanError as error:  # all mistakes at once
+        mistakes += error.mistakes
+    raise pulumi.RunError("\n".join(mistakes))
 keys = {name: pulumi.Output.secret(value) for name, value in (config.get_object("keys") or {}).items()}
 
-args = {"server": config.require_object("server"), "keys": keys}
+args = {"server": block, "keys": keys}
 if token := config.get_secret("hfToken"):
     args["hf_token"] = token
 server = Server("server", args)

@@ -239,12 +239,13 @@ class Server(pulumi.ComponentResource):
         return pulumi.Output.secret(pulumi.Output.all(**{key: values[key] for key in names}))
 
 
-def _with_endpoint(block: Mapping[str, Any]) -> dict[str, Any]:
+def _with_endpoint(block: Any) -> Any:
     """HF_ENDPOINT is what every client of the hub obeys; a hub in the stack file wins."""
     endpoint = os.environ.get("HF_ENDPOINT")
-    if not endpoint or not isinstance(block, Mapping) or (block.get("weights") or {}).get("endpoint"):
-        return dict(block)
-    return {**block, "weights": {**(block.get("weights") or {}), "endpoint": endpoint.rstrip("/")}}
+    weights = (block.get("weights") or {}) if isinstance(block, Mapping) else None
+    if not endpoint or not isinstance(weights, Mapping) or weights.get("endpoint"):
+        return block  # also where it is no block at all: parsing says so
+    return {**block, "weights": {**weights, "endpoint": endpoint.rstrip("/")}}
 
 
 def _keys_map(keys: Mapping[str, str], gate: str) -> str:

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from pulumi_vllm.plan import ConfigError, Deployment, plan, units
+from pulumi_vllm.plan import Deployment, PlanError, plan, units
 
 GOOD = yaml.safe_load("""
 model: mistral-small-4
@@ -30,7 +30,7 @@ def altered(**changes: object) -> dict:
 
 
 def mistakes(block: dict) -> tuple[str, ...]:
-    with pytest.raises(ConfigError) as refusal:
+    with pytest.raises(PlanError) as refusal:
         plan(Deployment.parse(block))
     return refusal.value.mistakes
 
@@ -85,14 +85,31 @@ def test_every_mistake_at_once():
         ),
         ({"context": "1Mi"}, "server.context: 1,048,576 tokens are beyond"),
         ({"engine__version": "0.32.0-cpu"}, "server.engine.version: 0.32.0-cpu does not run on H200"),
-        ({"profile": "long"}, "server: concurrency and profile say the same thing"),
-        ({"machine__count": 0}, "server: machine.count is 0 exactly when"),
-        ({"machine__fallback": "on-demand"}, "server: machine.fallback only means something"),
+        ({"profile": "long"}, "server.profile: says the same as server.concurrency"),
+        ({"machine__count": 0}, "server.machine.count: 0 with gpu H200"),
+        ({"machine__fallback": "on-demand"}, "server.machine.fallback: only means something"),
         (
             {"machine__billing": "monthly"},
             "server.machine.billing: 'monthly' is not allowed; write on-demand or",
         ),
-        ({"access__keys": ["a", "a"]}, "server.access.keys: a name appears twice"),
+        ({"access__keys": ["a", "a"]}, "server.access.keys: 'a' appears twice"),
+        ({"storage": "900000TB"}, "server.storage: '900000TB' is out of range; write at most 64000"),
+        ({"storage": "100GB"}, "server.storage: 100 GB are less than the 1"),
+        ({"concurrency": 10**9}, "server.concurrency: 1000000000 is out of range; write at most 4096"),
+        ({"concurrency": "many"}, "server.concurrency: 'many' is not a whole number; write a whole number"),
+        ({"machine__count": "two"}, "server.machine.count: 'two' is not a whole number"),
+        ({"machine__count": 99}, "server.machine.count: 99 is out of range; write at most 8"),
+        ({"machine__max_usd_per_hour": float("inf")}, "server.machine.max_usd_per_hour: inf is "),
+        (
+            {"machine__max_usd_per_hour": -1},
+            "server.machine.max_usd_per_hour: -1 is out of range; write more",
+        ),
+        ({"machine": "H200"}, "server.machine: 'H200' is not a block of keys; write a block of keys"),
+        ({"access__allow": "203.0.113.0/24"}, "server.access.allow: '203.0.113.0/24' is not a list"),
+        ({"access__allow": []}, "server.access.allow: is empty; write at least one"),
+        ({"access__allow": ["everyone"]}, "server.access.allow.0: 'everyone' does not appear to be an IPv4"),
+        ({"model": 7}, "server.model: 7 is not text; write text"),
+        ({"context": -5}, "server.context: -5 is not tokens"),
         ({"weights__endpoint": "ftp://x"}, "server.weights.endpoint: 'ftp://x' is not allowed"),
         (
             {"engine__waive": {"dtpe": "why"}},
@@ -113,3 +130,51 @@ def test_every_mistake_at_once():
 def test_one_mistake(change, sentence):
     (found,) = mistakes(altered(**change))
     assert found.startswith(sentence)
+
+
+def test_a_mistake_hides_no_other():
+    block = altered(
+        modle="x",
+        precision="fp7",
+        context="2Mi",
+        storage="90GB",
+        machine__gpu="H2000",
+        machine__count="two",
+        machine__fallback="on-demand",
+        access__allow=["everybody", "10.0.0.0/8"],
+        access__keys=["a", "b", "a"],
+        engine__flags={"port": 1},
+    )
+    found = mistakes(block)
+    for wanted in (
+        "server.modle: unknown key; did you mean model?",
+        "server.precision: mistral-small-4 is not published in 'fp7'",
+        "server.context: 2,097,152 tokens are beyond",
+        "server.machine.gpu: 'H2000' is not in the catalogue; did you mean H200?",
+        "server.machine.count: 'two' is not a whole number",
+        "server.machine.fallback: only means something",
+        "server.access.allow.0: 'everybody'",
+        "server.access.keys: 'a' appears twice",
+        "server.engine.flags.port: not decided here",
+    ):
+        assert any(one.startswith(wanted) for one in found), (wanted, found)
+    assert len(found) == len(set(found)) == 9
+    # The disk can't be judged without a precision and a machine.
+    with_disk = mistakes(altered(storage="90GB", context="2Mi", access__allow=["everybody"]))
+    assert [one.partition(":")[0] for one in with_disk] == [
+        "server.access.allow.0", "server.context", "server.storage",
+    ]  # fmt: skip
+
+
+def test_what_stands_where_names_belong_may_be_a_secret_and_is_not_shown():
+    for keys in ({"team-a": "sk-Geheim0815geheim"}, ["sk-Geheim0815geheim"], "sk-Geheim0815geheim"):
+        (found,) = mistakes(altered(access__keys=keys))
+        assert found.startswith("server.access.keys")
+        assert "Geheim" not in found
+
+
+@pytest.mark.parametrize("block", ["mistral-small-4", ["model"], 5, None])
+def test_a_block_that_is_no_block(block):
+    (found,) = mistakes(block)
+    assert found.startswith("server: ")
+    assert "is not a block of keys" in found

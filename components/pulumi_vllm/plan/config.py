@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping  # noqa: TC003 - pydantic reads the annotations
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import pydantic
 from pydantic import BeforeValidator, ConfigDict, Field
@@ -14,6 +14,9 @@ from .errors import ConfigError
 
 MARK = "gate"
 """The key name that our own gate uses at the door; nobody else may."""
+
+LARGEST_GB = 64_000
+"""The largest volume that any provider of the first cloud documents (2026-05)."""
 
 _NAME = r"^[a-z0-9][a-z0-9-]{0,30}$"  # the door's stick table keeps 32 characters
 
@@ -27,7 +30,7 @@ def _cidr(value: object) -> str:
 
 
 Tokens = Annotated[int, BeforeValidator(units.tokens)]
-Gigabytes = Annotated[int, BeforeValidator(units.gigabytes)]
+Gigabytes = Annotated[int, BeforeValidator(units.gigabytes), Field(le=LARGEST_GB)]
 Cidr = Annotated[str, BeforeValidator(_cidr)]
 KeyName = Annotated[str, Field(pattern=_NAME)]
 Flag = bool | int | float | str
@@ -50,8 +53,8 @@ class Machine(_Block):
     """`on-demand`, or `spot`: cheaper, can be taken away at any moment."""
     fallback: Annotated[str, Field(pattern="^on-demand$")] | None = None
     """With spot: `on-demand` rents that instead when no spot machine is offered."""
-    max_usd_per_hour: Annotated[float, Field(gt=0)]
-    """Price ceiling for the whole machine; nothing dearer is ever rented."""
+    max_usd_per_hour: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]
+    """Price ceiling for the whole machine; nothing dearer is ever rented. Above 1000 it is none."""
     region: str | None = None
     """Region as the cloud names it; unset takes any region of the chosen offer."""
 
@@ -74,8 +77,9 @@ class Access(_Block):
     @pydantic.field_validator("keys")
     @classmethod
     def _names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(names)) != len(names):
-            msg = "a name appears twice; each key needs its own"
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            msg = f"{', '.join(map(repr, twice))} appears twice; each key needs its own name"
             raise ValueError(msg)
         if MARK in names:
             msg = f"'{MARK}' is the name of our own readiness check; choose another"
@@ -146,7 +150,8 @@ class Deployment(_Block):
         try:
             return cls.model_validate(mapping)
         except pydantic.ValidationError as error:
-            raise ConfigError(mistakes.sentences(error, cls, "server")) from None
+            found = mistakes.sentences(error, cls, "server")
+            raise ConfigError((*found, *mistakes.named(mapping))) from None
 
     @property
     def sequences(self) -> int:
@@ -154,16 +159,3 @@ class Deployment(_Block):
         if self.concurrency is not None:
             return self.concurrency
         return {"throughput": 256, "latency": 32, "long": 8}[self.profile or "throughput"]
-
-    @pydantic.model_validator(mode="after")
-    def _consistent(self) -> Self:
-        problems = []
-        if self.concurrency is not None and self.profile is not None:
-            problems.append("concurrency and profile say the same thing; keep one")
-        if (self.machine.gpu == "CPU") != (self.machine.count == 0):
-            problems.append("machine.count is 0 exactly when machine.gpu is CPU")
-        if self.machine.fallback is not None and self.machine.billing != "spot":
-            problems.append("machine.fallback only means something with billing: spot")
-        if problems:
-            raise ValueError(". ".join(problems))
-        return self

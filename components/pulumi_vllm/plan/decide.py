@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import catalogue as catalogues
 from . import flags, memory, price, reasons
-from .choose import Choice, choose
+from .choose import Choice, Named, choose, disk_gib, too_small
 from .errors import DoesNotFit, LintError
 
 if TYPE_CHECKING:
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 ENGINE_PORT = 8000
 """Where vLLM listens, on loopback only."""
-
-_GIB_PER_GB = 1e9 / memory.GIB
-_SPARE_GIB = 10  # a partial file beside its whole, logs, the next engine's caches
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +96,17 @@ def plan(
     chosen = {**_flags(deployment, choice), **deployment.engine.flags}
     environment = _environment(deployment, choice)
     budget = _budget(choice, chosen)
-    disk = _disk(choice)
-    _refuse_what_does_not_fit(deployment, choice, budget, disk)
     launch = flags.Launch(
         chosen, environment, choice.model, choice.precision, choice.engine, deployment.machine.count
     )
     findings = flags.lint(launch, deployment.engine.waive)
-    errors = [one for one in findings if one.severity == "error" and one.waived is None]
-    if errors:
-        raise LintError(tuple(f"server.engine.flags: {one.sentence} ({one.evidence})" for one in errors))
+    wrong = [one for one in findings if one.severity == "error" and one.waived is None]
+    refused = [f"server.engine.flags: {one.sentence} ({one.evidence})" for one in wrong]
+    short = too_small(Named.of(deployment), known)
+    if budget is not None and not budget.fits:
+        short.append(reasons.shortfall(deployment, choice, budget))
+    if short or refused:
+        raise (DoesNotFit if short else LintError)((*short, *refused))
     measured = known.measurement(
         choice.model.name,
         choice.precision.name,
@@ -125,7 +124,7 @@ def plan(
         environment=environment,
         memory=budget,
         budget=reasons.budget(budget),
-        disk_gib=disk,
+        disk_gib=disk_gib(choice.precision, choice.engine),
         because=reasons.because(deployment, choice, budget, cost, findings=findings, measured=measured),
         findings=findings,
         usd_per_hour=cost.usd_per_hour,
@@ -186,26 +185,3 @@ def _budget(choice: Choice, chosen: Mapping[str, Any]) -> Budget | None:
         vision=not chosen.get("language-model-only", False),
     )
     return memory.budget(choice.model.dimensions, choice.precision, choice.engine, choice.gpu, load)
-
-
-def _disk(choice: Choice) -> int:
-    """GiB that the volume needs: the weights, the caches, and some room."""
-    caches = choice.engine.disk_gib if choice.engine.runs_on == "cuda" else 0
-    spare = _SPARE_GIB if choice.engine.runs_on == "cuda" else 0
-    return -(-choice.precision.bytes // memory.GIB) + caches + spare
-
-
-def _refuse_what_does_not_fit(
-    deployment: Deployment, choice: Choice, budget: Budget | None, disk_gib: int
-) -> None:
-    problems = []
-    if deployment.storage_gb * _GIB_PER_GB < disk_gib:
-        needed = -(-disk_gib * memory.GIB // 10**9)
-        problems.append(
-            f"server.storage: {deployment.storage_gb} GB are less than the {disk_gib} GiB that weights and "
-            f"caches need; use {needed}GB"
-        )
-    if budget is not None and not budget.fits:
-        problems.append(reasons.shortfall(deployment, choice, budget))
-    if problems:
-        raise DoesNotFit(tuple(problems))

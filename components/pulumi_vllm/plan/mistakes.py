@@ -19,6 +19,18 @@ def sentences(error: pydantic.ValidationError, model: type[pydantic.BaseModel], 
     return tuple(_sentence(detail, model, root) for detail in found)
 
 
+def named(block: object) -> tuple[str, ...]:
+    """What the catalogue says about those parts of a block with mistakes that can be read."""
+    from collections.abc import Mapping  # noqa: PLC0415
+
+    from . import catalogue, choose  # noqa: PLC0415 - both use this module
+
+    if not isinstance(block, Mapping):
+        return ()
+    known, readable = catalogue.load(), choose.Named.in_block(block)
+    return (*choose.contradictions(readable, known), *choose.too_small(readable, known))
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """A remedy that names the nearest known word, or all of them."""
     words = sorted(known)
@@ -41,15 +53,39 @@ def _sentence(detail: ErrorDetails, model: type[pydantic.BaseModel], root: str) 
         return f"{where}: unknown key; {nearest(key, _keys(model, parents))}"
     if kind == "missing":
         return f"{where}: missing; add it"
+    return f"{where}: {_wrong(detail)}"
+
+
+def _wrong(detail: ErrorDetails) -> str:
+    """What is wrong with a value, and what to write."""
+    kind, context = detail["type"], detail.get("ctx", {})
     if kind == "string_pattern_mismatch":
-        return f"{where}: {detail['input']!r} is not allowed; {_pattern(detail.get('ctx', {}))}"
-    return f"{where}: {detail['msg'].removeprefix('Value error, ')}{_got(detail)}"
+        return f"{_shown(detail)} is not allowed; {_pattern(context)}"
+    if kind in _SHAPES:
+        return f"{_shown(detail)} is not {_SHAPES[kind]}; write {_SHAPES[kind]}"
+    for bound, words in _BOUNDS.items():
+        if bound in context and kind.startswith(("greater", "less")):
+            return f"{_shown(detail)} is out of range; write {words} {context[bound]}"
+    if kind == "too_short":
+        return "is empty; write at least one"
+    return detail["msg"].removeprefix("Value error, ")
 
 
-def _got(detail: ErrorDetails) -> str:
-    if detail["type"] == "value_error" or isinstance(detail["input"], dict):
-        return ""
-    return f"; it is {detail['input']!r}"
+_SHAPES = {
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing", "finite_number"), "a number"),
+    **dict.fromkeys(("tuple_type", "list_type"), "a list, for example [a, b]"),
+    **dict.fromkeys(("model_type", "mapping_type", "dict_type"), "a block of keys"),
+    "string_type": "text",
+}
+_BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+
+
+def _shown(detail: ErrorDetails) -> str:
+    """The value as it was written; what stands where key names belong may be a key, and is not shown."""
+    if "keys" in detail["loc"] or isinstance(detail["input"], dict):
+        return "this"
+    return repr(detail["input"])[:80]
 
 
 def _pattern(context: Mapping[str, typing.Any]) -> str:
