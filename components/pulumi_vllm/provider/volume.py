@@ -52,8 +52,17 @@ class Volume(Resource):
         return []
 
     async def preview(self, call: Call, new: Values) -> Values:
-        """Price, where the region has one."""
-        return {"volumeName": self._name(call)}
+        """The disk that would be adopted: a wrong API key or a disk of somebody else is found before a dollar is."""
+        name = self._name(call)
+        found = await call.session.ask(call.session.cloud().find_volume, name)
+        if found is None:
+            return {"volumeName": name}
+        await self._refuse_stranger(call, found, new)
+        return self._outputs(found, name)
+
+    async def preview_update(self, call: Call, old: Values, new: Values) -> Values:
+        """Only `keep` changes in place."""
+        return {}
 
     async def create(self, call: Call, new: Values) -> tuple[str, Values]:
         """Adopt the disk of our name, or make it where the machine can be had."""
@@ -67,7 +76,7 @@ class Volume(Resource):
                     cloud.create_volume, name, new["sizeGb"], offer.provider, region
                 )
         else:
-            self._refuse_stranger(call, found, new)
+            await self._refuse_stranger(call, found, new)
             await call.info(f"adopted the disk {name} ({found.size_gb} GB in {found.region})")
         return found.id, self._outputs(found, name)
 
@@ -112,7 +121,7 @@ class Volume(Resource):
         )
         return ranked[0], new.get("region") or ranked[0].regions[0]
 
-    def _refuse_stranger(self, call: Call, volume: Any, new: Values) -> None:
+    async def _refuse_stranger(self, call: Call, volume: Any, new: Values) -> None:
         region = new.get("region")
         if volume.size_gb != new["sizeGb"]:
             raise UserError(
@@ -124,6 +133,13 @@ class Volume(Resource):
                 f"{call.name}: the disk {volume.name} is in {volume.region}, the stack wants {region}; "
                 f"set the region to {volume.region}, or delete the disk"
             )
+        for machine in volume.attached_to:
+            holder = await call.session.ask(call.session.cloud().instance, machine)
+            if holder is not None and not holder.terminal:
+                raise UserError(
+                    f"{call.name}: the disk {volume.name} is attached to {holder.name} ({machine}), which is "
+                    f"{holder.status}; a disk has one writer. Destroy that stack, or give this one another name"
+                )
 
     def _outputs(self, volume: Any, name: str) -> Values:
         price = volume.usd_per_gb_hour
