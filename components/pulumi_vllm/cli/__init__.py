@@ -1,0 +1,46 @@
+"""The command `pulumi-vllm`: what people type beside `pulumi`. One module per subcommand."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from pulumi_vllm import __version__
+
+from .say import TROUBLE, USAGE, say
+
+# Each has `add_parser(commands)`, which sets `run`; what a subcommand needs it imports when it runs.
+_COMMANDS = (
+    "pulumi_vllm.cli.plan",
+    "pulumi_vllm.cli.sweep",
+    "pulumi_vllm.localcloud.command",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="pulumi-vllm", description="Serve an open-weight LLM on rented GPUs."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for module in _COMMANDS:
+        import_module(module).add_parser(commands)
+    parsed = parser.parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] | None = getattr(parsed, "run", None)
+    if run is None:
+        parser.print_help()
+        return USAGE
+    try:
+        return run(parsed)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `| head`: who read has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        if type(error).__module__.startswith("pulumi_vllm."):
+            say(str(error))
+            return TROUBLE
+        raise
