@@ -1,6 +1,7 @@
-"""Here: results of the GPU machine → one evidence file per stack, and the captured files beside the tests.
+"""Here: results of the GPU machine → one evidence file per stack and context, and the captured files beside the tests.
 
-usage: evidence.py RESULTS_FOLDER FIRST_RUN MACHINE    (MACHINE names the folder under tests/captured, such as h100-x1)
+usage: evidence.py RESULTS_FOLDER FIRST_RUN MACHINE HOST
+       (MACHINE names the folder under tests/captured, such as h100-x1; HOST says what had run there: "fresh host")
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ def run_of(result: dict[str, Any], log: str, machine: str) -> dict[str, Any]:
         "run": result["run"],
         "date": result["date"],
         "changed_flags": result["changed_flags"],
+        "changed_environment": result.get("changed_environment", {}),
         "outcome": result["outcome"],
         "ready_s": result["ready_s"],
         "phases_s": read["phases_s"],
@@ -85,7 +87,7 @@ def run_of(result: dict[str, Any], log: str, machine: str) -> dict[str, Any]:
 
 def main() -> None:
     """Write the evidence of one stack; the first run is the shipped flags on a fresh machine."""
-    folder, first, machine = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+    folder, first, machine, host = Path(sys.argv[1]), *sys.argv[2:5]
     captured = ROOT / "tests/captured" / machine
     captured.mkdir(parents=True, exist_ok=True)
     runs: dict[str, dict[str, Any]] = {}
@@ -101,8 +103,12 @@ def main() -> None:
         shutil.copy(log, captured)
     seen = folder / f"{first}.captured"
     if seen.exists():
-        shutil.copytree(seen, captured / "under-load", dirs_exist_ok=True)
+        shutil.rmtree(captured / "under-load", ignore_errors=True)
+        shutil.copytree(seen, captured / "under-load")
     shipped = results[first]
+    for name, result in results.items():
+        if result["argv"] != shipped["argv"]:
+            runs[name]["flags"] = result["argv"]
     name, memory, driver, power, *_ = shipped["machine"]["gpus"][0].split(", ")
     evidence = {key: shipped[key] for key in ("stack", "engine", "model", "precision", "gpu", "count")} | {
         "card": name,
@@ -114,16 +120,19 @@ def main() -> None:
         "environment": shipped["environment"],
         "permitted_differences": DIFFERENCES,
         "repetitions": 1,
+        "host": host,
         **runs.pop(first),
         "utilisation": utilisation(shipped, seen / "dmon.txt") if seen.exists() else [],
         "chat_status": [
             {"request": one["request"], "status": one["status"]} for one in shipped.get("chat", [])
         ],
-        "drain": shipped.get("drain"),
+        "drain": next((one["drain"] for one in results.values() if one.get("drain")), None),
         "other_runs": list(runs.values()),
     }
-    out = ROOT / "components/pulumi_vllm/plan/data/measured" / shipped["engine"] / f"{shipped['stack']}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
+    context = int(shipped["argv"][shipped["argv"].index("--max-model-len") + 1])
+    measured = ROOT / "components/pulumi_vllm/plan/data/measured" / shipped["engine"]
+    measured.mkdir(parents=True, exist_ok=True)
+    out = measured / f"{shipped['stack']}-{context >> 10}ki.json"
     out.write_text(json.dumps(evidence, indent=1) + "\n")
 
 

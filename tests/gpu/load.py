@@ -1,7 +1,7 @@
 """Runs `vllm bench serve` at several concurrency levels in one process, so that vLLM is imported once.
 
 usage: load.py MODEL_FOLDER SERVED_NAME PORT OUT.json      then one level per line on standard input:
-CONCURRENCY PROMPTS INPUT_TOKENS OUTPUT_TOKENS
+CONCURRENCY PROMPTS INPUT_TOKENS OUTPUT_TOKENS TOP_P      (TOP_P 0: not sent)
 """
 
 from __future__ import annotations
@@ -27,16 +27,19 @@ KEEP = (
 
 def arguments(folder: str, name: str, port: str, level: list[str], result: str) -> argparse.Namespace:
     """Parse the flags of `vllm bench serve`, as a shell would pass them."""
-    concurrency, prompts, n_in, n_out = level
+    concurrency, prompts, n_in, n_out, top_p = level
+    sampling = [] if top_p == "0" else ["--top-p", top_p, "--temperature", "0.7"]
+    # Another seed for every level: equal prompts would be answered from the prefix cache.
+    seed = str(int(f"{concurrency}{n_in}{n_out}{len(sampling)}") % 2**32)
     parser = FlexibleArgumentParser()
     add_cli_args(parser)
     return parser.parse_args([
         "--backend", "openai", "--endpoint", "/v1/completions", "--host", "127.0.0.1", "--port", port,
         "--model", name, "--tokenizer", folder, "--tokenizer-mode", "mistral", "--dataset-name", "random",
         "--random-input-len", n_in, "--random-output-len", n_out, "--ignore-eos", "--num-prompts", prompts,
-        "--max-concurrency", concurrency, "--seed", f"{concurrency}{n_out}", "--ready-check-timeout-sec", "0",
+        "--max-concurrency", concurrency, "--seed", seed, "--ready-check-timeout-sec", "0",
         "--disable-tqdm", "--percentile-metrics", "ttft,tpot,itl", "--metric-percentiles", "99",
-        "--save-result", "--result-filename", result,
+        "--save-result", "--result-filename", result, *sampling,
     ])  # fmt: skip
 
 
@@ -49,6 +52,7 @@ def main() -> None:
         level = line.split()
         row: dict[str, Any] = {"concurrency": int(level[0]), "prompts": int(level[1])}
         row |= {"input_tokens": int(level[2]), "output_tokens": int(level[3])}
+        row |= {} if level[4] == "0" else {"top_p": float(level[4])}
         began = time.time()
         with tempfile.TemporaryDirectory() as folder_of_result:
             result = Path(folder_of_result) / "result.json"

@@ -1,7 +1,8 @@
 """On the GPU machine: one stack started, loaded, looked at and stopped; everything seen goes into OUT/NAME.json.
 
-usage: measure.py LAUNCH.json NAME [--levels 1,32,128,256] [--set flag=value ...] [--deadline-s 500]
-                  [--drain 32] [--capture] [--move-in HOST]        level = CONCURRENCY[:PROMPTS[:IN[:OUT]]]
+usage: measure.py LAUNCH.json NAME [--levels 1,32,128,256] [--set flag=value ...] [--env NAME=VALUE ...]
+                  [--deadline-s 500] [--drain 32] [--capture] [--move-in HOST]
+level = CONCURRENCY[:PROMPTS[:IN[:OUT[:TOP_P]]]]; an empty value removes the flag or variable
 """
 
 from __future__ import annotations
@@ -106,10 +107,10 @@ class Load:
 
 
 def level_of(text: str) -> str:
-    """`32` or `32:96:512:256` → the line that load.py reads."""
-    parts = [int(part) for part in text.split(":")]
-    concurrency = parts[0]
-    default = [concurrency, max(concurrency * 3, 4), 512, 256]
+    """`32` or `32:96:512:256:0.9` → the line that load.py reads."""
+    parts = text.split(":")
+    concurrency = int(parts[0])
+    default = [concurrency, max(concurrency * 3, 4), 512, 256, 0]
     return " ".join(str(value) for value in parts + default[len(parts) :])
 
 
@@ -182,6 +183,7 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--levels", default="1,32,128,256")
     parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--env", action="append", default=[])
     parser.add_argument("--deadline-s", type=float, default=500)
     parser.add_argument("--drain", type=int, default=0)
     parser.add_argument("--capture", action="store_true")
@@ -189,18 +191,25 @@ def main() -> None:
     options = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
     launch = json.loads(options.launch.read_text())
-    home = Path("/var/lib") / (options.move_in or "vllm")
+    home = Path("/var/lib/vllm")
+    host = options.move_in or "first-host"
     if options.move_in:
-        move_in(launch, home)
+        move_in(launch, home, host)
     deadline = time.time() + options.deadline_s
     log = OUT / f"{options.name}.log"
     result: dict[str, Any] = {**launch, "run": options.name, "machine": machine(), "throughput": []}
     result |= {"changed_flags": dict(one.split("=", 1) for one in options.set), "permitted": PERMITTED}
+    result["changed_environment"] = dict(one.split("=", 1) for one in options.env)
+    launch["environment"] = {
+        key: value
+        for key, value in {**launch["environment"], **result["changed_environment"]}.items()
+        if value
+    }
     result |= {
         "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "other_host": options.move_in or None,
     }
-    server = Server(launch, result["changed_flags"], log, home)
+    server = Server(launch, result["changed_flags"], log, home, host)
     result |= {"started_argv": server.argv, "started_environment": server.environment}
     load = Load(server, launch, options.name)
     try:

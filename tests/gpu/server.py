@@ -23,7 +23,7 @@ PERMITTED = {"load-format": "random"}
 
 
 def with_flags(argv: Sequence[str], changes: dict[str, str]) -> list[str]:
-    """`argv` with `--flag value` replaced or added; the value "" removes the flag."""
+    """`argv` with `--flag value` replaced or added; the value "" removes the flag, "on" adds it alone."""
     out: list[str] = []
     left = dict(changes)
     skip = False
@@ -38,10 +38,12 @@ def with_flags(argv: Sequence[str], changes: dict[str, str]) -> list[str]:
         skip = position + 1 < len(argv) and not argv[position + 1].startswith("--")
         value = left.pop(name)
         out += [word, value] if value else []
-    return out + [word for name, value in left.items() if value for word in (f"--{name}", value)]
+    for name, value in left.items():
+        out += [f"--{name}", value] if value not in ("", "on") else [f"--{name}"] if value else []
+    return out
 
 
-def move_in(launch: dict[str, Any], home: Path) -> None:
+def move_in(launch: dict[str, Any], home: Path, host: str) -> None:
     """Pretend to be another host that was given the same volume: same cache path, copied files, nothing else kept."""
     cache = Path(launch["cache_directory"])
     if cache.exists():
@@ -53,13 +55,15 @@ def move_in(launch: dict[str, Any], home: Path) -> None:
                  Path.home() / ".nv", home):  # fmt: skip
         shutil.rmtree(left, ignore_errors=True)
     with Path("/etc/hosts").open("a") as hosts:
-        hosts.write(f"127.0.1.1 {home.name}\n")
+        hosts.write(f"127.0.1.1 {host}\n")
 
 
 class Server:
     """One `python -m vllm.entrypoints.openai.api_server`."""
 
-    def __init__(self, launch: dict[str, Any], changes: dict[str, str], log: Path, home: Path) -> None:
+    def __init__(
+        self, launch: dict[str, Any], changes: dict[str, str], log: Path, home: Path, host: str
+    ) -> None:
         folder = Path(launch["weights_directory"])
         if not (folder / "params.json").exists():
             model_folder.write(folder, launch["precision"])
@@ -71,7 +75,7 @@ class Server:
         self.log: IO[str] = log.open("w")
         self.began = time.time()
         # unshare and exec keep the process id: signals reach the server as systemd's would.
-        named = ["unshare", "--uts", "sh", "-c", f'hostname {home.name}; exec "$@"', "sh"]
+        named = ["unshare", "--uts", "sh", "-c", f'hostname {host}; exec "$@"', "sh"]
         program = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
         kept = {key: os.environ[key] for key in ("PATH", "LD_LIBRARY_PATH", "CUDA_HOME") if key in os.environ}
         self.process = subprocess.Popen(

@@ -134,6 +134,29 @@ def test_measured_and_unmeasured_are_told_apart():
     assert "never started on 4x H100" in said("H100", 4)
 
 
+def test_only_exactly_the_flags_that_were_started_are_called_measured():
+    def said(**changed):
+        fields = {"precision": "fp8", "context": "256Ki", "concurrency": 256, **changed}
+        return " ".join(plan(Deployment.parse(machine("H200", 1, **fields))).because)
+
+    assert "with exactly these flags" in said()
+    assert "others (--max-model-len 262144) were" in said(context="128Ki")
+    assert "others (--max-num-seqs 256) were" in said(concurrency=128)
+
+
+def test_a_utilization_that_ran_out_of_memory_on_a_card_is_refused():
+    def fits(utilization):
+        flags = {"gpu-memory-utilization": utilization}
+        wanted = machine(
+            "H200", 1, precision="fp8", context="256Ki", concurrency=256, engine={"flags": flags}
+        )
+        return plan(Deployment.parse(wanted)).memory.fits
+
+    assert fits(0.98)
+    with pytest.raises(DoesNotFit, match="gpu-memory-utilization"):
+        fits(0.99)
+
+
 def test_the_measured_data_is_within_the_arithmetic():
     known = catalogue.load()
     for row in known.measured:

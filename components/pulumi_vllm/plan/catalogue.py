@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import pathlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -109,7 +110,10 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A start and a load that were really run; `tokens_per_s` by streams at once, output tokens only."""
+    """A start and a load that were really run; `tokens_per_s` by streams at once, output tokens only.
+
+    `flags` is the command line after the program; an older row that kept none has ().
+    """
 
     model: str
     precision: str
@@ -121,6 +125,7 @@ class Measured:
     ready_s: Mapping[str, int]
     tokens_per_s: Mapping[int, float]
     conditions: str
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,13 +138,17 @@ class Catalogue:
     prices_from: str
     measured: tuple[Measured, ...] = ()
 
-    def measurement(self, model: str, precision: str, engine: str, gpu: str, count: int) -> Measured | None:
-        """What was measured on such a machine, if anything was."""
-        wanted = (model, precision, engine, gpu, count)
-        for one in self.measured:
-            if (one.model, one.precision, one.engine, one.gpu, one.count) == wanted:
-                return one
-        return None
+    def measurement(self, wanted: tuple[str, str, str, str, int], flags: tuple[str, ...]) -> Measured | None:
+        """The evidence for exactly these flags, else the newest of the same machine, if there is any.
+
+        `wanted` is model, precision, engine, gpu and count.
+        """
+        found = [
+            one
+            for one in self.measured
+            if (one.model, one.precision, one.engine, one.gpu, one.count) == wanted
+        ]
+        return max(found, key=lambda one: (one.flags == flags, one.date), default=None)
 
     def engine(self, runs_on: str) -> Engine:
         """The newest engine of that kind."""
@@ -163,7 +172,10 @@ def load() -> Catalogue:
         engines={engine.version: engine for engine in engines},
         gpus={name: Gpu(name=name, **fields) for name, fields in gpus["gpus"].items()},
         prices_from=gpus["prices_from"],
-        measured=tuple(_measured(_read(_DATA / "measured.yaml"))),
+        measured=(
+            *_measured(_read(_DATA / "measured.yaml")),
+            *(_evidence(path) for path in sorted((_DATA / "measured").glob("*/*.json"))),
+        ),
     )
 
 
@@ -191,6 +203,24 @@ def _engine(data: dict[str, Any]) -> Engine:
 def _measured(data: dict[str, Any]) -> Iterator[Measured]:
     for row in data["rows"]:
         yield Measured(**{**data["common"], **row})
+
+
+def _evidence(path: pathlib.Path) -> Measured:
+    """One run of the kit in tests/gpu: 512 tokens in, 256 out; its `permitted_differences` are the conditions."""
+    run: dict[str, Any] = json.loads(path.read_text())
+    load = [row for row in run["throughput"] if (row["input_tokens"], row["output_tokens"]) == (512, 256)]
+    changed = (
+        f"{one['what']} {one['started']}, shipped {one['shipped']}" for one in run["permitted_differences"]
+    )
+    return Measured(
+        **{name: run[name] for name in ("model", "precision", "engine", "gpu", "count")},
+        date=run["date"][:10],
+        kv_tokens=int(run["reported"]["kv_tokens"]),
+        ready_s={run["host"]: round(run["ready_s"])},
+        tokens_per_s={row["concurrency"]: row["output_throughput"] for row in load},
+        conditions="; ".join(changed),
+        flags=tuple(run["flags"]),
+    )
 
 
 def _order(version: str) -> tuple[int, ...]:

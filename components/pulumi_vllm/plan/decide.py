@@ -107,12 +107,10 @@ def plan(
         short.append(reasons.shortfall(deployment, choice, budget))
     if short or refused:
         raise (DoesNotFit if short else LintError)((*short, *refused))
+    argv = flags.argv(chosen)
+    machine = (choice.gpu.name, deployment.machine.count)
     measured = known.measurement(
-        choice.model.name,
-        choice.precision.name,
-        choice.engine.version,
-        choice.gpu.name,
-        deployment.machine.count,
+        (choice.model.name, choice.precision.name, choice.engine.version, *machine), argv
     )
     cost = price.per_hour(deployment, choice.gpu, offers, known.prices_from)
     return Plan(
@@ -120,12 +118,14 @@ def plan(
         model=choice.model,
         engine=choice.engine,
         precision=choice.precision.name,
-        argv=flags.argv(chosen),
+        argv=argv,
         environment=environment,
         memory=budget,
         budget=reasons.budget(budget),
         disk_gib=disk_gib(choice.precision, choice.engine),
-        because=reasons.because(deployment, choice, budget, cost, findings=findings, measured=measured),
+        because=reasons.because(
+            deployment, choice, budget, cost, findings=findings, measured=measured, argv=argv
+        ),
         findings=findings,
         usd_per_hour=cost.usd_per_hour,
         secrets=("hf_token", "gate_token", "keys_map", "tls_pem"),

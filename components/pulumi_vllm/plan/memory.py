@@ -37,6 +37,7 @@ class Budget:
     graphs_excess_gib: float
     kv_bytes_per_token: int
     context: int
+    headroom_gib: float = 0.0
 
     @property
     def cache_gib(self) -> float:
@@ -64,9 +65,14 @@ class Budget:
         return self.visible_gib - self.limit_gib
 
     @property
+    def beyond_gib(self) -> float:
+        """What the process takes above vLLM's limit: the graphs' excess and PyTorch's fragments."""
+        return self.graphs_excess_gib + self.headroom_gib
+
+    @property
     def fits(self) -> bool:
-        """Whether one request of the full context fits and the graphs' excess finds room."""
-        return self.short_gib == 0 and self.graphs_excess_gib <= self.above_limit_gib
+        """Whether one request of the full context fits, and what grows beyond the limit finds room."""
+        return self.short_gib == 0 and self.beyond_gib <= self.above_limit_gib
 
 
 def budget(model: Dimensions, precision: Precision, engine: Engine, gpu: Gpu, load: Load) -> Budget:
@@ -84,6 +90,7 @@ def budget(model: Dimensions, precision: Precision, engine: Engine, gpu: Gpu, lo
         graphs_excess_gib=graphs * (figures["graphs_actual_over_estimated"] - 1),
         kv_bytes_per_token=kv_bytes_per_token(model, load.tensor_parallel),
         context=load.context,
+        headroom_gib=figures["headroom_gib"],
     )
 
 

@@ -40,6 +40,7 @@ def because(
     *,
     findings: tuple[Finding, ...],
     measured: Measured | None,
+    argv: tuple[str, ...],
 ) -> tuple[str, ...]:
     """Why this plan, and what to know about it."""
     machine, name = deployment.machine, choice.model.name
@@ -71,13 +72,13 @@ def because(
             f"Images are accepted: the vision tower takes {tower:.2f} GiB per GPU (computed, unverified)."
         )
     if found is not None:
-        lines.append(_measurement(machine.count, machine.gpu, measured))
+        lines.append(_measurement(f"{machine.count}x {machine.gpu}", measured, argv))
     lines.append(cost.sentence())
     if measured is not None and cost.usd_per_hour is not None:
         streams, rate = max(measured.tokens_per_s.items())
         lines.append(
             f"${cost.usd_per_hour / 3600 / rate * 1e6:.2f} per million output tokens at {streams} streams, "
-            "if it is always that busy (computed from the measured rate)."
+            "if it is always that busy (computed from that rate)."
         )
     for one in findings:
         waived = "" if one.waived is None else f" Waived: {one.waived}."
@@ -85,15 +86,42 @@ def because(
     return tuple(lines)
 
 
-def _measurement(count: int, gpu: str, measured: Measured | None) -> str:
+def _measurement(machine: str, measured: Measured | None, argv: tuple[str, ...]) -> str:
     if measured is None:
-        return f"These flags were never started on {count}x {gpu}: memory and start are computed, unverified."
+        return f"These flags were never started on {machine}: memory and start are computed, unverified."
     streams, rate = max(measured.tokens_per_s.items())
     ready = " and ".join(f"ready after {seconds} s on a {host}" for host, seconds in measured.ready_s.items())
+    head = f"Measured {measured.date} on {machine} with exactly these flags: "
+    if measured.flags != argv:
+        head = (
+            f"These flags were never started on {machine}; "
+            f"{_others(measured.flags, argv)} were, on {measured.date}: "
+        )
     return (
-        f"Measured {measured.date} on {count}x {gpu}: {rate:,.0f} output tokens/s at {streams} streams, "
-        f"{measured.kv_tokens:,} KV tokens, {ready} ({measured.conditions})."
+        f"{head}{rate:,.0f} output tokens/s at {streams} streams, {measured.kv_tokens:,} KV tokens, {ready} "
+        f"({measured.conditions})."
     )
+
+
+def _others(started: tuple[str, ...], argv: tuple[str, ...]) -> str:
+    """What the measured run said differently."""
+    if not started:
+        return "similar ones"
+    kept, now = _pairs(started), _pairs(argv)
+    changed = [f"--{name} {value}".rstrip() for name, value in kept.items() if now.get(name) != value]
+    return "others (" + (", ".join(changed) or "without " + " ".join(now.keys() - kept.keys())) + ")"
+
+
+def _pairs(argv: tuple[str, ...]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    name = ""
+    for word in argv:
+        if word.startswith("--"):
+            name = word.removeprefix("--")
+            found[name] = ""
+        else:
+            found[name] = word
+    return found
 
 
 def shortfall(deployment: Deployment, choice: Choice, found: Budget) -> str:
@@ -102,7 +130,7 @@ def shortfall(deployment: Deployment, choice: Choice, found: Budget) -> str:
     if not found.short_gib:
         return (
             "server.engine.flags.gpu-memory-utilization: "
-            f"CUDA graphs need {found.graphs_excess_gib:.2f} GiB above the limit, "
+            f"CUDA graphs and fragments need {found.beyond_gib:.2f} GiB above the limit, "
             f"{found.above_limit_gib:.2f} GiB are left; use a lower utilization or concurrency"
         )
     head = f"server.context: {choice.model.name} in {choice.precision.name} does not fit {machine}"
