@@ -1,18 +1,31 @@
-"""What a machine costs per hour: the cheapest fitting offer, else a dated table that says so."""
+"""What a machine costs: the cheapest fitting offer, else a dated table that says so."""
 
 from __future__ import annotations
 
+import functools
+import pathlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from .catalogue import Gpu
+    from .catalogue import Gpu, Measured
     from .config import Deployment
     from .offer import Offer
 
 HOURS_PER_MONTH = 730
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@functools.cache
+def data() -> dict[str, Any]:
+    """The assumptions and seen figures of data/prices.yaml."""
+    text = (pathlib.Path(__file__).parent / "data" / "prices.yaml").read_text()
+    content: dict[str, Any] = yaml.load(text, Loader=_LOADER)  # noqa: S506 - a safe loader
+    return content
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,24 +50,54 @@ def per_hour(deployment: Deployment, gpu: Gpu, offers: Sequence[Offer] | None, d
     """The price of the machine that the stack file asks for; `offers` None means none were asked for."""
     machine = deployment.machine
     if offers is None:
-        each = gpu.usd_per_hour.get(machine.billing)
-        if each is None:
-            return Price(
-                None, f"no {machine.billing} price of {gpu.name} is recorded", machine.max_usd_per_hour
-            )
-        total = round(each * max(1, machine.count), 4)
-        return Price(total, f"price list of {dated}, not today's offers", machine.max_usd_per_hour)
-    prices = [offer.usd_per_hour for offer in offers if _fits(offer, deployment)]
-    if not prices:
+        total = listed(gpu, machine.count, machine.billing)
+        source = (
+            f"no {machine.billing} price of {gpu.name} is recorded"
+            if total is None
+            else f"price list of {dated}, not today's offers"
+        )
+        return Price(total, source, machine.max_usd_per_hour)
+    found = cheapest(offers, machine.gpu, machine.count, machine.billing, machine.region)
+    if found is None:
         source = f"no {machine.billing} offer of {machine.count}x {machine.gpu} today"
         return Price(None, source, machine.max_usd_per_hour)
-    return Price(min(prices), "today's cheapest offer", machine.max_usd_per_hour)
+    return Price(found.usd_per_hour, "today's cheapest offer", machine.max_usd_per_hour)
 
 
-def _fits(offer: Offer, deployment: Deployment) -> bool:
-    machine = deployment.machine
-    return (
-        not offer.maintenance
-        and (offer.gpu, offer.gpu_count, offer.billing) == (machine.gpu, machine.count, machine.billing)
-        and (machine.region is None or machine.region in offer.regions)
+def listed(gpu: Gpu, count: int, billing: str) -> float | None:
+    """The dated table's price of a machine."""
+    each = gpu.usd_per_hour.get(billing)
+    return None if each is None else round(each * max(1, count), 4)
+
+
+def cheapest(
+    offers: Iterable[Offer], gpu: str, count: int, billing: str, region: str | None = None
+) -> Offer | None:
+    """The cheapest offer of exactly that machine that is not in maintenance."""
+    fitting = (
+        offer
+        for offer in offers
+        if not offer.maintenance
+        and (offer.gpu, offer.gpu_count, offer.billing) == (gpu, count, billing)
+        and (region is None or region in offer.regions)
     )
+    return min(fitting, key=lambda offer: (offer.usd_per_hour, offer.provider, offer.offer_id), default=None)
+
+
+def storage_per_hour(gigabytes: float) -> float:
+    """USD per hour of a volume; it costs that while no machine holds it, too."""
+    return float(gigabytes * data()["storage"]["usd_per_gb_hour"])
+
+
+def rate(measured: Measured | None, sequences: int) -> tuple[int, float] | None:
+    """Streams and output tokens per second of the busiest measured load that the stack lets in."""
+    if measured is None:
+        return None
+    return max((one for one in measured.tokens_per_s.items() if one[0] <= sequences), default=None)
+
+
+def per_million(usd_per_hour: float | None, tokens_per_s: float | None) -> float | None:
+    """USD per million output tokens of a machine that is always that busy."""
+    if usd_per_hour is None or not tokens_per_s:
+        return None
+    return usd_per_hour / 3600 / tokens_per_s * 1e6

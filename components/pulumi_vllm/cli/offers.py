@@ -1,0 +1,51 @@
+"""Where a subcommand's offers come from: a file, the cloud, or none, which means the dated table."""
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .say import say
+
+if TYPE_CHECKING:
+    from pulumi_vllm.plan import Offer
+
+
+class OffersError(Exception):
+    """A sentence about a file that holds no offers."""
+
+
+def find(file: Path | None, *, offline: bool) -> "tuple[Offer, ...] | None":
+    """Today's offers; None where there is no key or no cloud, which is said on stderr."""
+    if file is not None:
+        return _read(file)
+    key = os.environ.get("SPHERON_API_KEY")
+    if offline:
+        return None
+    if not key:
+        say("SPHERON_API_KEY is not set: prices are from the dated list")
+        return None
+    from pulumi_vllm.cloud.errors import CloudError  # noqa: PLC0415
+    from pulumi_vllm.cloud.spheron import Spheron  # noqa: PLC0415
+
+    try:
+        return Spheron(os.environ.get("SPHERON_URL") or "https://app.spheron.ai", key).offers()
+    except CloudError as error:
+        say(f"{error}: prices are from the dated list")
+        return None
+
+
+def _read(file: Path) -> "tuple[Offer, ...]":
+    """An answer of the API's /api/gpu-offers, kept as a file: `{"data": [groups]}`, or the groups."""
+    from pulumi_vllm.cloud import offers  # noqa: PLC0415
+
+    try:
+        document = json.loads(file.read_text())
+    except OSError as error:
+        raise OffersError(f"{file}: {error.strerror}; name an answer of /api/gpu-offers") from None
+    except ValueError as error:
+        raise OffersError(f"{file}: is not JSON ({error}); name an answer of /api/gpu-offers") from None
+    groups = document.get("data", document.get("groups")) if isinstance(document, dict) else document
+    if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups):
+        raise OffersError(f'{file}: holds no groups of offers; it should be {{"data": [group, ...]}}')
+    return offers.parse(groups)

@@ -1,0 +1,173 @@
+"""`pulumi-vllm recommend`: every machine that can do it, cheapest first, and why the others can't."""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .say import TROUBLE, say
+
+if TYPE_CHECKING:
+    from pulumi_vllm.plan.recommend import Fitting, Recommendation, Wish
+
+NOTHING_FITS = 2
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `recommend`."""
+    text = "machines that can serve a model, cheapest first; exit 2 if none"
+    parser = commands.add_parser("recommend", help=text, description=f"{text.capitalize()}.")
+    parser.add_argument("--model", required=True, help="name in the catalogue, for example mistral-small-4")
+    parser.add_argument("--context", required=True, help="tokens, for example 131072 or 128Ki")
+    parser.add_argument("--concurrency", type=int, required=True, help="requests served at the same time")
+    parser.add_argument("--precision", help="only this one (default: every one that is published)")
+    parser.add_argument(
+        "--full-length", action="store_true", help="all of them of the full context at once, none waiting"
+    )
+    parser.add_argument("--spot", action="store_true", help="spot machines too")
+    parser.add_argument("--max-usd-per-hour", type=float, metavar="N", help="price ceiling of the machine")
+    parser.add_argument(
+        "--interruptions-per-day", type=float, metavar="N", help="of a spot machine (default: an assumption)"
+    )
+    parser.add_argument(
+        "--cold-start-minutes", type=float, metavar="N", help="until a new machine serves (default: computed)"
+    )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--offers", type=Path, metavar="FILE", help="a kept answer of /api/gpu-offers")
+    where.add_argument(
+        "--offline", action="store_true", help="the dated price list, without asking the cloud"
+    )
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--write", metavar="STACK", help="put the cheapest into this stack file, for review")
+    parser.set_defaults(run=_recommend)
+
+
+def _recommend(parsed: argparse.Namespace) -> int:
+    from pulumi_vllm.plan.recommend import recommend  # noqa: PLC0415
+
+    from . import offers  # noqa: PLC0415
+
+    wish = _wish(parsed)
+    if wish is None:
+        return TROUBLE
+    found = recommend(wish, offers.find(parsed.offers, offline=parsed.offline))
+    if parsed.json:
+        print(json.dumps(dataclasses.asdict(found), indent=2))
+    else:
+        _show(found)
+    if not found.fitting:
+        say("no machine can do it; the reasons are above")
+        return NOTHING_FITS
+    if parsed.write:
+        _write(parsed.write, wish, found.fitting[0])
+    return 0
+
+
+def _wish(parsed: argparse.Namespace) -> "Wish | None":
+    """What was asked for, or None after every mistake in it was told."""
+    from pulumi_vllm.plan import units  # noqa: PLC0415
+    from pulumi_vllm.plan.recommend import Wish  # noqa: PLC0415
+
+    wrong, context = [], 1
+    try:
+        context = units.tokens(parsed.context)
+    except ValueError as error:
+        wrong.append(f"--context: {error}")
+    for name, value, least in (
+        ("--max-usd-per-hour", parsed.max_usd_per_hour, "more than 0"),
+        ("--cold-start-minutes", parsed.cold_start_minutes, "more than 0"),
+    ):
+        if value is not None and not 0 < value < float("inf"):
+            wrong.append(f"{name}: {value:g} is out of range; write {least}")
+    days = parsed.interruptions_per_day
+    if days is not None and not 0 <= days < float("inf"):
+        wrong.append(f"--interruptions-per-day: {days:g} is out of range; write at least 0")
+    for sentence in wrong:
+        say(sentence)
+    if wrong:
+        return None
+    return Wish(
+        parsed.model,
+        context,
+        parsed.concurrency,
+        parsed.precision,
+        ("on-demand", "spot") if parsed.spot else ("on-demand",),
+        parsed.max_usd_per_hour,
+        parsed.full_length,
+        days,
+        parsed.cold_start_minutes,
+    )
+
+
+def _show(found: "Recommendation") -> None:
+    print(f"Prices: {found.prices}.")
+    head = ("machine", "precision", "billing", "$/h", "$/730 h", "+ storage", "$/M out", "full", "KV tokens")
+    print("{:9} {:9} {:10} {:>7} {:>10} {:>9} {:>8} {:>6} {:>10}  ".format(*head))
+    for row in found.fitting:
+        million = row.usd_per_million_output_tokens
+        print(
+            f"{f'{row.count}x {row.gpu}':9} {row.precision:9} {row.billing:10} {row.usd_per_hour:7.2f} "
+            f"{row.usd_per_month:10,.2f} {row.storage_usd_per_month:9.2f} "
+            f"{'-' if million is None else f'{million:.2f}':>8} {row.full_requests:6.1f} "
+            f"{row.kv_cache_tokens:10,}  {_remark(row)}"
+        )
+    if found.fitting:
+        print(
+            "full: requests of the whole context that fit at once; $/M out: where it was measured, if always busy"
+        )
+    for refused in found.refused:
+        print(
+            f"no: {' '.join(filter(None, (refused.machine, refused.precision, refused.billing)))}: {refused.why}"
+        )
+    cheapest = found.fitting[0].usd_per_hour if found.fitting else None
+    for one in found.separate:
+        print(f"against {one.sentence(cheapest)}")
+
+
+def _remark(row: "Fitting") -> str:
+    words = [] if row.measured else ["never started: computed"]
+    if row.billing == "spot":
+        words.append(f"serves {row.availability:.1%}, ${row.usd_per_serving_hour:.2f} per hour of serving")
+    return "; ".join(words)
+
+
+def _write(stack: str, wish: "Wish", row: "Fitting") -> None:
+    """Change the stack file, if what comes out is a stack that plans."""
+    from pulumi_vllm.plan import ConfigError, Deployment, plan  # noqa: PLC0415
+    from pulumi_vllm.plan.stack_name import contradictions  # noqa: PLC0415
+
+    from . import stack_file  # noqa: PLC0415
+
+    path = stack_file.find(stack)
+    text, before = path.read_text(), stack_file.block_of(path)
+    values: dict[str, str | int | float | None] = {
+        "model": wish.model,
+        "precision": row.precision,
+        "context": wish.context,
+        "profile": None,
+        "concurrency": wish.concurrency,
+        "machine.gpu": row.gpu,
+        "machine.count": row.count,
+        "machine.billing": row.billing,
+    }
+    if wish.max_usd_per_hour is not None:
+        values["machine.max_usd_per_hour"] = wish.max_usd_per_hour
+    if row.billing != "spot":
+        values["machine.fallback"] = None
+    changed = stack_file.change(text, values)
+    block = stack_file.block_of(path, changed)
+    deployment = Deployment.parse(block)
+    mistakes = contradictions(path.name.removeprefix("Pulumi.").removesuffix(".yaml"), block)
+    if row.usd_per_hour > deployment.machine.max_usd_per_hour:
+        ceiling = deployment.machine.max_usd_per_hour
+        said = f"server.machine.max_usd_per_hour: {ceiling:g} is below ${row.usd_per_hour:.2f}/h"
+        mistakes = (*mistakes, f"{said}; give --max-usd-per-hour")
+    if mistakes:
+        raise ConfigError(mistakes)
+    plan(deployment)
+    if block == before:
+        say(f"{path}: says so already")
+        return
+    path.write_text(changed)
+    say(f"{path}: written; its comments were kept, so read them again, then run `pulumi-vllm plan {path}`")

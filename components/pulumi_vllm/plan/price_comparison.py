@@ -1,0 +1,62 @@
+"""One machine for everybody against separate servers: the tutorial's comparison, and the same with today's offers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .price import HOURS_PER_MONTH, cheapest, data
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .offer import Offer
+
+
+@dataclass(frozen=True, slots=True)
+class Separate:
+    """What the separate servers cost together, with one way of billing."""
+
+    servers: int
+    gpu: str
+    billing: str
+    usd_per_hour: float | None
+    source: str
+
+    @property
+    def usd_per_month(self) -> float | None:
+        """Of 730 hours."""
+        return None if self.usd_per_hour is None else self.usd_per_hour * HOURS_PER_MONTH
+
+    def saved(self, usd_per_hour: float) -> float | None:
+        """Part of their price that a machine at this price saves; negative when it is dearer."""
+        return None if not self.usd_per_hour else 1 - usd_per_hour / self.usd_per_hour
+
+    def sentence(self, usd_per_hour: float | None) -> str:
+        """For a person, beside one machine's price."""
+        head = f"{self.servers} separate {self.gpu} servers, {self.billing}"
+        month = self.usd_per_month
+        if self.usd_per_hour is None or month is None:
+            return f"{head}: no price ({self.source})."
+        text = f"{head}: ${self.usd_per_hour:.2f}/h, ${month:,.2f} per month ({self.source})"
+        saved = None if usd_per_hour is None else self.saved(usd_per_hour)
+        if saved is None or usd_per_hour is None:
+            return f"{text}."
+        word = "saves" if saved >= 0 else "costs more by"
+        return f"{text}; this machine at ${usd_per_hour:.2f}/h {word} {abs(saved):.0%}."
+
+
+def separate(offers: Sequence[Offer] | None) -> tuple[Separate, ...]:
+    """The tutorial's figures, and where there are offers the same machines at their prices."""
+    told = data()["separate"]
+    servers, gpu, count = told["servers"], told["gpu"], told["count"]
+    rows = [
+        Separate(servers, gpu, billing, usd, told["source"]) for billing, usd in told["usd_per_hour"].items()
+    ]
+    if offers is not None:
+        for billing in told["usd_per_hour"]:
+            found = cheapest(offers, gpu, count, billing)
+            usd = None if found is None else round(servers * found.usd_per_hour, 4)
+            source = f"no {count}x {gpu} on offer" if found is None else f"today's offers, {found.provider}"
+            rows.append(Separate(servers, gpu, billing, usd, source))
+    return tuple(rows)
