@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pulumi_vllm.plan.recommend import Fitting, Recommendation, Wish
 
 NOTHING_FITS = 2
+_REMARKS = {"no": "never started: computed", "other flags": "rate measured with other flags"}
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -126,7 +127,7 @@ def _show(found: "Recommendation") -> None:
 
 
 def _remark(row: "Fitting") -> str:
-    words = [] if row.measured else ["never started: computed"]
+    words = [_REMARKS[row.measured]] if row.measured in _REMARKS else []
     if row.billing == "spot":
         words.append(f"serves {row.availability:.1%}, ${row.usd_per_serving_hour:.2f} per hour of serving")
     return "; ".join(words)

@@ -26,7 +26,10 @@ ENGINE_PORT = 8000
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything decided before a machine exists. `budget` and `because` are sentences for a person."""
+    """Everything decided before a machine exists. `budget` and `because` are sentences for a person.
+
+    `measured` is yes (exactly these flags were started), "other flags", or no.
+    """
 
     deployment: Deployment
     model: Model
@@ -40,6 +43,8 @@ class Plan:
     because: tuple[str, ...]
     findings: tuple[Finding, ...]
     usd_per_hour: float | None
+    usd_per_million_output_tokens: float | None
+    measured: str
     secrets: tuple[str, ...]
     needs_nvswitch: bool
 
@@ -82,9 +87,39 @@ class Plan:
             "budget": list(self.budget),
             "disk_gib": self.disk_gib,
             "usd_per_hour": self.usd_per_hour,
+            "usd_per_million_output_tokens": self.usd_per_million_output_tokens,
+            **self._memory(),
+            "labels": self._labels(),
             "because": list(self.because),
             "findings": [dataclasses.asdict(finding) for finding in self.findings],
         }
+
+    def _memory(self) -> dict[str, Any]:
+        """Of each GPU, GiB; a plan that does not fit is never made. Without a GPU there is nothing to tell."""
+        found = self.memory
+        return {
+            "fits": True,
+            "weights_gib_per_gpu": None if found is None else round(found.weights_gib, 2),
+            "kv_cache_gib_per_gpu": None if found is None else round(found.cache_gib, 2),
+            "kv_cache_tokens": None if found is None else found.kv_tokens,
+            "full_length_requests": None if found is None else round(found.full_requests, 2),
+        }
+
+    def _labels(self) -> dict[str, str]:
+        """Where each figure is from."""
+        started = {"yes": "computed; these flags were started", "no": "computed, unverified"}
+        memory = started.get(self.measured, "computed; other flags were started on this machine")
+        per_million = {"yes": "measured", "no": "unknown"}.get(self.measured, "measured with other flags")
+        names = (
+            "fits",
+            "weights_gib_per_gpu",
+            "kv_cache_gib_per_gpu",
+            "kv_cache_tokens",
+            "full_length_requests",
+        )
+        if self.memory is None:
+            return {"fits": "assumed: no GPU"}
+        return {**dict.fromkeys(names, memory), "usd_per_million_output_tokens": per_million}
 
 
 def plan(
@@ -113,6 +148,8 @@ def plan(
         (choice.model.name, choice.precision.name, choice.engine.version, *machine), argv
     )
     cost = price.per_hour(deployment, choice.gpu, offers, known.prices_from)
+    busiest = price.rate(measured, deployment.sequences)
+    per_million = price.per_million(cost.usd_per_hour, busiest[1] if busiest else None)
     return Plan(
         deployment=deployment,
         model=choice.model,
@@ -128,6 +165,8 @@ def plan(
         ),
         findings=findings,
         usd_per_hour=cost.usd_per_hour,
+        usd_per_million_output_tokens=None if per_million is None else round(per_million, 4),
+        measured="no" if measured is None else "yes" if measured.flags == argv else "other flags",
         secrets=("hf_token", "gate_token", "keys_map", "tls_pem"),
         needs_nvswitch=choice.gpu.nvswitch_from is not None
         and deployment.machine.count >= choice.gpu.nvswitch_from,

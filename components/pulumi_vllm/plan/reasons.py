@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from . import price
+
 if TYPE_CHECKING:
     from .catalogue import Measured
     from .choose import Choice
@@ -74,10 +76,12 @@ def because(
     if found is not None:
         lines.append(_measurement(f"{machine.count}x {machine.gpu}", measured, argv))
     lines.append(cost.sentence())
-    if measured is not None and cost.usd_per_hour is not None:
-        streams, rate = max(measured.tokens_per_s.items())
+    busiest = price.rate(measured, deployment.sequences)
+    per_million = price.per_million(cost.usd_per_hour, busiest[1] if busiest else None)
+    if busiest is not None and per_million is not None:
+        streams = busiest[0]
         lines.append(
-            f"${cost.usd_per_hour / 3600 / rate * 1e6:.2f} per million output tokens at {streams} streams, "
+            f"${per_million:.2f} per million output tokens at {streams} streams, "
             "if it is always that busy (computed from that rate)."
         )
     for one in findings:

@@ -39,7 +39,10 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Fitting:
-    """A machine that can do it. `usd_per_serving_hour` counts the starts of spot machines."""
+    """A machine that can do it. `usd_per_serving_hour` counts the starts of spot machines.
+
+    `measured` is yes (exactly these flags were started), "other flags", or no.
+    """
 
     gpu: str
     count: int
@@ -53,7 +56,7 @@ class Fitting:
     availability: float
     kv_cache_tokens: int
     full_requests: float
-    measured: bool
+    measured: str
     source: str
 
 
@@ -203,7 +206,8 @@ def _priced(
     if wish.max_usd_per_hour is not None and usd > wish.max_usd_per_hour:
         why = f"${usd:.2f}/h is above ${wish.max_usd_per_hour:.2f}/h"
         return Refused(machine, decided.precision, billing, why)
-    measured = known.measurement(wish.model, decided.precision, decided.engine.version, gpu, count)
+    what = (wish.model, decided.precision, decided.engine.version, gpu, count)
+    measured = known.measurement(what, decided.argv)
     spot = price_spot.expect(measured, wish.interruptions_per_day, wish.cold_start_min)
     serving, availability = (spot.effective(usd), spot.availability) if billing == "spot" else (usd, 1.0)
     busiest = price.rate(measured, wish.concurrency)
@@ -223,6 +227,6 @@ def _priced(
         availability=availability,
         kv_cache_tokens=decided.memory.kv_tokens,
         full_requests=round(decided.memory.full_requests, 2),
-        measured=measured is not None,
+        measured=decided.measured,
         source=source,
     )

@@ -1,0 +1,134 @@
+"""`recommend` and `plan` as people type them."""
+
+import json
+import pathlib
+import shutil
+
+import pytest
+import yaml
+from pulumi_vllm import cli
+
+STACKS = pathlib.Path(__file__).parents[2] / "stacks"
+SHIPPED = STACKS / "Pulumi.spheron-h200-2x-fp8.yaml"
+
+
+@pytest.fixture(autouse=True)
+def without_account(monkeypatch):
+    monkeypatch.delenv("SPHERON_API_KEY", raising=False)
+
+
+def asked(capsys, *words):
+    code = cli.main(["recommend", "--model", "mistral-small-4", "--offline", "--json", *words])
+    return code, json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(("context", "concurrency"), [("32Ki", 256), ("131072", 32), ("256Ki", 2)])
+def test_what_is_recommended_plans_and_comes_cheapest_first(capsys, context, concurrency):
+    code, found = asked(capsys, "--context", context, "--concurrency", str(concurrency), "--spot")
+    prices = [row["usd_per_serving_hour"] for row in found["fitting"]]
+    assert code == 0
+    assert prices == sorted(prices)
+    assert {row["billing"] for row in found["fitting"]} == {"on-demand", "spot"}
+    for row in found["fitting"]:
+        wanted = [
+            f"machine.gpu={row['gpu']}",
+            f"machine.count={row['count']}",
+            f"precision={row['precision']}",
+        ]
+        wanted += [f"context={context}", f"concurrency={concurrency}", "machine.max_usd_per_hour=99"]
+        sets = [word for one in wanted for word in ("--set", one)]
+        assert cli.main(["plan", str(SHIPPED), "--json", *sets]) == 0
+        planned = json.loads(capsys.readouterr().out)
+        assert planned["kv_cache_tokens"] == row["kv_cache_tokens"]
+        assert planned["fits"] is True
+
+
+def test_who_is_refused_is_told_why(capsys):
+    _, found = asked(capsys, "--context", "256Ki", "--concurrency", "4", "--max-usd-per-hour", "3.5")
+    why = {(row["machine"], row["precision"]): row["why"] for row in found["refused"]}
+    assert "does not fit 1x H100" in why["1x H100", "fp8"]
+    assert why["1x H200", "fp8"] == "$3.96/h is above $3.50/h"
+    assert all(row["usd_per_hour"] <= 3.5 for row in found["fitting"])
+
+
+def test_full_length_leaves_out_who_lets_requests_wait(capsys):
+    code, found = asked(capsys, "--context", "128Ki", "--concurrency", "20", "--full-length")
+    assert code == 0
+    assert min(row["full_requests"] for row in found["fitting"]) >= 20
+    assert any("requests of 131,072 tokens fit at once, not 20" in row["why"] for row in found["refused"])
+
+
+def test_no_machine_is_exit_code_2(capsys):
+    code, found = asked(capsys, "--context", "256Ki", "--concurrency", "4", "--max-usd-per-hour", "0.5")
+    assert (code, found["fitting"]) == (2, [])
+
+
+def test_a_wrong_wish_is_told_with_every_mistake(capsys):
+    words = ["--context", "many", "--concurrency", "4", "--max-usd-per-hour", "-1"]
+    assert cli.main(["recommend", "--model", "mistral-small-4", "--offline", *words]) == 1
+    said = capsys.readouterr().err
+    assert "--context:" in said
+    assert "--max-usd-per-hour: -1 is out of range" in said
+
+
+def test_an_unknown_model_is_a_sentence(capsys):
+    assert cli.main(["recommend", "--model", "mistal-small-4", "--context", "1Ki", "--concurrency", "1"]) == 1
+    assert "--model:" in capsys.readouterr().err
+
+
+def test_writing_changes_values_and_keeps_comments(tmp_path, capsys):
+    path = tmp_path / "Pulumi.mine.yaml"
+    shutil.copy(SHIPPED, path)
+    words = ["--context", "64Ki", "--concurrency", "32", "--offline", "--write", str(path)]
+    assert cli.main(["recommend", "--model", "mistral-small-4", *words]) == 0
+    server = yaml.safe_load(path.read_text())["config"]["pulumi-vllm:server"]
+    assert (server["machine"]["gpu"], server["machine"]["count"], server["precision"]) == ("H100", 1, "nvfp4")
+    assert (server["context"], server["concurrency"]) == (65536, 32)
+    before = [line.partition("#")[2] for line in SHIPPED.read_text().splitlines()]
+    assert [line.partition("#")[2] for line in path.read_text().splitlines()] == before
+    first = path.read_text()
+    assert cli.main(["recommend", "--model", "mistral-small-4", *words]) == 0
+    assert path.read_text() == first
+    assert "says so already" in capsys.readouterr().err
+
+
+def test_offers_come_from_a_kept_answer_or_end_in_a_sentence(tmp_path, capsys):
+    kept = tmp_path / "offers.json"
+    words = [
+        "recommend",
+        "--model",
+        "mistral-small-4",
+        "--context",
+        "1Ki",
+        "--concurrency",
+        "1",
+        "--offers",
+        str(kept),
+    ]
+    assert cli.main(words) == 1
+    kept.write_text("{")
+    assert cli.main(words) == 1
+    kept.write_text('{"data": []}')
+    assert cli.main(words) == 2
+    said = capsys.readouterr().err
+    assert "offers.json: No such file" in said
+    assert "is not JSON" in said
+
+
+def test_a_plan_draws_its_memory_and_names_what_is_cheaper(capsys):
+    assert cli.main(["plan", "spheron-h200-2x-fp8", "--set", "concurrency=4"]) == 0
+    out = capsys.readouterr().out
+    bar = out.splitlines()[0]
+    assert len(bar) == 62
+    assert [letter for letter in "WaK." if letter not in bar] == []
+    assert "cheaper:\n  server.machine: 1x H200 does the same for $3.96/h" in out
+
+
+@pytest.mark.parametrize(
+    "given", ["machine.count", "=1", "model.name=x", "machine.count=[", "machine.count=0.5"]
+)
+def test_a_wrong_set_is_a_sentence(capsys, given):
+    assert cli.main(["plan", str(SHIPPED), "--set", given]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("pulumi-vllm: ")
+    assert "Traceback" not in said
