@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from harness import wait_for
 
 
 @pytest.fixture
@@ -28,6 +29,15 @@ def refused(project, *words: str) -> str:
     return done.stdout
 
 
+def test_a_gated_repository_ends_in_a_sentence_and_up_goes_on(project):
+    project.cloud.hub(gated=1)
+    refused(project, "access is restricted and no token is set", "accept the terms at")
+    before = project.machine_id()
+    project.cloud.hub(gated="")
+    project.up()
+    assert project.machine_id() == before
+
+
 @pytest.mark.all
 def test_refusals_of_the_hub_end_in_a_sentence_and_up_goes_on(project):
     hub = project.cloud.hub
@@ -47,3 +57,67 @@ def test_refusals_of_the_hub_end_in_a_sentence_and_up_goes_on(project):
     assert "hf_right" not in shown
     assert project.machine_id() == before
     assert set(project.changes()) == {"same"}
+
+
+def wait_for_host(project) -> None:
+    wait_for(lambda: project.on_host("echo up", check=False) == "up\n", 120, "answer of the machine")
+
+
+def change(project, requests_per_minute: int) -> None:
+    """A change that has to be written to the host."""
+    project.write(project.block | {"door": {"requests_per_minute": requests_per_minute}})
+
+
+@pytest.mark.all
+def test_a_host_that_refuses_us_or_shows_another_key(project):
+    project.up()
+    # The key comes back by itself: nobody else can log in.
+    project.on_host("""
+        for f in /root/.ssh/authorized_keys /home/*/.ssh/authorized_keys; do
+          [ -e $f ] || continue
+          mv $f $f.away
+          systemd-run --collect --on-active=45 mv $f.away $f
+        done""")
+    change(project, 601)
+    refused(project, "does not take our key")
+    wait_for_host(project)
+    project.up()
+
+    project.on_host("""
+        mkdir /root/keys && mv /etc/ssh/ssh_host_* /root/keys/
+        ssh-keygen -q -t ed25519 -N "" -f /etc/ssh/ssh_host_ed25519_key
+        systemctl restart ssh""")
+    change(project, 602)
+    refused(project, "shows another host key than the pinned one, so nothing was sent to it")
+    project.on_host(
+        "rm /etc/ssh/ssh_host_*; mv /root/keys/* /etc/ssh/; rmdir /root/keys; systemctl restart ssh"
+    )
+    project.up()
+    assert "602" in project.on_host("cat /etc/pulumi-vllm/door/limits.map")
+
+
+@pytest.mark.all
+def test_a_disk_of_another_region_or_of_another_stack(project, projects):
+    project.up()
+    second = projects("fake", stack=project.stack)  # the same names from another checkout
+    done = second.pulumi("up", "--yes", check=False)
+    assert done.returncode != 0
+    assert "a disk has one writer" in done.stdout
+    assert [r["type"] for r in second.resources()] == []
+    project.cloud.pass_minutes(30)
+    project.destroy()
+    elsewhere = {"machine": project.block["machine"] | {"region": "EU North 1"}}
+    second.write(second.block | elsewhere)
+    done = second.pulumi("up", "--yes", check=False)
+    assert done.returncode != 0
+    assert "is in US Central 1, the stack wants EU North 1; set the region to US Central 1" in done.stdout
+    assert [r["type"] for r in second.resources()] == []
+    second.write(second.block | {"storage": "3GB"})
+    done = second.pulumi("up", "--yes", check=False)
+    assert "has 2 GB, the stack wants 3" in done.stdout
+    second.write(second.block)
+    shown = second.up()
+    assert "adopted the disk" in shown
+    assert "0.00 GB fetched" in second.on_host("journalctl -u vllm-weights -o cat") or "complete already" in (
+        second.on_host("journalctl -u vllm-weights -o cat")
+    )

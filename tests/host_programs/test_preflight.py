@@ -126,3 +126,13 @@ def test_a_clock_far_from_the_hubs(machine: Machine, small_hub: Callable[..., An
     hub.server.RequestHandlerClass.do_HEAD = lambda self: self.answer(200)
     hub.server.RequestHandlerClass.date_time_string = lambda _: "Thu, 01 Jan 2026 00:00:00 GMT"
     assert "set the clock" in machine.check(endpoint=hub.url)[1]["failures"]["clock"]
+
+
+def test_a_program_that_may_not_be_started_is_said(machine: Machine) -> None:
+    (machine.folder / "nvidia-smi").chmod(0o644)
+    code, result, said = machine.check()
+    assert code == 1
+    assert (
+        "nvidia-smi can't be started (Permission denied); the image has no working NVIDIA" in result["error"]
+    )
+    assert "Traceback" not in said

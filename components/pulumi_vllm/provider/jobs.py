@@ -12,6 +12,7 @@ _LOOK_S = 2.0
 _SILENT_S = 1800.0  # without a byte or a phase: something hangs
 # A restart of a share's machine took 45 s without SSH (Spheron, seen in client code 2026-05); bare metal takes minutes.
 _AWAY_S = 420.0
+_ASK_EVERY_S = 20.0  # of those, until the cloud is asked whether it is still ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ async def follow(call: Call, values: Values, job: Job, *, restart: bool = False)
     boot = await _start(host, job, restart=restart)
     last: Values = {}
     heard = moved = time.monotonic()
+    asked = _ASK_EVERY_S
     while True:
         await call.sleep(_LOOK_S)
         try:
@@ -54,9 +56,12 @@ async def follow(call: Call, values: Values, job: Job, *, restart: bool = False)
             away = time.monotonic() - heard
             if away > _AWAY_S:
                 raise
+            if away > asked:
+                asked = away + _ASK_EVERY_S
+                await _still_ours(call, values)
             await call.progress(f"the machine does not answer ({away:.0f} s)")
             continue
-        now = heard = time.monotonic()
+        now, asked = (heard := time.monotonic()), _ASK_EVERY_S
         record = _parse(tail) or last
         moved = now if record != last else moved
         last = record
@@ -72,6 +77,16 @@ async def follow(call: Call, values: Values, job: Job, *, restart: bool = False)
         await call.progress(describe(job.unit, last))
 
 
+async def _still_ours(call: Call, values: Values) -> None:
+    """A machine that was taken away is not waited for."""
+    machine = await call.session.ask(call.session.cloud().instance, str(values["instanceId"]))
+    if machine is None or machine.terminal:
+        said = f"{machine.name} is {machine.status}" if machine else "the cloud no longer knows the machine"
+        raise UserError(
+            f"{call.name}: {said}; `pulumi up` rents another one, which goes on with what the volume has"
+        )
+
+
 async def _start(host: Any, job: Job, *, restart: bool) -> str:
     """Start the unit and let go of what it said before; returns the machine's boot."""
     verb = "restart" if restart else "start"
@@ -85,10 +100,10 @@ async def why(host: Any, unit: str, record: Values | None = None) -> str:
 
     if record and record.get("error"):
         return mask(str(record["error"]))
-    # Only of its last start: the lines of an earlier one tell of causes that are gone.
+    # Of its last start only: the lines of an earlier one tell of causes that are gone.
     journal = await host.run(_JOURNAL.format(unit=unit), timeout_s=60, check=False)
     lines = [line.strip() for line in journal.stdout.splitlines() if line.strip()]
-    return mask(" | ".join(lines[-6:])) or "no word in its journal"
+    return mask(" | ".join(lines)) or "no word in its journal"
 
 
 def describe(unit: str, record: Values) -> str:
@@ -134,8 +149,10 @@ systemctl show -P Job {{unit}} | sed 's/^0$//'
 cat {{file}} 2>/dev/null || true
 """
 
+# The program's own last words: after a few restarts systemd's would push them out. With --since, -n means the first.
 _JOURNAL = """
-id=$(systemctl show -P InvocationID {unit})
-if [ -n "$id" ]; then set -- _SYSTEMD_INVOCATION_ID=$id + INVOCATION_ID=$id; else set -- -u {unit}; fi
-journalctl -n 12 --no-pager -o cat "$@" 2>/dev/null || true
+since=$(systemctl show --timestamp=unix -P InactiveExitTimestamp {unit})
+words=$(journalctl --since "${{since:-today}}" --no-pager -q -o cat _SYSTEMD_UNIT={unit} 2>/dev/null | tail -n 6)
+[ -n "$words" ] || words=$(journalctl -n 3 --no-pager -q -o cat -u {unit} 2>/dev/null || true)
+printf '%s\\n' "$words"
 """
