@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 import pulumi
 
 from . import resources
-from .plan import PlanError, plan
+from .plan import Plan, PlanError, plan
 from .plan.config import MARK, Deployment
 from .render import HostFile, cloud_init, render
 
@@ -73,6 +73,8 @@ class Server(pulumi.ComponentResource):
             decided = plan(Deployment.parse(_with_endpoint(args["server"])))
         except PlanError as error:
             raise pulumi.RunError(str(error)) from None
+        if pulumi.runtime.is_dry_run():
+            _tell_cheaper(decided, self)
         deployment, machine = decided.deployment, decided.deployment.machine
         files = render(decided)
 
@@ -237,6 +239,15 @@ class Server(pulumi.ComponentResource):
             if key not in values:
                 values[key] = resources.ApiKey(f"{name}-key-{key}", prefix="sk-", opts=self._child()).key
         return pulumi.Output.secret(pulumi.Output.all(**{key: values[key] for key in names}))
+
+
+def _tell_cheaper(decided: Plan, resource: pulumi.Resource) -> None:
+    """A warning in the preview, once the machine's own mistakes are none."""
+    from .plan.recommend import cheaper  # noqa: PLC0415 (only a preview pays for it)
+
+    found = cheaper(decided)
+    if found:
+        pulumi.log.warn(found, resource)
 
 
 def _with_endpoint(block: Any) -> Any:

@@ -1,5 +1,6 @@
 """The memory arithmetic against what vLLM reported on real GPUs, and its laws."""
 
+import fit_memory
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,30 +10,36 @@ KNOWN = catalogue.load()
 MODEL = KNOWN.models["mistral-small-4"]
 ENGINE = KNOWN.engines["0.26.0"]
 
-# 2026-11-23, vLLM 0.26.0, utilization 0.95, text only: GPU, precision, TP, context, sequences, weights GiB, KV tokens
-MEASURED = [
-    ("H100", "nvfp4", 1, 32768, 256, 65.31, 337_184),
-    ("H100", "nvfp4", 1, 262144, 64, 65.31, 366_848),
-    ("H200", "fp8", 1, 32768, 256, 112.09, 825_632),
-    ("H200", "fp8", 1, 262144, 256, 112.08, 825_664),
-    ("H200", "nvfp4", 1, 32768, 256, 65.31, 3_021_104),
-    ("H100", "fp8", 2, 32768, 256, 56.25, 786_480),
-    ("H200", "fp8", 2, 32768, 256, 56.25, 3_470_416),
-]
-
 
 def budget(gpu, precision, parallel, context, sequences, *, vision=False):
     load = memory.Load(parallel, context, sequences, 0.95, 8192, vision)
     return memory.budget(MODEL.dimensions, MODEL.precisions[precision], ENGINE, KNOWN.gpus[gpu], load)
 
 
-@pytest.mark.parametrize("row", MEASURED)
-def test_meets_the_measurements(row):
-    *machine, weights_gib, kv_tokens = row
-    found = budget(*machine)
-    assert found.weights_gib == pytest.approx(weights_gib, rel=0.005)
-    assert 0.97 * kv_tokens <= found.kv_tokens <= 1.01 * kv_tokens
-    assert found.fits
+def test_every_start_is_predicted_without_itself():
+    for row in fit_memory.ROWS:
+        found = row.predict(fit_memory.fit([other for other in fit_memory.ROWS if other is not row]))
+        assert found.weights_gib == pytest.approx(row.weights_gib, rel=0.005), row.name
+        assert 0.97 * row.kv_tokens <= found.kv_tokens <= 1.01 * row.kv_tokens, row.name
+        assert found.fits, row.name
+
+
+def test_starts_that_nothing_was_fitted_to_are_predicted():
+    rows = list(fit_memory.held_out())
+    assert {row.load.batched_tokens for row in rows} >= {4096, 8192}
+    for row in rows:
+        found = row.predict({})
+        assert found.weights_gib == pytest.approx(row.weights_gib, rel=0.005), row.name
+        assert 0.97 * row.kv_tokens <= found.kv_tokens <= 1.01 * row.kv_tokens, row.name
+
+
+def test_the_constants_are_those_of_the_fit():
+    for name, value in fit_memory.fit(fit_memory.ROWS).items():
+        if name == "graph_mib_per_layer":
+            for precision, parts in value.items():
+                assert ENGINE.memory[name][precision] == pytest.approx(parts, abs=1e-4)
+        else:
+            assert ENGINE.memory[name] == pytest.approx(value, abs=1e-4), name
 
 
 def test_kv_bytes_per_token_are_whole_on_every_gpu():
@@ -45,22 +52,14 @@ def test_weights_are_the_published_bytes():
 
 
 def test_a_dense_model_is_data():
-    dense = catalogue.Dimensions(
-        layers=80,
-        hidden=8192,
-        heads=64,
-        vocabulary=128256,
-        tied_embeddings=False,
-        rope_positions=131072,
-        attention={"kind": "gqa", "kv_heads": 8, "head_dim": 128},
-        mlp={"kind": "dense", "intermediate": 28672},
+    dense = KNOWN.models["qwen2.5-32b-instruct"]
+    published = dense.precisions["bf16"]
+    assert memory.weight_bytes(dense.dimensions, published, 1, vision=False) == pytest.approx(
+        published.bytes, rel=0.001
     )
-    bf16 = catalogue.Precision("bf16", "a/b", "0" * 40, 0, 2.0, 2.0, (), ())
-    weights = memory.weight_bytes(dense, bf16, 1, vision=False)
-    assert weights / 2 == pytest.approx(70.55e9, rel=0.005)  # published: 70.6 billion parameters
-    assert memory.kv_bytes_per_token(dense, 1) == 327_680
-    assert memory.kv_bytes_per_token(dense, 8) == 40_960
-    assert memory.kv_bytes_per_token(dense, 16) == 40_960
+    assert memory.kv_bytes_per_token(dense.dimensions, 1) == 262_144
+    assert memory.kv_bytes_per_token(dense.dimensions, 8) == 32_768
+    assert memory.kv_bytes_per_token(dense.dimensions, 16) == 32_768
 
 
 @pytest.mark.parametrize(("sequences", "graphs"), [(8, 4 + 5), (64, 11 + 19), (256, 35 + 51), (512, 51 + 51)])

@@ -9,10 +9,6 @@ from pulumi_vllm.render import Mount, render
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NAMES = sorted(path.name[len("Pulumi.") : -len(".yaml")] for path in ROOT.glob("stacks/Pulumi.*.yaml"))
-MOUNTS = {
-    "local": Mount("block", "LABEL=pv-0123456789"),
-    "spheron-h200-2x-fp8": Mount("virtiofs", "stackvolume"),
-}
 
 
 @functools.cache
@@ -23,4 +19,9 @@ def planned(name):
 
 @functools.cache
 def rendered(name):
-    return render(planned(name), mount=MOUNTS[name])
+    return render(planned(name), mount=mount(name))
+
+
+def mount(name):
+    """How that stack's volume comes to the machine: a disk on the local cloud, virtiofs where it is rented."""
+    return Mount("block", "LABEL=pv-0123456789") if name == "local" else Mount("virtiofs", "stackvolume")

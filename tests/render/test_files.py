@@ -83,7 +83,7 @@ def test_bootstrap_and_user_data():
 
 
 def test_rendering_twice_is_the_same(stack):
-    again = render(stacks.planned(stack), mount=stacks.MOUNTS[stack])
+    again = render(stacks.planned(stack), mount=stacks.mount(stack))
     assert again == stacks.rendered(stack)
 
 

@@ -132,3 +132,16 @@ def test_our_names_are_recognised_in_a_sweep():
     from pulumi_vllm.plan.names import physical_name
 
     assert is_ours(physical_name("unit", "llm-machine", "urn"))
+
+
+@pytest.mark.parametrize(
+    ("stack", "told"),
+    [("spheron-h100-4x-fp8", ["2x H200 does the same for $7.92/h"]), ("spheron-h200-1x-fp8", [])],
+)
+def test_a_preview_tells_of_a_cheaper_machine(monkeypatch, stack, told):
+    warned = []
+    monkeypatch.setattr(pulumi.log, "warn", lambda message, *_: warned.append(message))
+    monkeypatch.setattr(pulumi.runtime, "is_dry_run", lambda: True)
+    declare(server=block(stack))
+    assert len(warned) == len(told)
+    assert all(words in message for words, message in zip(told, warned, strict=True))

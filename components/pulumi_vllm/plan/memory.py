@@ -116,20 +116,22 @@ def weight_bytes(model: Dimensions, precision: Precision, tensor_parallel: int, 
 
 
 def activation_bytes(model: Dimensions, load: Load) -> float:
-    """Peak of one forward pass of a full batch: the tensors of one layer, 16 bit, alive together at worst."""
-    attention, mlp = model.attention, model.mlp
-    inner = mlp["intermediate"]
+    """Peak of one forward pass of a full batch, 16 bit: a block's tensors, and MLA's room for cached prompts.
+
+    That room is allocated while vLLM profiles: min(65,536, max(8 contexts, 64 per sequence)) tokens, up-projected
+    on this GPU's heads (vLLM 0.26.0, chunked prefill of MLA).
+    """
+    attention, mlp, parallel = model.attention, model.mlp, load.tensor_parallel
+    inner = mlp["intermediate"] / parallel
+    block = 2 * inner + inner  # gate and up, and their product; an expert's answer reuses the first
+    if mlp["kind"] == "moe":
+        block = mlp["active"] * (max(2 * inner, model.hidden) + inner)
+    stream = model.hidden * (5 + (parallel > 1))  # residual, norms, sums; the sum over GPUs
+    cached = 0.0
     if attention["kind"] == "mla":
-        qk, v = attention["qk_nope_head_dim"] + attention["qk_rope_head_dim"], attention["v_head_dim"]
-        heads = model.heads * (qk + attention["qk_nope_head_dim"] + v + v)
-        latent = attention["q_lora_rank"] + attention["kv_lora_rank"] + attention["qk_rope_head_dim"]
-    else:
-        heads = (2 * model.heads + 2 * attention["kv_heads"]) * attention["head_dim"]
-        latent = 0
-    active, shared = (mlp["active"], mlp["shared"]) if mlp["kind"] == "moe" else (1, 0)
-    sharded = heads + 3 * inner * (active + shared)  # gate, up and their product
-    replicated = latent + model.hidden * (active + 6)  # each expert's answer; residual, norms, sums
-    return float(load.batched_tokens * _BF16 * (sharded / load.tensor_parallel + replicated))
+        tokens = min(65_536, max(8 * load.context, 64 * load.sequences))
+        cached = tokens * model.heads / parallel * (attention["qk_nope_head_dim"] + attention["v_head_dim"])
+    return float(_BF16 * (load.batched_tokens * (block + stream) + cached))
 
 
 def graph_bytes(model: Dimensions, precision: Precision, engine: Engine, load: Load) -> float:

@@ -1,0 +1,145 @@
+"""Here: the constants of an engine's memory from what vLLM reported, and the prediction of each row without it.
+
+usage: fit_memory.py    (prints the constants, and every row: measured, predicted, predicted with the row left out)
+
+Starts of 2026-11-23 with vLLM 0.26.0 (utilization 0.95, text only, random weights); GiB of one GPU, from vLLM's log.
+Only what no published dimension gives is fitted: buffers, workspace, other, and MiB per captured graph and layer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from pulumi_vllm.plan import catalogue, memory
+
+KNOWN = catalogue.load()
+MODEL = KNOWN.models["mistral-small-4"]
+ENGINE = KNOWN.engines["0.26.0"]
+EVIDENCE = Path(catalogue.__file__).parent / "data/measured"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One start; `graphs_gib` is vLLM's estimate, `actual_gib` what they took."""
+
+    gpu: str
+    precision: str
+    load: memory.Load
+    weights_gib: float
+    activation_gib: float
+    other_gib: float
+    graphs_gib: float
+    actual_gib: float
+    kv_tokens: int
+
+    @property
+    def name(self) -> str:
+        """For a person."""
+        load = self.load
+        machine = f"{load.tensor_parallel}x {self.gpu} {self.precision}"
+        return f"{machine}, {load.context:,} x {load.sequences}, batch {load.batched_tokens:,}, {load.utilization}"
+
+    def predict(self, figures: Mapping[str, Any]) -> memory.Budget:
+        """The budget with these constants."""
+        engine = replace(ENGINE, memory={**ENGINE.memory, **figures})
+        return memory.budget(
+            MODEL.dimensions, MODEL.precisions[self.precision], engine, KNOWN.gpus[self.gpu], self.load
+        )
+
+
+def _load(parallel: int, context: int, sequences: int) -> memory.Load:
+    return memory.Load(parallel, context, sequences, 0.95, 8192, vision=False)
+
+
+ROWS = (
+    Row("H100", "nvfp4", _load(1, 32768, 256), 65.31, 1.47, 0.25, 0.95, 1.22, 337_184),
+    Row("H100", "nvfp4", _load(1, 262144, 64), 65.31, 1.47, 0.25, 0.31, 0.37, 366_848),
+    Row("H200", "fp8", _load(1, 32768, 256), 112.09, 1.47, 0.24, 1.29, 1.94, 825_632),
+    Row("H200", "fp8", _load(1, 262144, 256), 112.08, 1.47, 0.24, 1.29, 1.94, 825_664),
+    Row("H200", "nvfp4", _load(1, 32768, 256), 65.31, 1.47, 0.25, 0.95, 1.22, 3_021_104),
+    Row("H100", "fp8", _load(2, 32768, 256), 56.25, 1.10, 0.15, 0.85, 1.33, 786_480),
+    Row("H200", "fp8", _load(2, 32768, 256), 56.25, 1.10, 0.15, 0.85, 1.33, 3_470_416),
+)
+
+
+def fit(rows: Sequence[Row]) -> dict[str, Any]:
+    """The constants that these rows give. Other and the graphs' growth take the worst: a wrong "fits" costs more."""
+    bare = {"buffers_gib": 0.0, "workspace_gib": 0.0}
+    return {
+        "buffers_gib": mean(row.weights_gib - row.predict(bare).weights_gib for row in rows),
+        "workspace_gib": mean(row.activation_gib - row.predict(bare).activation_gib for row in rows),
+        "other_gib": max(row.other_gib for row in rows),
+        "graph_mib_per_layer": {
+            "fp8": _graphs(row for row in rows if row.precision == "fp8"),
+            "nvfp4": _graphs(row for row in rows if row.precision == "nvfp4"),
+        },
+        "graphs_actual_over_estimated": max(row.actual_gib / row.graphs_gib for row in rows),
+    }
+
+
+def _graphs(rows: Iterable[Row]) -> dict[str, float]:
+    """MiB per captured graph and layer = fixed + sharded / tensor parallel; one size alone gives no sharded part."""
+    each: dict[int, list[float]] = {}
+    for row in rows:
+        graphs = memory.captured_graphs(row.load.sequences) * MODEL.dimensions.layers
+        each.setdefault(row.load.tensor_parallel, []).append(row.graphs_gib * 1024 / graphs)
+    one = mean(each[1])
+    sharded = 2 * (one - mean(each[2])) if 2 in each else 0.0
+    return {"fixed": one - sharded, "sharded": sharded}
+
+
+def held_out() -> Iterator[Row]:
+    """Rows that nothing was fitted to: every start of every evidence file of this engine."""
+    for path in sorted(EVIDENCE.glob(f"{ENGINE.version}/*.json")):
+        evidence = json.loads(path.read_text())
+        for run in (evidence, *evidence["other_runs"]):
+            if run["reported"].keys() >= {"kv_tokens", "limit_gib", "max_num_batched_tokens"}:
+                yield _row(evidence, run)
+
+
+def _row(evidence: Mapping[str, Any], run: Mapping[str, Any]) -> Row:
+    """What a run changed is told by vLLM's own report: its limit and its batch."""
+    flags = run.get("flags", evidence["flags"])
+    words = dict(pairwise(flags))
+    told = run["reported"]
+    load = memory.Load(
+        evidence["count"],
+        int(words["--max-model-len"]),
+        int(words["--max-num-seqs"]),
+        round(told["limit_gib"] / told["visible_gib"], 3),
+        int(told["max_num_batched_tokens"]),
+        vision=False,
+    )
+    reported = [
+        told.get(name, 0.0)
+        for name in (
+            "weights_gib",
+            "peak_activation_gib",
+            "non_torch_gib",
+            "graphs_estimated_gib",
+            "graphs_actual_gib",
+        )
+    ]
+    return Row(evidence["gpu"], evidence["precision"], load, *reported, int(told["kv_tokens"]))
+
+
+def main() -> None:
+    """Print."""
+    print(json.dumps(fit(ROWS), indent=1))
+    print("\n| start | measured KV tokens | predicted | error | row left out: predicted | error |")
+    print("|---|---|---|---|---|---|")
+    for row in (*ROWS, *held_out()):
+        left = [other for other in ROWS if other is not row]
+        all_of, without = row.predict({}).kv_tokens, row.predict(fit(left)).kv_tokens
+        errors = [f"{found / row.kv_tokens - 1:+.2%}" for found in (all_of, without)]
+        print(f"| {row.name} | {row.kv_tokens:,} | {all_of:,} | {errors[0]} | {without:,} | {errors[1]} |")
+
+
+if __name__ == "__main__":
+    main()
