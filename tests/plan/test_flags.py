@@ -5,7 +5,13 @@ from pulumi_vllm.plan import Deployment, LintError, catalogue, flags, plan
 
 KNOWN = catalogue.load()
 MODEL, ENGINE = KNOWN.models["mistral-small-4"], KNOWN.engines["0.26.0"]
-OURS = {**MODEL.flags, **ENGINE.flags, "moe-backend": "triton", "tensor-parallel-size": 2}
+OURS = {
+    **MODEL.flags,
+    **ENGINE.flags,
+    "moe-backend": "triton",
+    "tensor-parallel-size": 2,
+    "max-model-len": 32768,
+}
 
 
 def lint(precision="fp8", count=2, waive=None, **changed):
@@ -36,9 +42,16 @@ def test_the_recipe_of_the_engine_has_only_a_warning():
         ({"shutdown_timeout": 60}, ("error", "shutdown-timeout")),
         ({"tensor_parallel_size": 3, "count": 3}, ("error", "tensor-parallel")),
         ({"tensor_parallel_size": 4}, ("error", "tensor-parallel")),
-        ({"load_format": "auto"}, ("error", "load-format")),
+        ({"load_format": "hf"}, ("error", "load-format")),
         ({"api_key": "x"}, ("error", "api-key")),
         ({"host": "0.0.0.0"}, ("error", "host")),
+        ({"max_num_sequences": 8}, ("error", "unknown-flag")),
+        ({"max_num_seqs": "many"}, ("error", "value")),
+        ({"moe_backend": "trition"}, ("error", "value")),
+        ({"default_chat_template_kwargs": '{"reasoning_effort": "low"}'}, ("error", "reasoning-effort")),
+        ({"max_model_len": 1048576}, ("error", "context")),
+        ({"model": "mistralai/Mistral-Small-4"}, ("error", "repository")),
+        ({"enable_prefix_caching": False}, ("warning", "prefix-caching")),
         ({"speculative_config": "{}"}, ("warning", "speculative")),
         ({"precision": "nvfp4", "moe_backend": "humming"}, ("error", "moe-backend")),
     ],

@@ -131,10 +131,7 @@ def plan(
     chosen = {**_flags(deployment, choice), **deployment.engine.flags}
     environment = _environment(deployment, choice)
     budget = _budget(choice, chosen)
-    launch = flags.Launch(
-        chosen, environment, choice.model, choice.precision, choice.engine, deployment.machine.count
-    )
-    findings = flags.lint(launch, deployment.engine.waive)
+    findings = _lint(deployment, choice, budget)
     wrong = [one for one in findings if one.severity == "error" and one.waived is None]
     refused = [f"server.engine.flags: {one.sentence} ({one.evidence})" for one in wrong]
     short = too_small(Named.of(deployment), known)
@@ -171,6 +168,29 @@ def plan(
         needs_nvswitch=choice.gpu.nvswitch_from is not None
         and deployment.machine.count >= choice.gpu.nvswitch_from,
     )
+
+
+def findings(deployment: Deployment, catalogue: Catalogue | None = None) -> tuple[Finding, ...]:
+    """What the lint says about a stack's flags, whether or not it fits."""
+    choice = choose(deployment, catalogues.load() if catalogue is None else catalogue)
+    chosen = {**_flags(deployment, choice), **deployment.engine.flags}
+    return _lint(deployment, choice, _budget(choice, chosen))
+
+
+def _lint(deployment: Deployment, choice: Choice, budget: Budget | None) -> tuple[Finding, ...]:
+    chosen = {**_flags(deployment, choice), **deployment.engine.flags}
+    # A cache that is too small for one request is refused with the missing GiB, not as a finding.
+    tokens = budget.kv_tokens if budget is not None and budget.fits else None
+    launch = flags.Launch(
+        chosen,
+        _environment(deployment, choice),
+        choice.model,
+        choice.precision,
+        choice.engine,
+        deployment.machine.count,
+        tokens,
+    )
+    return flags.lint(launch, deployment.engine.waive)
 
 
 def _flags(deployment: Deployment, choice: Choice) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from . import flags_model
+
 if TYPE_CHECKING:
     from .catalogue import Engine, Model, Precision
 
@@ -33,6 +35,8 @@ class Launch:
     precision: Precision
     engine: Engine
     gpu_count: int
+    kv_tokens: int | None = None
+    driver: str | None = None
 
 
 def argv(flags: Mapping[str, Any]) -> tuple[str, ...]:
@@ -146,7 +150,10 @@ def _moe(launch: Launch) -> Said:
 
 
 def _shutdown(launch: Launch) -> Said:
-    value = int(launch.flags.get("shutdown-timeout", 0))
+    written = str(launch.flags.get("shutdown-timeout", 0))
+    if not written.isdecimal():
+        return  # the rule about values tells
+    value = int(written)
     if value <= 0:
         yield (
             "warning",
@@ -165,32 +172,11 @@ def _shutdown(launch: Launch) -> Said:
         )
 
 
-def _mistral_common(launch: Launch) -> Said:
-    if launch.flags.get("tokenizer-mode") != "mistral" and launch.flags.get("tool-call-parser") != "mistral":
-        return
-    for minor, text in launch.engine.locks().items():
-        version = next(
-            (
-                line.split("==")[1].split()[0]
-                for line in text.splitlines()
-                if line.startswith("mistral-common")
-            ),
-            None,
-        )
-        if version is not None and tuple(int(part) for part in version.split(".")[:2]) >= (1, 13):
-            yield (
-                "error",
-                (
-                    f"the lock for python {minor} holds mistral_common {version}, with which every "
-                    "chat answers 400; "
-                    "compile it with mistral_common<1.13"
-                ),
-                "force_tool_names missing in get_lark_from_jinja, run on 0.32.0 with 1.13.1",
-            )
-
-
 def _heads(launch: Launch) -> Said:
-    parallel, heads = int(launch.flags.get("tensor-parallel-size", 1)), launch.model.dimensions.heads
+    written, heads = str(launch.flags.get("tensor-parallel-size", 1)), launch.model.dimensions.heads
+    if not written.isdecimal():
+        return  # the rule about values tells
+    parallel = int(written)
     if parallel < 1 or heads % parallel:
         yield (
             "error",
@@ -209,14 +195,16 @@ def _heads(launch: Launch) -> Said:
 
 
 def _format(launch: Launch) -> Said:
-    if "Mistral" in launch.precision.repository and launch.flags.get("load-format") != "mistral":
+    # `auto` takes the consolidated files where they are; these never do.
+    wrong = [
+        f"--{name} {launch.flags[name]}"
+        for name in ("load-format", "config-format")
+        if launch.flags.get(name) in ("hf", "pt", "npcache")
+    ]
+    if "mistralai/" in launch.precision.repository and wrong:
         yield (
             "error",
-            (
-                f"--load-format {launch.flags.get('load-format', 'auto')}: only the consolidated "
-                "(Mistral) files are "
-                "downloaded, the others do not load in vLLM; set load-format: mistral"
-            ),
+            f"{wrong[0]}: only the consolidated (Mistral) files load in vLLM; set it to mistral",
             "vLLM issue 46497: No model architectures are specified",
         )
 
@@ -269,12 +257,23 @@ def _nvfp4(launch: Launch) -> Said:
 
 
 RULES: Mapping[str, Callable[[Launch], Said]] = {
+    "unknown-flag": flags_model.unknown,
+    "value": flags_model.value,
+    "deprecated": flags_model.deprecated,
+    "conflict": flags_model.conflict,
+    "repository": flags_model.repository,
+    "context": flags_model.context,
+    "max-num-seqs": flags_model.sequences,
+    "driver": flags_model.driver,
+    "reasoning-effort": flags_model.reasoning,
+    "prefix-caching": flags_model.prefix_caching,
+    "environment": flags_model.environment,
     "dtype": _dtype,
     "kv-cache-dtype": _kv_cache,
     "quantization": _quantization,
     "moe-backend": _moe,
     "shutdown-timeout": _shutdown,
-    "mistral-common": _mistral_common,
+    "mistral-common": flags_model.mistral_common,
     "tensor-parallel": _heads,
     "load-format": _format,
     "api-key": _api_key,

@@ -1,0 +1,76 @@
+"""`pulumi-vllm lint`: the tutorial's command fails by name, the recipe and our stacks do not."""
+
+import json
+import pathlib
+
+import pytest
+from pulumi_vllm.cli import main
+
+ROOT = pathlib.Path(__file__).parents[2]
+RECIPE = (
+    "vllm serve mistralai/Mistral-Small-4-119B-2603 --max-model-len 262144 --tensor-parallel-size 2 "
+    "--tool-call-parser mistral --enable-auto-tool-choice --reasoning-parser mistral "
+    "--max-num-batched-tokens 16384 --max-num-seqs 128 --gpu-memory-utilization 0.8"
+)
+TUTORIAL = (
+    "HF_HUB_ENABLE_HF_TRANSFER=1 python -m vllm.entrypoints.openai.api_server --model mistralai/Mistral-Small-4 "
+    "--dtype fp8 --kv-cache-dtype fp8 --tensor-parallel-size 2 --max-model-len 32768 --enable-chunked-prefill "
+    "--gpu-memory-utilization 0.95 --max-num-seqs 256 --api-key secret"
+)
+
+
+def found(capsys, *words):
+    code = main(["lint", "--json", *words])
+    return code, {(one["severity"], one["rule"]) for one in json.loads(capsys.readouterr().out)}
+
+
+def test_every_known_failure_of_the_tutorial_is_named(capsys):
+    code, rules = found(capsys, "--", *TUTORIAL.split())
+    errors = {"repository", "dtype", "kv-cache-dtype", "api-key"}
+    assert code == 1
+    assert {rule for severity, rule in rules if severity == "error"} == errors
+    assert {("warning", "moe-backend"), ("warning", "shutdown-timeout"), ("warning", "environment")} <= rules
+
+
+@pytest.mark.parametrize("engine", ["0.26.0", "0.33.0"])
+def test_the_engines_own_recipe_has_no_errors(capsys, engine):
+    code, rules = found(capsys, "--engine", engine, "--gpu", "H200", "--", *RECIPE.split())
+    assert code == 0
+    assert ("warning", "moe-backend") in rules
+
+
+@pytest.mark.parametrize("stack", sorted(path.stem for path in (ROOT / "stacks").glob("Pulumi.*.yaml")))
+def test_our_stacks_have_no_errors(capsys, stack):
+    code, rules = found(capsys, str(ROOT / "stacks" / f"{stack}.yaml"))
+    assert (code, [one for one in rules if one[0] == "error"]) == (0, [])
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "--moe-backend=trition",
+        "--moe_backend trition",
+        "--moe-backend trition",
+        "-tp two",
+        "--enforce-eager=1",
+    ],
+)
+def test_a_bad_value_is_found_however_it_is_written(capsys, form):
+    assert ("error", "value") in found(capsys, "--", "--max-model-len", "32k", *form.split())[1]
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["-tp 2", "--no-enable-log-requests", "--compilation-config.mode 0", '--limit-mm-per-prompt={"image":4}'],
+)
+def test_a_good_form_passes(capsys, form):
+    rules = found(capsys, "--", "--max-model-len", "32k", *form.split())[1]
+    assert not {("error", "value"), ("error", "unknown-flag")} & rules
+
+
+def test_a_driver_too_old_is_an_error(capsys):
+    assert ("error", "driver") in found(capsys, "--driver", "550.54.15", "--", "--max-model-len", "32k")[1]
+
+
+def test_nothing_named_is_a_usage_error():
+    assert main(["lint"]) == 64
