@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import shutil
 
 import pytest
@@ -118,10 +119,47 @@ def test_offers_come_from_a_kept_answer_or_end_in_a_sentence(tmp_path, capsys):
 def test_a_plan_draws_its_memory_and_names_what_is_cheaper(capsys):
     assert cli.main(["plan", "spheron-h200-2x-fp8", "--set", "concurrency=4"]) == 0
     out = capsys.readouterr().out
-    bar = out.splitlines()[0]
+    bar = out.splitlines()[1]
     assert len(bar) == 62
     assert [letter for letter in "WaK." if letter not in bar] == []
     assert "cheaper:\n  server.machine: 1x H200 does the same for $3.96/h" in out
+    assert "  --max-num-seqs 4\n" in out
+
+
+def test_colours_are_for_terminals(capsys, monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert cli.main(["plan", "spheron-h200-2x-fp8"]) == 0
+    plain = capsys.readouterr().out
+    assert "\x1b" not in plain
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert cli.main(["plan", "spheron-h200-2x-fp8"]) == 0
+    coloured = capsys.readouterr().out
+    assert "\x1b[34mWWW" in coloured
+    assert re.sub(r"\x1b\[\d+m", "", coloured) == plain
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert cli.main(["plan", "spheron-h200-2x-fp8"]) == 0
+    assert capsys.readouterr().out == plain
+
+
+def test_two_stacks_are_compared(capsys):
+    assert cli.main(["plan", "spheron-h200-1x-fp8", "spheron-h100-1x-nvfp4"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^\* usd_per_hour +3\.96 +2\.54$", out, re.MULTILINE)
+    assert re.search(r"^  billing +on-demand +on-demand$", out, re.MULTILINE)
+    assert "only spheron-h200-1x-fp8: --moe-backend triton\n" in out
+    assert cli.main(["plan", "--json", "spheron-h200-1x-fp8", "spheron-h100-1x-nvfp4"]) == 0
+    first, second = json.loads(capsys.readouterr().out)
+    assert (first["stack"], second["precision"]) == ("spheron-h200-1x-fp8", "nvfp4")
+
+
+def test_of_two_stacks_the_one_that_does_not_fit_says_why(capsys):
+    words = ["plan", "spheron-h200-2x-fp8", "spheron-h200-1x-fp8", "--set", "machine.gpu=H100"]
+    assert cli.main(words) == 1
+    assert (
+        "spheron-h200-1x-fp8 is refused: server.context: mistral-small-4 in fp8 does not"
+        in capsys.readouterr().out
+    )
+    assert cli.main(["plan", "local", "local", "local"]) == 64
 
 
 @pytest.mark.parametrize(

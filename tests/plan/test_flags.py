@@ -8,16 +8,24 @@ MODEL, ENGINE = KNOWN.models["mistral-small-4"], KNOWN.engines["0.26.0"]
 OURS = {
     **MODEL.flags,
     **ENGINE.flags,
+    "host": "127.0.0.1",
     "moe-backend": "triton",
     "tensor-parallel-size": 2,
     "max-model-len": 32768,
 }
 
+LEFT_OUT = object()
 
-def lint(precision="fp8", count=2, waive=None, **changed):
+
+def findings(precision="fp8", count=2, engine=ENGINE, environment=None, **changed):
     given = {name.replace("_", "-"): value for name, value in changed.items()}
-    launch = flags.Launch({**OURS, **given}, {}, MODEL, MODEL.precisions[precision], ENGINE, count)
-    return [(one.severity, one.rule) for one in flags.lint(launch, waive or {})]
+    written = {name: value for name, value in {**OURS, **given}.items() if value is not LEFT_OUT}
+    launch = flags.Launch(written, environment or {}, MODEL, MODEL.precisions[precision], engine, count)
+    return flags.lint(launch, {})
+
+
+def lint(**changed):
+    return [(one.severity, one.rule) for one in findings(**changed)]
 
 
 def test_ours_pass():
@@ -42,6 +50,21 @@ def test_the_recipe_of_the_engine_has_only_a_warning():
         ({"shutdown_timeout": 60}, ("error", "shutdown-timeout")),
         ({"tensor_parallel_size": 3, "count": 3}, ("error", "tensor-parallel")),
         ({"tensor_parallel_size": 4}, ("error", "tensor-parallel")),
+        ({"pipeline_parallel_size": 2}, ("error", "tensor-parallel")),
+        ({"pipeline_parallel_size": 2, "tensor_parallel_size": 1}, ("warning", "uncounted")),
+        ({"kv_cache_dtype": "fp8_e5m2"}, ("error", "kv-cache-dtype")),
+        ({"kv_cache_dtype": "nvfp4"}, ("error", "kv-cache-dtype")),
+        ({"attention_backend": "FLASHMLA"}, ("error", "attention-backend")),
+        ({"attention_backend": "CUTLASS_MLA"}, ("error", "attention-backend")),
+        ({"gpu_memory_utilization": 1.5}, ("error", "utilization")),
+        ({"kv_cache_memory_bytes": "40G"}, ("warning", "uncounted")),
+        ({"config_format": "hf"}, ("error", "load-format")),
+        ({"host": LEFT_OUT}, ("warning", "host")),
+        ({"max_model_len": LEFT_OUT}, ("warning", "context")),
+        ({"shutdown_timeout": LEFT_OUT}, ("warning", "shutdown-timeout")),
+        ({"moe_backend": LEFT_OUT}, ("warning", "moe-backend")),
+        ({"environment": {"VLLM_API_KEY": "x"}}, ("warning", "api-key")),
+        ({"environment": {"HF_HUB_ENABLE_HF_TRANSFER": "1"}}, ("warning", "environment")),
         ({"load_format": "hf"}, ("error", "load-format")),
         ({"api_key": "x"}, ("error", "api-key")),
         ({"host": "0.0.0.0"}, ("error", "host")),
@@ -60,8 +83,24 @@ def test_known_failures(given, finding):
     assert finding in lint(**given)
 
 
+def test_every_finding_has_a_remedy_and_its_evidence():
+    given = {"kv_cache_dtype": "fp8", "dtype": "fp8", "moe_backend": "auto", "shutdown_timeout": 0}
+    for one in findings(**given, api_key="x", tensor_parallel_size=3, max_model_len=10**6, load_format="hf"):
+        assert ";" in one.sentence, one
+        assert one.evidence, one
+
+
 @pytest.mark.parametrize(
-    "given", [{"enable_prefix_caching": True}, {"dtype": "bfloat16"}, {"kv_cache_dtype": "auto"}]
+    "given",
+    [
+        {"enable_prefix_caching": True},
+        {"dtype": "bfloat16"},
+        {"kv_cache_dtype": "auto"},
+        {"attention_backend": "TRITON_MLA"},
+        {"enable_chunked_prefill": True},
+        {"max_num_batched_tokens": "16k"},
+        {"language_model_only": True},
+    ],
 )
 def test_no_false_alarm(given):
     assert lint(**given) == []
@@ -71,6 +110,19 @@ def test_the_locks_hold_a_mistral_common_that_chats():
     for engine in KNOWN.engines.values():
         launch = flags.Launch(OURS, {}, MODEL, MODEL.precisions["fp8"], engine, 2)
         assert "mistral-common" not in [one.rule for one in flags.lint(launch, {})]
+
+
+def dense(**changed):
+    model = KNOWN.models["qwen2.5-32b-instruct"]
+    given = {"max-model-len": 32768, "host": "127.0.0.1", "shutdown-timeout": 30, **changed}
+    launch = flags.Launch(given, {}, model, model.precisions["bf16"], ENGINE, 8)
+    return [(one.severity, one.rule) for one in flags.lint(launch, {})]
+
+
+def test_rules_of_one_architecture_leave_another_alone():
+    assert dense() == []
+    assert dense(**{"kv-cache-dtype": "fp8", "load-format": "hf"}) == []
+    assert dense(**{"tensor-parallel-size": 5}) == [("error", "tensor-parallel")]  # 40 heads, 8 KV heads
 
 
 def test_argv():
@@ -95,8 +147,29 @@ def test_a_user_flag_passes_the_same_lint():
     assert len(refusal.value.mistakes) == 2
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"gpu-memory-utilization": "high"},
+        {"max-num-batched-tokens": "many"},
+        {"tensor-parallel-size": "two"},
+        {"gpu-memory-utilization": 1.5},
+        {"pipeline-parallel-size": 2},
+    ],
+)
+def test_a_value_that_no_parser_reads_is_a_sentence(given):
+    with pytest.raises(LintError) as refusal:
+        plan(Deployment.parse(block(flags=given)))
+    (sentence,) = refusal.value.mistakes
+    assert sentence.startswith(f"server.engine.flags: --{next(iter(given))}") or "data parallel" in sentence
+
+
 def test_a_finding_can_be_waived_and_shows():
     given = {"flags": {"kv-cache-dtype": "fp8"}, "waive": {"kv-cache-dtype": "trying a new kernel"}}
     decided = plan(Deployment.parse(block(**given)))
     assert "--kv-cache-dtype" in decided.argv
     assert any("Waived: trying a new kernel" in line for line in decided.because)
+    (finding,) = decided.summary()["findings"]
+    assert (finding["rule"], finding["waived"]) == ("kv-cache-dtype", "trying a new kernel")
+    plain = plan(Deployment.parse(block()))
+    assert decided.memory.kv_tokens == pytest.approx(2 * plain.memory.kv_tokens, abs=1)  # as measured

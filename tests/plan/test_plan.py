@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 
 import pytest
 import yaml
@@ -76,23 +77,60 @@ def test_what_does_not_fit_is_refused_with_the_gib(gpu, count):
         plan(Deployment.parse(machine(gpu, count)))
 
 
-def test_nearest_context_is_named():
-    with pytest.raises(DoesNotFit, match=r"use context [0-9]+ or more GPUs") as refusal:
-        plan(
-            Deployment.parse(
-                machine(
-                    "H100",
-                    1,
-                    precision="nvfp4",
-                    context="256Ki",
-                    concurrency=8,
-                    engine={"flags": {"gpu-memory-utilization": 0.9}},
-                )
-            )
-        )
-    fitting = int(str(refusal.value).split("use context ")[1].split()[0])
-    more = {"engine": {"flags": {"gpu-memory-utilization": 0.9}}, "concurrency": 8}
-    assert plan(Deployment.parse(machine("H100", 1, precision="nvfp4", **more, context=fitting))).memory.fits
+def test_what_would_fit_is_named_and_does():
+    flags = {"engine": {"flags": {"gpu-memory-utilization": 0.9}}, "concurrency": 8}
+    with pytest.raises(DoesNotFit) as refusal:
+        plan(Deployment.parse(machine("H100", 1, precision="nvfp4", context="256Ki", **flags)))
+    (sentence,) = refusal.value.mistakes
+    found = re.search(r"use context (\d+) here or (\d)x (H\d+) \(\$[\d.]+/h\)$", sentence)
+    fitting = machine("H100", 1, precision="nvfp4", context=int(found[1]), **flags)
+    assert plan(Deployment.parse(fitting)).memory.fits
+    other = machine(found[3], int(found[2]), precision="nvfp4", context="256Ki", **flags)
+    assert plan(Deployment.parse(other)).memory.fits
+
+
+@pytest.mark.parametrize(
+    ("billing", "nearest"), [("on-demand", "1x H200 ($3.96/h)"), ("spot", "2x H100 ($1.60/h)")]
+)
+def test_the_nearest_machine_is_the_cheapest_of_that_billing(billing, nearest):
+    wanted = machine("H100", 1, precision="fp8")
+    wanted["machine"] |= {"billing": billing}
+    with pytest.raises(DoesNotFit) as refusal:
+        plan(Deployment.parse(wanted))
+    assert refusal.value.mistakes[0].endswith(f"use precision nvfp4 here or {nearest}")
+
+
+def test_every_figure_has_a_label_of_the_three():
+    for stack in STACKS:
+        found = plan(Deployment.parse(block_of(stack))).summary()
+        wanted = {
+            "fits", "weights_gib_per_gpu", "kv_cache_gib_per_gpu", "kv_cache_tokens", "usd_per_hour",
+            "usd_per_million_output_tokens", "flags", "findings", "because",
+        }  # fmt: skip
+        assert wanted <= found["labels"].keys() <= found.keys()
+        assert {one.partition(":")[0] for one in found["labels"].values()} <= {
+            "measured", "computed", "unverified",
+        }  # fmt: skip
+
+
+def test_a_spot_machine_is_priced_by_the_hour_that_it_serves():
+    wanted = machine("H200", 2)
+    wanted["machine"] |= {"billing": "spot", "fallback": "on-demand"}
+    said = " ".join(plan(Deployment.parse(wanted)).because)
+    assert "$3.90/h" in said
+    assert "it serves 9" in said
+    assert "per hour of serving (interruptions assumed; machine 240 s" in said
+
+
+def test_what_the_flags_say_of_memory_counts():
+    def memory(**flags):
+        return plan(Deployment.parse(machine(engine={"flags": flags}))).memory
+
+    assert memory(**{"enforce-eager": True}).graphs_gib == 0
+    assert memory(**{"max-num-batched-tokens": "16k"}).activation_gib > memory().activation_gib
+    assert memory(**{"language-model-only": True}).weights_gib == pytest.approx(
+        memory().weights_gib - 428_472_320 * 2 / 2**30
+    )
 
 
 def test_all_models_are_pinned():

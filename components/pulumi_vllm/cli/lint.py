@@ -60,7 +60,8 @@ def _stack(name: str, engine: str | None) -> "tuple[Finding, ...]":
 
 
 def _flags(words: Sequence[str], parsed: argparse.Namespace) -> "tuple[Finding, ...] | None":
-    from pulumi_vllm.plan import catalogue, flags, flags_schema, memory  # noqa: PLC0415
+    from pulumi_vllm.plan import catalogue, flags, flags_machine, flags_schema, memory  # noqa: PLC0415
+    from pulumi_vllm.plan.load import load_of  # noqa: PLC0415
     from pulumi_vllm.plan.mistakes import nearest  # noqa: PLC0415
 
     known = catalogue.load()
@@ -86,23 +87,12 @@ def _flags(words: Sequence[str], parsed: argparse.Namespace) -> "tuple[Finding, 
     precision = (
         model.precisions[parsed.precision] if parsed.precision else [*named, *model.precisions.values()][0]
     )
-    parallel = int(size) if (size := str(given.get("tensor-parallel-size", "1"))).isdecimal() else 1
-    launch = flags.Launch(given, environment, model, precision, engine, parallel, driver=parsed.driver)
-    if parsed.gpu and known.gpus[parsed.gpu].name != "CPU" and parallel and engine.memory:
-        try:
-            load = memory.Load(
-                parallel,
-                model.maximum_context,
-                int(given.get("max-num-seqs", 1024)),  # vLLM's default on GPUs of 70 GiB and more
-                float(given.get("gpu-memory-utilization", 0.92)),  # vLLM's default
-                int(given.get("max-num-batched-tokens", engine.memory["batched_tokens"])),
-                not given.get("language-model-only", False),
-            )
-        except ValueError:
-            return flags.lint(launch, {})  # the lint says which is no number
-        gpu = known.gpus[parsed.gpu]
-        tokens = memory.budget(model.dimensions, precision, engine, gpu, load).kv_tokens
-        launch = dataclasses.replace(launch, kv_tokens=tokens)
+    load = load_of(given, engine, model.maximum_context) if engine.memory else None
+    budget = None
+    if load and parsed.gpu and parsed.gpu != "CPU":
+        budget = memory.budget(model.dimensions, precision, engine, known.gpus[parsed.gpu], load)
+    gpus = flags_machine.ranks(given)  # the machine is not named: it has as many as the command asks for
+    launch = flags.Launch(given, environment, model, precision, engine, gpus, budget, parsed.driver)
     return flags.lint(launch, {})
 
 

@@ -1,65 +1,161 @@
-"""`pulumi-vllm plan`: what a stack file would run, whether it fits, and why; no network."""
+"""`pulumi-vllm plan`: what a stack file would run, whether it fits, and why; two are compared; no network."""
 
 import argparse
 import json
-from typing import TYPE_CHECKING
+import shlex
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+from .say import TROUBLE, USAGE, coloured, say
 
 if TYPE_CHECKING:
+    from pulumi_vllm.plan import Plan
     from pulumi_vllm.plan.memory import Budget
 
 _WIDTH = 60
+_COLOURS = {"W": "34", "a": "35", "g": "33", "K": "32", ".": "90"}
+# What two stacks are compared by, as the summary has it, and how a figure is written.
+_COMPARED = {
+    "machine": "",
+    "billing": "",
+    "model": "",
+    "precision": "",
+    "engine": "",
+    "weights_gib_per_gpu": ",.2f",
+    "kv_cache_gib_per_gpu": ",.2f",
+    "kv_cache_tokens": ",",
+    "full_length_requests": ",.2f",
+    "disk_gib": ",",
+    "usd_per_hour": ",.2f",
+    "usd_per_month": ",.2f",
+    "storage_usd_per_month": ",.2f",
+    "usd_per_million_output_tokens": ",.2f",
+}
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `plan`."""
-    plan = commands.add_parser(
-        "plan", help="what a stack file would run, whether it fits, and why; no network"
+    text = "what a stack file would run, whether it fits, and why; two stacks are compared; no network"
+    plan = commands.add_parser("plan", help=text, description=f"{text.capitalize()}.")
+    plan.add_argument(
+        "stack", nargs="+", help="a stack of stacks/, or a file: stacks/Pulumi.local.yaml; one or two"
     )
-    plan.add_argument("stack", help="a stack of stacks/, or a file: stacks/Pulumi.local.yaml")
     plan.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="as if the file said so: machine.count=1; may be repeated",
+        help="as if the file said so, in both if two: machine.count=1; may be repeated",
     )
-    plan.add_argument("--json", action="store_true", help="the whole plan as JSON")
+    plan.add_argument("--json", action="store_true", help="the whole plan as JSON; of two, a list")
     plan.set_defaults(run=_plan)
 
 
 def _plan(parsed: argparse.Namespace) -> int:
+    if len(parsed.stack) == 1:
+        decided = _decide(parsed.stack[0], parsed.set)
+        if parsed.json:
+            print(json.dumps(decided.summary(), indent=2))
+        else:
+            _show(decided)
+        return 0
+    if len(parsed.stack) > 2:  # noqa: PLR2004 - two fit on a line
+        say("plan: names more than two stacks; compare two at a time")
+        return USAGE
+    return _compare(parsed.stack, parsed.set, as_json=parsed.json)
+
+
+def _decide(stack: str, changes: list[str]) -> "Plan":
     from pulumi_vllm.plan import plan  # noqa: PLC0415
     from pulumi_vllm.plan.config import Deployment  # noqa: PLC0415
 
     from . import stack_file  # noqa: PLC0415
 
-    block = stack_file.block_of(stack_file.find(parsed.stack))
-    for dotted in parsed.set:
+    block = stack_file.block_of(stack_file.find(stack))
+    for dotted in changes:
         stack_file.put(block, dotted)
-    decided = plan(Deployment.parse(block))
-    if parsed.json:
-        print(json.dumps(decided.summary(), indent=2))
-        return 0
+    return plan(Deployment.parse(block))
+
+
+def _show(decided: "Plan") -> None:
+    from pulumi_vllm.plan.recommend import cheaper  # noqa: PLC0415
+
+    found = decided.summary()
+    labels = found["labels"]
+    head = f"{found['machine']} {found['billing']}, {found['model']} {found['precision']}"
+    print(f"{head}, vLLM {found['engine']}")
     if decided.memory is not None:
         print(drawing(decided.memory))
-    for title, value in decided.summary().items():
+    for name in ("fits", *(name for name in _COMPARED if name in labels)):
+        value = found[name]
+        written = "yes" if value is True else "-" if value is None else format(value, _COMPARED.get(name, ""))
+        told = labels[name] if name == "fits" or "usd" in name else labels[name].partition(":")[0]
+        print(f"{name}: {written} ({told})")
+    print(f"disk_gib: {found['disk_gib']}")
+    for title in ("budget", "because"):
         print(f"{title}:")
-        rows = (
-            value
-            if isinstance(value, list)
-            else [f"{k}: {v}" for k, v in value.items()]
-            if isinstance(value, dict)
-            else [value]
-        )
-        for row in rows:
-            print(f"  {row}")
-    if decided.memory is not None:
-        from pulumi_vllm.plan.recommend import cheaper  # noqa: PLC0415
+        for line in found[title]:
+            print(f"  {_severity(line)}")
+    print(f"flags ({labels['flags']}):")
+    print(textwrap.indent("\n".join(_words(found["flags"])), "  "))
+    print("environment:")
+    for name, value in found["environment"].items():
+        print(f"  {name}={value}")
+    sentence = cheaper(decided) if decided.memory is not None else None
+    if sentence:
+        print(f"cheaper:\n  {sentence}")
 
-        found = cheaper(decided)
-        if found:
-            print(f"cheaper:\n  {found}")
-    return 0
+
+def _severity(line: str) -> str:
+    word = line.partition(" ")[0]
+    return {"Error": coloured(line, "31"), "Warning": coloured(line, "33")}.get(word, line)
+
+
+def _words(flags: list[str]) -> list[str]:
+    """A line per argument, as a shell would read it."""
+    lines: list[str] = []
+    for word in flags:
+        if word.startswith("--"):
+            lines.append(word)
+        else:
+            lines[-1] += f" {shlex.quote(word)}"
+    return lines
+
+
+def _compare(stacks: list[str], changes: list[str], *, as_json: bool) -> int:
+    """Two columns, what differs marked; a stack that is refused says why in its column's place."""
+    from pulumi_vllm.plan.errors import PlanError  # noqa: PLC0415
+
+    found: list[dict[str, Any]] = []
+    for stack in stacks:
+        try:
+            found.append({"stack": stack, **_decide(stack, changes).summary()})
+        except PlanError as error:
+            found.append({"stack": stack, "fits": False, "refused": list(error.mistakes)})
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        _columns(found)
+    return TROUBLE if any("refused" in one for one in found) else 0
+
+
+def _columns(found: list[dict[str, Any]]) -> None:
+    wide = max(*(len(one["stack"]) for one in found), len("1x H200 on-demand"))
+    title = max(map(len, _COMPARED))
+    print(f"  {'':{title}}  {found[0]['stack']:{wide}}  {found[1]['stack']}")
+    for name, layout in _COMPARED.items():
+        values = [one.get(name) for one in found]
+        cells = ["-" if value is None else format(value, layout) for value in values]
+        line = f"{name:{title}}  {cells[0]:{wide}}  {cells[1]}"
+        print(f"* {coloured(line, '1')}" if values[0] != values[1] else f"  {line}")
+    flags = [_words(one.get("flags", [])) for one in found]
+    for one, mine, others in zip(found, flags, reversed(flags), strict=True):
+        for line in mine if "refused" not in one and others else ():
+            if line not in others and not line.startswith("--model "):
+                print(f"only {one['stack']}: {line}")
+    for one in found:
+        for sentence in one.get("refused", ()):
+            print(coloured(f"{one['stack']} is refused: {sentence}", "31"))
 
 
 def drawing(found: "Budget") -> str:
@@ -72,9 +168,12 @@ def drawing(found: "Budget") -> str:
         ("K", "KV cache", found.cache_gib),
         (".", "left alone", above),
     )
-    bar, done = "", 0.0
+    bar, length, done = "", 0, 0.0
     for letter, _, gib in parts:
         done += gib
-        bar += letter * (round(done / found.visible_gib * _WIDTH) - len(bar))
-    legend = ", ".join(f"{letter} {name} {gib:.1f}" for letter, name, gib in parts)
+        more = round(done / found.visible_gib * _WIDTH) - length
+        bar, length = bar + coloured(letter * more, _COLOURS[letter]), length + more
+    legend = ", ".join(
+        f"{coloured(letter, _COLOURS[letter])} {name} {gib:.1f}" for letter, name, gib in parts
+    )
     return f"[{bar}]\nof each GPU's {found.visible_gib:.1f} GiB: {legend}"

@@ -82,7 +82,7 @@ class Engine:
     disk_gib: int
     flags: Mapping[str, Any]
     environment: Mapping[str, str]
-    precision_flags: Mapping[str, Mapping[str, Any]]
+    expert_flags: Mapping[str, Mapping[str, Any]]
     tensor_parallel: Mapping[str, Mapping[str, Any]]
     memory: Mapping[str, Any]
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import catalogue as catalogues
-from . import flags, memory, price, reasons
+from . import flags, memory, price, reasons, summary
 from .choose import Choice, Named, choose, disk_gib, too_small
 from .errors import DoesNotFit, LintError
+from .load import load_of
+from .nearest import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,6 +44,8 @@ class Plan:
     because: tuple[str, ...]
     findings: tuple[Finding, ...]
     usd_per_hour: float | None
+    price_source: str
+    storage_usd_per_month: float
     usd_per_million_output_tokens: float | None
     measured: str
     secrets: tuple[str, ...]
@@ -74,52 +77,8 @@ class Plan:
         return self.model.name
 
     def summary(self) -> dict[str, Any]:
-        """The `plan` export: JSON-able, no secrets."""
-        machine = self.deployment.machine
-        return {
-            "machine": f"{machine.count}x {machine.gpu}" if machine.count else machine.gpu,
-            "billing": machine.billing,
-            "model": self.model.name,
-            "precision": self.precision,
-            "engine": self.engine.version,
-            "flags": list(self.argv),
-            "environment": dict(self.environment),
-            "budget": list(self.budget),
-            "disk_gib": self.disk_gib,
-            "usd_per_hour": self.usd_per_hour,
-            "usd_per_million_output_tokens": self.usd_per_million_output_tokens,
-            **self._memory(),
-            "labels": self._labels(),
-            "because": list(self.because),
-            "findings": [dataclasses.asdict(finding) for finding in self.findings],
-        }
-
-    def _memory(self) -> dict[str, Any]:
-        """Of each GPU, GiB; a plan that does not fit is never made. Without a GPU there is nothing to tell."""
-        found = self.memory
-        return {
-            "fits": True,
-            "weights_gib_per_gpu": None if found is None else round(found.weights_gib, 2),
-            "kv_cache_gib_per_gpu": None if found is None else round(found.cache_gib, 2),
-            "kv_cache_tokens": None if found is None else found.kv_tokens,
-            "full_length_requests": None if found is None else round(found.full_requests, 2),
-        }
-
-    def _labels(self) -> dict[str, str]:
-        """Where each figure is from."""
-        started = {"yes": "computed; these flags were started", "no": "computed, unverified"}
-        memory = started.get(self.measured, "computed; other flags were started on this machine")
-        per_million = {"yes": "measured", "no": "unknown"}.get(self.measured, "measured with other flags")
-        names = (
-            "fits",
-            "weights_gib_per_gpu",
-            "kv_cache_gib_per_gpu",
-            "kv_cache_tokens",
-            "full_length_requests",
-        )
-        if self.memory is None:
-            return {"fits": "assumed: no GPU"}
-        return {**dict.fromkeys(names, memory), "usd_per_million_output_tokens": per_million}
+        """The `plan` output: JSON-able, no secrets."""
+        return summary.summary(self)
 
 
 def plan(
@@ -136,7 +95,9 @@ def plan(
     refused = [f"server.engine.flags: {one.sentence} ({one.evidence})" for one in wrong]
     short = too_small(Named.of(deployment), known)
     if budget is not None and not budget.fits:
-        short.append(reasons.shortfall(deployment, choice, budget))
+        short.append(
+            reasons.shortfall(deployment, choice, budget, nearest(deployment, choice, chosen, known))
+        )
     if short or refused:
         raise (DoesNotFit if short else LintError)((*short, *refused))
     argv = flags.argv(chosen)
@@ -162,6 +123,8 @@ def plan(
         ),
         findings=findings,
         usd_per_hour=cost.usd_per_hour,
+        price_source=cost.source,
+        storage_usd_per_month=round(price.storage_per_month(deployment.storage_gb), 2),
         usd_per_million_output_tokens=None if per_million is None else round(per_million, 4),
         measured="no" if measured is None else "yes" if measured.flags == argv else "other flags",
         secrets=("hf_token", "gate_token", "keys_map", "tls_pem"),
@@ -179,8 +142,6 @@ def findings(deployment: Deployment, catalogue: Catalogue | None = None) -> tupl
 
 def _lint(deployment: Deployment, choice: Choice, budget: Budget | None) -> tuple[Finding, ...]:
     chosen = {**_flags(deployment, choice), **deployment.engine.flags}
-    # A cache that is too small for one request is refused with the missing GiB, not as a finding.
-    tokens = budget.kv_tokens if budget is not None and budget.fits else None
     launch = flags.Launch(
         chosen,
         _environment(deployment, choice),
@@ -188,7 +149,8 @@ def _lint(deployment: Deployment, choice: Choice, budget: Budget | None) -> tupl
         choice.precision,
         choice.engine,
         deployment.machine.count,
-        tokens,
+        # What does not fit is refused with the missing GiB and the nearest thing that would, not as a finding.
+        budget if budget is not None and budget.fits else None,
     )
     return flags.lint(launch, deployment.engine.waive)
 
@@ -202,7 +164,7 @@ def _flags(deployment: Deployment, choice: Choice) -> dict[str, Any]:
         "port": ENGINE_PORT,
         **choice.model.flags,
         **choice.engine.flags,
-        **choice.engine.precision_flags.get(choice.precision.name, {}),
+        **_expert_flags(choice),
         "max-model-len": deployment.context,
         "max-num-seqs": deployment.sequences,
     }
@@ -232,15 +194,14 @@ def _environment(deployment: Deployment, choice: Choice) -> dict[str, str]:
     return environment
 
 
+def _expert_flags(choice: Choice) -> Mapping[str, Any]:
+    if choice.model.dimensions.mlp["kind"] != "moe":
+        return {}
+    return choice.engine.expert_flags.get(choice.precision.name, {})
+
+
 def _budget(choice: Choice, chosen: Mapping[str, Any]) -> Budget | None:
     if choice.engine.runs_on == "cpu":
         return None
-    load = memory.Load(
-        tensor_parallel=int(chosen.get("tensor-parallel-size", 1)),
-        context=int(chosen["max-model-len"]),
-        sequences=int(chosen["max-num-seqs"]),
-        utilization=float(chosen["gpu-memory-utilization"]),
-        batched_tokens=int(chosen.get("max-num-batched-tokens", choice.engine.memory["batched_tokens"])),
-        vision=not chosen.get("language-model-only", False),
-    )
+    load = load_of(chosen, choice.engine, choice.model.maximum_context)
     return memory.budget(choice.model.dimensions, choice.precision, choice.engine, choice.gpu, load)

@@ -1,11 +1,11 @@
-"""Rules of the lint about what the parser takes, and about this model, its cache and its host."""
+"""Rules of the lint about what the parser takes, this model's weights and chats, and its environment."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING
 
-from . import flags_schema, units
+from . import flags_schema
 from .mistakes import nearest
 
 if TYPE_CHECKING:
@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from .flags import Launch
 
     Said = Iterator[tuple[str, str, str]]
-
-MEASURED_TOKENS = 768
-"""Of one request of the measured load: 512 in and 256 out (2026-11-23)."""
 
 
 def unknown(launch: Launch) -> Said:
@@ -56,56 +53,6 @@ def repository(launch: Launch) -> Said:
         yield "error", sentence, "the public records of the weights"
 
 
-def context(launch: Launch) -> Said:
-    """A context beyond the model or the cache, or none."""
-    written = launch.flags.get("max-model-len")
-    if written is None:
-        sentence = (
-            f"no --max-model-len: the configuration advertises {launch.model.dimensions.rope_positions:,} tokens; "
-            f"set it, at most {launch.model.maximum_context}"
-        )
-        yield "warning", sentence, "the published configuration against the vendor's limit"
-        return
-    try:
-        tokens = units.tokens(written)
-    except ValueError:
-        return  # "auto", or what the rule about values tells
-    if tokens > launch.model.maximum_context:
-        sentence = (
-            f"--max-model-len {written}: beyond what the vendor supports; use {launch.model.maximum_context}"
-        )
-        yield "error", sentence, "the vendor's limit"
-    elif launch.kv_tokens is not None and tokens > launch.kv_tokens:
-        sentence = f"--max-model-len {written}: the KV cache holds {launch.kv_tokens:,} tokens; use fewer"
-        yield "error", sentence, "computed from published dimensions"
-
-
-def sequences(launch: Launch) -> Said:
-    """More requests at once than the cache can serve."""
-    written = str(launch.flags.get("max-num-seqs", ""))
-    if launch.kv_tokens is None or not written.isdecimal() or not int(written):
-        return
-    if launch.kv_tokens < int(written) * MEASURED_TOKENS:
-        each = launch.kv_tokens // int(written)
-        sentence = (
-            f"--max-num-seqs {written}: the KV cache leaves each request {each:,} tokens, and vLLM preempts "
-            f"the rest; use {max(1, launch.kv_tokens // MEASURED_TOKENS)} or fewer"
-        )
-        yield "warning", sentence, f"computed; the measured load took {MEASURED_TOKENS} tokens a request"
-
-
-def driver(launch: Launch) -> Said:
-    """A driver that is too old for the engine."""
-    floor = launch.engine.driver_floor
-    if launch.driver is None or floor is None:
-        return
-    if [int(part) for part in launch.driver.split(".")] < [int(part) for part in floor.split(".")]:
-        sentence = (
-            f"driver {launch.driver}: vLLM {launch.engine.version} needs {floor} or newer; rent another host"
-        )
-        yield "error", sentence, "CUDA 13.0 needs it (published)"
-
-
 def reasoning(launch: Launch) -> Said:
     """A reasoning effort that every request would be refused for."""
     for flag in ("default-chat-template-kwargs", "reasoning-effort-map"):
@@ -139,7 +86,8 @@ def environment(launch: Launch) -> Said:
 
 def mistral_common(launch: Launch) -> Said:
     """A mistral_common with which every chat answers 400."""
-    if "mistral" not in (launch.flags.get("tokenizer-mode"), launch.flags.get("tool-call-parser")):
+    asked = {**launch.model.flags, **launch.flags}
+    if "mistral" not in (asked.get("tokenizer-mode"), asked.get("tool-call-parser")):
         return
     evidence = "force_tool_names missing in get_lark_from_jinja, run on 0.32.0 with 1.13.1"
     locks = launch.engine.locks()

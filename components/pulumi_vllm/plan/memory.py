@@ -22,6 +22,8 @@ class Load:
     utilization: float
     batched_tokens: int
     vision: bool = True
+    graphs: bool = True
+    cache_bytes: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,19 +90,19 @@ def budget(model: Dimensions, precision: Precision, engine: Engine, gpu: Gpu, lo
         other_gib=figures["other_gib"],
         graphs_gib=graphs,
         graphs_excess_gib=graphs * (figures["graphs_actual_over_estimated"] - 1),
-        kv_bytes_per_token=kv_bytes_per_token(model, load.tensor_parallel),
+        kv_bytes_per_token=kv_bytes_per_token(model, load.tensor_parallel, load.cache_bytes),
         context=load.context,
         headroom_gib=figures["headroom_gib"],
     )
 
 
-def kv_bytes_per_token(model: Dimensions, tensor_parallel: int) -> int:
-    """KV cache of one token on one GPU, 16 bit. MLA: the latent, whole on every GPU. GQA: the GPU's heads."""
+def kv_bytes_per_token(model: Dimensions, tensor_parallel: int, cache_bytes: int = _BF16) -> int:
+    """KV cache of one token on one GPU. MLA: the latent, whole on every GPU. GQA: the GPU's heads, at least one."""
     attention = model.attention
     if attention["kind"] == "mla":
-        return int(model.layers * (attention["kv_lora_rank"] + attention["qk_rope_head_dim"]) * _BF16)
-    heads = max(1, attention["kv_heads"] // tensor_parallel)
-    return int(model.layers * 2 * heads * attention["head_dim"] * _BF16)
+        return int(model.layers * (attention["kv_lora_rank"] + attention["qk_rope_head_dim"]) * cache_bytes)
+    heads = -(-attention["kv_heads"] // tensor_parallel)
+    return int(model.layers * 2 * heads * attention["head_dim"] * cache_bytes)
 
 
 def weight_bytes(model: Dimensions, precision: Precision, tensor_parallel: int, *, vision: bool) -> float:
@@ -136,6 +138,8 @@ def activation_bytes(model: Dimensions, load: Load) -> float:
 
 def graph_bytes(model: Dimensions, precision: Precision, engine: Engine, load: Load) -> float:
     """CUDA graphs as vLLM estimates them: so much per captured graph and layer."""
+    if not load.graphs:
+        return 0.0
     table = engine.memory["graph_mib_per_layer"]
     one = table.get(precision.name, table["fp8"])
     each = one["fixed"] + one["sharded"] / load.tensor_parallel

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .offer import Offer
 
 HOURS_PER_MONTH = 730
+COUNTS = (1, 2, 4, 8)
+"""GPUs of the machines that the dated table is asked about."""
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -87,6 +89,11 @@ def cheapest(
 def storage_per_hour(gigabytes: float) -> float:
     """USD per hour of a volume; it costs that while no machine holds it, too."""
     return float(gigabytes * data()["storage"]["usd_per_gb_hour"])
+
+
+def storage_per_month(gigabytes: float) -> float:
+    """The same for 730 hours."""
+    return storage_per_hour(gigabytes) * HOURS_PER_MONTH
 
 
 def rate(measured: Measured | None, sequences: int) -> tuple[int, float] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import price
+from . import price, price_spot
 
 if TYPE_CHECKING:
     from .catalogue import Measured
@@ -76,6 +76,13 @@ def because(
     if found is not None:
         lines.append(_measurement(f"{machine.count}x {machine.gpu}", measured, argv))
     lines.append(cost.sentence())
+    storage = price.storage_per_month(deployment.storage_gb)
+    lines.append(
+        f"The volume of {deployment.storage_gb} GB costs ${storage:.2f} per month, also while no machine holds it "
+        f"({price.data()['storage']['source']})."
+    )
+    if machine.billing == "spot" and cost.usd_per_hour is not None:
+        lines.append(price_spot.expect(measured).sentence(cost.usd_per_hour))
     busiest = price.rate(measured, deployment.sequences)
     per_million = price.per_million(cost.usd_per_hour, busiest[1] if busiest else None)
     if busiest is not None and per_million is not None:
@@ -128,8 +135,8 @@ def _pairs(argv: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def shortfall(deployment: Deployment, choice: Choice, found: Budget) -> str:
-    """By how much it does not fit, and the nearest thing that would."""
+def shortfall(deployment: Deployment, choice: Choice, found: Budget, others: tuple[str, ...]) -> str:
+    """By how much it does not fit, and the nearest things that would."""
     machine = f"{deployment.machine.count}x {deployment.machine.gpu}"
     if not found.short_gib:
         return (
@@ -138,16 +145,15 @@ def shortfall(deployment: Deployment, choice: Choice, found: Budget) -> str:
             f"{found.above_limit_gib:.2f} GiB are left; use a lower utilization or concurrency"
         )
     head = f"server.context: {choice.model.name} in {choice.precision.name} does not fit {machine}"
-    needed = deployment.context * found.kv_bytes_per_token / 2**30
     fitting = found.kv_tokens // _STEP * _STEP
+    remedies = (*((f"context {fitting} here",) if fitting else ()), *others)
+    remedy = f"use {' or '.join(remedies)}" if remedies else "no machine of the catalogue holds it"
+    missing = f"{found.short_gib:.2f} GiB per GPU are missing"
     if not fitting:
-        return (
-            f"{head}: {found.short_gib:.2f} GiB per GPU are missing, the weights alone take "
-            f"{found.weights_gib:.1f} of {found.limit_gib:.1f} GiB; "
-            "use more or larger GPUs or a smaller precision"
-        )
+        weights = f"the weights alone take {found.weights_gib:.1f} of {found.limit_gib:.1f} GiB"
+        return f"{head}: {missing}, {weights}; {remedy}"
+    needed = deployment.context * found.kv_bytes_per_token / 2**30
     return (
         f"{head}: {deployment.context:,} tokens need {needed:.2f} GiB of KV cache, "
-        f"{found.cache_gib:.2f} GiB are free, {found.short_gib:.2f} are missing; use context "
-        f"{fitting} or more GPUs"
+        f"{found.cache_gib:.2f} GiB are free, {missing}; {remedy}"
     )

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from .catalogue import Catalogue
     from .offer import Offer
 
-COUNTS = (1, 2, 4, 8)
-"""GPUs of the machines that the dated table is asked about."""
 _NO_CEILING = 1000  # the largest that a stack file may name
 
 
@@ -164,7 +162,7 @@ def _deployment(wish: Wish, gpu: str, count: int, precision: str | None) -> Depl
 def _machines(offers: Sequence[Offer] | None, known: Catalogue) -> list[tuple[str, int]]:
     """Without machines that have no GPU: they serve the local cloud's tiny model only."""
     if offers is None:
-        return [(gpu, count) for gpu in known.gpus if gpu != "CPU" for count in COUNTS]
+        return [(gpu, count) for gpu in known.gpus if gpu != "CPU" for count in price.COUNTS]
     there = {(offer.gpu, offer.gpu_count) for offer in offers if offer.gpu_count > 0}
     strange = {(gpu, 0) for gpu, _ in there if gpu not in known.gpus}
     return sorted(strange | {(gpu, count) for gpu, count in there if gpu in known.gpus})
@@ -221,9 +219,7 @@ def _priced(
         usd_per_month=round(usd * price.HOURS_PER_MONTH, 2),
         usd_per_serving_hour=serving,
         usd_per_million_output_tokens=price.per_million(serving, busiest[1] if busiest else None),
-        storage_usd_per_month=round(
-            price.storage_per_hour(decided.disk_gib * 2**30 / 1e9) * price.HOURS_PER_MONTH, 2
-        ),
+        storage_usd_per_month=round(price.storage_per_month(decided.disk_gib * 2**30 / 1e9), 2),
         availability=availability,
         kv_cache_tokens=decided.memory.kv_tokens,
         full_requests=round(decided.memory.full_requests, 2),

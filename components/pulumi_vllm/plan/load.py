@@ -1,0 +1,70 @@
+"""What of vLLM's arguments matters for memory. A value that can't be read counts as unset: the lint tells it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from .memory import Load
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .catalogue import Engine
+
+_WHOLE = re.compile(r"(\d+(?:\.\d+)?)([kKmMgG]?)")
+_FACTORS = {"": 1, "k": 10**3, "K": 2**10, "m": 10**6, "M": 2**20, "g": 10**9, "G": 2**30}
+_SEQUENCES = 1024
+"""vLLM's own max-num-seqs for a server on GPUs of 70 GiB and more (source of 0.26.0 and 0.33.0)."""
+_UTILIZATION = 0.92
+"""vLLM's own (0.26.0 and 0.33.0)."""
+
+UNCOUNTED = (
+    "pipeline-parallel-size",
+    "data-parallel-size",
+    "decode-context-parallel-size",
+    "prefill-context-parallel-size",
+    "enable-expert-parallel",
+    "kv-cache-memory-bytes",
+    "num-gpu-blocks-override",
+    "cpu-offload-gb",
+    "enable-lora",
+    "speculative-config",
+    "max-cudagraph-capture-size",
+    "cudagraph-capture-sizes",
+)
+"""Arguments that change what a GPU holds, and that no formula here knows."""
+
+
+def whole(value: object) -> int | None:
+    """A count as vLLM reads it: 32768, 32k (32,000) or 32K (32,768); None for anything else."""
+    found = None if isinstance(value, bool) else _WHOLE.fullmatch(str(value))
+    return None if found is None else int(float(found[1]) * _FACTORS[found[2]])
+
+
+def number(value: object) -> float | None:
+    """A number as vLLM reads it; None for anything else."""
+    try:
+        return float(str(value))
+    except ValueError:
+        return None
+
+
+def utilization(value: object) -> float | None:
+    """A part of the memory above 0 and at most 1; None for anything else."""
+    found = number(value)
+    return found if found is not None and 0 < found <= 1 else None
+
+
+def load_of(flags: Mapping[str, Any], engine: Engine, longest: int) -> Load:
+    """The load of a command line; `longest` is the context where none is set."""
+    return Load(
+        tensor_parallel=whole(flags.get("tensor-parallel-size")) or 1,
+        context=whole(flags.get("max-model-len")) or longest,
+        sequences=whole(flags.get("max-num-seqs")) or _SEQUENCES,
+        utilization=utilization(flags.get("gpu-memory-utilization")) or _UTILIZATION,
+        batched_tokens=whole(flags.get("max-num-batched-tokens")) or int(engine.memory["batched_tokens"]),
+        vision=flags.get("language-model-only") is not True,
+        graphs=flags.get("enforce-eager") is not True,
+        cache_bytes=1 if str(flags.get("kv-cache-dtype", "")).startswith("fp8") else 2,
+    )
