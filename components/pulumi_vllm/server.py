@@ -179,7 +179,7 @@ class Server(pulumi.ComponentResource):
         self.usd_per_hour = pulumi.Output.all(self.machine.usd_per_hour, volume.usd_per_hour).apply(
             lambda prices: round(sum(price or 0.0 for price in prices), 6)
         )
-        self.plan = pulumi.Output.from_input(decided.summary())
+        self.plan = self.machine.usd_per_hour.apply(lambda paid: plan(deployment, paid=paid).summary())
         self.evidence = self.service.evidence.apply(dict)
         self.register_outputs(
             {

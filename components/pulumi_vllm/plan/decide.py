@@ -82,9 +82,19 @@ class Plan:
 
 
 def plan(
-    deployment: Deployment, offers: Sequence[Offer] | None = None, catalogue: Catalogue | None = None
+    deployment: Deployment,
+    offers: Sequence[Offer] | None = None,
+    catalogue: Catalogue | None = None,
+    paid: float | None = None,
 ) -> Plan:
-    """Decide, or raise ConfigError, DoesNotFit or LintError, each with every mistake of its kind."""
+    """Decide, or raise ConfigError, DoesNotFit or LintError, each with every mistake of its kind.
+
+    Args:
+        deployment: what a stack file says.
+        offers: today's; None takes the dated price list.
+        catalogue: another one than that of the data files.
+        paid: USD per hour of the machine, where the cloud has named it.
+    """
     known = catalogues.load() if catalogue is None else catalogue
     choice = choose(deployment, known)
     chosen = {**_flags(deployment, choice), **deployment.engine.flags}
@@ -105,7 +115,7 @@ def plan(
     measured = known.measurement(
         (choice.model.name, choice.precision.name, choice.engine.version, *machine), argv
     )
-    cost = price.per_hour(deployment, choice.gpu, offers, known.prices_from)
+    cost = price.per_hour(deployment, choice.gpu, offers, known.prices_from, paid)
     busiest = price.rate(measured, deployment.sequences)
     per_million = price.per_million(cost.usd_per_hour, busiest[1] if busiest else None)
     return Plan(

@@ -48,9 +48,17 @@ class Price:
         return f"{text}{over}."
 
 
-def per_hour(deployment: Deployment, gpu: Gpu, offers: Sequence[Offer] | None, dated: str) -> Price:
+def per_hour(
+    deployment: Deployment,
+    gpu: Gpu,
+    offers: Sequence[Offer] | None,
+    dated: str,
+    paid: float | None = None,
+) -> Price:
     """The price of the machine that the stack file asks for; `offers` None means none were asked for."""
     machine = deployment.machine
+    if paid is not None:
+        return Price(paid, "as the cloud offers it", machine.max_usd_per_hour)
     if offers is None:
         total = listed(gpu, machine.count, machine.billing)
         source = (

@@ -56,7 +56,7 @@ class Volume(Resource):
         name = self._name(call)
         found = await call.session.ask(call.session.cloud().find_volume, name)
         if found is None:
-            return {"volumeName": name}
+            return {"volumeName": name, "usdPerHour": await self._price(call, new)}
         await self._refuse_stranger(call, found, new)
         return self._outputs(found, name)
 
@@ -120,6 +120,17 @@ class Volume(Resource):
             new.get("maxUsdPerHour"),
         )
         return ranked[0], new.get("region") or ranked[0].regions[0]
+
+    async def _price(self, call: Call, new: Values) -> float | None:
+        """Of a disk that is not made yet; None where the cloud tells no price, or has no such machine today."""
+        from pulumi_vllm.cloud.errors import CloudError  # noqa: PLC0415
+
+        try:
+            offer, region = await self._place(call, new)
+            each = await call.session.ask(call.session.cloud().volume_price, offer.provider, region)
+        except CloudError:
+            return None  # the machine's own preview says what is wrong
+        return round(float(each) * float(new["sizeGb"]), 6)
 
     async def _refuse_stranger(self, call: Call, volume: Any, new: Values) -> None:
         region = new.get("region")

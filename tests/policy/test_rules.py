@@ -1,0 +1,127 @@
+"""The rules of the policy pack, called directly: what our own stacks render passes, each rule finds what it is for."""
+
+import base64
+import datetime as dt
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from pulumi_vllm.plan import Deployment, plan
+from pulumi_vllm.render import cloud_init, render
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "policy"))
+
+import rules  # noqa: E402
+
+TODAY = dt.date(2026, 11, 26)
+STACKS = sorted(ROOT.glob("stacks/Pulumi.*.yaml"))
+
+
+def planned(path):
+    return plan(Deployment.parse(yaml.safe_load(path.read_text())["config"]["pulumi-vllm:server"]))
+
+
+@pytest.mark.parametrize("path", STACKS, ids=lambda path: path.name)
+def test_our_stacks_break_no_rule(path):
+    decided = planned(path)
+    files = {file.path: file.text for file in render(decided)}
+    assert list(rules.engine_port(files)) == []
+    assert list(rules.no_secret(cloud_init(decided))) == []
+    assert list(rules.pinned_revision({"revision": decided.revision})) == []
+    assert list(rules.price_ceiling({"maxUsdPerHour": decided.deployment.machine.max_usd_per_hour}, 50)) == []
+
+
+@pytest.mark.parametrize(
+    ("machine", "said"),
+    [
+        ({}, "has no maxUsdPerHour"),
+        ({"maxUsdPerHour": 50.5}, "may cost $50.50/h"),
+        ({"maxUsdPerHour": 50}, None),
+    ],
+)
+def test_price_ceiling(machine, said):
+    found = list(rules.price_ceiling(machine, 50))
+    assert [said in one for one in found] == [True] * (said is not None)
+
+
+def test_total_price_adds_what_is_known():
+    assert list(rules.total_price([7.92, None, 0.04], 7.96)) == []
+    (sentence,) = rules.total_price([7.92, 7.92], 10)
+    assert "$15.84/h together" in sentence
+
+
+def test_volume_kept():
+    assert list(rules.volume_kept({})) == list(rules.volume_kept({"keep": True})) == []
+    assert "keep" in next(rules.volume_kept({"keep": False}))
+
+
+@pytest.mark.parametrize("revision", ["main", "v1.0", "a11f36be", "A" * 40, ""])
+def test_a_revision_that_moves(revision):
+    assert "can move" in next(rules.pinned_revision({"revision": revision}))
+
+
+def unit(*words, more="", firewall="tcp dport 443 accept"):
+    return {rules.UNIT: f"[Service]\nExecStart=/x {' '.join(words)}\n{more}", rules.FIREWALL: firewall}
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (unit("--port 8000"), "without --host"),
+        (unit("--host 0.0.0.0"), "listens on 0.0.0.0"),
+        (unit("--host=10.0.0.4"), "listens on 10.0.0.4"),
+        (unit("--host \\\n  ::"), "listens on ::"),
+        (unit("--host 127.0.0.1 --port 9000", firewall="tcp dport { 443, 9000 } accept"), "port 9000"),
+        (unit("--host ::1", firewall="ip saddr 10.0.0.0/8 tcp dport 8000 accept"), "port 8000"),
+        ({rules.UNIT: "ExecStart=/x --host 127.0.0.1"}, "nothing keeps others"),
+        (
+            unit("--host 127.0.0.1") | {f"{rules.UNIT}.d/x.conf": "ExecStart=/x --host 0.0.0.0"},
+            "x.conf: vLLM listens",
+        ),
+    ],
+)
+def test_an_engine_that_others_can_reach(files, said):
+    (sentence,) = rules.engine_port(files)
+    assert said in sentence
+
+
+def test_an_engine_behind_its_door():
+    assert list(rules.engine_port(unit("--host 127.0.0.1 --port 8000"))) == []
+    assert list(rules.engine_port({"/etc/other.conf": "--host 0.0.0.0"})) == []
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "-----BEGIN OPENSSH PRIVATE KEY-----",
+        "hf_" + "a1B2" * 8,
+        "sk-" + "abc123" * 5,
+        "sai_pk_" + "0123abcd",
+        "Authorization: Bearer abcdefgh12345678",
+    ],
+)
+def test_a_secret_in_the_user_data(secret):
+    plain = {"writeFiles": [{"path": "/etc/x", "content": f"A={secret}\n"}]}
+    packed = base64.b64encode(f"#!/bin/sh\necho {secret}\n".encode()).decode()
+    for user_data in (plain, {"runcmd": [f"echo {packed} | base64 -d | sh"]}):
+        (sentence,) = rules.no_secret(user_data)
+        assert "the user data holds" in sentence
+        assert secret not in sentence
+
+
+@pytest.mark.parametrize(
+    ("tags", "said"),
+    [
+        ({}, "no tag ttl"),
+        ({"ttl": "soon"}, "no date"),
+        ({"ttl": "2026-11-25"}, "over since 2026-11-25"),
+        ({"ttl": "2027-11-26"}, "more than 30 days away"),
+        ({"ttl": "2026-11-26"}, None),
+        ({"ttl": "2026-12-26"}, None),
+    ],
+)
+def test_a_stack_ends_some_day(tags, said):
+    found = list(rules.ttl(tags, TODAY, 30))
+    assert [said in one for one in found] == [True] * (said is not None)
