@@ -227,6 +227,7 @@ class Instance(pulumi.CustomResource):
         max_usd_per_hour: pulumi.Input[float] | None = None,
         cloud_init: pulumi.Input[Mapping[str, Any]] | None = None,
         drain_timeout_s: pulumi.Input[float] | None = None,
+        alternatives: pulumi.Input[Sequence[str]] | None = None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         """Declare it; errors come as sentences from the provider's check.
@@ -245,6 +246,7 @@ class Instance(pulumi.CustomResource):
             max_usd_per_hour: Price ceiling for the whole machine, USD per hour.
             cloud_init: packages, runcmd, writeFiles; used at creation, where honoured.
             drain_timeout_s: Seconds that running requests get before the machine goes.
+            alternatives: Machines that do the same, as 1x H200; a preview says when one costs less today.
             opts: Pulumi's resource options.
         """
         super().__init__(
@@ -263,6 +265,7 @@ class Instance(pulumi.CustomResource):
                 "maxUsdPerHour": max_usd_per_hour,
                 "cloudInit": cloud_init,
                 "drainTimeoutS": drain_timeout_s,
+                "alternatives": alternatives,
                 "instanceName": None,
                 "status": None,
                 "address": None,
@@ -338,6 +341,11 @@ class Instance(pulumi.CustomResource):
     def drain_timeout_s(self) -> pulumi.Output[float]:
         """Seconds that running requests get before the machine goes."""
         return pulumi.get(self, "drainTimeoutS")  # type: ignore[no-any-return]
+
+    @property
+    def alternatives(self) -> pulumi.Output[Sequence[str]]:
+        """Machines that do the same, as 1x H200; a preview says when one costs less today."""
+        return pulumi.get(self, "alternatives")  # type: ignore[no-any-return]
 
     @property
     def instance_name(self) -> pulumi.Output[str]:

@@ -73,8 +73,6 @@ class Server(pulumi.ComponentResource):
             decided = plan(Deployment.parse(_with_endpoint(args["server"])))
         except PlanError as error:
             raise pulumi.RunError(str(error)) from None
-        if pulumi.runtime.is_dry_run():
-            _tell_cheaper(decided, self)
         deployment, machine = decided.deployment, decided.deployment.machine
         files = render(decided)
 
@@ -103,6 +101,7 @@ class Server(pulumi.ComponentResource):
             ssh_private_key=key.private_key_pem,
             cloud_init=cloud_init(decided),
             drain_timeout_s=deployment.drain_timeout_s,
+            alternatives=_alternatives(decided),
             opts=self._child(),
         )
         self._connection: dict[str, Any] = {
@@ -241,13 +240,11 @@ class Server(pulumi.ComponentResource):
         return pulumi.Output.secret(pulumi.Output.all(**{key: values[key] for key in names}))
 
 
-def _tell_cheaper(decided: Plan, resource: pulumi.Resource) -> None:
-    """A warning in the preview, once the machine's own mistakes are none."""
-    from .plan.recommend import cheaper  # noqa: PLC0415 (only a preview pays for it)
+def _alternatives(decided: Plan) -> list[str]:
+    """Other machines that do the same, for the preview to compare with today's offers."""
+    from .plan.recommend import alternatives  # noqa: PLC0415 (only a program pays for it)
 
-    found = cheaper(decided)
-    if found:
-        pulumi.log.warn(found, resource)
+    return [f"{count}x {gpu}" for gpu, count in alternatives(decided)]
 
 
 def _with_endpoint(block: Any) -> Any:

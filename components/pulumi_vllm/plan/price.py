@@ -94,6 +94,17 @@ def cheapest(
     return min(fitting, key=lambda offer: (offer.usd_per_hour, offer.provider, offer.offer_id), default=None)
 
 
+def less(usd_per_hour: float, machine: str, others: Iterable[tuple[float, int, str, str]]) -> str | None:
+    """A sentence when one of the others (USD per hour, count, GPU, where the price is from) costs less."""
+    usd, count, gpu, source = min(others, default=(usd_per_hour, 0, "", ""))
+    if usd >= usd_per_hour:
+        return None
+    return (
+        f"server.machine: {count}x {gpu} does the same for ${usd:.2f}/h ({source}), {machine} costs "
+        f"${usd_per_hour:.2f}/h; see `pulumi-vllm recommend`, or keep it if it is for speed"
+    )
+
+
 def storage_per_hour(gigabytes: float) -> float:
     """USD per hour of a volume; it costs that while no machine holds it, too."""
     return float(gigabytes * data()["storage"]["usd_per_gb_hour"])

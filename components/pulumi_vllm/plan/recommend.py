@@ -104,30 +104,43 @@ def recommend(
     return Recommendation(prices, tuple(fitting), refused, price_comparison.separate(offers))
 
 
-def cheaper(decided: Plan, offers: Sequence[Offer] | None = None) -> str | None:
-    """A sentence when another machine does the same for less: same precision and billing, no fewer full requests."""
-    if decided.memory is None or decided.usd_per_hour is None:
-        return None
-    deployment, now = decided.deployment, decided.memory
-    wish = Wish(
-        decided.model.name,
-        deployment.context,
-        deployment.sequences,
-        decided.precision,
-        (deployment.machine.billing,),
-    )
-    enough = min(now.full_requests, deployment.sequences)
-    for row in recommend(wish, offers).fitting:
-        if row.usd_per_hour >= decided.usd_per_hour:
+def alternatives(decided: Plan, catalogue: Catalogue | None = None) -> tuple[tuple[str, int], ...]:
+    """Other machines, GPU and count, that do the same: this precision, and no fewer full requests at once."""
+    if decided.memory is None:
+        return ()
+    known = catalogues.load() if catalogue is None else catalogue
+    deployment = decided.deployment
+    wish = Wish(decided.model.name, deployment.context, deployment.sequences)
+    enough = min(decided.memory.full_requests, deployment.sequences)
+    found = []
+    for gpu, count in _machines(None, known):
+        if (gpu, count) == (deployment.machine.gpu, deployment.machine.count):
             continue
-        if min(row.full_requests, deployment.sequences) >= enough:
-            machine = f"{deployment.machine.count}x {deployment.machine.gpu}"
-            return (
-                f"server.machine: {row.count}x {row.gpu} does the same for ${row.usd_per_hour:.2f}/h "
-                f"({row.source}), {machine} costs ${decided.usd_per_hour:.2f}/h; "
-                "see `pulumi-vllm recommend`, or keep it if it is for speed"
-            )
-    return None
+        try:
+            other = plan(_deployment(wish, gpu, count, decided.precision), catalogue=known)
+        except PlanError:
+            continue
+        assert other.memory is not None  # noqa: S101 - a GPU has a budget
+        if min(other.memory.full_requests, deployment.sequences) >= enough:
+            found.append((gpu, count))
+    return tuple(found)
+
+
+def cheaper(decided: Plan, offers: Sequence[Offer] | None = None) -> str | None:
+    """A sentence when another machine does the same for less, by the offers or by the dated prices."""
+    if decided.usd_per_hour is None:
+        return None
+    known, machine = catalogues.load(), decided.deployment.machine
+    priced = []
+    for gpu, count in alternatives(decided):
+        if offers is None:
+            usd, source = price.listed(known.gpus[gpu], count, machine.billing), "price list"
+        else:
+            offer = price.cheapest(offers, gpu, count, machine.billing)
+            usd, source = (None, "") if offer is None else (offer.usd_per_hour, offer.provider)
+        if usd is not None:
+            priced.append((usd, count, gpu, source))
+    return price.less(decided.usd_per_hour, f"{machine.count}x {machine.gpu}", priced)
 
 
 def _check(wish: Wish, known: Catalogue) -> None:

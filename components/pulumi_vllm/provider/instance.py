@@ -4,6 +4,7 @@ from typing import Any
 
 from pulumi_vllm.plan.names import physical_name
 
+from . import cheaper
 from .common import pause_s
 from .departure import leave
 from .resource import (
@@ -58,6 +59,12 @@ class Instance(Resource):
         "drainTimeoutS": Property(
             "number", "Seconds that running requests get before the machine goes.", silent=True
         ),
+        "alternatives": Property(
+            "array",
+            "Machines that do the same, as 1x H200; a preview says when one costs less today.",
+            silent=True,
+            of="string",
+        ),
     }
     outputs = {
         "instanceName": Property("string", "Name at the cloud."),
@@ -92,6 +99,7 @@ class Instance(Resource):
             name: None if has_unknown(new.get(name)) else new.get(name) for name in ("provider", "region")
         }
         offer = (await self._offers(call, {**new, **known}))[0]
+        await cheaper.tell(call, new, offer)
         return {"usdPerHour": offer.usd_per_hour, "offerId": offer.offer_id, "mountKind": offer.mount_kind}
 
     async def preview_update(self, call: Call, old: Values, new: Values) -> Values:

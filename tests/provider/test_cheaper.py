@@ -1,0 +1,48 @@
+"""What a preview says about offers that do the same for less."""
+
+from types import SimpleNamespace
+
+import pytest
+from pulumi_vllm.plan import Offer
+from pulumi_vllm.provider import cheaper
+
+
+def offer(gpu, count, usd, billing="on-demand"):
+    return Offer(
+        "p", "o", f"{gpu}_SXM5", gpu, count, 80, usd, billing, ("Finland 3",), ("Ubuntu",), False, "block", "n",
+        False, None,
+    )  # fmt: skip
+
+
+class Call:
+    def __init__(self, *offers):
+        self.warned, self.asked = [], 0
+        self.session = SimpleNamespace(cloud=lambda: SimpleNamespace(offers=lambda: offers), ask=self.ask)
+
+    async def ask(self, run):
+        self.asked += 1
+        return run()
+
+    async def warn(self, sentence):
+        self.warned.append(sentence)
+
+
+@pytest.mark.parametrize(
+    ("usd", "told"),
+    [
+        (3.5, "1x H200 does the same for $3.50/h (p, Finland 3), 2x H100 costs $5.08/h"),
+        (5.08, None),
+        (6.0, None),
+    ],
+)
+async def test_only_what_costs_less_today_is_told(usd, told):
+    call = Call(offer("H200", 1, usd), offer("H200", 2, 1.0), offer("H200", 1, 0.5, "spot"))
+    new = {"gpu": "H100", "count": 2, "alternatives": ["1x H200", "4x H200"]}
+    await cheaper.tell(call, new, offer("H100", 2, 5.08))
+    assert [told in one for one in call.warned] == [True] * (told is not None)
+
+
+async def test_without_alternatives_nothing_is_asked():
+    call = Call()
+    await cheaper.tell(call, {"gpu": "CPU", "count": 0}, offer("CPU", 0, 0.01))
+    assert (call.warned, call.asked) == ([], 0)
