@@ -11,10 +11,14 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 NAMES = sorted(path.name[len("Pulumi.") : -len(".yaml")] for path in ROOT.glob("stacks/Pulumi.*.yaml"))
 
 
+def block(name):
+    text = (ROOT / f"stacks/Pulumi.{name}.yaml").read_text()
+    return yaml.safe_load(text)["config"]["pulumi-vllm:server"]
+
+
 @functools.cache
 def planned(name):
-    text = (ROOT / f"stacks/Pulumi.{name}.yaml").read_text()
-    return plan(Deployment.parse(yaml.safe_load(text)["config"]["pulumi-vllm:server"]))
+    return plan(Deployment.parse(block(name)))
 
 
 @functools.cache

@@ -1,35 +1,24 @@
 """tests/rendered/<stack>/ is the deployment: a change there is read in review like code.
 
-`UPDATE_GOLDENS=1 pytest tests/render` writes it anew.
+Of named combinations, tests/rendered/combinations/<name>.diff holds what they change in their stack.
+`UPDATE_GOLDENS=1 pytest tests/render/test_goldens.py` writes all of it anew.
 """
 
-import json
 import os
 
-from pulumi_vllm.render import cloud_init, jinja
+import combinations
+import goldens
+import pytest
 
 import stacks
 
-GOLDENS = stacks.ROOT / "tests/rendered"
-
-
-def texts(stack):
-    """Every templated file, the list of all files, the plan, and the user data."""
-    files = stacks.rendered(stack)
-    same = {*jinja.plain(), *(file.path for file in files if "/requirements-" in file.path)}
-    listed = "".join(
-        f"{file.mode} {file.owner} {file.path}: {file.on_change}\n" for file in files if file.path not in same
-    )
-    found = {file.path.lstrip("/"): file.text for file in files if file.path not in same}
-    found["files.txt"] = listed
-    found["plan.json"] = json.dumps(stacks.planned(stack).summary(), indent=1) + "\n"
-    found["cloud-init.json"] = json.dumps(cloud_init(stacks.planned(stack)), indent=1) + "\n"
-    return found
+UPDATE = bool(os.environ.get("UPDATE_GOLDENS"))
 
 
 def test_rendered_as_reviewed(stack):
-    wanted, folder = texts(stack), GOLDENS / stack
-    if os.environ.get("UPDATE_GOLDENS"):
+    wanted = goldens.texts(stacks.planned(stack), stacks.rendered(stack), stacks.block(stack), {})
+    folder = goldens.FOLDER / stack
+    if UPDATE:
         for path in [path for path in folder.rglob("*") if path.is_file()]:
             path.unlink()
         for name, text in wanted.items():
@@ -39,3 +28,19 @@ def test_rendered_as_reviewed(stack):
     assert sorted(found) == sorted(wanted)
     for name, text in wanted.items():
         assert found[name] == text, f"{stack}/{name} changed; if that is meant, run with UPDATE_GOLDENS=1"
+
+
+@pytest.mark.parametrize("name", combinations.COMBINATIONS)
+def test_a_combination_changes_what_was_reviewed(name):
+    golden, text = goldens.FOLDER / "combinations" / f"{name}.diff", combinations.difference(name)
+    if UPDATE:
+        golden.parent.mkdir(exist_ok=True)
+        golden.write_text(text)
+    assert golden.read_text() == text, f"{golden.name} changed; if that is meant, run with UPDATE_GOLDENS=1"
+
+
+def test_nothing_else_is_rendered():
+    there = {path.name for path in goldens.FOLDER.iterdir()}
+    assert there == {*stacks.NAMES, "combinations"}
+    listed = {path.stem for path in (goldens.FOLDER / "combinations").iterdir()}
+    assert listed == set(combinations.COMBINATIONS)

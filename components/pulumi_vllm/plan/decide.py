@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import catalogue as catalogues
-from . import flags, memory, price, reasons, summary
+from . import flags, memory, price, price_spot, reasons, summary
 from .choose import Choice, Named, choose, disk_gib, too_small
 from .errors import DoesNotFit, LintError
 from .load import load_of
@@ -117,7 +117,8 @@ def plan(
     )
     cost = price.per_hour(deployment, choice.gpu, offers, known.prices_from, paid)
     busiest = price.rate(measured, deployment.sequences)
-    per_million = price.per_million(cost.usd_per_hour, busiest[1] if busiest else None)
+    hour = price_spot.serving(cost.usd_per_hour, deployment.machine.billing, measured)
+    per_million = price.per_million(hour, busiest[1] if busiest else None)
     return Plan(
         deployment=deployment,
         model=choice.model,

@@ -69,3 +69,10 @@ def expect(
         )
     given = per_day if interruptions_per_day is None else interruptions_per_day
     return Spot(given, cold_start_s, "; ".join(said))
+
+
+def serving(usd_per_hour: float | None, billing: str, measured: Measured | None) -> float | None:
+    """USD per hour of serving: of a spot machine its starts are paid too."""
+    if usd_per_hour is None or billing != "spot":
+        return usd_per_hour
+    return expect(measured).effective(usd_per_hour)

@@ -84,7 +84,8 @@ def because(
     if machine.billing == "spot" and cost.usd_per_hour is not None:
         lines.append(price_spot.expect(measured).sentence(cost.usd_per_hour))
     busiest = price.rate(measured, deployment.sequences)
-    per_million = price.per_million(cost.usd_per_hour, busiest[1] if busiest else None)
+    hour = price_spot.serving(cost.usd_per_hour, machine.billing, measured)
+    per_million = price.per_million(hour, busiest[1] if busiest else None)
     if busiest is not None and per_million is not None:
         streams = busiest[0]
         lines.append(

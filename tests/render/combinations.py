@@ -1,0 +1,124 @@
+"""Named combinations: a stack that ships, and what a person changes in its file."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import functools
+from dataclasses import dataclass, field
+from typing import Any
+
+import goldens
+import yaml
+from pulumi_vllm.plan import Deployment, Plan, plan
+from pulumi_vllm.render import HostFile, Mount, render
+
+import stacks
+
+
+@dataclass(frozen=True, slots=True)
+class Combination:
+    """A base stack, keys of its block with other values (dotted), and what the program gives beside the block."""
+
+    base: str
+    changes: dict[str, Any] = field(default_factory=dict)
+    args: dict[str, Any] = field(default_factory=dict)
+    mount: Mount | None = None
+
+
+COMBINATIONS = {
+    "context-128ki-profile-latency": Combination(
+        "spheron-h200-1x-fp8", {"context": "128Ki", "concurrency": None, "profile": "latency"}
+    ),
+    "context-256ki-profile-long": Combination(
+        "spheron-h100-1x-nvfp4", {"context": "256Ki", "concurrency": None, "profile": "long"}
+    ),
+    "spot-with-fallback": Combination(
+        "spheron-h200-2x-fp8", {"machine.billing": "spot", "machine.fallback": "on-demand"}
+    ),
+    "nvfp4-on-two-h200": Combination("spheron-h200-2x-fp8", {"precision": "nvfp4", "storage": "200GB"}),
+    "region-on-nfs": Combination(
+        "spheron-h100-2x-fp8",
+        {"machine.region": "us-east-virginia-1"},
+        mount=Mount("nfs", "10.0.0.9:/exports/stackvolume"),
+    ),
+    "tools-off": Combination("spheron-h200-1x-fp8", {"engine.flags": {"enable-auto-tool-choice": False}}),
+    "language-model-only": Combination(
+        "spheron-h100-1x-nvfp4", {"engine.flags": {"language-model-only": True}}
+    ),
+    "flags-with-a-waiver": Combination(
+        "spheron-h200-1x-fp8",
+        {
+            "engine.flags": {"kv-cache-dtype": "fp8", "max-num-batched-tokens": 16384},
+            "engine.waive": {"kv-cache-dtype": "a FlashMLA of our own is installed"},
+        },
+    ),
+    "hub-token": Combination("spheron-h200-2x-fp8", args={"hf_token": "${config:hfToken}"}),
+    "keys-of-your-own": Combination(
+        "spheron-h200-2x-fp8",
+        {"access.keys": ["team-a", "team-b", "nightly"]},
+        args={"keys": {"team-a": "${config:keys.team-a}"}},
+    ),
+    "hub-of-your-own": Combination(
+        "spheron-h200-2x-fp8", {"weights.endpoint": "https://hub.example.com/models"}
+    ),
+    "door-limits-and-ssh": Combination(
+        "spheron-h200-2x-fp8",
+        {
+            "access.allow": ["0.0.0.0/0", "2001:db8::/32"],
+            "access.ssh_allow": ["198.51.100.7/32"],
+            "door": {"requests_per_minute": 60, "max_body_mib": 2, "streams_per_key": 8},
+            "drain_timeout_s": 600,
+        },
+    ),
+    "another-model": Combination(
+        "spheron-h100-2x-fp8",
+        {"model": "qwen2.5-32b-instruct", "precision": "bf16", "storage": "120GB", "concurrency": 64},
+    ),
+}
+
+
+def block(name: str) -> dict[str, Any]:
+    """The stack file's block with the changes."""
+    one = COMBINATIONS[name]
+    text = (stacks.ROOT / f"stacks/Pulumi.{one.base}.yaml").read_text()
+    found = copy.deepcopy(yaml.safe_load(text)["config"]["pulumi-vllm:server"])
+    for dotted, value in one.changes.items():
+        *parents, key = dotted.split(".")
+        at = found
+        for parent in parents:
+            at = at.setdefault(parent, {})
+        if value is None:
+            at.pop(key, None)
+        else:
+            at[key] = value
+    return found
+
+
+@functools.cache
+def planned(name: str) -> Plan:
+    """Its plan."""
+    return plan(Deployment.parse(block(name)))
+
+
+@functools.cache
+def rendered(name: str) -> tuple[HostFile, ...]:
+    """Its files."""
+    one = COMBINATIONS[name]
+    return render(planned(name), mount=one.mount or stacks.mount(one.base))
+
+
+def difference(name: str) -> str:
+    """What the changes do to the base stack: a unified diff of every file that differs, resources included."""
+    one = COMBINATIONS[name]
+    before = goldens.texts(stacks.planned(one.base), stacks.rendered(one.base), stacks.block(one.base), {})
+    after = goldens.texts(planned(name), rendered(name), block(name), one.args)
+    out = f"# {one.base}, changed:\n"
+    told = {**one.changes, **({"program": one.args} if one.args else {})}
+    out += "".join(f"#   {line}\n" for line in yaml.safe_dump(told, sort_keys=False).splitlines())
+    for path in sorted(before.keys() | after.keys()):
+        lines = [side.get(path, "").splitlines(keepends=True) for side in (before, after)]
+        changed = difflib.unified_diff(*lines, f"{one.base}/{path}", f"{name}/{path}", n=1)
+        # Without line numbers: they move with every change of the base.
+        out += "".join("@@\n" if line.startswith("@@ ") else line for line in changed)
+    return out
