@@ -2,6 +2,7 @@
 
 usage: evidence.py RESULTS_FOLDER FIRST_RUN MACHINE HOST
        (MACHINE names the folder under tests/captured, such as h100-x1; HOST says what had run there: "fresh host")
+       evidence.py --add RESULTS_FOLDER EVIDENCE.json MACHINE     more runs of a stack that has evidence already
 """
 
 from __future__ import annotations
@@ -31,6 +32,12 @@ DIFFERENCES = [
         "why": "text only: the weights and the cache are 0.8 GiB kinder than with the published files",
     },
 ]
+NO_MULTICAST = {
+    "what": "NVLink multicast",
+    "shipped": "NCCL's default",
+    "started": "off",
+    "why": "the machine was shared: a program that uses it can put the other GPUs of the host out of service",
+}
 LEVEL = (
     "concurrency", "prompts", "input_tokens", "output_tokens", "completed", "failed", "output_throughput",
     "total_token_throughput", "median_ttft_ms", "p99_ttft_ms", "median_tpot_ms", "p99_tpot_ms", "median_itl_ms",
@@ -81,13 +88,13 @@ def run_of(result: dict[str, Any], log: str, machine: str) -> dict[str, Any]:
         "files_written_by_start": result["written"],
         "stop": result["stop"],
         "other_home_and_host_name": bool(result["other_host"]),
+        **({"died_of": read["died_of"]} if read["died_of"] else {}),
         "source_log": f"tests/captured/{machine}/{result['run']}.log.gz",
     }
 
 
-def main() -> None:
-    """Write the evidence of one stack; the first run is the shipped flags on a fresh machine."""
-    folder, first, machine, host = Path(sys.argv[1]), *sys.argv[2:5]
+def gathered(folder: Path, machine: str) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """Runs by name as evidence holds them, and as they were written; their logs go to tests/captured."""
     captured = ROOT / "tests/captured" / machine
     captured.mkdir(parents=True, exist_ok=True)
     runs: dict[str, dict[str, Any]] = {}
@@ -101,6 +108,28 @@ def main() -> None:
             runs[path.stem] = run_of(result, lines.read(), machine)
         results[path.stem] = result
         shutil.copy(log, captured)
+    return runs, results
+
+
+def add(folder: Path, evidence: Path, machine: str) -> None:
+    """Append runs to an evidence file; a run of the same name is replaced."""
+    content = json.loads(evidence.read_text())
+    runs, results = gathered(folder, machine)
+    for name, result in results.items():
+        if result["argv"] != content["flags"]:
+            runs[name]["flags"] = result["argv"]
+    content["other_runs"] = [one for one in content["other_runs"] if one["run"] not in runs] + list(runs.values())
+    evidence.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def main() -> None:
+    """Write the evidence of one stack; the first run is the shipped flags on a fresh machine."""
+    if sys.argv[1] == "--add":
+        add(Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])
+        return
+    folder, first, machine, host = Path(sys.argv[1]), *sys.argv[2:5]
+    captured = ROOT / "tests/captured" / machine
+    runs, results = gathered(folder, machine)
     seen = folder / f"{first}.captured"
     if seen.exists():
         shutil.rmtree(captured / "under-load", ignore_errors=True)
@@ -118,7 +147,7 @@ def main() -> None:
         "packages": shipped["machine"]["packages"],
         "flags": shipped["argv"],
         "environment": shipped["environment"],
-        "permitted_differences": DIFFERENCES,
+        "permitted_differences": [*DIFFERENCES, *([NO_MULTICAST] if shipped["count"] > 1 else [])],
         "repetitions": 1,
         "host": host,
         **runs.pop(first),

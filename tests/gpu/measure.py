@@ -1,7 +1,8 @@
 """On the GPU machine: one stack started, loaded, looked at and stopped; everything seen goes into OUT/NAME.json.
 
 usage: measure.py LAUNCH.json NAME [--levels 1,32,128,256] [--set flag=value ...] [--env NAME=VALUE ...]
-                  [--deadline-s 500] [--drain 32] [--capture] [--move-in HOST]
+                  [--deadline-s 500] [--drain 32] [--capture] [--move-in HOST] [--stop-at REGEX]
+--stop-at: SIGTERM as soon as the log says so, before the server is ready; how long it takes is `stop`
 level = CONCURRENCY[:PROMPTS[:IN[:OUT[:TOP_P]]]]; an empty value removes the flag or variable
 """
 
@@ -188,6 +189,7 @@ def main() -> None:
     parser.add_argument("--drain", type=int, default=0)
     parser.add_argument("--capture", action="store_true")
     parser.add_argument("--move-in", default="")
+    parser.add_argument("--stop-at", default="")
     options = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
     launch = json.loads(options.launch.read_text())
@@ -213,7 +215,7 @@ def main() -> None:
     result |= {"started_argv": server.argv, "started_environment": server.environment}
     load = Load(server, launch, options.name)
     try:
-        result["ready_s"] = server.wait(deadline)
+        result["ready_s"] = server.wait(deadline, options.stop_at)
         used = ask("nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits")
         result["memory_used_mib"] = [int(one) for one in used.split() if one.isdigit()]
         cache = Path(launch["cache_directory"])
@@ -226,7 +228,8 @@ def main() -> None:
             if options.drain:
                 result["drain"] = drain.drain(server.process, server.port, launch["model"], options.drain)
         else:
-            result["outcome"] = "ended" if server.process.poll() is not None else "not ready in time"
+            running = f"stopped at {options.stop_at}" if options.stop_at else "not ready in time"
+            result["outcome"] = "ended" if server.process.poll() is not None else running
     finally:
         load.close()
         result["stop"] = server.stop()

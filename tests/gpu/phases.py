@@ -98,6 +98,12 @@ def complaints(text: str, last: int = 12) -> list[str]:
     return [line[-300:] for line in text.splitlines() if COMPLAINT.search(line)][-last:]
 
 
+def died_of(text: str) -> str | None:
+    """Why an engine that had been serving was lost: PyTorch's own account of the memory."""
+    found = re.search(r"torch\.OutOfMemoryError: (.*?unallocated)", text)
+    return found[1] if found else None
+
+
 def read(text: str, started: datetime) -> dict[str, Any]:
     """All of it."""
     return {
@@ -105,4 +111,5 @@ def read(text: str, started: datetime) -> dict[str, Any]:
         "reported": numbers(text),
         "chose": choices(text),
         "complaints": complaints(text),
+        "died_of": died_of(text),
     }

@@ -4,7 +4,7 @@
 # usage: queue.sh QUEUE    Results gather in /tmp/results; /tmp/results/QUEUE_DONE is written last.
 kit=$(cd "$(dirname "$0")" && pwd)
 mkdir -p /tmp/results /tmp/kit && rm -f /tmp/results/QUEUE_DONE
-cp "$kit"/*.py /tmp/kit/ && cp "$(dirname "$1")"/* /tmp/kit/
+cp "$kit"/*.py "$kit"/*.sh /tmp/kit/ && cp "$(dirname "$1")"/* /tmp/kit/
 # shellcheck disable=SC2016  # the inner shell expands its own words
 setsid bash -c 'cd /tmp/kit; while read -r line; do
   echo "== $(date +%T) $line"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 SITE = "/tmp/site"
 PERMITTED = {"load-format": "random"}
-"""The one flag that always differs: nobody has the weights there. On shared hosts NVLink multicast is off as well."""
+"""The one flag that always differs: nobody has the weights there."""
+NO_MULTICAST = {"NCCL_NVLS_ENABLE": "0", "TORCH_SYMM_MEM_DISABLE_MULTICAST": "1", "NVSHMEM_DISABLE_NVLS": "1"}
+"""On a shared host NVLink multicast must stay off: a program that uses it can put the others' GPUs out of service."""
 
 
 def with_flags(argv: Sequence[str], changes: dict[str, str]) -> list[str]:
@@ -70,8 +73,9 @@ class Server:
         home.mkdir(parents=True, exist_ok=True)
         Path(launch["cache_directory"]).mkdir(parents=True, exist_ok=True)
         self.argv = with_flags(launch["argv"], {**changes, **PERMITTED})
-        self.environment = {**launch["environment"], "HOME": str(home)}
+        self.environment = {**launch["environment"], **NO_MULTICAST, "HOME": str(home)}
         self.port = int(self.argv[self.argv.index("--port") + 1])
+        self.path = log
         self.log: IO[str] = log.open("w")
         self.began = time.time()
         # unshare and exec keep the process id: signals reach the server as systemd's would.
@@ -86,11 +90,13 @@ class Server:
             start_new_session=True,
         )
 
-    def wait(self, deadline: float) -> float | None:
-        """Seconds until /health says 200, or None when the process ended or the time is over."""
+    def wait(self, deadline: float, until: str = "") -> float | None:
+        """Seconds until /health says 200; None when the process ended, the time is over or the log says `until`."""
         while time.time() < deadline and self.process.poll() is None:
             if drain.health(self.port) == 200:
                 return round(time.time() - self.began, 1)
+            if until and re.search(until, self.path.read_text(errors="replace")):
+                return None
             time.sleep(0.2)
         return None
 

@@ -10,6 +10,7 @@ import argparse
 import ast
 import json
 import multiprocessing
+import os
 import statistics
 import sys
 import tempfile
@@ -196,7 +197,7 @@ def precompile(source: Path, seconds: float) -> None:
                 job = (config, second, m * TOP_K * 4 <= EXPERTS, 4 if m == 1 else 64)
                 jobs.setdefault(repr(job), job)
     context = multiprocessing.get_context("spawn")
-    with context.Pool(15, _prepare, (str(source),)) as pool:
+    with context.Pool((os.cpu_count() or 2) - 1, _prepare, (str(source),)) as pool:
         began = time.time()
         done = pool.imap_unordered(_compile, jobs.values())
         for _ in done:
