@@ -118,7 +118,9 @@ def add(folder: Path, evidence: Path, machine: str) -> None:
     for name, result in results.items():
         if result["argv"] != content["flags"]:
             runs[name]["flags"] = result["argv"]
-    content["other_runs"] = [one for one in content["other_runs"] if one["run"] not in runs] + list(runs.values())
+    content["other_runs"] = [one for one in content["other_runs"] if one["run"] not in runs] + list(
+        runs.values()
+    )
     evidence.write_text(json.dumps(content, indent=1) + "\n")
 
 

@@ -27,16 +27,16 @@ HEAD = (
 )
 
 
-def step_bytes(model: catalogue.Model, precision: catalogue.Precision, streams: int) -> float:
-    """What one decode step on one card reads at least."""
+def step_bytes(model: catalogue.Model, precision: catalogue.Precision, streams: int, cards: int) -> float:
+    """What one decode step reads at least on each card: its part of the weights, and the whole latent cache."""
     sizes, mlp = model.dimensions, model.dimensions.mlp
     expert = 3 * sizes.hidden * mlp["intermediate"] * precision.expert_bytes
     idle = mlp["experts"] * (1 - mlp["active"] / mlp["experts"]) ** streams
-    weights = memory.weight_bytes(sizes, precision, 1, vision=False)
+    weights = memory.weight_bytes(sizes, precision, cards, vision=False)
     unread = (
         sizes.layers * expert * idle + sizes.vocabulary * sizes.hidden * 2
     )  # input embeddings: single rows
-    return weights - unread + streams * MEAN_TOKENS * memory.kv_bytes_per_token(sizes, 1)
+    return weights - unread / cards + streams * MEAN_TOKENS * memory.kv_bytes_per_token(sizes, cards)
 
 
 def rows(run: dict[str, Any], name: str) -> str:
@@ -50,7 +50,7 @@ def rows(run: dict[str, Any], name: str) -> str:
         if (load["input_tokens"], load["output_tokens"]) != (512, 256):
             continue
         streams, rate = load["concurrency"], load["output_throughput"]
-        read = step_bytes(model, model.precisions[run["precision"]], streams)
+        read = step_bytes(model, model.precisions[run["precision"]], streams, run["count"])
         bound_ms = read / TB_S[run["gpu"]] / 1e9
         out += (
             f"| {first} | {streams} | {rate:,.0f} | {load['median_ttft_ms']:,.0f} | {load['median_tpot_ms']:.1f} "

@@ -112,7 +112,8 @@ class Gpu:
 class Measured:
     """A start and a load that were really run; `tokens_per_s` by streams at once, output tokens only.
 
-    `flags` is the command line after the program; an older row that kept none has ().
+    `flags` is the command line after the program; an older row that kept none has (). `died_of` is what an engine
+    that had been serving was lost to, "" where it was not.
     """
 
     model: str
@@ -126,6 +127,7 @@ class Measured:
     tokens_per_s: Mapping[int, float]
     conditions: str
     flags: tuple[str, ...] = ()
+    died_of: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,7 @@ class Catalogue:
     measured: tuple[Measured, ...] = ()
 
     def measurement(self, wanted: tuple[str, str, str, str, int], flags: tuple[str, ...]) -> Measured | None:
-        """The evidence for exactly these flags, else the newest of the same machine, if there is any.
+        """The evidence for exactly these flags, else the likest of the same machine, if there is any.
 
         `wanted` is model, precision, engine, gpu and count.
         """
@@ -148,7 +150,12 @@ class Catalogue:
             for one in self.measured
             if (one.model, one.precision, one.engine, one.gpu, one.count) == wanted
         ]
-        return max(found, key=lambda one: (one.flags == flags, one.date), default=None)
+
+        def likeness(one: Measured) -> tuple[bool, bool, int, str]:
+            differing = set(one.flags) ^ set(flags)
+            return one.flags == flags, bool(one.tokens_per_s), -len(differing), one.date
+
+        return max(found, key=likeness, default=None)
 
     def engine(self, runs_on: str) -> Engine:
         """The newest engine of that kind."""
@@ -220,6 +227,7 @@ def _evidence(path: pathlib.Path) -> Measured:
         tokens_per_s={row["concurrency"]: row["output_throughput"] for row in load},
         conditions="; ".join(changed),
         flags=tuple(run["flags"]),
+        died_of=run.get("died_of", "").partition(".")[0],
     )
 
 

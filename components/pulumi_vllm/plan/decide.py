@@ -182,6 +182,9 @@ def _flags(deployment: Deployment, choice: Choice) -> dict[str, Any]:
     if deployment.machine.count > 1:
         chosen["tensor-parallel-size"] = deployment.machine.count
         chosen.update(choice.engine.tensor_parallel["flags"])
+    budget = _budget(choice, {**chosen, **deployment.engine.flags})
+    if budget is not None:  # several GPUs take more beyond vLLM's limit than one
+        chosen["gpu-memory-utilization"] = min(chosen["gpu-memory-utilization"], budget.safe_utilization)
     return chosen
 
 

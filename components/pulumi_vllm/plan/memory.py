@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import floor
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -72,6 +73,11 @@ class Budget:
         return self.graphs_excess_gib + self.headroom_gib
 
     @property
+    def safe_utilization(self) -> float:
+        """The largest utilization, in hundredths, that leaves room for what is taken above the limit."""
+        return floor((1 - self.beyond_gib / self.visible_gib) * 100) / 100
+
+    @property
     def fits(self) -> bool:
         """Whether one request of the full context fits, and what grows beyond the limit finds room."""
         return self.short_gib == 0 and self.beyond_gib <= self.above_limit_gib
@@ -92,8 +98,16 @@ def budget(model: Dimensions, precision: Precision, engine: Engine, gpu: Gpu, lo
         graphs_excess_gib=graphs * (figures["graphs_actual_over_estimated"] - 1),
         kv_bytes_per_token=kv_bytes_per_token(model, load.tensor_parallel, load.cache_bytes),
         context=load.context,
-        headroom_gib=figures["headroom_gib"],
+        headroom_gib=figures["headroom_gib"]["several" if load.tensor_parallel > 1 else "one"],
     )
+
+
+def settled(model: Dimensions, precision: Precision, engine: Engine, gpu: Gpu, load: Load) -> Budget:
+    """The budget at the load's utilization, or at a lower one where that leaves too little above the limit."""
+    found = budget(model, precision, engine, gpu, load)
+    if found.safe_utilization >= load.utilization:
+        return found
+    return budget(model, precision, engine, gpu, replace(load, utilization=found.safe_utilization))
 
 
 def kv_bytes_per_token(model: Dimensions, tensor_parallel: int, cache_bytes: int = _BF16) -> int:

@@ -46,4 +46,4 @@ def _fits(choice: Choice, flags: Mapping[str, Any], precision: Precision, gpu: G
     if choice.model.dimensions.heads % count:
         return False
     load = load_of({**flags, "tensor-parallel-size": count}, choice.engine, choice.model.maximum_context)
-    return memory.budget(choice.model.dimensions, precision, choice.engine, gpu, load).fits
+    return memory.settled(choice.model.dimensions, precision, choice.engine, gpu, load).fits

@@ -64,6 +64,12 @@ def because(
                 f"each; at the full {deployment.context:,} only {found.full_requests:.1f} run and the "
                 "rest wait."
             )
+        if found.limit_gib < choice.engine.flags["gpu-memory-utilization"] * found.visible_gib - 0.001:
+            lines.append(
+                f"vLLM may use {found.limit_gib / found.visible_gib:.2f} of each GPU, not "
+                f"{choice.engine.flags['gpu-memory-utilization']}: {found.beyond_gib:.1f} GiB are taken beyond its own "
+                f"limit, and {found.above_limit_gib:.1f} are left for that."
+            )
         if machine.count > 1 and choice.model.dimensions.attention["kind"] == "mla":
             lines.append(
                 "The latent KV cache is whole on every GPU: tensor parallelism divides the weights, not the cache."
@@ -101,18 +107,19 @@ def because(
 def _measurement(machine: str, measured: Measured | None, argv: tuple[str, ...]) -> str:
     if measured is None:
         return f"These flags were never started on {machine}: memory and start are computed, unverified."
-    streams, rate = max(measured.tokens_per_s.items())
+    speed = "".join(
+        f"{rate:,.0f} output tokens/s at {streams} streams, "
+        for streams, rate in sorted(measured.tokens_per_s.items())[-1:]
+    )
     ready = " and ".join(f"ready after {seconds} s on a {host}" for host, seconds in measured.ready_s.items())
+    lost = f"; it was lost under load: {measured.died_of}" if measured.died_of else ""
     head = f"Measured {measured.date} on {machine} with exactly these flags: "
     if measured.flags != argv:
         head = (
             f"These flags were never started on {machine}; "
             f"{_others(measured.flags, argv)} were, on {measured.date}: "
         )
-    return (
-        f"{head}{rate:,.0f} output tokens/s at {streams} streams, {measured.kv_tokens:,} KV tokens, {ready} "
-        f"({measured.conditions})."
-    )
+    return f"{head}{speed}{measured.kv_tokens:,} KV tokens, {ready}{lost} ({measured.conditions})."
 
 
 def _others(started: tuple[str, ...], argv: tuple[str, ...]) -> str:
@@ -121,7 +128,7 @@ def _others(started: tuple[str, ...], argv: tuple[str, ...]) -> str:
         return "similar ones"
     kept, now = _pairs(started), _pairs(argv)
     changed = [f"--{name} {value}".rstrip() for name, value in kept.items() if now.get(name) != value]
-    return "others (" + (", ".join(changed) or "without " + " ".join(now.keys() - kept.keys())) + ")"
+    return "others (" + (", ".join(changed) or "without " + " ".join(sorted(now.keys() - kept.keys()))) + ")"
 
 
 def _pairs(argv: tuple[str, ...]) -> dict[str, str]:
