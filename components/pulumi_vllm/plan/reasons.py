@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from . import price, price_spot
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .catalogue import Measured
     from .choose import Choice
     from .config import Deployment
@@ -45,40 +47,11 @@ def because(
     argv: tuple[str, ...],
 ) -> tuple[str, ...]:
     """Why this plan, and what to know about it."""
-    machine, name = deployment.machine, choice.model.name
+    machine = deployment.machine
     lines = [f"vLLM {choice.engine.version}: the newest of the catalogue for such a machine."]
     if deployment.engine.version is not None:
         lines = [f"vLLM {choice.engine.version}: named in the stack file."]
-    if found is None:
-        lines.append(f"{name} runs on the CPU: it shows that everything works, not how fast a GPU is.")
-    else:
-        lines.append(
-            f"{name} in {choice.precision.name} takes {found.weights_gib:.1f} of "
-            f"{found.limit_gib:.1f} GiB on each "
-            f"of {machine.count}x {machine.gpu}; the KV cache holds {found.kv_tokens:,} tokens."
-        )
-        if found.full_requests < deployment.sequences:
-            lines.append(
-                f"{deployment.sequences} requests at once have "
-                f"{found.kv_tokens // deployment.sequences:,} tokens "
-                f"each; at the full {deployment.context:,} only {found.full_requests:.1f} run and the "
-                "rest wait."
-            )
-        if found.limit_gib < choice.engine.flags["gpu-memory-utilization"] * found.visible_gib - 0.001:
-            lines.append(
-                f"vLLM may use {found.limit_gib / found.visible_gib:.2f} of each GPU, not "
-                f"{choice.engine.flags['gpu-memory-utilization']}: {found.beyond_gib:.1f} GiB are taken beyond its own "
-                f"limit, and {found.above_limit_gib:.1f} are left for that."
-            )
-        if machine.count > 1 and choice.model.dimensions.attention["kind"] == "mla":
-            lines.append(
-                "The latent KV cache is whole on every GPU: tensor parallelism divides the weights, not the cache."
-            )
-    if choice.model.dimensions.vision_parameters and found is not None:
-        tower = choice.model.dimensions.vision_parameters * 2 / 2**30
-        lines.append(
-            f"Images are accepted: the vision tower takes {tower:.2f} GiB per GPU (computed, unverified)."
-        )
+    lines += _memory(deployment, choice, found)
     if found is not None:
         lines.append(_measurement(f"{machine.count}x {machine.gpu}", measured, argv))
     lines.append(cost.sentence())
@@ -102,6 +75,34 @@ def because(
         waived = "" if one.waived is None else f" Waived: {one.waived}."
         lines.append(f"{one.severity.capitalize()} ({one.rule}): {one.sentence}.{waived}")
     return tuple(lines)
+
+
+def _memory(deployment: Deployment, choice: Choice, found: Budget | None) -> Iterator[str]:
+    """Where a GPU's memory goes, and what that means for the requests."""
+    machine, name = deployment.machine, choice.model.name
+    if found is None:
+        yield f"{name} runs on the CPU: it shows that everything works, not how fast a GPU is."
+        return
+    yield (
+        f"{name} in {choice.precision.name} takes {found.weights_gib:.1f} of {found.limit_gib:.1f} GiB on each "
+        f"of {machine.count}x {machine.gpu}; the KV cache holds {found.kv_tokens:,} tokens."
+    )
+    if found.full_requests < deployment.sequences:
+        yield (
+            f"{deployment.sequences} requests at once have {found.kv_tokens // deployment.sequences:,} tokens "
+            f"each; at the full {deployment.context:,} only {found.full_requests:.1f} run and the rest wait."
+        )
+    usual = choice.engine.flags["gpu-memory-utilization"]
+    if found.limit_gib < usual * found.visible_gib - 0.001:
+        yield (
+            f"vLLM may use {found.limit_gib / found.visible_gib:.2f} of each GPU, not {usual}: "
+            f"{found.beyond_gib:.1f} GiB are taken beyond its own limit, which leaves {found.above_limit_gib:.1f} for that."
+        )
+    if machine.count > 1 and choice.model.dimensions.attention["kind"] == "mla":
+        yield "The latent KV cache is whole on every GPU: tensor parallelism divides the weights, not the cache."
+    if choice.model.dimensions.vision_parameters:
+        tower = choice.model.dimensions.vision_parameters * 2 / 2**30
+        yield f"Images are accepted: the vision tower takes {tower:.2f} GiB per GPU (computed, unverified)."
 
 
 def _measurement(machine: str, measured: Measured | None, argv: tuple[str, ...]) -> str:
