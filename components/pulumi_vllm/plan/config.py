@@ -102,7 +102,13 @@ class Door(_Block):
     max_body_mib: Annotated[int, Field(ge=1, le=512)] = 16
     """Largest request body; images arrive inside it as base64."""
     streams_per_key: Annotated[int, Field(ge=1, le=100_000)] = 512
-    """Requests that one key may have running at once."""
+    """Requests that one key may have running at once; more answer 429."""
+    request_timeout_s: Annotated[int, Field(ge=1, le=600)] = 10
+    """How long a client may take to send a request's header, and the first 32 KiB of its body."""
+    idle_timeout_s: Annotated[int, Field(ge=1, le=3600)] = 60
+    """How long a client may be silent when it is its turn to send, or to take what it is sent."""
+    answer_timeout_s: Annotated[int, Field(ge=1, le=86_400)] = 600
+    """Longest silence of the engine, before the first token or between two; then 504."""
 
 
 class Engine(_Block):

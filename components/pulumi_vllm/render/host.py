@@ -92,6 +92,7 @@ def _variables(plan: Plan) -> dict[str, Any]:
         "plan": plan,
         "weights": weights,
         "command_lines": systemd.command_lines(plan.argv),
+        "door": deployment.door,
         "firewall": firewall.rules(deployment.access.allow, deployment.access.ssh),
         "gate_timeout_s": gate_timeout_s,
         "gate_unit_timeout_s": gate_timeout_s + 60,

@@ -1,0 +1,156 @@
+"""The rendered door under attack: what comes out behind it, and what the one in front is told."""
+
+import asyncio
+import json
+import ssl
+import urllib.error
+import urllib.request
+import warnings
+
+import attacks
+import pytest
+from door import KEYS
+
+KEY = KEYS["team-a"]
+MIB = 2**20
+# Status → OpenAI's `type` and `code`, as its clients read them.
+ERRORS = {
+    401: ("invalid_request_error", "invalid_api_key"),
+    404: ("invalid_request_error", "not_found"),
+    408: ("invalid_request_error", "timeout"),
+    413: ("invalid_request_error", "body_too_large"),
+    429: ("requests", "rate_limit_exceeded"),
+    502: ("server_error", "bad_gateway"),
+    503: ("server_error", "overloaded"),
+    504: ("server_error", "timeout"),
+}
+
+
+def openai_error(answer):
+    """The error as OpenAI's clients read it; its type and code belong to the status."""
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-request-id"]
+    error = json.loads(answer.body)["error"]
+    assert error.keys() == {"message", "type", "param", "code"}
+    assert (error["type"], error["code"]) == ERRORS[answer.status]
+    return answer
+
+
+async def test_nothing_but_the_allow_list_reaches_the_engine(doors, backend):
+    door = doors(requests_per_minute=1_000_000, max_body_mib=1, request_timeout_s=2)
+    tried = attacks.all_of(KEY, MIB)
+    assert len({one.name for one in tried}) == len(tried) > 170
+    found = await door.all((one.data for one in tried))
+    expected, wrong = {}, []
+    for attack, answers in zip(tried, found, strict=True):
+        first = answers[0].status if answers else 0
+        refused_early = not answers and attack.statuses[: len(attacks.NO_HTTP)] == attacks.NO_HTTP
+        if first not in attack.statuses and not refused_early:
+            wrong.append((attack.name, [one.status for one in answers]))
+        if any(one.status < 400 for one in answers[1:]):
+            wrong.append((attack.name, "a second answer", [one.status for one in answers]))
+        if first == 200 and attack.passes:
+            expected[answers[0].headers["x-request-id"]] = attack.name
+        for answer in answers:
+            if answer.status in ERRORS and not attack.name.startswith("HEAD"):
+                openai_error(answer)
+    assert not wrong
+    came = [request.rid for request in backend.seen]
+    assert sorted(came) == sorted(expected), "each answer of the engine belongs to one request that may pass"
+    for request in backend.seen:
+        assert request.line in attacks.ALLOWED, expected[request.rid]
+        names = [name for name, _ in request.headers]
+        assert not {"authorization", "upgrade", "x-data-parallel-rank", "transfer-encoding"} & set(names)
+        assert request.values("x-key-id") == ["team-a"]
+        assert request.values("x-forwarded-for") == ["127.0.0.1"]
+        assert names.count("host") == 1
+        assert names.count("content-length") == (1 if request.line.startswith("POST") else 0)
+
+
+async def test_an_odd_header_is_not_passed_on_as_it_is(doors, backend):
+    """A NUL, a bare line feed and a folded line end in a refusal, or in a clean request."""
+    door = doors()
+    odd = ("X: a\0b\r\n", "X: a\nTransfer-Encoding: chunked\r\n", "X: a\r\n\tb\r\n", "X: a\rb\r\n")
+    await door.all((attacks.request(KEY, headers=one) for one in odd))
+    for request in backend.seen:
+        for name, value in request.headers:
+            assert value.replace("\t", " ").isprintable(), (name, value)
+            assert name != "transfer-encoding"
+
+
+async def test_every_answer_has_our_id_and_no_server_name(doors):
+    door = doors()
+    for data in (attacks.request(KEY), attacks.request("nope"), attacks.request(KEY, "/x")):
+        answer = await door.one(data)
+        assert len(answer.headers["x-request-id"]) == 36
+        assert "server" not in answer.headers
+
+
+async def test_the_log_is_json_and_holds_no_key(doors):
+    door = doors(max_body_mib=1, request_timeout_s=2)
+    everything = attacks.all_of(KEY, MIB)
+    await door.all((one.data for one in everything))
+    text = door.log.read_text()
+    assert KEY not in text
+    assert "bearer" not in text.lower()
+    rows = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    others = [line for line in text.splitlines() if not line.startswith(("{", "[NOTICE]"))]
+    assert others == []
+    assert {row["key"] for row in rows if row["status"] == 200 and row["path"] != "/healthz"} == {"team-a"}
+    assert rows[0].keys() >= {
+        "t",
+        "rid",
+        "src",
+        "key",
+        "m",
+        "path",
+        "status",
+        "t_first",
+        "t_all",
+        "in",
+        "out",
+        "term",
+    }
+
+
+async def test_other_tls_and_other_protocols_are_refused(doors):
+
+    door = doors()
+    assert not await _handshake(door, maximum=ssl.TLSVersion.TLSv1_1)
+    assert await _handshake(door, maximum=ssl.TLSVersion.TLSv1_2) == "http/1.1"
+    assert await _handshake(door, alpn=["h2"]) in {"", None}
+
+    reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
+    writer.write(attacks.request(KEY))
+    assert b"200" not in await reader.read(100), "plain HTTP got an answer"
+    writer.close()
+
+
+async def _handshake(door, *, maximum=None, alpn=("http/1.1",)):
+    """The protocol agreed on; empty where there is none, False where the handshake is refused."""
+    context = door.tls()
+    context.set_alpn_protocols(list(alpn))
+    if maximum:
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+            context.minimum_version = ssl.TLSVersion.TLSv1
+            context.maximum_version = maximum
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", door.port, ssl=context, server_hostname="door")
+    except (ssl.SSLError, ConnectionError):
+        return False
+    agreed = writer.get_extra_info("ssl_object").selected_alpn_protocol()
+    writer.close()
+    return agreed
+
+
+def test_the_metrics_are_on_loopback_and_are_nothing_else(doors):
+
+    door = doors()
+    base = f"http://127.0.0.1:{door.metrics_port}"
+    with urllib.request.urlopen(f"{base}/metrics", timeout=10) as answer:
+        assert b"haproxy_frontend_http_requests_total" in answer.read()
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"{base}/stats", timeout=10)
+    refused.value.close()
+    assert refused.value.code == 404
