@@ -23,6 +23,10 @@ keys = {name: pulumi.Output.secret(value) for name, value in (config.get_object(
 args = {"server": block, "keys": keys}
 if token := config.get_secret("hfToken"):
     args["hf_token"] = token
+if certificate := config.get("tlsCertificate"):
+    args["tls_certificate"] = certificate
+if private_key := config.get_secret("tlsPrivateKey"):
+    args["tls_private_key"] = private_key
 server = Server("server", args)
 
 pulumi.export("endpoint", server.endpoint)

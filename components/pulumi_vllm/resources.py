@@ -880,6 +880,7 @@ class Certificate(pulumi.CustomResource):
         authority_certificate: pulumi.Input[str],
         authority_key: pulumi.Input[str],
         address: pulumi.Input[str],
+        hostname: pulumi.Input[str] | None = None,
         fresh: pulumi.Input[bool] | None = None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
@@ -890,6 +891,7 @@ class Certificate(pulumi.CustomResource):
             authority_certificate: CA certificate, PEM.
             authority_key: CA key, PEM.
             address: IP address or DNS name of the machine.
+            hostname: A DNS name that clients use, beside the address.
             fresh: Whether it is far from its end (default true).
             opts: Pulumi's resource options.
         """
@@ -900,6 +902,7 @@ class Certificate(pulumi.CustomResource):
                 "authorityCertificate": authority_certificate,
                 "authorityKey": pulumi.Output.secret(authority_key),
                 "address": address,
+                "hostname": hostname,
                 "fresh": fresh,
                 "pem": None,
                 "expires": None,
@@ -923,6 +926,11 @@ class Certificate(pulumi.CustomResource):
         return pulumi.get(self, "address")  # type: ignore[no-any-return]
 
     @property
+    def hostname(self) -> pulumi.Output[str]:
+        """A DNS name that clients use, beside the address."""
+        return pulumi.get(self, "hostname")  # type: ignore[no-any-return]
+
+    @property
     def fresh(self) -> pulumi.Output[bool]:
         """Whether it is far from its end (default true)."""
         return pulumi.get(self, "fresh")  # type: ignore[no-any-return]
@@ -930,6 +938,66 @@ class Certificate(pulumi.CustomResource):
     @property
     def pem(self) -> pulumi.Output[str]:
         """Leaf certificate and its key, PEM, as HAProxy reads them."""
+        return pulumi.get(self, "pem")  # type: ignore[no-any-return]
+
+    @property
+    def expires(self) -> pulumi.Output[str]:
+        """Last day (ISO 8601)."""
+        return pulumi.get(self, "expires")  # type: ignore[no-any-return]
+
+
+class GivenCertificate(pulumi.CustomResource):
+    """A certificate of your own for the door: whole, of its key, in date and for the name, or refused."""
+
+    def __init__(
+        self,
+        resource_name: str,
+        *,
+        certificate: pulumi.Input[str],
+        private_key: pulumi.Input[str],
+        hostname: pulumi.Input[str],
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        """Declare it; errors come as sentences from the provider's check.
+
+        Args:
+            resource_name: name in the program.
+            certificate: PEM: the leaf first, then its chain.
+            private_key: The leaf's key, PEM without a passphrase.
+            hostname: Name that clients use.
+            opts: Pulumi's resource options.
+        """
+        super().__init__(
+            "vllm:index:GivenCertificate",
+            resource_name,
+            {
+                "certificate": certificate,
+                "privateKey": pulumi.Output.secret(private_key),
+                "hostname": hostname,
+                "pem": None,
+                "expires": None,
+            },
+            _options(opts),
+        )
+
+    @property
+    def certificate(self) -> pulumi.Output[str]:
+        """PEM: the leaf first, then its chain."""
+        return pulumi.get(self, "certificate")  # type: ignore[no-any-return]
+
+    @property
+    def private_key(self) -> pulumi.Output[str]:
+        """The leaf's key, PEM without a passphrase."""
+        return pulumi.get(self, "privateKey")  # type: ignore[no-any-return]
+
+    @property
+    def hostname(self) -> pulumi.Output[str]:
+        """Name that clients use."""
+        return pulumi.get(self, "hostname")  # type: ignore[no-any-return]
+
+    @property
+    def pem(self) -> pulumi.Output[str]:
+        """Certificate, chain and key, as HAProxy reads them."""
         return pulumi.get(self, "pem")  # type: ignore[no-any-return]
 
     @property

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import pulumi
 
-from . import resources
+from . import door_certificate, resources
 from .plan import Plan, PlanError, plan
 from .plan.config import MARK, Deployment
 from .render import HostFile, cloud_init, render
@@ -37,6 +37,10 @@ class ServerArgs(TypedDict):
     """Token for the model hub (secret), where the repository is gated."""
     ssh_private_key: NotRequired[pulumi.Input[str]]
     """Private SSH key to use (secret); left out, one is made and kept in state."""
+    tls_certificate: NotRequired[pulumi.Input[str]]
+    """A certificate of your own for server.access.hostname, PEM, with its chain; left out, our own CA issues one."""
+    tls_private_key: NotRequired[pulumi.Input[str]]
+    """Its key, PEM (secret)."""
 
 
 class Server(pulumi.ComponentResource):
@@ -47,7 +51,7 @@ class Server(pulumi.ComponentResource):
     model: pulumi.Output[str]
     """Name of the model in requests."""
     ca_certificate: pulumi.Output[str]
-    """CA certificate of the door, PEM: what clients verify it with."""
+    """CA certificate of the door, PEM: what clients verify it with. With a certificate of your own, that one."""
     api_keys: pulumi.Output[dict[str, str]]
     """API keys by name (secret)."""
     usd_per_hour: pulumi.Output[float]
@@ -55,7 +59,7 @@ class Server(pulumi.ComponentResource):
     plan: pulumi.Output[dict[str, Any]]
     """What was decided, and why: machine, flags, memory budget."""
     evidence: pulumi.Output[dict[str, Any]]
-    """What is running: versions, revision, gate and phase timings."""
+    """What is running: versions, revision, gate and phase timings, and when the certificates end."""
 
     def __init__(self, name: str, args: ServerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         """Declare the server.
@@ -69,14 +73,21 @@ class Server(pulumi.ComponentResource):
             pulumi.RunError: the block has mistakes (all are listed), does not fit, or a flag can't work.
         """
         super().__init__("vllm:index:Server", name, {}, opts)
+        mistakes = door_certificate.mistakes(args)
         try:
             decided = plan(Deployment.parse(_with_endpoint(args["server"])))
         except PlanError as error:
-            raise pulumi.RunError(str(error)) from None
+            raise pulumi.RunError("\n".join((str(error), *mistakes))) from None
+        if mistakes:
+            raise pulumi.RunError("\n".join(mistakes))
         deployment, machine = decided.deployment, decided.deployment.machine
         files = render(decided)
 
-        key = resources.SshKey(f"{name}-ssh", private_key=args.get("ssh_private_key"), opts=self._child())
+        given = door_certificate.given(name, args, deployment.access.hostname, self._child())
+        first = [given] if given else []  # a certificate that is refused is refused before anything is made
+        key = resources.SshKey(
+            f"{name}-ssh", private_key=args.get("ssh_private_key"), opts=self._child(*first)
+        )
         volume = resources.Volume(
             f"{name}-volume",
             size_gb=deployment.storage_gb,
@@ -85,7 +96,7 @@ class Server(pulumi.ComponentResource):
             billing=machine.billing,
             region=machine.region,
             max_usd_per_hour=machine.max_usd_per_hour,
-            opts=self._child(),
+            opts=self._child(*first),
         )
         self.machine = resources.Instance(
             f"{name}-machine",
@@ -124,13 +135,15 @@ class Server(pulumi.ComponentResource):
         authority = resources.Authority(
             f"{name}-ca", common_name=f"{name} {pulumi.get_stack()}", opts=self._child()
         )
-        certificate = resources.Certificate(
+        certificate = given or resources.Certificate(
             f"{name}-certificate",
             authority_certificate=authority.certificate,
             authority_key=authority.private_key,
             address=self.machine.address,
+            hostname=deployment.access.hostname,
             opts=self._child(),
         )
+        self.ca_certificate = given.certificate if given else authority.certificate
         self.api_keys = self._keys(name, deployment.access.keys, args.get("keys"))
         gate = resources.ApiKey(f"{name}-gate", prefix="gate-", opts=self._child()).key
         secrets = {
@@ -149,7 +162,7 @@ class Server(pulumi.ComponentResource):
             attributes={file.path: f"{file.mode} {file.owner}" for file in files},
             actions={file.path: file.on_change for file in files},
             secrets={secret: value for secret, value in secrets.items() if secret in _asked(files)},
-            values={"ca_certificate": authority.certificate},
+            values={"ca_certificate": self.ca_certificate},
             opts=self._child(attachment),
         )
         weights = resources.Weights(
@@ -172,14 +185,17 @@ class Server(pulumi.ComponentResource):
             opts=self._child(weights),
         )
 
-        self.endpoint = self.machine.address.apply(lambda address: f"https://{_bracketed(address)}/v1")
+        self.endpoint = self.machine.address.apply(
+            lambda address: f"https://{deployment.access.hostname or _bracketed(address)}/v1"
+        )
         self.model = pulumi.Output.from_input(decided.served_name)
-        self.ca_certificate = authority.certificate
         self.usd_per_hour = pulumi.Output.all(self.machine.usd_per_hour, volume.usd_per_hour).apply(
             lambda prices: round(sum(price or 0.0 for price in prices), 6)
         )
         self.plan = self.machine.usd_per_hour.apply(lambda paid: plan(deployment, paid=paid).summary())
-        self.evidence = self.service.evidence.apply(dict)
+        self.evidence = pulumi.Output.all(
+            self.service.evidence, certificate.expires, authority.expires
+        ).apply(lambda seen: {**seen[0], "certificate_expires": seen[1], "ca_expires": seen[2]})
         self.register_outputs(
             {
                 "endpoint": self.endpoint,

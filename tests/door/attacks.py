@@ -12,7 +12,7 @@ NO_HTTP = (400, 501, 505)  # or the end of the connection
 POSTS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings")
 ALLOWED = {*(f"POST {path} HTTP/1.1" for path in POSTS), "GET /v1/models HTTP/1.1"}
 CHUNKED = "Transfer-Encoding: chunked\r\n"
-SECOND = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
+SECOND = b"POST /invocations HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}"
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ def upgrades(key: str) -> list[Attack]:
 
     def ask(path: str, method: str, lines: str, words: str = "Upgrade") -> bytes:
         data = request(key, path, method, b"{}" if method == "POST" else b"", lines)
-        return data.replace(b"Connection: close", f"Connection: {words}".encode())
+        return data.replace(b"Connection: close", f"Connection: close, {words}".encode())
 
     return [
         Attack("websocket on /v1/models", ask("/v1/models", "GET", websocket), BAD),

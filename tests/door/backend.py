@@ -30,18 +30,17 @@ class Request:
 class Backend:
     """Answers on a loopback port, in a thread of its own. What it does is asked for in the body, as JSON.
 
-    `{"stream": N}`: N chunks, each sent only after `turn` was released once more; `{"hold": true}`: no answer until the
+    `{"stream": N}`: N chunks, each sent only after one more call of `turn`; `{"hold": true}`: no answer until the
     client goes, which is noted in `gone`; `{"cut": true}`: the connection is closed; else an answer of its own.
     """
 
     seen: list[Request] = field(default_factory=list)
     gone: threading.Event = field(default_factory=threading.Event)
-    turn: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     healthy: bool = True
     port: int = 0
 
     def __enter__(self) -> Self:
-        self._loop = asyncio.new_event_loop()
+        self._loop, self._turns = asyncio.new_event_loop(), asyncio.Semaphore(0)
         self._server = self._loop.run_until_complete(
             asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=1 << 20, backlog=1024)
         )
@@ -55,6 +54,10 @@ class Backend:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    def turn(self) -> None:
+        """Let one more chunk go."""
+        self._loop.call_soon_threadsafe(self._turns.release)
 
     async def _stop(self) -> None:
         self._server.close()
@@ -92,7 +95,8 @@ class Backend:
         except (ValueError, TypeError):
             asked = {}
         if asked.get("hold"):
-            await reader.read()  # the end of the connection
+            with contextlib.suppress(ConnectionError):
+                await reader.read()  # the end of the connection
             self.gone.set()
             raise ConnectionError
         if asked.get("cut"):
@@ -104,7 +108,7 @@ class Backend:
             b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
         )
         for number in range(asked["stream"]):
-            await asyncio.to_thread(self.turn.acquire)
+            await self._turns.acquire()
             data = b'data: {"n":%d}\n\n' % number
             writer.write(b"%x\r\n%s\r\n" % (len(data), data))
             await writer.drain()

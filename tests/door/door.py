@@ -115,7 +115,7 @@ class Door:
         with self.log.open("wb") as log:
             command = [haproxy(), "-W", "-f", str(self.folder / "haproxy.cfg")]
             self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        self._until(lambda: self.answers(self.port), "open its port")
+        self._until(lambda: self._loads() and self.answers(self.port), "open its port")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -124,9 +124,13 @@ class Door:
 
     def reload(self) -> None:
         """As the unit's ExecReload: the new workers take the listening sockets over."""
-        before = self.log.read_bytes().count(b"Loading success")
+        before = self._loads()
         self.process.send_signal(signal.SIGUSR2)
-        self._until(lambda: self.log.read_bytes().count(b"Loading success") > before, "reload")
+        self._until(lambda: self._loads() > before, "reload")
+
+    def _loads(self) -> int:
+        """How often the master has started workers; before the first it takes no signal."""
+        return self.log.read_bytes().count(b"Loading success")
 
     def command(self, line: str) -> str:
         with socket.socket(socket.AF_UNIX) as link:

@@ -40,7 +40,7 @@ async def test_nothing_but_the_allow_list_reaches_the_engine(doors, backend):
     door = doors(requests_per_minute=1_000_000, max_body_mib=1, request_timeout_s=2)
     tried = attacks.all_of(KEY, MIB)
     assert len({one.name for one in tried}) == len(tried) > 170
-    found = await door.all((one.data for one in tried))
+    found = await door.all(one.data for one in tried)
     expected, wrong = {}, []
     for attack, answers in zip(tried, found, strict=True):
         first = answers[0].status if answers else 0
@@ -71,7 +71,7 @@ async def test_an_odd_header_is_not_passed_on_as_it_is(doors, backend):
     """A NUL, a bare line feed and a folded line end in a refusal, or in a clean request."""
     door = doors()
     odd = ("X: a\0b\r\n", "X: a\nTransfer-Encoding: chunked\r\n", "X: a\r\n\tb\r\n", "X: a\rb\r\n")
-    await door.all((attacks.request(KEY, headers=one) for one in odd))
+    await door.all(attacks.request(KEY, headers=one) for one in odd)
     for request in backend.seen:
         for name, value in request.headers:
             assert value.replace("\t", " ").isprintable(), (name, value)
@@ -89,7 +89,7 @@ async def test_every_answer_has_our_id_and_no_server_name(doors):
 async def test_the_log_is_json_and_holds_no_key(doors):
     door = doors(max_body_mib=1, request_timeout_s=2)
     everything = attacks.all_of(KEY, MIB)
-    await door.all((one.data for one in everything))
+    await door.all(one.data for one in everything)
     text = door.log.read_text()
     assert KEY not in text
     assert "bearer" not in text.lower()

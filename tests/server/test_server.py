@@ -145,3 +145,38 @@ def test_our_names_are_recognised_in_a_sweep():
 def test_the_machine_knows_which_others_do_the_same(stack, others):
     made, _ = declare(server=block(stack))
     assert set(made["llm-machine"].get("alternatives", ())) == others
+
+
+def test_a_name_of_ones_own_is_in_the_endpoint_and_in_the_certificate():
+    named = block() | {"access": block()["access"] | {"hostname": "llm.example.com"}}
+    made, seen = declare(server=named)
+    assert seen["endpoint"] == "https://llm.example.com/v1"
+    assert made["llm-certificate"]["hostname"] == "llm.example.com"
+    assert '"server_name": "llm.example.com"' in made["llm-files"]["files"]["/etc/pulumi-vllm/gate.json"]
+
+
+def test_a_certificate_of_ones_own_takes_the_place_of_ours_and_ours_is_kept():
+    named = block() | {"access": block()["access"] | {"hostname": "llm.example.com"}}
+    made, seen = declare(server=named, tls_certificate="MY PEM", tls_private_key="MY KEY")
+    assert {"llm-given-certificate", "llm-ca"} <= made.keys()
+    assert "llm-certificate" not in made
+    assert made["llm-given-certificate"]["hostname"] == "llm.example.com"
+    assert seen["ca_certificate"] == "MY PEM"
+
+
+def test_half_a_certificate_is_told_with_every_other_mistake():
+    with pytest.raises(pulumi.RunError) as caught:
+        declare(server=block() | {"storage": "a lot"}, tls_private_key="MY KEY")
+    said = str(caught.value)
+    assert "storage" in said
+    assert "tls_private_key: is given alone" in said
+    assert "server.access.hostname: missing" in said
+    assert "MY KEY" not in said
+
+
+def test_evidence_says_when_the_certificates_end(monkeypatch):
+    monkeypatch.setitem(KNOWN["vllm:index:Certificate"], "expires", "2027-11-01")
+    monkeypatch.setitem(KNOWN["vllm:index:Authority"], "expires", "2036-11-01")
+    evidence = declare()[1]["evidence"]
+    assert (evidence["certificate_expires"], evidence["ca_expires"]) == ("2027-11-01", "2036-11-01")
+    assert evidence["gate"]["passed"] is True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Mapping  # noqa: TC003 - pydantic reads the annotations
 from typing import Annotated, Any
 
@@ -20,6 +21,9 @@ LARGEST_GB = 64_000
 
 _NAME = r"^[a-z0-9][a-z0-9-]{0,30}$"  # the door's stick table keeps 32 characters
 
+_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_HOST = re.compile(rf"({_LABEL}\.)+(?=[a-z]){_LABEL}")
+
 
 def _cidr(value: object) -> str:
     try:
@@ -29,9 +33,18 @@ def _cidr(value: object) -> str:
         raise ValueError(msg) from error
 
 
+def _host(value: object) -> str:
+    text = str(value)
+    if len(text) > 253 or not _HOST.fullmatch(text):  # noqa: PLR2004 - the limit of DNS
+        msg = f"{text[:80]!r} is no DNS name; write one in lower case such as llm.example.com"
+        raise ValueError(msg)
+    return text
+
+
 Tokens = Annotated[int, BeforeValidator(units.tokens)]
 Gigabytes = Annotated[int, BeforeValidator(units.gigabytes), Field(le=LARGEST_GB)]
 Cidr = Annotated[str, BeforeValidator(_cidr)]
+HostName = Annotated[str, BeforeValidator(_host)]
 KeyName = Annotated[str, Field(pattern=_NAME)]
 Flag = bool | int | float | str
 
@@ -66,6 +79,8 @@ class Access(_Block):
     """Address ranges that may reach the door (port 443)."""
     ssh_allow: tuple[Cidr, ...] | None = None
     """Address ranges that may reach SSH; unset means the same as `allow`."""
+    hostname: HostName | None = None
+    """DNS name that clients use; unset means the machine's address. The name has to point there."""
     keys: Annotated[tuple[KeyName, ...], Field(min_length=1)] = ("default",)
     """Names of the API keys; the values are secrets and live elsewhere."""
 

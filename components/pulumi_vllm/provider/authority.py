@@ -9,10 +9,10 @@ from .resource import Call, Failure, Property, Reading, Resource, Values, reveal
 
 _CA_DAYS = 3650
 _LEAF_DAYS = 365
-_RENEW_DAYS = 30
+RENEW_DAYS = 30
 
 
-class _Kept(Resource):
+class Kept(Resource):
     """Made once, kept in state; nothing outside to look at."""
 
     async def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Reading | None:
@@ -20,7 +20,7 @@ class _Kept(Resource):
         return Reading({name: state.get(name) for name in self.outputs}, inputs)
 
 
-class Authority(_Kept):
+class Authority(Kept):
     """`vllm:index:Authority`."""
 
     token = "vllm:index:Authority"
@@ -66,8 +66,18 @@ class Authority(_Kept):
         }
         return f"ca-{certificate.serial_number:x}"[:19], outputs
 
+    async def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Reading | None:
+        """Warns a year ahead: a new CA is a new file for every client."""
+        left = days_left(state)
+        if left < _LEAF_DAYS:
+            await call.warn(
+                f"the door's CA ends on {state['expires']} ({left} days); "
+                f"`pulumi up --replace {call.urn}` makes a new one, which every client needs"
+            )
+        return await super().read(call, resource_id, state, inputs)
 
-class Certificate(_Kept):
+
+class Certificate(Kept):
     """`vllm:index:Certificate`."""
 
     token = "vllm:index:Certificate"
@@ -78,6 +88,7 @@ class Certificate(_Kept):
         "authorityCertificate": Property("string", "CA certificate, PEM.", required=True, replaces=True),
         "authorityKey": Property("string", "CA key, PEM.", required=True, secret=True, silent=True),
         "address": Property("string", "IP address or DNS name of the machine.", required=True, replaces=True),
+        "hostname": Property("string", "A DNS name that clients use, beside the address."),
         "fresh": Property("boolean", "Whether it is far from its end (default true)."),
     }
     outputs = {
@@ -92,28 +103,26 @@ class Certificate(_Kept):
 
     async def create(self, call: Call, new: Values) -> tuple[str, Values]:
         """Issue a leaf for the address, for loopback and for localhost."""
-        outputs = _issue(
-            reveal(new["authorityCertificate"]), reveal(new["authorityKey"]), str(new["address"])
-        )
+        names = [str(name) for name in (new["address"], new.get("hostname")) if name]
+        outputs = _issue(reveal(new["authorityCertificate"]), reveal(new["authorityKey"]), names)
         return f"leaf-{new['address']}", outputs
 
     async def update(self, call: Call, resource_id: str, old: Values, new: Values) -> Values:
-        """Issue it anew when its end is near."""
+        """Issue it anew when its end is near, or for another name."""
         return (await self.create(call, new))[1]
 
     async def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Reading | None:
         """A leaf near its end is a difference, and so is issued anew by the next `up`."""
-        last = dt.date.fromisoformat(str(state["expires"]))
-        left = (last - dt.datetime.now(dt.UTC).date()).days
-        if left < _RENEW_DAYS:
+        left = days_left(state)
+        if left < RENEW_DAYS:
             await call.warn(
-                f"the door's certificate ends on {last} ({left} days); `pulumi up` issues another"
+                f"the door's certificate ends on {state['expires']} ({left} days); `pulumi up` issues another"
             )
         outputs = {name: state.get(name) for name in self.outputs}
-        return Reading(outputs, {**inputs, "fresh": left >= _RENEW_DAYS})
+        return Reading(outputs, {**inputs, "fresh": left >= RENEW_DAYS})
 
 
-class ApiKey(_Kept):
+class ApiKey(Kept):
     """`vllm:index:ApiKey`."""
 
     token = "vllm:index:ApiKey"
@@ -126,7 +135,12 @@ class ApiKey(_Kept):
         return f"key-{secrets.token_hex(4)}", {"key": f"{new['prefix']}{secrets.token_urlsafe(32)}"}
 
 
-def _issue(authority_pem: str, authority_key: str, address: str) -> Values:
+def days_left(state: Values) -> int:
+    """Days until a certificate in state ends; below 0 it has ended."""
+    return (dt.date.fromisoformat(str(state["expires"])) - dt.datetime.now(dt.UTC).date()).days
+
+
+def _issue(authority_pem: str, authority_key: str, wanted: list[str]) -> Values:
     from cryptography import x509  # noqa: PLC0415
     from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
@@ -137,10 +151,11 @@ def _issue(authority_pem: str, authority_key: str, address: str) -> Values:
     start, end = _span(_LEAF_DAYS)
     names: list[x509.GeneralName] = [x509.DNSName("localhost")]
     names += [x509.IPAddress(ipaddress.ip_address(text)) for text in ("127.0.0.1", "::1")]
-    try:
-        names.insert(0, x509.IPAddress(ipaddress.ip_address(address)))
-    except ValueError:
-        names.insert(0, x509.DNSName(address))
+    for text in reversed(wanted):
+        try:
+            names.insert(0, x509.IPAddress(ipaddress.ip_address(text)))
+        except ValueError:
+            names.insert(0, x509.DNSName(text))
     certificate = (
         x509.CertificateBuilder(
             authority.subject, _name("vllm door"), key.public_key(), x509.random_serial_number(), start, end

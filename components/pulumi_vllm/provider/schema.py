@@ -9,6 +9,7 @@ from pulumi_vllm import __version__
 from .attachment import VolumeAttachment
 from .authority import ApiKey, Authority, Certificate
 from .files import Files
+from .given_certificate import GivenCertificate
 from .instance import Instance
 from .resource import Property, Resource
 from .service import Service
@@ -26,6 +27,7 @@ _CLASSES = (
     Service,
     Authority,
     Certificate,
+    GivenCertificate,
     ApiKey,
 )
 RESOURCES: dict[str, Resource] = {kind.token: kind() for kind in _CLASSES}

@@ -1,0 +1,39 @@
+"""A certificate of the user's own for a server's door: complete, or a sentence says what is missing."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pulumi
+
+from . import resources
+
+
+def mistakes(args: Mapping[str, Any]) -> list[str]:
+    """It is three things (certificate, key, the name that clients use), or none."""
+    given = [name for name in ("tls_certificate", "tls_private_key") if name in args]
+    if not given:
+        return []
+    access = args["server"].get("access") if isinstance(args["server"], Mapping) else None
+    found = []
+    if len(given) == 1:
+        found.append(f"{given[0]}: is given alone; tls_certificate and tls_private_key belong together")
+    if isinstance(access, Mapping) and not access.get("hostname"):
+        found.append(
+            "server.access.hostname: missing; a certificate of your own needs the name that clients use"
+        )
+    return found
+
+
+def given(
+    name: str, args: Mapping[str, Any], hostname: str | None, opts: pulumi.ResourceOptions
+) -> resources.GivenCertificate | None:
+    """Declare it, where one is given: the provider looks at it before anything else is made."""
+    if "tls_certificate" not in args or hostname is None:
+        return None
+    return resources.GivenCertificate(
+        f"{name}-given-certificate",
+        certificate=args["tls_certificate"],
+        private_key=args["tls_private_key"],
+        hostname=hostname,
+        opts=opts,
+    )

@@ -1,0 +1,67 @@
+"""The door's certificates in real TLS handshakes: our CA over a change of machine, a chain of the user's own."""
+
+import asyncio
+import ssl
+import sys
+from pathlib import Path
+
+import pytest
+from pulumi_vllm.provider.authority import Authority, Certificate
+from pulumi_vllm.provider.given_certificate import GivenCertificate
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "provider"))
+from test_given_certificate import LEAF, MIDDLE, ROOT, key_pem, pem
+
+
+async def hello(door, ca, name):
+    """Shake hands as a client that knows one CA; the certificate as it was shown."""
+    context = ssl.create_default_context(cadata=ca)
+    _, writer = await asyncio.open_connection("127.0.0.1", door.port, ssl=context, server_hostname=name)
+    shown = writer.get_extra_info("peercert")
+    writer.close()
+    return shown
+
+
+def put(door, text):
+    (door.folder / "tls.pem").write_text(text)
+    door.reload()
+
+
+async def test_the_ca_outlives_the_machine_and_its_address(doors):
+    door = doors()
+    _, ca = await Authority().create(None, {"commonName": "server test"})
+    _, other = await Authority().create(None, {"commonName": "server test"})
+    for address in ("192.0.2.7", "198.51.100.9", "2001:db8::7"):
+        inputs = {
+            "authorityCertificate": ca["certificate"],
+            "authorityKey": ca["privateKey"],
+            "address": address,
+        }
+        _, leaf = await Certificate().create(None, {**inputs, "hostname": "llm.example.com"})
+        await asyncio.to_thread(put, door, leaf["pem"])
+        for name in (address, "llm.example.com", "localhost", "127.0.0.1"):
+            assert await hello(door, ca["certificate"], name)
+    for wrong, name in ((ca, "192.0.2.7"), (ca, "evil.example.com"), (other, "2001:db8::7")):
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await hello(door, wrong["certificate"], name)
+
+
+async def test_a_chain_of_the_users_own_is_shown_whole(doors):
+    """As an ACME client hands it out: leaf and intermediate; the client knows the root alone."""
+    door = doors()
+    inputs = {
+        "certificate": pem(LEAF[0], MIDDLE[0]),
+        "privateKey": key_pem(LEAF[1]),
+        "hostname": "llm.example.com",
+    }
+    _, given = await GivenCertificate().create(None, inputs)
+    await asyncio.to_thread(put, door, given["pem"])
+    shown = await hello(door, pem(ROOT[0]), "llm.example.com")
+    assert shown["subjectAltName"] == (("DNS", "llm.example.com"),)
+    # The gate on the host knows what was given, not the root; it names the certificate's own authority.
+    gate = ssl.create_default_context(cadata=inputs["certificate"])
+    gate.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    _, writer = await asyncio.open_connection(
+        "127.0.0.1", door.port, ssl=gate, server_hostname="llm.example.com"
+    )
+    writer.close()

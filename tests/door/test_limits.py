@@ -1,0 +1,191 @@
+"""What the door bounds: requests, streams, bodies, silence; that it buffers nothing, drains, and reloads unseen."""
+
+import asyncio
+import json
+
+import attacks
+import pytest
+from door import KEYS
+from test_door import openai_error
+
+KEY, OTHER = KEYS["team-a"], KEYS["team-b"]
+LONG_S = 60  # an upper bound for a busy machine; nothing here waits it out
+
+
+def ask(body, key=KEY, path="/v1/chat/completions"):
+    return attacks.request(key, path, body=json.dumps(body).encode())
+
+
+async def open_stream(door, chunks, key=KEY):
+    """A running stream whose header has come; the backend sends a chunk for each `turn`."""
+    reader, writer = await door.connect()
+    writer.write(ask({"stream": chunks}, key))
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), LONG_S)
+    assert b" 200 " in head.split(b"\r\n")[0]
+    return reader, writer
+
+
+async def next_chunk(reader):
+    size = int(await asyncio.wait_for(reader.readline(), LONG_S), 16)
+    data = await asyncio.wait_for(reader.readexactly(size + 2), LONG_S)
+    return data[:-2]
+
+
+async def test_each_token_comes_before_the_next_one_is_sent(doors, backend):
+    """The engine waits for the client to have chunk N before it sends chunk N + 1: a buffer would stop it for good."""
+    reader, writer = await open_stream(doors(), 50)
+    for number in range(50):
+        backend.turn()
+        assert await next_chunk(reader) == b'data: {"n":%d}\n\n' % number
+    assert await next_chunk(reader) == b""
+    writer.close()
+
+
+async def test_requests_per_minute_are_counted_by_key(doors, backend):
+    door = doors(requests_per_minute=3)
+    statuses = [(await door.one(ask({}))).status for _ in range(5)]
+    assert statuses == [200, 200, 200, 429, 429]
+    refused = openai_error(await door.one(ask({})))
+    assert int(refused.headers["retry-after"]) > 0
+    assert (await door.one(ask({}, OTHER))).status == 200
+    assert (await door.one(ask({}, "sk-unknown"))).status == 401
+    assert len(backend.seen) == 4
+
+
+async def test_streams_at_once_are_counted_by_key(doors, backend):
+    door = doors(streams_per_key=2)
+    running = [await open_stream(door, 1) for _ in range(2)]
+    assert openai_error(await door.one(ask({}))).status == 429
+    assert (await door.one(ask({}, OTHER))).status == 200
+    for _ in running:
+        backend.turn()
+    for reader, writer in running:
+        assert await next_chunk(reader)
+        await asyncio.wait_for(reader.read(), LONG_S)
+        writer.close()
+    assert (await door.one(ask({}))).status == 200
+
+
+async def test_the_largest_body_passes_whole_and_one_byte_more_does_not(doors, backend):
+    door, most = doors(max_body_mib=1), 2**20
+    assert (await door.one(attacks.request(KEY, body=b"x" * most))).status == 200
+    assert len(backend.seen[-1].body) == most
+    (refused,) = await door.ask(
+        attacks.request(KEY, body=b"", headers=f"Content-Length: {most + 1}\r\n", length=False)
+    )
+    assert openai_error(refused).status == 413
+    assert len(backend.seen) == 1
+
+
+@pytest.mark.parametrize(
+    "cut", [b"POST /v1/comple", ask({})[:60], ask({})[:-1], b""], ids=["line", "header", "body", "nothing"]
+)
+async def test_a_slow_client_is_sent_away(doors, backend, cut):
+    door = doors(request_timeout_s=1)
+    answers = await door.ask(cut, LONG_S)
+    assert [one.status for one in answers] in ([408], [])
+    if cut == ask({})[:-1]:  # only there is a request yet; before, HAProxy has its own page
+        openai_error(answers[0])
+    assert backend.seen == []
+
+
+async def test_an_engine_that_says_nothing_or_breaks_off(doors, backend):
+    door = doors(answer_timeout_s=1)
+    assert openai_error(await door.one(ask({"hold": True}))).status == 504
+    assert openai_error(await door.one(ask({"cut": True}))).status == 502
+
+
+async def test_a_client_that_leaves_is_noticed_by_the_engine(doors, backend):
+    door = doors()
+    _, writer = await door.connect()
+    writer.write(ask({"hold": True}))
+    await until(lambda: backend.seen)
+    writer.transport.abort()
+    assert await asyncio.to_thread(backend.gone.wait, LONG_S)
+
+
+async def test_draining_lets_streams_end_and_refuses_newcomers(doors, backend):
+    door = doors()
+    reader, writer = await open_stream(door, 2)
+    door.state("drain")
+    refused = openai_error(await door.one(ask({})))
+    assert (refused.status, int(refused.headers["retry-after"]) > 0) == (503, True)
+    health = attacks.request(KEY, "/healthz", "GET", b"", auth="")
+    assert openai_error(await door.one(health)).status == 503
+    assert openai_error(await door.one(ask({}, "sk-unknown"))).status == 401
+    backend.turn()
+    assert await next_chunk(reader)
+    backend.turn()
+    assert await next_chunk(reader)
+    assert await next_chunk(reader) == b""
+    writer.close()
+    door.state("ready")
+    assert (await door.one(ask({}))).status == 200
+
+
+async def test_an_engine_that_is_down_is_a_503(doors, backend):
+    door = doors()
+    backend.healthy = False
+    await until(lambda: ",DOWN," in door.command("show stat vllm 4 -1"))
+    assert openai_error(await door.one(ask({}))).status == 503
+
+
+async def test_new_keys_come_by_a_reload_that_no_request_and_no_stream_notices(doors, backend):
+    door = doors(requests_per_minute=1_000_000)
+    reader, writer = await open_stream(door, 2)
+    statuses, over = [], asyncio.Event()
+
+    async def client():
+        while not over.is_set():
+            statuses.append((await door.one(ask({}, OTHER))).status)
+
+    clients = [asyncio.create_task(client()) for _ in range(4)]
+    await until(lambda: len(statuses) > 20)
+    door.write_keys({**KEYS, "team-a": "sk-a-new-value"})
+    for _ in range(3):
+        await asyncio.to_thread(door.reload)
+        seen = len(statuses)
+        await until(lambda seen=seen: len(statuses) > seen + 20)
+    over.set()
+    await asyncio.gather(*clients)
+    assert set(statuses) == {200}
+    assert (await door.one(ask({}))).status == 401
+    assert (await door.one(ask({}, "sk-a-new-value"))).status == 200
+    for _ in range(2):
+        backend.turn()
+        assert await next_chunk(reader), "a stream that began before the reload was cut"
+    writer.close()
+
+
+def test_the_clients_of_openai_read_the_errors(doors):
+    import httpx2 as httpx
+    import openai
+
+    door = doors(requests_per_minute=2)
+    transport = httpx.Client(verify=door.tls())
+    where = f"https://127.0.0.1:{door.port}/v1"
+    with openai.OpenAI(base_url=where, api_key="sk-no", max_retries=0, http_client=transport) as client:
+        with pytest.raises(openai.AuthenticationError) as wrong:
+            client.models.list()
+        assert (wrong.value.code, len(wrong.value.request_id)) == ("invalid_api_key", 36)
+        known = client.with_options(api_key=KEY)
+        with pytest.raises(openai.NotFoundError) as missing:
+            known.files.list()
+        assert missing.value.code == "not_found"
+        for _ in range(2):
+            known.post("/embeddings", body={"input": "x"}, cast_to=object)
+        with pytest.raises(openai.RateLimitError) as many:
+            known.post("/embeddings", body={"input": "x"}, cast_to=object)
+        assert many.value.code == "rate_limit_exceeded"
+        door.state("drain")
+        with pytest.raises(openai.InternalServerError) as draining:
+            client.with_options(api_key=OTHER).models.list()
+        assert (draining.value.status_code, draining.value.code) == (503, "overloaded")
+
+
+async def until(true):
+    for _ in range(LONG_S * 100):
+        if true():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"not within {LONG_S} s")
