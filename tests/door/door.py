@@ -125,8 +125,16 @@ class Door:
     def reload(self) -> None:
         """As the unit's ExecReload: the new workers take the listening sockets over."""
         before = self._loads()
-        self.process.send_signal(signal.SIGUSR2)
-        self._until(lambda: self._loads() > before, "reload")
+        asked = 0.0
+
+        def loaded() -> bool:
+            nonlocal asked
+            if time.monotonic() - asked > 1:  # a master that has only just started workers misses the signal
+                asked = time.monotonic()
+                self.process.send_signal(signal.SIGUSR2)
+            return self._loads() > before
+
+        self._until(loaded, "reload")
 
     def _loads(self) -> int:
         """How often the master has started workers; before the first it takes no signal."""
