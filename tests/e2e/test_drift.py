@@ -73,6 +73,11 @@ def test_drift_is_a_diff_and_up_puts_it_right(project):
     project.up()
     assert on_host(project, "systemctl is-active vllm.service").strip() == "active"
 
+    # Stopped while it starts: nothing to drain, and vLLM would not obey SIGTERM before it listens.
+    on_host(project, "systemctl restart vllm.service && systemctl stop vllm.service || true")
+    assert "Result=signal" in on_host(project, "systemctl show -p Result vllm.service")
+    project.up()
+
     # A paused machine is unreachable, which is no drift.
     (machine,) = [m for m in project.cloud.machines() if m["id"] == project.machine_id()]
     project.cloud.api(f"/_sim/pause/{machine['id']}", "POST")
