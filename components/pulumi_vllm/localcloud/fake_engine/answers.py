@@ -173,7 +173,8 @@ def chat(engine: Engine, body: dict[str, Any]) -> Reply:
     if effort not in {"none", "high"}:
         message = f"Invalid reasoning_effort: {effort!r}. Supported values are: none, high."
         raise Refused(400, message)
-    if script.has_image(messages) and not engine.images:
+    pictures = script.images(messages)
+    if pictures and not engine.images:
         raise Refused(400, "At most 0 image(s) may be provided in one prompt.")
     tools = bool(body.get("tools")) and body.get("tool_choice") != "none"
     if tools and not engine.tools:
@@ -181,8 +182,26 @@ def chat(engine: Engine, body: dict[str, Any]) -> Reply:
             400, '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
         )
     tokens = script.chat(messages, effort=effort, tools=tools)
-    prompt = script.prompt_tokens(script.text_of(messages), len(messages))
+    schema = _schema(body.get("response_format"))
+    if schema is not None:
+        tokens = script.structured(schema)
+    prompt = script.prompt_tokens(script.text_of(messages), len(messages), pictures)
     return _reply(engine, body, tokens, prompt, is_chat=True)
+
+
+def _schema(wanted: Any) -> dict[str, Any] | None:
+    """The JSON schema that an answer must follow, if one must."""
+    kind = wanted.get("type") if isinstance(wanted, dict) else None
+    if kind == "json_object":
+        return {"type": "object"}
+    if kind != "json_schema":
+        return None
+    schema = (wanted.get("json_schema") or {}).get("schema")
+    if not isinstance(schema, dict):
+        raise Refused(
+            400, "[{'type': 'missing', 'loc': ('body', 'response_format', 'json_schema', 'schema')}]"
+        )
+    return schema
 
 
 def completion(engine: Engine, body: dict[str, Any]) -> Reply:
@@ -190,7 +209,9 @@ def completion(engine: Engine, body: dict[str, Any]) -> Reply:
     prompt = body.get("prompt")
     if not prompt:
         raise Refused(400, "[{'type': 'missing', 'loc': ('body', 'prompt'), 'msg': 'Field required'}]")
-    return _reply(engine, body, script.completion(), script.prompt_tokens(str(prompt), 0), is_chat=False)
+    ids = isinstance(prompt, list) and all(isinstance(one, int) for one in prompt)
+    count = len(prompt) if ids else script.prompt_tokens(str(prompt), 0)
+    return _reply(engine, body, script.completion(), count, is_chat=False)
 
 
 def either(engine: Engine, body: dict[str, Any]) -> Reply:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
 END = 2
+_BYTES = 1000  # the vocabulary's first tokens after the control tokens are the single bytes
+IMAGE_TOKENS = 6  # of a picture of 56 pixels: two rows of two merged patches, each row with its end
 THINK, END_THINK = 25, 26
 
 # (token id, text) in the tiny model's vocabulary; a test compares them with its tokenizer.
@@ -46,10 +49,10 @@ def _tokens(pairs: tuple[tuple[int, str], ...], part: str) -> list[Token]:
     return [Token(number, text, part) for number, text in pairs]
 
 
-def has_image(messages: list[dict[str, Any]]) -> bool:
-    """Whether any message carries a picture."""
+def images(messages: list[dict[str, Any]]) -> int:
+    """How many pictures the messages carry."""
     parts = (part for message in messages for part in _parts(message))
-    return any(part.get("type") in {"image_url", "image"} for part in parts)
+    return sum(part.get("type") in {"image_url", "image"} for part in parts)
 
 
 def _parts(message: dict[str, Any]) -> list[dict[str, Any]]:
@@ -62,9 +65,8 @@ def text_of(messages: list[dict[str, Any]]) -> str:
     out = []
     for message in messages:
         content = message.get("content")
-        out += (
-            [content] if isinstance(content, str) else [str(part.get("text", "")) for part in _parts(message)]
-        )
+        texts = [str(part["text"]) for part in _parts(message) if "text" in part]
+        out += [content] if isinstance(content, str) else texts
     return " ".join(out)
 
 
@@ -76,12 +78,34 @@ def chat(messages: list[dict[str, Any]], *, effort: str, tools: bool) -> list[To
         return answer + end
     if tools:
         return _tokens(CALL_NAME, "name") + _tokens(CALL_ARGUMENTS, "arguments") + end
-    if has_image(messages):
+    if images(messages):
         return _tokens(IMAGE, "content") + end
     if effort == "high":
         thought = [Token(THINK, "", "none"), *_tokens(THOUGHT, "reasoning"), Token(END_THINK, "", "none")]
         return thought + answer + end
     return answer + end
+
+
+def structured(schema: dict[str, Any]) -> list[Token]:
+    """The smallest JSON that follows a schema, a token per byte; as the engine's grammar would force it."""
+    text = json.dumps(_instance(schema), separators=(",", ":"))
+    return [Token(_BYTES + byte, chr(byte), "content") for byte in text.encode("ascii")] + [
+        Token(END, "", "none")
+    ]
+
+
+def _instance(schema: dict[str, Any]) -> Any:
+    if "const" in schema or schema.get("enum"):
+        return schema["const"] if "const" in schema else schema["enum"][0]
+    kind = schema.get("type")
+    if kind == "object" or "properties" in schema:
+        known = schema.get("properties") or {}
+        return {name: _instance(known.get(name) or {}) for name in schema.get("required") or ()}
+    if kind == "array":
+        return [_instance(schema.get("items") or {})] * int(schema.get("minItems") or 0)
+    if kind in {"integer", "number"}:
+        return schema.get("minimum", 0)
+    return {"boolean": True, "null": None}.get(str(kind), "")
 
 
 def completion() -> list[Token]:
@@ -101,6 +125,6 @@ def limited(tokens: list[Token], maximum: int, *, ignore_end: bool) -> tuple[lis
     return tokens, "tool_calls" if called else "stop"
 
 
-def prompt_tokens(text: str, messages: int) -> int:
+def prompt_tokens(text: str, messages: int, pictures: int = 0) -> int:
     """About how many tokens a prompt has: four letters each, and the frame around every message."""
-    return 5 + 3 * messages + (len(text) + 3) // 4
+    return 5 + 3 * messages + (len(text) + 3) // 4 + pictures * IMAGE_TOKENS
