@@ -192,7 +192,11 @@ class Server(pulumi.ComponentResource):
         self.usd_per_hour = pulumi.Output.all(self.machine.usd_per_hour, volume.usd_per_hour).apply(
             lambda prices: round(sum(price or 0.0 for price in prices), 6)
         )
-        self.plan = self.machine.usd_per_hour.apply(lambda paid: plan(deployment, paid=paid).summary())
+        # With the door's limits: a client that measures says before it begins that it will meet them.
+        door = deployment.door.model_dump()
+        self.plan = self.machine.usd_per_hour.apply(
+            lambda paid: plan(deployment, paid=paid).summary() | {"door": door}
+        )
         self.evidence = pulumi.Output.all(
             self.service.evidence, certificate.expires, authority.expires
         ).apply(lambda seen: {**seen[0], "certificate_expires": seen[1], "ca_expires": seen[2]})
