@@ -28,6 +28,8 @@ def test_help_names_every_command() -> None:
         "down",
         "test",
         "check",
+        "smoke",
+        "bench",
         "pulumi",
         "doctor",
         "lock",

@@ -203,15 +203,20 @@ class Project:
             raise AssertionError(f"on the host: {done.returncode}\n{script}\n{done.stdout}{done.stderr}")
         return done.stdout
 
-    def sweep(self) -> subprocess.CompletedProcess[str]:
+    def cli(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """A command of `pulumi-vllm` in the project's folder."""
         return subprocess.run(
-            [sys.executable, "-m", "pulumi_vllm.cli", "sweep", "--json"],
+            [sys.executable, "-m", "pulumi_vllm.cli", *words],
+            cwd=self.folder,
             env=self.environment,
             text=True,
             capture_output=True,
             check=False,
             timeout=120,
         )
+
+    def sweep(self) -> subprocess.CompletedProcess[str]:
+        return self.cli("sweep", "--json")
 
 
 def block(**more) -> dict:

@@ -1,6 +1,7 @@
 """The main job, whole: the same promises with the fake engine and the real one, on a share and on a disk."""
 
 import base64
+import json
 import struct
 import threading
 import time
@@ -92,6 +93,8 @@ def test_a_stack_serves_and_its_volume_outlives_the_machine(projects, tmp_path, 
     with pytest.raises(openai.AuthenticationError):
         chat(ai.with_options(api_key="sk-wrong"), model)
 
+    smoked_and_benched(project)
+
     assert set(project.changes()) == {"same"}, "a second preview proposes changes"
 
     drained(project, ai, model, LONG[engine])
@@ -106,6 +109,22 @@ def test_a_stack_serves_and_its_volume_outlives_the_machine(projects, tmp_path, 
         "the volume was adopted, and still something was downloaded"
     )
     assert chat(client(project.outputs(), tmp_path), model).choices[0].message.content
+
+
+def smoked_and_benched(project):
+    """Our own two commands find the stack by themselves, and say what it does and how fast."""
+    smoked = project.cli("smoke", "--json")
+    checks = {one["check"]: one for one in json.loads(smoked.stdout)["checks"]}
+    assert {one["outcome"] for one in checks.values()} == {"pass"}, checks
+    assert smoked.returncode == 0
+    benched = project.cli("bench", "--json", "--levels", "1,4", "--input", "64", "--output", "16")
+    assert benched.returncode == 0, benched.stderr
+    rows = json.loads(benched.stdout)["rows"]
+    assert [(row["completed"], row["failed"]) for row in rows] == [(4, 0), (12, 0)]
+    assert all(row["output_throughput"] > 0 for row in rows)
+    (saved,) = project.folder.glob(f".pulumi-vllm/bench/{project.stack}/*.json")
+    assert saved.with_suffix(".svg").stat().st_size > 0
+    assert project.outputs()["api_key"] not in smoked.stderr + benched.stderr + saved.read_text()
 
 
 def drained(project, ai, model, tokens):

@@ -112,8 +112,9 @@ class Gpu:
 class Measured:
     """A start and a load that were really run; `tokens_per_s` by streams at once, output tokens only.
 
-    `flags` is the command line after the program; an older row that kept none has (). `died_of` is what an engine
-    that had been serving was lost to, "" where it was not.
+    `flags` is the command line after the program, `load` each level's figures under the names of
+    `vllm bench serve`; an older row that kept none has () for both. `died_of` is what an engine that had been
+    serving was lost to, "" where it was not.
     """
 
     model: str
@@ -127,6 +128,7 @@ class Measured:
     tokens_per_s: Mapping[int, float]
     conditions: str
     flags: tuple[str, ...] = ()
+    load: tuple[Mapping[str, Any], ...] = ()
     died_of: str = ""
 
 
@@ -227,6 +229,7 @@ def _evidence(path: pathlib.Path) -> Measured:
         tokens_per_s={row["concurrency"]: row["output_throughput"] for row in load},
         conditions="; ".join(changed),
         flags=tuple(run["flags"]),
+        load=tuple(load),
         died_of=run.get("died_of", "").partition(".")[0],
     )
 

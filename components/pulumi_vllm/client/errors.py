@@ -1,0 +1,22 @@
+"""What can go wrong on the way to a model, as sentences."""
+
+
+class ClientError(Exception):
+    """A sentence: what did not work, where, and what to do."""
+
+
+class UsageError(ClientError):
+    """The command line asks for what can't be."""
+
+
+class Cut(ClientError):  # noqa: N818 - an answer, not a failure of ours
+    """The connection ended, or fell silent, in the middle of an answer."""
+
+
+class Refused(ClientError):  # noqa: N818
+    """An answer other than success; `status` is HTTP's, `said` the server's own message."""
+
+    def __init__(self, sentence: str, status: int, said: str) -> None:
+        """Keep the parts."""
+        super().__init__(sentence)
+        self.status, self.said = status, said

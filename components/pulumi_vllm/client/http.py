@@ -1,0 +1,272 @@
+"""HTTP/1.1 to a door: one connection per stream, kept, server-sent events, refusals as sentences.
+
+Written on asyncio's streams because a load of 256 streams is thousands of events a second, which the clock of
+a general client would lag behind (docs/bench.md has the figures). No proxy, no redirect: a door has neither.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import ssl
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
+
+from . import __name__ as package
+from .endpoint import KEY_VARIABLE
+from .errors import ClientError, Cut, Refused
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from .endpoint import Endpoint
+
+CONNECT_S = 10.0
+SILENCE_S = 660.0  # the door itself ends a silence of the engine after 600 s (haproxy.cfg: timeout server)
+_LONGEST_LINE = 1 << 24  # bytes: one event of a long tool call, or a whole answer
+_OK, _UNAUTHORIZED, _NOT_FOUND = 200, 401, 404
+_REMEDIES = {
+    413: "the request is larger than the door lets in (413); raise server.door.max_body_mib in the stack file",
+    429: "the door's limit for one key is reached (429); raise server.door.requests_per_minute, or "
+    "server.door.streams_per_key, in the stack file and run `pulumi up`",
+    503: "nothing is served right now (503: {said}); the engine starts, drains or has ended",
+}
+
+
+class Connection:
+    """One connection to the endpoint; it opens by itself and is kept until something breaks."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        """Open nothing yet."""
+        self.endpoint, self._where = endpoint, urlsplit(endpoint.url)
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Connect."""
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Disconnect."""
+        self.close()
+
+    async def open(self) -> None:
+        """Connect, unless it is.
+
+        Raises:
+            ClientError: nobody answers there, or it is not who it should be.
+        """
+        if self._streams:
+            return
+        tls, secure = self.endpoint.tls, self._where.scheme == "https"
+        port = self._where.port or (443 if secure else 80)
+        with self._told():
+            async with asyncio.timeout(CONNECT_S):
+                self._streams = await asyncio.open_connection(
+                    self._where.hostname, port, ssl=tls, limit=_LONGEST_LINE
+                )
+
+    def close(self) -> None:
+        """Disconnect at once."""
+        if self._streams:
+            self._streams[1].transport.abort()
+            self._streams = None
+
+    async def json(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """A whole answer.
+
+        Raises:
+            Refused: the status is not 200.
+            ClientError: no answer, or one that is not JSON.
+        """
+        text = b"".join([piece async for piece in self._answer(method, path, encode(body) if body else b"")])
+        try:
+            return json.loads(text)
+        except ValueError:
+            said = _printable(text.decode(errors="replace"))
+            raise ClientError(
+                f"{self.endpoint.url}{path}: the answer is not JSON ({said}); is this the API's address?"
+            ) from None
+
+    async def events(self, path: str, body: bytes) -> AsyncIterator[dict[str, Any]]:
+        """The events of a streamed answer, as they come.
+
+        Raises:
+            Refused: the status is not 200, or an event says that the engine gave up.
+            Cut: the stream ended before its [DONE].
+        """
+        rest = b""
+        async for piece in self._answer("POST", path, body):
+            *lines, rest = (rest + piece).split(b"\n")
+            for line in lines:
+                if not line.startswith(b"data:"):
+                    continue
+                data = line[5:].strip()
+                if data == b"[DONE]":
+                    rest = data
+                    continue
+                event = self._event(data, path)
+                if "error" in event:
+                    raise self._refused(500, data, path)
+                yield event
+        if rest.strip() != b"[DONE]":
+            self.close()
+            raise Cut(f"{self.endpoint.url}{path}: the stream ended before its [DONE]")
+
+    def _event(self, data: bytes, path: str) -> dict[str, Any]:
+        try:
+            event = json.loads(data)
+        except ValueError:
+            event = None
+        if not isinstance(event, dict):
+            said = _printable(data.decode(errors="replace"))
+            raise Cut(f"{self.endpoint.url}{path}: an event of the stream is no JSON object ({said})")
+        return event
+
+    async def _answer(self, method: str, path: str, body: bytes) -> AsyncIterator[bytes]:
+        await self.open()
+        assert self._streams  # noqa: S101 - open() raises otherwise
+        reader, writer = self._streams
+        whole = False
+        try:
+            with self._told(path):
+                writer.write(self._head(method, path, len(body)) + body)
+                await writer.drain()
+                async with asyncio.timeout(SILENCE_S):
+                    status, headers = await _read_head(reader)
+                if status != _OK:
+                    async with asyncio.timeout(CONNECT_S):
+                        text = b"".join([piece async for piece in _pieces(reader, headers)])
+                    whole = True
+                    raise self._refused(status, text, path)
+            pieces = _pieces(reader, headers)
+            while True:
+                with self._told(path):
+                    piece = await anext(pieces, None)
+                if piece is None:
+                    break
+                yield piece
+            whole = headers.get("connection", "").lower() != "close"
+        finally:
+            if not whole:
+                self.close()
+
+    def _head(self, method: str, path: str, length: int) -> bytes:
+        key = self.endpoint.key
+        lines = [
+            f"{method} {self._where.path}{path} HTTP/1.1",
+            f"Host: {self._where.netloc}",
+            f"User-Agent: {package.partition('.')[0]}",
+            "Accept: */*",
+            *([f"Authorization: Bearer {key}"] if key else []),
+            *(["Content-Type: application/json", f"Content-Length: {length}"] if length else []),
+        ]
+        return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace")
+
+    def _refused(self, status: int, text: bytes, path: str) -> Refused:
+        try:
+            answer = json.loads(text)
+            error = answer.get("error", answer.get("detail", answer))
+            said = error.get("message", error) if isinstance(error, dict) else error
+        except (ValueError, AttributeError):
+            said = text.decode(errors="replace")
+        said = _printable(str(said))
+        return Refused(f"{self.endpoint.url}{path}: {self._remedy(status, said)}", status, said)
+
+    def _remedy(self, status: int, said: str) -> str:
+        stack, key = self.endpoint.stack, self.endpoint.key
+        if status == _UNAUTHORIZED and stack:
+            return f"the key of stack {stack} was refused (401); the door has other keys, run `pulumi up`"
+        if status == _UNAUTHORIZED:
+            what = f"the key in {KEY_VARIABLE} was refused" if key else "a key is needed"
+            return f"{what} (401); export the right one as {KEY_VARIABLE}"
+        if status == _NOT_FOUND and "model" in said.lower():
+            return f"the model is not served here (404: {said})"
+        return _REMEDIES.get(status, "refused with status {status}: {said}").format(status=status, said=said)
+
+    @contextmanager
+    def _told(self, path: str = "") -> Iterator[None]:
+        """Faults of the network as sentences; of an answer that has begun, as Cut."""
+        url = f"{self.endpoint.url}{path}"
+        try:
+            yield
+        except ssl.SSLCertVerificationError as fault:
+            with_ca = (
+                "its state is older than the door: run `pulumi refresh`"
+                if self.endpoint.stack
+                else ("name the CA that signed it with --ca FILE")
+            )
+            raise ClientError(
+                f"{url}: the certificate is not to be trusted ({fault.verify_message}); {with_ca}"
+            ) from None
+        except ssl.SSLError as fault:
+            raise ClientError(f"{url}: does not speak TLS as it should ({fault.reason})") from None
+        except socket.gaierror as fault:
+            raise ClientError(f"{url}: {self._where.hostname} has no address ({fault.strerror})") from None
+        except TimeoutError:
+            if path:
+                raise Cut(f"{url}: silent for {SILENCE_S:.0f} s") from None
+            raise ClientError(
+                f"{url}: no connection within {CONNECT_S:.0f} s; is this machine in server.access.allow, is it up?"
+            ) from None
+        except asyncio.IncompleteReadError:
+            meant = "" if self.endpoint.tls else "; is https meant?"
+            raise Cut(f"{url}: the connection ended before the end of an answer{meant}") from None
+        except (ValueError, asyncio.LimitOverrunError):
+            raise Cut(
+                f"{url}: the answer is not framed as HTTP/1.1 has it; is this the API's address?"
+            ) from None
+        except OSError as fault:
+            if path:
+                raise Cut(f"{url}: the connection broke ({fault.strerror or fault})") from None
+            raise ClientError(
+                f"{url}: nobody answers ({fault.strerror or fault}); is the stack up?"
+            ) from None
+
+
+def encode(body: dict[str, Any]) -> bytes:
+    """JSON as it is sent."""
+    return json.dumps(body).encode()
+
+
+async def _read_head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    first, *lines = head.strip().split("\r\n")
+    version, _, rest = first.partition(" ")
+    status = rest[:3]
+    if not version.startswith("HTTP/1.") or not status.isdecimal():
+        raise ValueError(first)
+    pairs = (line.partition(":") for line in lines)
+    return int(status), {name.strip().lower(): value.strip() for name, _, value in pairs}
+
+
+async def _pieces(reader: asyncio.StreamReader, headers: dict[str, str]) -> AsyncIterator[bytes]:
+    """The body as it comes, by whichever of HTTP/1.1's three framings."""
+    if "chunked" in headers.get("transfer-encoding", "").lower():
+        while size := int((await _line(reader)).partition(b";")[0], 16):
+            yield (await _exactly(reader, size + 2))[:-2]
+        while await _line(reader):
+            pass
+    elif "content-length" in headers:
+        if length := int(headers["content-length"]):
+            yield await _exactly(reader, length)
+    else:
+        while piece := await reader.read(1 << 16):
+            yield piece
+
+
+async def _exactly(reader: asyncio.StreamReader, length: int) -> bytes:
+    async with asyncio.timeout(SILENCE_S):
+        return await reader.readexactly(length)
+
+
+async def _line(reader: asyncio.StreamReader) -> bytes:
+    async with asyncio.timeout(SILENCE_S):
+        return (await reader.readuntil(b"\r\n"))[:-2]
+
+
+def _printable(text: str) -> str:
+    """What a server said, fit for a terminal."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())[:300]

@@ -1,0 +1,156 @@
+"""`pulumi-vllm bench` as a user runs it, against the stand-in engine."""
+
+import json
+import signal
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+from pulumi_vllm.cli import main
+from pulumi_vllm.client import load, results
+from pulumi_vllm.plan import catalogue
+
+pytestmark = pytest.mark.usefixtures("key")
+# The names that the kit of tests/gpu keeps of `vllm bench serve`.
+NAMES = {
+    "duration", "completed", "failed", "request_throughput", "output_throughput", "total_token_throughput",
+    "mean_ttft_ms", "median_ttft_ms", "p99_ttft_ms", "mean_tpot_ms", "median_tpot_ms", "p99_tpot_ms",
+    "median_itl_ms", "p99_itl_ms",
+}  # fmt: skip
+
+
+def bench(capsys, out, *words):
+    code = main(["bench", "--json", "--out", str(out), *words])
+    printed, said = capsys.readouterr()
+    return code, json.loads(printed) if printed else None, said
+
+
+def test_what_the_engine_did_is_what_is_reported(start, tmp_path, capsys):
+    """An engine that takes 20 ms for a token, the first too."""
+    slow = start(token_ms=20)
+    words = ("--url", slow.url, "--levels", "4,1", "--input", "300", "--output", "20")
+    code, result, said = bench(capsys, tmp_path, *words)
+    assert code == 0
+    assert "4 streams, 12 requests" in said
+    rows = {row["concurrency"]: row for row in result["rows"]}
+    assert list(rows) == [1, 4]
+    for streams, row in rows.items():
+        assert row.keys() >= NAMES
+        assert (row["completed"], row["failed"]) == (max(4, 3 * streams), 0)
+        # Never faster than the engine; how much slower is the machine's affair.
+        assert row["median_ttft_ms"] >= 20
+        assert row["median_tpot_ms"] >= 19.9
+        assert row["output_throughput"] <= streams / 0.020
+        # The same tokens, seen twice: by the clock of the level, and by the requests' own.
+        assert row["output_throughput"] * row["duration"] == pytest.approx(row["completed"] * 20, rel=1e-3)
+        assert row["total_token_throughput"] == pytest.approx(row["output_throughput"] * 320 / 20, rel=1e-3)
+    assert rows[4]["output_throughput"] > 2 * rows[1]["output_throughput"]
+
+
+def test_results_are_kept_drawn_and_compared(engine, tmp_path, capsys):
+    words = ("--url", engine.url, "--levels", "1,2", "--input", "16", "--output", "8")
+    first = bench(capsys, tmp_path, *words)[1]
+    assert first["compared"] == {}
+    (place,) = tmp_path.glob("127.0.0.1/*.json")
+    assert json.loads(place.read_text()) == first
+    assert "sk-" not in place.read_text()
+    place.rename(place.with_name("20000101T000000Z.json"))  # two runs of one second would have one name
+    second = bench(capsys, tmp_path, *words)[1]
+    ((name, levels),) = second["compared"].items()
+    assert name.startswith("last run, 20")
+    ratio = levels["2"]["output_throughput"]
+    assert ratio == pytest.approx(
+        second["rows"][1]["output_throughput"] / first["rows"][1]["output_throughput"], abs=1e-3
+    )
+    assert second["seed"] != first["seed"], "equal prompts would be answered from the prefix cache"
+    other = bench(capsys, tmp_path, "--url", engine.url, "--levels", "1", "--input", "17", "--output", "8")[1]
+    assert other["compared"] == {}, "a run of other lengths is no comparison"
+    assert main(["bench", "--out", str(tmp_path), *words]) == 0
+    shown = capsys.readouterr().out
+    assert "output tok/s" in shown
+    assert "against last run" in shown
+    drawn = [ET.parse(svg).getroot() for svg in tmp_path.glob("127.0.0.1/*.svg")]
+    assert {root.tag for root in drawn} == {"{http://www.w3.org/2000/svg}svg"}
+
+
+def test_what_was_measured_before_an_interrupt_is_kept(start, tmp_path):
+    slow = start(token_ms=20)
+    words = [
+        "bench",
+        "--url",
+        slow.url,
+        "--levels",
+        "1,2",
+        "--input",
+        "8",
+        "--output",
+        "40",
+        "--out",
+        str(tmp_path),
+    ]
+    command = [sys.executable, "-u", "-m", "pulumi_vllm.cli", *words]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if "2 streams, 6 requests" in line:
+                process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        assert "Traceback" not in line
+    (saved,) = tmp_path.glob("127.0.0.1/*.json")
+    assert [row["concurrency"] for row in json.loads(saved.read_text())["rows"]] == [1]
+
+
+def test_the_measured_row_of_exactly_these_flags_is_found():
+    (evidence, *_) = [one for one in catalogue.load().measured if one.flags and one.gpu == "H200"]
+    plan = {
+        "machine": f"{evidence.count}x {evidence.gpu}",
+        "model": evidence.model,
+        "precision": evidence.precision,
+        "engine": evidence.engine,
+        "flags": list(evidence.flags),
+    }
+    assert results.measured({"plan": plan}) == evidence
+    assert results.measured({"plan": plan | {"flags": [*evidence.flags, "--enforce-eager"]}}) is None
+    assert results.measured({"plan": plan | {"machine": "8x H200"}}) is None
+    assert results.measured({"plan": dict.fromkeys(plan)}) is None
+    ours = [{**row, "output_throughput": row["output_throughput"] / 2} for row in evidence.load]
+    compared = results.compare(ours, evidence.load)
+    assert {ratio["output_throughput"] for ratio in compared.values()} == {0.5}
+    assert {ratio["median_ttft_ms"] for ratio in compared.values()} == {1.0}
+    assert set(compared) == {row["concurrency"] for row in evidence.load}
+
+
+def test_prompts_have_the_length_and_are_all_different():
+    asked = load.Load(input_tokens=512, vocabulary=131072, seed=7)
+    bodies = [json.loads(body) for body in asked.bodies("m", 30, 8, 256)]
+    prompts = {tuple(body["prompt"]) for body in bodies}
+    assert {len(prompt) for prompt in prompts} == {512}
+    assert len(prompts) == len(bodies)
+    assert all(1000 <= token < 131072 for prompt in prompts for token in prompt)
+    assert not prompts & {tuple(json.loads(body)["prompt"]) for body in asked.bodies("m", 30, 4, 256)}
+    assert {(body["max_tokens"], body["ignore_eos"]) for body in bodies} == {(256, True)}
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 100])
+@pytest.mark.parametrize("percent", [0, 37, 50, 99, 100])
+def test_percentiles_are_numpys(count, percent):
+    import numpy as np
+
+    values = [float((index * 37) % 101) for index in range(count)]
+    assert load.percentile(values, percent) == pytest.approx(float(np.percentile(values, percent)))
+
+
+def test_a_folder_that_cannot_be_written(engine, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    code, _, said = bench(
+        capsys, tmp_path / "file", "--url", engine.url, "--levels", "1", "--input", "8", "--output", "2"
+    )
+    assert code == 1
+    assert "give --out FOLDER" in said
+
+
+def test_default_folder_is_the_projects(engine, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["bench", "--url", engine.url, "--levels", "1", "--input", "8", "--output", "2"]) == 0
+    assert list(Path(".pulumi-vllm/bench/127.0.0.1").glob("*.svg"))

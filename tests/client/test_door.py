@@ -1,0 +1,106 @@
+"""Both commands through the door's own HAProxy: TLS, keys, limits; and where Pulumi itself has something to say."""
+
+import json
+import os
+import subprocess
+import time
+
+import pytest
+from pulumi_vllm.cli import main
+
+pytestmark = [pytest.mark.ci, pytest.mark.usefixtures("key")]
+SHORT = ["--input", "8", "--output", "2"]
+
+
+def run(capsys, *words):
+    code = main([str(word) for word in words])
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err
+    return code, out, err.splitlines()[-1]
+
+
+def test_both_commands_with_the_doors_own_ca(engine, door, tmp_path, capsys):
+    there = door(engine)
+    code, out, _ = run(capsys, "smoke", "--json", "--url", there.url, "--ca", there.ca)
+    assert code == 0, out
+    assert {one["outcome"] for one in json.loads(out)["checks"]} == {"pass"}
+    # Longer than the door's buffer: answers are read as they come, whatever they are cut into.
+    words = ["--levels", "1,16", "--input", "512", "--output", "256", "--out", tmp_path]
+    code, out, _ = run(capsys, "bench", "--json", "--url", there.url, "--ca", there.ca, *words)
+    assert code == 0
+    assert [(row["completed"], row["failed"]) for row in json.loads(out)["rows"]] == [(4, 0), (48, 0)]
+
+
+def test_a_certificate_of_another_ca(engine, door, capsys):
+    there, other = door(engine), door(engine)
+    for words in (["--ca", other.ca], []):
+        code, _, last = run(capsys, "smoke", "--url", there.url, *words)
+        assert code == 1
+        assert "the certificate is not to be trusted" in last
+        assert "--ca FILE" in last
+    assert "is https meant?" in run(capsys, "smoke", "--url", there.url.replace("https", "http"))[2]
+    assert "does not speak TLS" in run(capsys, "smoke", "--url", engine.url.replace("http", "https"))[2]
+
+
+def test_the_doors_limit_is_named_and_what_was_measured_is_kept(engine, door, tmp_path, capsys):
+    there = door(engine, requests_per_minute=20)
+    where = ["--url", there.url, "--ca", there.ca, "--out", tmp_path]
+    code, out, last = run(capsys, "bench", "--json", *where, *SHORT, "--levels", "1,8")
+    assert code == 1
+    first, second = json.loads(out)["rows"]
+    assert first["output_throughput"] > 0
+    assert (first["failed"], second["failed"], "output_throughput" in second) == (0, 1, False)
+    assert last.startswith("pulumi-vllm: 8 streams: stopped after ")
+    assert "(429); raise server.door.requests_per_minute" in last
+    (kept,) = tmp_path.glob("127.0.0.1/*.json")
+    assert json.loads(kept.read_text())["rows"] == [first, second]
+
+
+def test_more_streams_than_the_door_gives_one_key(start, door, tmp_path, capsys):
+    there = door(start(token_ms=50), streams_per_key=2)
+    where = ["--url", there.url, "--ca", there.ca, "--out", tmp_path]
+    code, _, last = run(capsys, "bench", *where, "--input", "8", "--output", "8", "--levels", "6")
+    assert code == 1
+    assert "server.door.streams_per_key, in the stack file" in last
+
+
+def test_an_engine_that_ends_and_a_door_that_is_closed(start, door, tmp_path, capsys):
+    engine = start()
+    there = door(engine)
+    where = ["--url", there.url, "--ca", there.ca]
+    engine.process.kill()
+    engine.process.wait()
+    end = time.monotonic() + 30
+    while time.monotonic() < end:  # until the door has noticed
+        code, _, last = run(capsys, "smoke", *where)
+        if "(503" in last:
+            break
+    assert code == 1
+    assert "nothing is served right now (503: The engine is not ready or draining.)" in last
+    assert "(503" in run(capsys, "bench", *where, *SHORT, "--levels", "1", "--out", tmp_path)[2]
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """An empty folder, and Pulumi's file backend in it."""
+    (tmp_path / "state").mkdir()
+    for name, value in {
+        "PULUMI_HOME": tmp_path / "home",
+        "PULUMI_BACKEND_URL": f"file://{tmp_path}/state",
+        "PULUMI_CONFIG_PASSPHRASE": "test",
+        "PULUMI_SKIP_UPDATE_CHECK": "1",
+    }.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_pulumis_own_words(project, capsys):
+    assert "no Pulumi.yaml project file found" in run(capsys, "smoke")[2]
+    (project / "Pulumi.yaml").write_text("name: p\nruntime: python\n")
+    assert "give --stack NAME" in run(capsys, "smoke")[2]
+    code, _, last = run(capsys, "bench", "--stack", "nothing")
+    assert code == 1
+    assert "no stack named 'nothing' found" in last
+    subprocess.run(["pulumi", "stack", "init", "dev"], check=True, capture_output=True, env=os.environ)
+    assert "stack dev: has no output `endpoint`; nothing is deployed" in run(capsys, "smoke")[2]
