@@ -4,10 +4,13 @@ import json
 import os
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
+import yaml
 from pulumi_vllm.cli import main
 
+ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.ci, pytest.mark.usefixtures("key")]
 SHORT = ["--input", "8", "--output", "2"]
 
@@ -25,10 +28,10 @@ def test_both_commands_with_the_doors_own_ca(engine, door, tmp_path, capsys):
     assert code == 0, out
     assert {one["outcome"] for one in json.loads(out)["checks"]} == {"pass"}
     # Longer than the door's buffer: answers are read as they come, whatever they are cut into.
-    words = ["--levels", "1,16", "--input", "512", "--output", "256", "--out", tmp_path]
+    words = ["--levels", "1,8", "--input", "512", "--output", "256", "--out", tmp_path]
     code, out, _ = run(capsys, "bench", "--json", "--url", there.url, "--ca", there.ca, *words)
     assert code == 0
-    assert [(row["completed"], row["failed"]) for row in json.loads(out)["rows"]] == [(4, 0), (48, 0)]
+    assert [(row["completed"], row["failed"]) for row in json.loads(out)["rows"]] == [(4, 0), (24, 0)]
 
 
 def test_a_certificate_of_another_ca(engine, door, capsys):
@@ -104,3 +107,50 @@ def test_pulumis_own_words(project, capsys):
     assert "no stack named 'nothing' found" in last
     subprocess.run(["pulumi", "stack", "init", "dev"], check=True, capture_output=True, env=os.environ)
     assert "stack dev: has no output `endpoint`; nothing is deployed" in run(capsys, "smoke")[2]
+
+
+PROGRAM = """
+import json, pulumi
+for name, value in json.load(open("outputs.json")).items():
+    pulumi.export(name, pulumi.Output.secret(value) if name == "api_key" else value)
+"""
+
+
+def test_a_gpu_stack_is_compared_with_its_evidence(start, door, project, capsys, monkeypatch):
+    """A stack's own outputs, by the real Pulumi: who it is, its plan, its door; only the machine is not there."""
+    from pulumi_vllm.plan import Deployment, plan
+
+    key = os.environ["VLLM_API_KEY"]
+    monkeypatch.delenv("VLLM_API_KEY")
+    text = (ROOT / "stacks/Pulumi.spheron-h200-1x-fp8.yaml").read_text()
+    decided = plan(Deployment.parse(yaml.safe_load(text)["config"]["pulumi-vllm:server"]))
+    there = door(start(name=decided.served_name, token_ms=1))
+    limits = {"requests_per_minute": 60, "streams_per_key": 20}
+    outputs = {
+        "endpoint": there.url, "model": decided.served_name, "ca_certificate": there.ca.read_text(),
+        "api_key": key, "usd_per_hour": 3.96, "plan": decided.summary() | {"door": limits},
+    }  # fmt: skip
+    (project / "outputs.json").write_text(json.dumps(outputs))
+    (project / "__main__.py").write_text(PROGRAM)
+    runtime = {"name": "python", "options": {"virtualenv": str(ROOT / ".venv")}}
+    (project / "Pulumi.yaml").write_text(yaml.safe_dump({"name": "p", "runtime": runtime}))
+    for words in (["stack", "init", "gpu"], ["up", "--yes", "--skip-preview"]):
+        done = subprocess.run(["pulumi", *words], check=False, capture_output=True, env=os.environ, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert run(capsys, "bench", "--levels", "1,21")[2].endswith(
+        "raise server.door.streams_per_key in the stack file"
+    )
+    code = main(["bench", "--levels", "1,16"])
+    out, err = capsys.readouterr()
+    assert code == 0, err
+    assert "the door lets 60 requests of a key through in a minute, and the bench makes 68" in err
+    head, _, compared = out.partition("against measured, ")
+    assert head.startswith("mistral-small-4, fp8, 1x H200, vLLM 0.26.0: 512 tokens in, 256 out")
+    assert [line.split()[:3] for line in compared.splitlines()[1:3]] == [
+        ["1", "output", "tok/s"],
+        ["16", "output", "tok/s"],
+    ]
+    assert "measured with: --load-format" in compared
+    assert key not in out + err
+    (saved,) = project.glob(".pulumi-vllm/bench/gpu/*.json")
+    assert key not in saved.read_text()

@@ -93,7 +93,8 @@ def test_a_stack_serves_and_its_volume_outlives_the_machine(projects, tmp_path, 
     with pytest.raises(openai.AuthenticationError):
         chat(ai.with_options(api_key="sk-wrong"), model)
 
-    smoked_and_benched(project)
+    if kind == "share":  # the door does not know what lies below the model
+        smoked_and_benched(project)
 
     assert set(project.changes()) == {"same"}, "a second preview proposes changes"
 

@@ -43,7 +43,7 @@ def draw(title: str, rows: Rows, others: Mapping[str, Rows]) -> str:
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" {size} viewBox="0 0 {_WIDTH} {height}" {_FONT}>',
             f'<rect {size} fill="#fff"/>',
-            f'<text x="{_LEFT}" y="24" font-size="14" font-weight="bold">{escape(title)}</text>',
+            f'<text x="{_LEFT}" y="24" font-size="13" font-weight="bold">{escape(title)}</text>',
             *_panel(70, "output tokens/s", throughput, levels, _linear),
             *_panel(_HEIGHT + 140, "latency, ms (log)", latency, levels, _logarithmic),
             f'<text x="{middle}" y="{height - 12}" text-anchor="middle">requests at once (log)</text>',
@@ -111,10 +111,12 @@ def _linear(values: Sequence[float]) -> tuple[list[float], Callable[[float], flo
 
 
 def _logarithmic(values: Sequence[float]) -> tuple[list[float], Callable[[float], float]]:
-    """1, 2 and 5 of each power of ten, around all values."""
-    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values) * 1.01))
-    ticks = [digit * 10.0**power for power in range(low, high) for digit in (1, 2, 5)]
-    below = [tick for tick in ticks if tick <= min(values)]
-    ticks = [*below[-1:], *(tick for tick in ticks if min(values) < tick < max(values) * 3.2)]
-    first, span = math.log10(ticks[0]), math.log10(max(*ticks, *values) / ticks[0]) or 1.0
-    return ticks, lambda value: (math.log10(value) - first) / span
+    """1, 2 and 5 of each power of ten around all values, with room for a label below the lowest."""
+    least, most = min(values) / 1.5, max(values) * 1.05
+    powers = range(math.floor(math.log10(least)), math.ceil(math.log10(most)) + 1)
+    ticks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
+    below = [tick for tick in ticks if tick <= least]
+    above = [tick for tick in ticks if tick >= most]
+    ticks = [below[-1], *(tick for tick in ticks if least < tick < most), above[0]]
+    span = math.log10(ticks[-1] / ticks[0])
+    return ticks, lambda value: math.log10(value / ticks[0]) / span
