@@ -1,10 +1,7 @@
 """`pulumi-vllm bench`: throughput and latency of a running stack over concurrency, saved, drawn, compared."""
 
 import argparse
-import asyncio
 import json
-import secrets
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +66,8 @@ def _levels(text: str) -> tuple[int, ...]:
 
 
 def _bench(parsed: argparse.Namespace) -> int:
+    import asyncio  # noqa: PLC0415 (lazy: every other subcommand would pay for it)
+
     from pulumi_vllm.client.errors import UsageError  # noqa: PLC0415
 
     result: dict[str, Any] = {"rows": []}
@@ -115,6 +114,9 @@ def _keep(parsed: argparse.Namespace, result: dict[str, Any]) -> None:
 
 async def _measure(parsed: argparse.Namespace, endpoint: "Endpoint", result: dict[str, Any]) -> None:
     """Fill the result, level by level."""
+    import secrets  # noqa: PLC0415
+    from datetime import UTC, datetime  # noqa: PLC0415
+
     from pulumi_vllm import __version__  # noqa: PLC0415
     from pulumi_vllm.client import load, served  # noqa: PLC0415
 

@@ -1,7 +1,6 @@
 """`pulumi-vllm smoke`: whether a running stack does what its clients need; exit 1 if something fails."""
 
 import argparse
-import asyncio
 import dataclasses
 import json
 from typing import TYPE_CHECKING
@@ -28,6 +27,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _smoke(parsed: argparse.Namespace) -> int:
+    import asyncio  # noqa: PLC0415 (lazy: every other subcommand would pay for it)
+
     from pulumi_vllm.client.errors import UsageError  # noqa: PLC0415
 
     try:
