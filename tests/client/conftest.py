@@ -105,6 +105,7 @@ class Door:
 
     url: str
     ca: Path
+    leaf: Path
 
 
 @pytest.fixture
@@ -147,7 +148,7 @@ def door(tmp_path, start):
         answers(
             f"https://127.0.0.1:{port}/healthz", context=ssl.create_default_context(cafile=folder / "c.pem")
         )
-        return Door(f"https://127.0.0.1:{port}/v1", folder / "c.pem")
+        return Door(f"https://127.0.0.1:{port}/v1", folder / "c.pem", folder / "leaf.pem")
 
     yield go
     for process, log in running:
@@ -157,7 +158,14 @@ def door(tmp_path, start):
 
 
 def certificate(folder: Path) -> None:
-    words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=door"
-    files = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", folder / "k.pem", "-out", folder / "c.pem"]
-    subprocess.run(["openssl", *words.split(), *files], check=True, capture_output=True)
-    (folder / "tls.pem").write_text((folder / "c.pem").read_text() + (folder / "k.pem").read_text())
+    """A CA (c.pem), and the door's own certificate that it signs (leaf.pem; with its key tls.pem)."""
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    (folder / "names").write_text("subjectAltName=IP:127.0.0.1\n")
+    for words in (
+        ["req", "-x509", *key, "-days", "1", "-subj", "/CN=ca", "-keyout", "ca.key", "-out", "c.pem"],
+        ["req", "-new", *key, "-subj", "/CN=door", "-keyout", "leaf.key", "-out", "leaf.csr"],
+        ["x509", "-req", "-in", "leaf.csr", "-CA", "c.pem", "-CAkey", "ca.key", "-days", "1", "-set_serial", "2",
+         "-extfile", "names", "-out", "leaf.pem"],
+    ):  # fmt: skip
+        subprocess.run(["openssl", *words], check=True, capture_output=True, cwd=folder)
+    (folder / "tls.pem").write_text((folder / "leaf.pem").read_text() + (folder / "leaf.key").read_text())

@@ -34,8 +34,9 @@ def test_both_commands_with_the_doors_own_ca(engine, door, tmp_path, capsys):
     assert [(row["completed"], row["failed"]) for row in json.loads(out)["rows"]] == [(4, 0), (24, 0)]
 
 
-def test_a_certificate_of_another_ca(engine, door, capsys):
+def test_the_doors_own_certificate_is_trusted_and_that_of_another_ca_is_not(engine, door, capsys):
     there, other = door(engine), door(engine)
+    assert run(capsys, "smoke", "--url", there.url, "--ca", there.leaf)[0] == 0
     for words in (["--ca", other.ca], []):
         code, _, last = run(capsys, "smoke", "--url", there.url, *words)
         assert code == 1

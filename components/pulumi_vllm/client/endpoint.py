@@ -105,13 +105,16 @@ def _base(url: str) -> str:
 
 
 def _tls(url: str, certificate: str | None, where: str) -> ssl.SSLContext | None:
-    """For https: trusts that certificate alone, or what this machine trusts."""
+    """For https: trusts that certificate alone, be it a CA's or the door's own, or what this machine trusts."""
     if urlsplit(url).scheme != "https":
         return None
     try:
-        return ssl.create_default_context(cadata=certificate)
+        context = ssl.create_default_context(cadata=certificate)
     except (ssl.SSLError, ValueError) as error:
         raise UsageError(f"{where}: holds no certificate in PEM ({error})") from None
+    if certificate:
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # as curl does, and Python from 3.13 on
+    return context
 
 
 def _loopback(host: str) -> bool:

@@ -24,13 +24,15 @@ if TYPE_CHECKING:
     from .endpoint import Endpoint
 
 CONNECT_S = 10.0
-SILENCE_S = 660.0  # the door itself ends a silence of the engine after 600 s (haproxy.cfg: timeout server)
+LONGEST_SILENCE_S = 3600.0  # where no plan says after how long the door itself gives up
+_GRACE_S = 60.0  # the door's own answer comes first
 _LONGEST_LINE = 1 << 24  # bytes: one event of a long tool call, or a whole answer
 _OK, _UNAUTHORIZED, _NOT_FOUND = 200, 401, 404
 _REMEDIES = {
     413: "the request is larger than the door lets in (413); raise server.door.max_body_mib in the stack file",
     429: "the door's limit for one key is reached (429); raise server.door.requests_per_minute, or "
     "server.door.streams_per_key, in the stack file and run `pulumi up`",
+    504: "the engine did not answer in time (504); raise server.door.answer_timeout_s in the stack file",
     503: "nothing is served right now (503: {said}); the engine starts, drains or has ended",
 }
 
@@ -41,6 +43,8 @@ class Connection:
     def __init__(self, endpoint: Endpoint) -> None:
         """Open nothing yet."""
         self.endpoint, self._where = endpoint, urlsplit(endpoint.url)
+        limit = (endpoint.plan.get("door") or {}).get("answer_timeout_s")
+        self._silence_s = LONGEST_SILENCE_S if limit is None else float(limit) + _GRACE_S
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def __aenter__(self) -> Self:
@@ -134,17 +138,17 @@ class Connection:
             with self._told(path):
                 writer.write(self._head(method, path, len(body)) + body)
                 await writer.drain()
-                async with asyncio.timeout(SILENCE_S):
+                async with asyncio.timeout(self._silence_s):
                     status, headers = await _read_head(reader)
                 if status != _OK:
-                    async with asyncio.timeout(CONNECT_S):
-                        text = b"".join([piece async for piece in _pieces(reader, headers)])
+                    text = b"".join([piece async for piece in _pieces(reader, headers)])
                     whole = True
                     raise self._refused(status, text, path)
             pieces = _pieces(reader, headers)
             while True:
                 with self._told(path):
-                    piece = await anext(pieces, None)
+                    async with asyncio.timeout(self._silence_s):
+                        piece = await anext(pieces, None)
                 if piece is None:
                     break
                 yield piece
@@ -207,7 +211,7 @@ class Connection:
             raise ClientError(f"{url}: {self._where.hostname} has no address ({fault.strerror})") from None
         except TimeoutError:
             if path:
-                raise Cut(f"{url}: silent for {SILENCE_S:.0f} s") from None
+                raise Cut(f"{url}: silent for {self._silence_s:.0f} s") from None
             raise ClientError(
                 f"{url}: no connection within {CONNECT_S:.0f} s; is this machine in server.access.allow, is it up?"
             ) from None
@@ -246,25 +250,19 @@ async def _pieces(reader: asyncio.StreamReader, headers: dict[str, str]) -> Asyn
     """The body as it comes, by whichever of HTTP/1.1's three framings."""
     if "chunked" in headers.get("transfer-encoding", "").lower():
         while size := int((await _line(reader)).partition(b";")[0], 16):
-            yield (await _exactly(reader, size + 2))[:-2]
+            yield (await reader.readexactly(size + 2))[:-2]
         while await _line(reader):
             pass
     elif "content-length" in headers:
         if length := int(headers["content-length"]):
-            yield await _exactly(reader, length)
+            yield await reader.readexactly(length)
     else:
         while piece := await reader.read(1 << 16):
             yield piece
 
 
-async def _exactly(reader: asyncio.StreamReader, length: int) -> bytes:
-    async with asyncio.timeout(SILENCE_S):
-        return await reader.readexactly(length)
-
-
 async def _line(reader: asyncio.StreamReader) -> bytes:
-    async with asyncio.timeout(SILENCE_S):
-        return (await reader.readuntil(b"\r\n"))[:-2]
+    return (await reader.readuntil(b"\r\n"))[:-2]
 
 
 def _printable(text: str) -> str:
