@@ -80,7 +80,7 @@ USAGE = {"prompt_tokens": 5, "completion_tokens": 9}
 
 
 class Parrot(BaseHTTPRequestHandler):
-    """A server that gives the same answer whatever is asked, thinks always, and sends a stream in one piece."""
+    """A server that gives the same answer whatever is asked, thinks always, and sends a stream as one event."""
 
     def do_GET(self):
         self.send({"data": [{"id": "mistral-small-4-tiny", "max_model_len": 2048}]})
@@ -117,7 +117,7 @@ def test_an_engine_that_does_not_listen_fails_all_but_the_chat(capsys):
         thread.join()
     why = {name: one["sentence"] for name, one in checks.items() if one["outcome"] == "fail"}
     assert (list(why), code) == (ALL[1:], 1)
-    assert "in one piece: something on the way buffers" in why["stream"]
+    assert "in one event: that is no stream" in why["stream"]
     assert "asked not to think, it thought: 'Hm.'" in why["reasoning_effort none"]
     assert "answered without reasoning" in why["reasoning_effort high"]
     assert "no tool was called; it said 'Hello.'" in why["tool call"]

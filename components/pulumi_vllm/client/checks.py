@@ -159,9 +159,7 @@ class Checks:
         if usage is None:
             raise _Failed("the stream ended without the usage that was asked for")
         if pieces == 1 and usage["completion_tokens"] > 2:  # noqa: PLR2004
-            raise _Failed(
-                f"{usage['completion_tokens']} tokens came in one piece: something on the way buffers"
-            )
+            raise _Failed(f"{usage['completion_tokens']} tokens came in one event: that is no stream")
         return f"{pieces} pieces, the first after {first * 1000:,.0f} ms"
 
     async def _thinks_not(self) -> str:
