@@ -60,6 +60,15 @@ def test_the_doors_limit_is_named_and_what_was_measured_is_kept(engine, door, tm
     assert json.loads(kept.read_text())["rows"] == [first, second]
 
 
+def test_a_request_that_is_larger_than_the_door_lets_in(start, door, capsys):
+    """262,136 ids are 1.5 MiB; the answer must be read although the body was not."""
+    there = door(start("--max-model-len", "262144", name="mistral-small-4"), max_body_mib=1)
+    code, out, _ = run(capsys, "smoke", "--json", "--url", there.url, "--ca", there.ca)
+    (long,) = [one for one in json.loads(out)["checks"] if one["check"] == "long context"]
+    assert (code, long["outcome"]) == (1, "fail")
+    assert "(413); raise server.door.max_body_mib" in long["sentence"]
+
+
 def test_more_streams_than_the_door_gives_one_key(start, door, tmp_path, capsys):
     there = door(start(token_ms=50), streams_per_key=2)
     where = ["--url", there.url, "--ca", there.ca, "--out", tmp_path]

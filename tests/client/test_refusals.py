@@ -31,6 +31,11 @@ class TestBothCommands:
         monkeypatch.delenv("VLLM_API_KEY", raising=False)
         assert "a key is needed (401); export" in said(capsys, *command, "--url", engine.url)[1]
 
+    def test_a_key_with_a_line_break_inside(self, command, engine, capsys, monkeypatch):
+        monkeypatch.setenv("VLLM_API_KEY", "sk-planted\r\nHost: other")
+        code, last = said(capsys, *command, "--url", engine.url)
+        assert (code, "planted" in last) == (2, False)
+
     def test_a_model_that_is_gone(self, command, engine, key, capsys):
         code, last = said(capsys, *command, "--url", engine.url, "--model", "other")
         assert (code, last.partition("/v1: ")[2]) == (

@@ -74,7 +74,9 @@ def from_url(url: str, ca: Path | None) -> Endpoint:
         UsageError: the address or the CA's file is not one, or the key would travel in clear.
     """
     base = _base(url)
-    where, key = urlsplit(base), os.environ.get(KEY_VARIABLE) or None
+    where, key = urlsplit(base), os.environ.get(KEY_VARIABLE, "").strip() or None
+    if key and not (key.isascii() and key.isprintable()):
+        raise UsageError(f"{KEY_VARIABLE}: holds a character that no key has; export it again")
     if key and where.scheme == "http" and not _loopback(where.hostname or ""):
         raise UsageError(f"{base}: a key would travel in clear; use https, or unset {KEY_VARIABLE}")
     certificate = None

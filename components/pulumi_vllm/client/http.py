@@ -10,7 +10,7 @@ import asyncio
 import json
 import socket
 import ssl
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
@@ -101,7 +101,7 @@ class Connection:
             Refused: the status is not 200, or an event says that the engine gave up.
             Cut: the stream ended before its [DONE].
         """
-        rest = b""
+        rest, done = b"", False
         async for piece in self._answer("POST", path, body):
             *lines, rest = (rest + piece).split(b"\n")
             for line in lines:
@@ -109,13 +109,13 @@ class Connection:
                     continue
                 data = line[5:].strip()
                 if data == b"[DONE]":
-                    rest = data
+                    done = True
                     continue
                 event = self._event(data, path)
                 if "error" in event:
                     raise self._refused(500, data, path)
                 yield event
-        if rest.strip() != b"[DONE]":
+        if not done:
             self.close()
             raise Cut(f"{self.endpoint.url}{path}: the stream ended before its [DONE]")
 
@@ -137,11 +137,12 @@ class Connection:
         try:
             with self._told(path):
                 writer.write(self._head(method, path, len(body)) + body)
-                await writer.drain()
+                with suppress(ConnectionError):  # who refuses a body need not read it: the answer is there
+                    await writer.drain()
                 async with asyncio.timeout(self._silence_s):
                     status, headers = await _read_head(reader)
+                    text = b"" if status == _OK else await _whole(reader, headers)
                 if status != _OK:
-                    text = b"".join([piece async for piece in _pieces(reader, headers)])
                     whole = True
                     raise self._refused(status, text, path)
             pieces = _pieces(reader, headers)
@@ -259,6 +260,10 @@ async def _pieces(reader: asyncio.StreamReader, headers: dict[str, str]) -> Asyn
     else:
         while piece := await reader.read(1 << 16):
             yield piece
+
+
+async def _whole(reader: asyncio.StreamReader, headers: dict[str, str]) -> bytes:
+    return b"".join([piece async for piece in _pieces(reader, headers)])
 
 
 async def _line(reader: asyncio.StreamReader) -> bytes:
