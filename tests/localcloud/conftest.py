@@ -81,6 +81,13 @@ class Machines:
         self._note("kill", machine_id)
         self._set(machine_id, Status.PREEMPTED)
 
+    def move(self, machine_id):
+        self._note("move", machine_id)
+        machine = self.machines[machine_id]
+        address = replace(machine.address, host=f"10.77.1.{int(machine.address.host.rpartition('.')[2])}")
+        self.machines[machine_id] = replace(machine, address=address)
+        return address
+
     def pause(self, machine_id):
         self._note("pause", machine_id)
         self._set(machine_id, Status.PAUSED)

@@ -16,6 +16,45 @@ def test_a_dropped_answer_leaves_one_machine(api):
     assert "not available" in api.post("/api/deployments", json=api.body()).text
 
 
+def test_a_refusal_after_the_act_leaves_one_machine(api):
+    api.sim("fault", kind="status_after", method="POST", path="/api/deployments", status=500)
+    assert api.post("/api/deployments", json=api.body()).status_code == 500
+    assert [item["name"] for item in api.get("/api/deployments").json()] == ["one"]
+
+
+def test_an_offer_goes_between_the_list_and_the_create(api):
+    api.sim("fault", kind="gone", offer="Finland 3::cpu::2vcpu-8gb$")
+    refused = api.post("/api/deployments", json=api.body())
+    assert (refused.status_code, "not found for provider" in refused.text) == (400, True)
+    listed = api.get("/api/gpu-offers?search=cpu").json()["data"][0]["offers"]
+    assert api.body()["offerId"] not in [item["offerId"] for item in listed]
+    api.sim("offer", offer="Finland 3::cpu::2vcpu-8gb", gone=False)
+    api.create()
+
+
+def test_a_machine_that_runs_and_never_answers(api):
+    api.machines.deaf = True
+    api.sim("profile/data-crunch", ssh_answers=False)
+    machine = api.running()
+    assert ("pause", machine) in api.machines.log
+
+
+def test_a_machine_has_another_address_after_a_restart(api):
+    machine = api.running()
+    before = api.get(f"/api/deployments/{machine}").json()["ipAddress"]
+    moved = api.sim("move/one")["address"]
+    assert moved == api.get(f"/api/deployments/{machine}").json()["ipAddress"] != before
+    api.sim("profile/spheron-es", address_stays=False, running_after_s=0)
+    share = api.volume("spheron-es")["volumeId"]
+    other = api.running(api.offer("spheron-es"), name="two")
+    before = api.get(f"/api/deployments/{other}").json()["ipAddress"]
+    api.post(f"/api/volumes/{share}/attach", json={"deploymentId": other}).raise_for_status()
+    api.until(lambda: api.machines.log.count(("start", other)) == 2)
+    assert api.get(f"/api/deployments/{other}").json()["ipAddress"] != before
+    done = [call[0] for call in api.machines.log if call[1] == other]
+    assert done == ["create", "start", "stop", "attach", "move", "start"]
+
+
 def test_a_connection_lost_before_leaves_nothing(api):
     api.sim("fault", kind="drop_before", method="POST", path="/api/deployments")
     with pytest.raises(requests.ConnectionError):
@@ -35,7 +74,11 @@ def test_faults_of_the_wire(api):
     with pytest.raises(requests.JSONDecodeError):
         answer.json()
     api.sim("fault", kind="html", path="/api/balance")
-    assert "<h1>502" in api.get("/api/balance").text
+    answer = api.get("/api/balance")
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert "<title>Just a moment" in answer.text
+    api.sim("fault", kind="html", path="/api/balance", status=502)
+    assert api.get("/api/balance").status_code == 502
     api.sim("fault", kind="latency", path="/api/balance", seconds=0.1)
     began = time.monotonic()
     assert api.get("/api/balance").status_code == 200

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _ANONYMOUS = {"/api/providers", "/api/gpu-offers"}
 _LOG_ROWS = 5000
-_PROXY_PAGE = "<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
+_PAGE = "<html><head><title>Just a moment</title></head><body><h1>Just a moment</h1></body></html>"
 
 
 def application(store: Store, hardware: Hardware, engine: str = "fake") -> ASGIApp:
@@ -114,7 +114,7 @@ class Gate:
             await _injected(fault)(scope, receive, send)
         elif refusal := self._refusal(scope):
             await refusal.response()(scope, receive, send)
-        elif kind in {"drop_after", "malformed"}:
+        elif fault and kind in {"status_after", "drop_after", "malformed"}:
             kept: list[Message] = []
 
             async def keep(message: Message) -> None:
@@ -123,6 +123,8 @@ class Gate:
             await self._app(scope, receive, keep)
             if kind == "drop_after":
                 await _hang_up(plain)
+            elif kind == "status_after":
+                await _injected(fault)(scope, receive, send)
             else:
                 await _halved(kept)(scope, receive, send)
         else:
@@ -155,10 +157,10 @@ class Gate:
 
 def _injected(fault: Fault) -> JSONResponse | HTMLResponse:
     if fault.kind == "html":
-        return HTMLResponse(_PROXY_PAGE, 502)
+        return HTMLResponse(_PAGE, fault.answer)
     headers = {"Retry-After": str(fault.retry_after)} if fault.retry_after is not None else None
     body = fault.body if fault.body is not None else {"error": "fault injected", "code": "INJECTED"}
-    return JSONResponse(body, fault.status, headers)
+    return JSONResponse(body, fault.answer, headers)
 
 
 def _halved(messages: list[Message]) -> HTMLResponse:

@@ -80,7 +80,7 @@ def _offer(cloud: Cloud, body: dict[str, Any]) -> Offer:
     ]
     provider = body.get("provider")
     offer = next((item for item in offers if item.provider == provider), None)
-    if offer is None:
+    if offer is None or cloud.withdrawn(offer):
         raise invalid(f"Offer {body.get('offerId')} not found for provider {provider}", field="offerId")
     if body.get("gpuType") != offer.gpu_type:
         text = f"gpuType {body.get('gpuType')} does not match the offer; omit it or send {offer.gpu_type}"

@@ -34,6 +34,12 @@ class Cloud:
             message = f"Not Enough Stock of {name}. Unable to launch virtual-machines."
             raise Refusal(400, {"error": "Bad Request", "message": message})
 
+    def withdrawn(self, offer: Offer) -> bool:
+        """Whether the offer goes in this very moment: it was listed, and the create no longer finds it."""
+        if self.faults.market("gone", offer.offer_id):
+            offer.gone = True
+        return offer.gone
+
     def price(self, offer: Offer) -> float:
         """What this create is billed, which may differ from what was shown."""
         changed = self.faults.market("price", offer.offer_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +100,14 @@ async def unpause(request: Request) -> JSONResponse:
     return JSONResponse({"id": deployment.id, "name": deployment.name})
 
 
+async def move(request: Request) -> JSONResponse:
+    """Restart a machine; it comes back with another address."""
+    cloud = cloud_of(request)
+    deployment = _find(cloud, request.path_params["id"])
+    await cloud.lifecycle.move(deployment)
+    return JSONResponse({"id": deployment.id, "name": deployment.name, "address": deployment.address})
+
+
 async def fault(request: Request) -> JSONResponse:
     """Order a fault, show those that are due, or clear them."""
     cloud = cloud_of(request)
@@ -113,9 +122,13 @@ async def fault(request: Request) -> JSONResponse:
 
 
 async def offer(request: Request) -> JSONResponse:
-    """Change offers whose id contains `offer`: price, maintenance, gone."""
+    """Change offers whose id has the pattern `offer`: price, maintenance, gone."""
     cloud, body = cloud_of(request), await body_of(request)
-    found = [item for item in cloud.store.offers if str(body.get("offer", "")) in item.offer_id]
+    try:
+        pattern = re.compile(str(body.get("offer", "")))
+    except re.error as error:
+        raise invalid(f"offer: {error}") from error
+    found = [item for item in cloud.store.offers if pattern.search(item.offer_id)]
     for item in found:
         for name in ("price", "maintenance", "gone"):
             if name in body:
@@ -165,6 +178,7 @@ ROUTES = [
     Route("/_sim/reclaim/{id}", reclaim, methods=["POST"]),
     Route("/_sim/pause/{id}", pause, methods=["POST"]),
     Route("/_sim/unpause/{id}", unpause, methods=["POST"]),
+    Route("/_sim/move/{id}", move, methods=["POST"]),
     Route("/_sim/fault", fault, methods=["GET", "POST", "DELETE"]),
     Route("/_sim/offer", offer, methods=["POST"]),
     Route("/_sim/profile/{provider}", profile, methods=["POST"]),

@@ -54,6 +54,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         ("reclaim", "take a machine back as a provider does with spot machines"),
         ("pause", "freeze a machine: it is there and answers nothing"),
         ("unpause", "let a frozen machine go on"),
+        ("move", "restart a machine; it comes back with another address"),
     ):
         control = verb(name, _control, text)
         control.add_argument("id", help="name or id of a machine")

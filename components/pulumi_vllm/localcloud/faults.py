@@ -6,8 +6,8 @@ import re
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-TRANSPORT = ("latency", "status", "drop_before", "drop_after", "malformed", "html")
-MARKET = ("stock", "price")
+TRANSPORT = ("latency", "status", "status_after", "drop_before", "drop_after", "malformed", "html")
+MARKET = ("stock", "gone", "price")
 KINDS = TRANSPORT + MARKET
 
 
@@ -15,17 +15,18 @@ KINDS = TRANSPORT + MARKET
 class Fault:
     """One fault. `method` and `path` are patterns; `times` None is until cleared.
 
-    latency: wait `seconds` (real) first. status: answer `status` with `body` and `retry_after`, do nothing.
-    drop_before: close the connection, do nothing. drop_after: do it, then close without an answer.
-    malformed: do it, answer half of the JSON. html: answer a proxy's 502 page, do nothing.
-    stock: a create of an offer like `offer` is refused for want of stock. price: it is billed `price`.
+    latency: wait `seconds` (real) first. status: answer `status` (503) with `body` and `retry_after`, do nothing.
+    status_after: do it, then answer `status`. drop_before: close the connection, do nothing. drop_after: do it,
+    then close without an answer. malformed: do it, answer half of the JSON. html: answer a web page with `status`
+    (200), do nothing. stock: a create of an offer like `offer` is refused for want of stock. gone: the offer is
+    withdrawn in that moment. price: it is billed `price`.
     """
 
     kind: str
     method: str = ".*"
     path: str = "/api/.*"
     times: int | None = 1
-    status: int = 503
+    status: int | None = None
     body: Any = None
     retry_after: int | None = None
     seconds: float = 0.0
@@ -42,6 +43,11 @@ class Fault:
         for name in ("method", "path", "offer"):
             re.compile(str(data.get(name, "")))
         return cls(**data)
+
+    @property
+    def answer(self) -> int:
+        """The HTTP status to answer with."""
+        return self.status or (200 if self.kind == "html" else 503)
 
 
 @dataclass(slots=True)

@@ -18,10 +18,19 @@ from pulumi_vllm.localcloud.cgroups import Group
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pulumi_vllm.localcloud.machine_model import Address
     from pulumi_vllm.localcloud.names import Names
 
 SHIM = Path(__file__).with_name("shim.py")
 BUNDLE = Path(seed.BUNDLE)
+FOUND = {
+    "adopted": "still running, adopted",
+    "lost": "was running and its end was not seen; started again",
+    "ended": "had ended meanwhile",
+    "unfinished": "was never finished; removed",
+}
+# Where cloud-init leaves an address at the first boot, whatever the guest's release configures networks with.
+_NETWORKS = ("etc/network", "etc/netplan", "etc/systemd/network", "var/lib/cloud/seed")
 
 
 class Guest:
@@ -58,6 +67,20 @@ class Guest:
         (self.folder / "upper").chmod(0o755)
         seed.plant(self.folder / "upper", files)
         (self.folder / "made").touch()
+
+    def move(self, number: int, before: Address, address: str, address6: str) -> None:
+        """Write another address over the one it has; the guest must be off."""
+        self._mount()
+        for folder in _NETWORKS:
+            for path in (self.folder / "merged" / folder).rglob("*"):
+                if path.is_file() and not path.is_symlink():
+                    text = path.read_text(encoding="utf-8")
+                    moved = text.replace(f"{before.host}/", f"{address}/").replace(
+                        f"{before.ipv6}/", f"{address6}/"
+                    )
+                    if moved != text:
+                        path.write_text(moved, encoding="utf-8")
+        self.reserve((self.record() or {}) | {"number": number})
 
     def boot(self, binds: tuple[str, ...], serials: Mapping[str, str]) -> None:
         """Start the shim, which starts the guest."""

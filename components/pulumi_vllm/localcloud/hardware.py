@@ -44,6 +44,9 @@ class Hardware(Protocol):
     def kill(self, machine_id: str, /) -> None:
         """Pull the plug."""
 
+    def move(self, machine_id: str, /) -> Address:
+        """Give a machine that is off another address."""
+
     def pause(self, machine_id: str, /) -> None:
         """Freeze the guest."""
 

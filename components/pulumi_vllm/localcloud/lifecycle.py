@@ -8,8 +8,8 @@ import logging
 import random
 from typing import TYPE_CHECKING, Any
 
-from pulumi_vllm.localcloud import cloud_init
-from pulumi_vllm.localcloud.machines import MachineSpec, Status
+from pulumi_vllm.localcloud.guest_of import guest_of
+from pulumi_vllm.localcloud.machines import Status
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -27,7 +27,6 @@ _RETRY_S = 2.0
 _BILL_S = 0.5
 _SAVE_S = 5.0
 _LET_GO_S = 90.0
-_GPU_LAYERS = ("h100", "h200")
 
 
 class Lifecycle:
@@ -98,10 +97,7 @@ class Lifecycle:
                 if wanted and not there:
                     await asyncio.to_thread(self.hardware.attach, deployment.id, volume.handle)
                 elif there and not wanted:
-                    await asyncio.to_thread(self._detach, deployment.id, volume.handle, force=True)
-
-    def _detach(self, deployment_id: str, handle: str, *, force: bool) -> None:
-        self.hardware.detach(deployment_id, handle, force=force)
+                    await asyncio.to_thread(self.hardware.detach, deployment.id, volume.handle, force=True)
 
     def lock(self, deployment: Deployment) -> asyncio.Lock:
         """What is done to one machine is done one thing at a time."""
@@ -138,16 +134,34 @@ class Lifecycle:
 
     async def attach(self, deployment: Deployment, volume: Volume) -> None:
         """Attach on the machine, once the one that had the volume before has let go."""
+        profile = self.store.profile(deployment.provider)
+        if profile.attach_restarts and not profile.address_stays:
+            await self.move(deployment, volume)
+            return
         async with self.lock(deployment):
             await self._let_go(volume, deployment.id)
             if deployment.alive:
                 await asyncio.to_thread(self.hardware.attach, deployment.id, volume.handle)
 
+    async def move(self, deployment: Deployment, volume: Volume | None = None) -> None:
+        """Restart the machine with another address, and with a volume where one is to come."""
+        async with self.lock(deployment):
+            if not deployment.alive:
+                return
+            await asyncio.to_thread(self.hardware.stop, deployment.id)
+            if volume is not None:
+                await self._let_go(volume, deployment.id)
+                await asyncio.to_thread(self.hardware.attach, deployment.id, volume.handle)
+            address = await asyncio.to_thread(self.hardware.move, deployment.id)
+            deployment.address = address.host
+            self.store.save()
+            await asyncio.to_thread(self.hardware.start, deployment.id)
+
     async def detach(self, deployment: Deployment, volume: Volume, *, force: bool) -> None:
         """Detach on the machine."""
         async with self.lock(deployment):
             if deployment.alive:
-                await asyncio.to_thread(self._detach, deployment.id, volume.handle, force=force)
+                await asyncio.to_thread(self.hardware.detach, deployment.id, volume.handle, force=force)
 
     async def _let_go(self, volume: Volume, machine_id: str | None) -> None:
         """Wait while a machine that is on its way out still holds a volume."""
@@ -208,7 +222,8 @@ class Lifecycle:
         return _RUNNING_LOOK_S
 
     async def _boot(self, deployment: Deployment) -> None:
-        address = await asyncio.to_thread(self.hardware.create, self.spec(deployment))
+        spec = guest_of(deployment, self.store.profile(deployment.provider), self.engine)
+        address = await asyncio.to_thread(self.hardware.create, spec)
         deployment.address = address.host
         self.store.save()
         for volume in self.store.attached(deployment.id):
@@ -224,7 +239,11 @@ class Lifecycle:
         profile = self.store.profile(deployment.provider)
         if self.store.clock.now() < deployment.created_at + profile.running_after_s:
             return
-        if await asyncio.to_thread(self.hardware.answers, deployment.id) and deployment.status == "deploying":
+        if not profile.ssh_answers:
+            await asyncio.to_thread(self.hardware.pause, deployment.id)
+        elif not await asyncio.to_thread(self.hardware.answers, deployment.id):
+            return
+        if deployment.status == "deploying":
             deployment.status, deployment.started_at = "running", self.store.clock.now()
             self.store.save()
 
@@ -240,14 +259,11 @@ class Lifecycle:
         notice = self.store.profile(deployment.provider).reclaim_notice_s
         if deployment.machine == "up" and notice:
             # The guest's seconds are real ones: its units must get the whole notice.
-            await asyncio.to_thread(self._power_off, deployment.id, notice)
+            await asyncio.to_thread(self.hardware.stop, deployment.id, grace=notice)
         elif deployment.machine == "up":
             await asyncio.to_thread(self.hardware.kill, deployment.id)
         if deployment.alive:
             self._end(deployment, str(deployment.reclaim_as))
-
-    def _power_off(self, deployment_id: str, grace: float) -> None:
-        self.hardware.stop(deployment_id, grace=grace)
 
     def _end(self, deployment: Deployment, status: str) -> None:
         deployment.status, deployment.stopped_at = status, self.store.clock.now()
@@ -256,23 +272,6 @@ class Lifecycle:
                 del volume.attachments[deployment.id]
         self.store.save()
         self.poke(deployment)
-
-    def spec(self, deployment: Deployment) -> MachineSpec:
-        """The guest that stands for a rented machine."""
-        profile = self.store.profile(deployment.provider)
-        gpu = deployment.gpu_type.partition("_")[0].lower()
-        engine = self.engine if deployment.gpu_count == 0 else "fake"
-        sent = deployment.cloud_init if profile.cloud_init == "executed" else None
-        return MachineSpec(
-            id=deployment.id,
-            name=deployment.name,
-            layers=() if engine == "none" else (f"engine-{engine}",),
-            user=profile.ssh_user,
-            ssh_public_key=deployment.public_key,
-            user_data=cloud_init.user_data(sent) if sent else None,
-            gpu=gpu if deployment.gpu_count and gpu in _GPU_LAYERS else None,
-            gpu_count=deployment.gpu_count,
-        )
 
     def _draw_end(self, deployment: Deployment) -> None:
         """Chance of the spot market: a steady hazard, and bursts in which three in a row die young."""

@@ -9,16 +9,15 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from pulumi_vllm.localcloud import cgroups, images, names, seed, tools
 from pulumi_vllm.localcloud.disks import DiskError, Disks
-from pulumi_vllm.localcloud.guest import Guest
+from pulumi_vllm.localcloud.guest import FOUND, Guest
 from pulumi_vllm.localcloud.machine_model import Address, Machine, MachineError, MachineSpec, Status
-from pulumi_vllm.localcloud.network import Network, NetworkError
+from pulumi_vllm.localcloud.network import Network, NetworkError, sends_banner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,6 +94,17 @@ class Machines:
             raise MachineError(f"machine {machine_id}: it is not running, so it cannot be rebooted; start it")
         os.kill(leader, REBOOT_SIGNAL)
 
+    def move(self, machine_id: str) -> Address:
+        """Give a machine that is off another address, as it may find at a provider after a restart."""
+        with self._locked(machine_id), _sentences(f"machine {machine_id}: "):
+            guest = self._known(machine_id)
+            if guest.running():
+                raise MachineError(f"machine {machine_id}: it runs and keeps its address; power it off first")
+            with self._lock:
+                before, number = self._address(guest), self._free_number(machine_id)
+                guest.move(number, before, self._network.address(number), self._network.address6(number))
+            return self._address(guest)
+
     def pause(self, machine_id: str) -> None:
         """Freeze a machine and drop its link: nothing answers, not even the kernel."""
         with self._locked(machine_id):
@@ -144,13 +154,7 @@ class Machines:
     def answers(self, machine_id: str) -> bool:
         """Tell whether the machine's sshd sends its banner."""
         record = self._guest(machine_id).record()
-        if record is None:
-            return False
-        target = (self._network.address(record["number"]), SSH_PORT)
-        with contextlib.suppress(OSError), socket.create_connection(target, 0.5) as connection:
-            connection.settimeout(0.5)
-            return connection.recv(4) == b"SSH-"
-        return False
+        return record is not None and sends_banner(self._network.address(record["number"]), SSH_PORT)
 
     def attach(self, machine_id: str, volume_id: str) -> str:
         """Give a volume to a machine; return its device, or the share's tag."""
@@ -202,7 +206,7 @@ class Machines:
                 elif what == "lost":
                     self.start(machine_id)
                 if what:
-                    done.append(f"machine {machine_id}: {_DONE[what]}")
+                    done.append(f"machine {machine_id}: {FOUND[what]}")
         ours = {self._names.machine(machine_id) for machine_id in ids}
         for name in cgroups.left(self._names.cgroup):
             if name not in ours:
@@ -277,14 +281,6 @@ class Machines:
             lock = self._locks.setdefault(machine_id, threading.RLock())
         with lock:
             yield
-
-
-_DONE = {
-    "adopted": "still running, adopted",
-    "lost": "was running and its end was not seen; started again",
-    "ended": "had ended meanwhile",
-    "unfinished": "was never finished; removed",
-}
 
 
 @contextlib.contextmanager

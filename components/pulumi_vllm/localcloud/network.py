@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import ipaddress
 import json
+import socket
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -117,6 +118,14 @@ class Network:
         if found != "1":
             (SHARED / "ip_forward").write_text(found, encoding="ascii")
             FORWARD.write_text("1", encoding="ascii")
+
+
+def sends_banner(address: str, port: int) -> bool:
+    """Tell whether an sshd answers there."""
+    with contextlib.suppress(OSError), socket.create_connection((address, port), 0.5) as connection:
+        connection.settimeout(0.5)
+        return connection.recv(4) == b"SSH-"
+    return False
 
 
 def nat_table(table: str, bridge: str, subnet: str) -> str:

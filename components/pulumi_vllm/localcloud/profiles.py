@@ -36,6 +36,9 @@ class Profile:
     reclaim_notice_s: float
     clears_stale_attachments: bool = False
     accepts_volume_id: bool = False
+    # Faults of a provider: a machine that is told to run and answers nothing, one that restarts somewhere else.
+    ssh_answers: bool = True
+    address_stays: bool = True
 
     def with_knobs(self, knobs: Mapping[str, object]) -> Profile:
         """The same provider with some cells changed."""
