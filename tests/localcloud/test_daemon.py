@@ -104,6 +104,41 @@ def test_a_killed_process_is_replaced_by_one_with_the_same_face_and_records(stat
     assert [(item["id"], item["name"]) for item in shown] == [(made["id"], "one")]
 
 
+def test_a_port_that_was_taken_after_a_crash_is_a_sentence_with_a_remedy(state):
+    first = control.up(state, factor=6000.0)
+    made = _create(first)
+    os.kill(first.pid, signal.SIGKILL)
+    while control.is_held(settings.Files(state).lock):
+        time.sleep(0.01)
+    port = settings.Settings.read(state).port
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", port))
+        sock.listen()
+        with pytest.raises(LocalCloudError, match=f"port {port}: .*; end what listens there, or .* --port"):
+            control.up(state, factor=6000.0)
+    assert control.up(state, factor=6000.0).url == first.url
+    assert [item["id"] for item in control.status(state)["state"]["deployments"]] == [made["id"]]
+
+
+def test_two_checkouts_share_nothing(state, tmp_path):
+    other = tmp_path / "other"
+    one, two = control.up(state, factor=6000.0), control.up(other, factor=6000.0)
+    try:
+        assert {one.url, one.api_key, one.hub_url}.isdisjoint({two.url, two.api_key, two.hub_url})
+        made = _create(one)
+        assert control.status(other)["state"]["deployments"] == []
+        wrong = requests.get(
+            f"{two.url}/api/deployments", headers={"Authorization": f"Bearer {one.api_key}"}, timeout=5
+        )
+        assert wrong.status_code == 401, "a stack that was pointed at the other checkout's cloud is told so"
+        control.down(other)
+        assert control.running(other) is None
+        assert [item["id"] for item in control.status(state)["state"]["deployments"]] == [made["id"]]
+    finally:
+        control.down(other, purge=True)
+
+
 def test_other_settings_restart_an_empty_cloud_and_are_refused_by_one_in_use(state, capsys):
     first = control.up(state, "fake", factor=6000.0)
     second = control.up(state, "real", factor=6000.0)

@@ -30,16 +30,25 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("pulumi_vllm.localcloud")
 
 
-def _sockets(host: str, port: int, others: tuple[str, ...] = ()) -> list[socket.socket]:
-    """The same port on several addresses."""
-    first = listen(host, port)
-    return [first, *(listen(other, first.getsockname()[1]) for other in others)]
+def _sockets(port: int, others: tuple[str, ...], remedy: str) -> list[socket.socket]:
+    """The same port on loopback and other addresses."""
+    try:
+        first = listen("127.0.0.1", port)
+        return [first, *(listen(other, first.getsockname()[1]) for other in others)]
+    except OSError as error:
+        raise LocalCloudError(f"{error.strerror}; {remedy}") from error
 
 
 async def _serve(state_dir: Path, settings: Settings, machines: Hardware, gateway: str) -> None:
     files = Files(state_dir)
-    api_sockets = _sockets("127.0.0.1", settings.port)
-    hub_sockets = _sockets("127.0.0.1", settings.hub_port, (gateway,) if gateway else ())
+    api_sockets = _sockets(
+        settings.port,
+        (),
+        "end what listens there, or take another one with `pulumi-vllm local up --port NUMBER`",
+    )
+    hub_sockets = _sockets(
+        settings.hub_port, (gateway,) if gateway else (), "end what listens there, then start again"
+    )
     settings = replace(
         settings, port=api_sockets[0].getsockname()[1], hub_port=hub_sockets[0].getsockname()[1]
     )
