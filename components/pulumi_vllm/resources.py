@@ -103,6 +103,7 @@ class Volume(pulumi.CustomResource):
         gpu: pulumi.Input[str],
         count: pulumi.Input[int],
         billing: pulumi.Input[str] | None = None,
+        fallback: pulumi.Input[str] | None = None,
         region: pulumi.Input[str] | None = None,
         max_usd_per_hour: pulumi.Input[float] | None = None,
         keep: pulumi.Input[bool] | None = None,
@@ -116,6 +117,7 @@ class Volume(pulumi.CustomResource):
             gpu: GPU of the machine it is for, as in offers: H200, H100, CPU.
             count: GPUs of that machine.
             billing: on-demand or spot; looks for the machine's region.
+            fallback: on-demand, where the machine may be that too.
             region: Region; left out: where the cheapest such machine is.
             max_usd_per_hour: Price ceiling of the machine, USD per hour.
             keep: Keep the disk when the resource is deleted (default true).
@@ -129,6 +131,7 @@ class Volume(pulumi.CustomResource):
                 "gpu": gpu,
                 "count": count,
                 "billing": billing,
+                "fallback": fallback,
                 "region": region,
                 "maxUsdPerHour": max_usd_per_hour,
                 "keep": keep,
@@ -161,6 +164,11 @@ class Volume(pulumi.CustomResource):
     def billing(self) -> pulumi.Output[str]:
         """on-demand or spot; looks for the machine's region."""
         return pulumi.get(self, "billing")  # type: ignore[no-any-return]
+
+    @property
+    def fallback(self) -> pulumi.Output[str]:
+        """on-demand, where the machine may be that too."""
+        return pulumi.get(self, "fallback")  # type: ignore[no-any-return]
 
     @property
     def region(self) -> pulumi.Output[str]:

@@ -94,6 +94,7 @@ class Server(pulumi.ComponentResource):
             gpu=machine.gpu,
             count=machine.count,
             billing=machine.billing,
+            fallback=machine.fallback,
             region=machine.region,
             max_usd_per_hour=machine.max_usd_per_hour,
             opts=self._child(*first),

@@ -49,7 +49,7 @@ def test_an_offer_that_lacks_what_a_create_needs_is_left_out(offers):
 def test_a_machine_without_gpus_is_a_cpu(offers):
     (offer,) = offers({"gpuCount": 0, "gpu_memory": 0}, gpu_type="CPU_GENOA")
     assert (offer.gpu, offer.gpu_memory_gb) == ("CPU", None)
-    assert choose([offer], "CPU", 0, "on-demand") == [offer]
+    assert choose([offer], "CPU", 0, ["on-demand"]) == [offer]
 
 
 def test_the_cheapest_comes_first_and_the_rest_are_fallbacks(offers):
@@ -57,34 +57,49 @@ def test_the_cheapest_comes_first_and_the_rest_are_fallbacks(offers):
         offers({"price": 5}, {"price": 3}, {"price": 4, "maintenance": True}, {"price": 4}),
         "h200",
         1,
-        "on-demand",
+        ["on-demand"],
     )
     assert [offer.usd_per_hour for offer in found] == [3, 4, 5]
 
 
+def test_the_second_way_of_billing_comes_after_the_first_whatever_it_costs(offers):
+    everything = offers(
+        {"price": 3}, {"price": 5, "instanceType": "SPOT"}, {"price": 4, "instanceType": "SPOT"}
+    )
+    found = choose(everything, "H200", 1, ["spot", "on-demand"])
+    assert [(offer.billing, offer.usd_per_hour) for offer in found] == [
+        ("spot", 4),
+        ("spot", 5),
+        ("on-demand", 3),
+    ]
+    assert [offer.usd_per_hour for offer in choose(everything[:1], "H200", 1, ["spot", "on-demand"])] == [3]
+    with pytest.raises(CloudError, match="1x H200, spot or on-demand: no offer within"):
+        choose(everything, "H200", 1, ["spot", "on-demand"], None, 1.0)
+
+
 @pytest.mark.parametrize("gpu", ["H200", "h200", "H200_SXM5", "h200-sxm5"])
 def test_a_gpu_has_several_spellings(offers, gpu):
-    assert choose(offers({}), gpu, 1, "on-demand")
+    assert choose(offers({}), gpu, 1, ["on-demand"])
 
 
 @pytest.mark.parametrize(
     ("wish", "words"),
     [
-        (("B200", 1, "on-demand", None, None), "no offer with this GPU; there are H200"),
-        (("H200", 8, "on-demand", None, None), "no offer with that many GPUs; H200 comes with 1, 2"),
+        (("B200", 1, ["on-demand"], None, None), "no offer with this GPU; there are H200"),
+        (("H200", 8, ["on-demand"], None, None), "no offer with that many GPUs; H200 comes with 1, 2"),
         (
-            ("H200", 2, "spot", None, None),
+            ("H200", 2, ["spot"], None, None),
             r"2x H200, spot: no offer billed like that; nearest: \$9.00/h on-demand",
         ),
         (
-            ("H200", 1, "on-demand", "Mars 1", None),
+            ("H200", 1, ["on-demand"], "Mars 1", None),
             "no offer in region Mars 1; there are EU North 1, US Central 1",
         ),
         (
-            ("H200", 1, "on-demand", None, 1.0),
+            ("H200", 1, ["on-demand"], None, 1.0),
             r"no offer within \$1.00/h; nearest: \$4.72/h .* raise max_usd_per_hour",
         ),
-        (("H200", 1, "spot", None, None), "all 1 offers are in maintenance"),
+        (("H200", 1, ["spot"], None, None), "all 1 offers are in maintenance"),
     ],
 )
 def test_no_offer_says_why_and_what_is_near(offers, wish, words):
@@ -100,7 +115,7 @@ def test_no_offer_says_why_and_what_is_near(offers, wish, words):
 
 def test_an_empty_list_is_said():
     with pytest.raises(CloudError, match="no offers at all"):
-        choose([], "H200", 1, "on-demand")
+        choose([], "H200", 1, ["on-demand"])
 
 
 def test_a_region_is_sent_as_the_offer_spells_it(offers):

@@ -13,7 +13,7 @@ from .errors import CloudError
 from .providers import mount_kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 CPU = "CPU"
 _BILLING = {"SPOT": "spot", "DEDICATED": "on-demand", "CLUSTER": "cluster", "BARE_METAL": "bare-metal"}
@@ -36,25 +36,25 @@ def choose(  # noqa: PLR0917 (read in the order of a stack file)
     offers: Iterable[Offer],
     gpu: str,
     count: int,
-    billing: str,
+    billing: Sequence[str],
     region: str | None = None,
     max_usd_per_hour: float | None = None,
 ) -> list[Offer]:
-    """The offers that do, cheapest first; the rest of the list are the fallbacks.
+    """The offers that do: by the first way of billing, cheapest first, then by the next one.
 
     Raises:
         CloudError: none does; the sentence names the nearest.
     """
     everything = list(offers)
     same = [offer for offer in everything if _is_gpu(offer, gpu) and offer.gpu_count == count]
-    billed = [offer for offer in same if offer.billing == billing]
+    billed = [offer for offer in same if offer.billing in billing]
     up = [offer for offer in billed if not offer.maintenance]
     here = [offer for offer in up if region is None or verbatim_region(offer, region)]
     found = [offer for offer in here if max_usd_per_hour is None or offer.usd_per_hour <= max_usd_per_hour]
     if not found:
         why = _Sieve(gpu, everything, same, billed, up, here).why(region, max_usd_per_hour)
-        raise CloudError(f"{_label(gpu, count)}, {billing}: {why}")
-    return sorted(found, key=_rank)
+        raise CloudError(f"{_label(gpu, count)}, {' or '.join(billing)}: {why}")
+    return sorted(found, key=lambda offer: (billing.index(offer.billing), *_rank(offer)))
 
 
 def verbatim_region(offer: Offer, region: str) -> str | None:

@@ -34,7 +34,7 @@ def rent(cloud: Spheron, wish: CreateInstance) -> Instance:
         if error.acted is False:
             raise _refusal(error) from None
         cloud.guard.rented()
-        return _look_up(cloud, wish, action, error)
+        return _look_up(cloud, wish, error)
     cloud.guard.rented()
     return made
 
@@ -85,7 +85,7 @@ def _refusal(error: CloudError) -> CloudError:
     return error
 
 
-def _look_up(cloud: Spheron, wish: CreateInstance, action: str, cause: CloudError) -> Instance:
+def _look_up(cloud: Spheron, wish: CreateInstance, cause: CloudError) -> Instance:
     """The record may appear some time after the request was lost; only then is the machine ours to keep."""
     started = cloud.clock()
     trouble: CloudError = cause
@@ -106,7 +106,7 @@ def _look_up(cloud: Spheron, wish: CreateInstance, action: str, cause: CloudErro
     if isinstance(cause, OutOfStock) and trouble is cause:
         raise cause
     raise Ambiguous(
-        f"{action}: {cause}. No machine of this name is listed after {cloud.lookup_s:.0f} s"
+        f"{cause}. No machine of this name is listed after {cloud.lookup_s:.0f} s"
         + ("" if trouble is cause else f" ({trouble})")
         + "; it may still appear and bill: run the same command again, it adopts the machine",
         wish.name,

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import os
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -230,7 +231,7 @@ class Host:
         except TimeoutError:
             raise Unreachable(f"{self.address}: no answer within {timeout_s:.0f} s") from None
         except (OSError, asyncssh.Error) as error:
-            raise Unreachable(f"{self.address}: can't be reached", str(error)) from None
+            raise Unreachable(f"{self.address}: can't be reached", _cause(error)) from None
         shown = connection.get_server_host_key()
         if self._pinned is None and shown is not None:
             self._pinned = " ".join(shown.export_public_key().decode().split()[:2])
@@ -269,6 +270,12 @@ def _first_line(script: str) -> str:
 
 def _words(data: bytes | str | None) -> str:
     return data if isinstance(data, str) else (data or b"").decode(errors="replace")
+
+
+def _cause(error: Exception) -> str:
+    """The system's own words ("No route to host"), which asyncio hides behind its own."""
+    number = error.errno if isinstance(error, OSError) else None
+    return os.strerror(number) if number else str(error)
 
 
 def _source(name: str) -> str:

@@ -3,7 +3,7 @@
 import shlex
 from typing import Any
 
-from .common import CONNECTION, INSTANCE_ID, REACHABLE, host_of, pause_s
+from .common import CONNECTION, INSTANCE_ID, REACHABLE, host_of, pause_s, still_there
 from .resource import Call, Property, Reading, Resource, UserError, Values, reveal
 
 _MARKER = "/models/.pulumi-vllm-volume"
@@ -140,6 +140,7 @@ class VolumeAttachment(Resource):
                 seen = await self._look(call, new)
             except HostError:
                 await call.session.hosts().forget(reveal(new["connection"])["host"])
+                await still_there(call, new)
             else:
                 fresh = set(seen["devices"]) - set(before["devices"])
                 if seen["present"] or (new["mountKind"] == "block" and (fresh or self._blank(seen))):

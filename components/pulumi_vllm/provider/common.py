@@ -19,9 +19,34 @@ REACHABLE = Property("boolean", "Whether the machine answered over SSH when last
 _PAUSES_S = (1.0, 1.0, 2.0, 2.0, 3.0, 5.0, 8.0, 10.0, 15.0, 20.0)
 
 
+class Taken(UserError):  # noqa: N818 (the name is the sentence)
+    """The machine is not ours any more."""
+
+
 def pause_s(attempt: int) -> float:
     """How long to wait before look number `attempt`, counted from 0."""
     return _PAUSES_S[min(attempt, len(_PAUSES_S) - 1)]
+
+
+async def still_there(call: Call, values: Values) -> None:
+    """Ask the cloud about a machine that does not answer.
+
+    Raises:
+        Taken: its provider took it back.
+        UserError: it has another address; waiting for the old one would never end.
+    """
+    machine = await call.session.ask(call.session.cloud().instance, str(values["instanceId"]))
+    if machine is None or machine.terminal:
+        said = f"{machine.name} is {machine.status}" if machine else "the cloud no longer knows the machine"
+        raise Taken(
+            f"{call.name}: {said}; `pulumi up --refresh` rents another one, which goes on with what the volume has"
+        )
+    known = (reveal(values.get("connection")) or {}).get("host")
+    if machine.address and known and machine.address != known:
+        raise UserError(
+            f"{call.name}: {machine.name} restarted with another address, {machine.address} instead of {known}; "
+            "`pulumi up --refresh` goes on there"
+        )
 
 
 async def host_of(call: Call, values: Values) -> Any:

@@ -5,13 +5,12 @@ from typing import Any
 from pulumi_vllm.plan.names import physical_name
 
 from . import cheaper
-from .common import pause_s
+from .arrival import USELESS, arrive, seen
 from .departure import leave
 from .resource import (
     Call,
     Cancelled,
     Failure,
-    Partial,
     Property,
     Reading,
     Resource,
@@ -20,9 +19,6 @@ from .resource import (
     has_unknown,
     reveal,
 )
-
-# Provisioning takes 3 to 25 minutes, SSH up to 20 more (Spheron, seen in client code 2026-05): 60 in all.
-_READY_ATTEMPTS_S = 3600.0
 
 
 class Instance(Resource):
@@ -114,7 +110,7 @@ class Instance(Resource):
             await call.info(f"adopted the machine {name} ({machine.status})")
         else:
             machine = await self._rent(call, new, name)
-        return machine.id, await self._ready(call, machine.id, new, {"instanceName": name})
+        return machine.id, await arrive(call, machine.id, new, {"instanceName": name})
 
     async def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Reading | None:
         """Gone when the cloud says so; unhealthy while it never became ready."""
@@ -131,10 +127,13 @@ class Instance(Resource):
             "provider": machine.provider,
             "region": machine.region,
         }
-        outputs = {name: state.get(name) for name in self.outputs} | self._seen(machine)
+        outputs = {name: state.get(name) for name in self.outputs} | seen(machine)
         unready = None
-        if machine.status == "failed":
-            unready = f"machine {machine.name} ({resource_id}) failed; `pulumi up --replace '{call.urn}'` rents another"
+        if machine.status in USELESS:
+            unready = (
+                f"machine {machine.name} ({resource_id}) is {machine.status}; it is billed, and "
+                f"`pulumi up --replace '{call.urn}'` rents another"
+            )
         elif not imported and not state.get("hostKey"):
             unready = (
                 f"machine {machine.name} ({resource_id}) is {machine.status} and was never reached over SSH; "
@@ -145,9 +144,9 @@ class Instance(Resource):
     async def update(self, call: Call, resource_id: str, old: Values, new: Values) -> Values:
         """Nothing of a running machine changes in place; one that never became ready is waited for."""
         outputs = {name: old.get(name) for name in self.outputs}
-        if old.get("hostKey"):
+        if old.get("hostKey") and old.get("status") == "running":
             return outputs
-        return await self._ready(call, resource_id, new, outputs)
+        return await arrive(call, resource_id, new, outputs)
 
     async def delete(self, call: Call, resource_id: str, state: Values) -> None:
         """Serve until the minimum run time is over, drain, stop, unmount, let go."""
@@ -159,27 +158,16 @@ class Instance(Resource):
         return physical_name(call.stack, call.name, call.urn, *identity)
 
     async def _offers(self, call: Call, new: Values) -> list[Any]:
-        from pulumi_vllm.cloud.errors import CloudError  # noqa: PLC0415
         from pulumi_vllm.cloud.offers import choose  # noqa: PLC0415
 
         offers = await call.session.ask(call.session.cloud().offers)
         if new.get("provider"):
             offers = [offer for offer in offers if offer.provider == new["provider"]]
-        wanted = new["gpu"], new["count"]
-        where = new.get("region"), new.get("maxUsdPerHour")
-        billing = new.get("billing") or "on-demand"
-        if not (new.get("fallback") and billing == "spot"):
-            return list(choose(offers, *wanted, billing, *where))
-        ranked: list[Any] = []
-        last: Exception | None = None
-        for kind in (billing, new["fallback"]):
-            try:
-                ranked += choose(offers, *wanted, kind, *where)
-            except CloudError as error:
-                last = error
-        if not ranked and last:
-            raise last
-        return ranked
+        billing, fallback = new.get("billing") or "on-demand", new.get("fallback")
+        kinds = (billing, fallback) if fallback else (billing,)
+        return list(
+            choose(offers, new["gpu"], new["count"], kinds, new.get("region"), new.get("maxUsdPerHour"))
+        )
 
     async def _rent(self, call: Call, new: Values, name: str) -> Any:
         from pulumi_vllm.cloud.errors import OutOfStock  # noqa: PLC0415
@@ -206,85 +194,4 @@ class Instance(Resource):
             except OutOfStock as error:
                 refused = error
                 await call.info(f"{offer.name}: {error}; trying the next offer")
-        raise UserError(f"{call.name}: no machine to be had: {refused}; try another region, or later")
-
-    async def _ready(self, call: Call, machine_id: str, new: Values, outputs: Values) -> Values:
-        """Wait for `running`, then for SSH. Whatever goes wrong, the id stays in state."""
-        try:
-            await self._wait_running(call, machine_id, outputs)
-            await self._wait_ssh(call, machine_id, new, outputs)
-        except Cancelled:
-            raise Partial(
-                f"cancelled while waiting for {outputs['instanceName']} ({machine_id}); it exists and is billed",
-                machine_id,
-                outputs,
-            ) from None
-        except Partial:
-            raise
-        except Exception as error:
-            text = str(error)
-            raise Partial(
-                f"machine {outputs['instanceName']} ({machine_id}): {text}; it exists and is billed",
-                machine_id,
-                outputs,
-            ) from error
-        return outputs
-
-    async def _wait_running(self, call: Call, machine_id: str, outputs: Values) -> None:
-        cloud, waited, attempt = call.session.cloud(), 0.0, 0
-        while True:
-            machine = await call.session.ask(cloud.instance, machine_id)
-            if machine is None:
-                raise UserError("the cloud no longer knows it; run `pulumi up --refresh`")
-            outputs |= self._seen(machine)
-            if machine.terminal:
-                raise UserError(
-                    f"the cloud says {machine.status}; `pulumi destroy` or `pulumi up --replace` lets it go"
-                )
-            if machine.status == "running" and machine.address:
-                return
-            if waited > _READY_ATTEMPTS_S:
-                raise UserError(f"still {machine.status} after an hour; `pulumi destroy` lets it go")
-            await call.progress(f"{machine.name} is {machine.status} ({waited:.0f} s)")
-            await call.sleep(pause_s(attempt))
-            waited, attempt = waited + pause_s(attempt), attempt + 1
-
-    async def _wait_ssh(self, call: Call, machine_id: str, new: Values, outputs: Values) -> None:
-        from pulumi_vllm.host.reach import wait_ssh  # noqa: PLC0415
-
-        users = [outputs["user"]] if outputs.get("user") else ["ubuntu", "root"]
-
-        async def say(text: str) -> None:
-            await call.progress(text)
-
-        host = await wait_ssh(
-            outputs["address"],
-            outputs.get("port") or 22,
-            users,
-            reveal(new["sshPrivateKey"]),
-            host_key=None,
-            timeout_s=_READY_ATTEMPTS_S / 3,
-            cancelled=call.session.cancelled,
-            progress=say,
-        )
-        outputs |= {"user": host.address.user, "port": host.address.port, "hostKey": host.host_key}
-        await host.close()
-        await call.info(f"{outputs['instanceName']} is up at {outputs['address']}")
-
-    def _seen(self, machine: Any) -> Values:
-        from pulumi_vllm.cloud.providers import mount_kind  # noqa: PLC0415
-
-        seen = {
-            "instanceName": machine.name,
-            "status": machine.status,
-            "address": machine.address,
-            "usdPerHour": machine.hourly_rate,
-            "offerId": machine.offer_id,
-            "placement": machine.region,
-            "host": machine.provider,
-            "mountKind": mount_kind(machine.provider),
-            "createdAt": machine.created_at,
-            "port": machine.port,
-            "user": machine.user,
-        }
-        return {name: value for name, value in seen.items() if value is not None}
+        raise UserError(f"{call.name}: no machine to be had: {refused}")

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from .common import host_of
+from .common import host_of, still_there
 from .resource import Call, UserError, Values
 
 _LOOK_S = 2.0
@@ -58,7 +58,7 @@ async def follow(call: Call, values: Values, job: Job, *, restart: bool = False)
                 raise
             if away > asked:
                 asked = away + _ASK_EVERY_S
-                await _still_ours(call, values)
+                await still_there(call, values)
             await call.progress(f"the machine does not answer ({away:.0f} s)")
             continue
         now, asked = (heard := time.monotonic()), _ASK_EVERY_S
@@ -75,16 +75,6 @@ async def follow(call: Call, values: Values, job: Job, *, restart: bool = False)
                 f"look at `journalctl -u {job.unit}`"
             )
         await call.progress(describe(job.unit, last))
-
-
-async def _still_ours(call: Call, values: Values) -> None:
-    """A machine that was taken away is not waited for."""
-    machine = await call.session.ask(call.session.cloud().instance, str(values["instanceId"]))
-    if machine is None or machine.terminal:
-        said = f"{machine.name} is {machine.status}" if machine else "the cloud no longer knows the machine"
-        raise UserError(
-            f"{call.name}: {said}; `pulumi up` rents another one, which goes on with what the volume has"
-        )
 
 
 async def _start(host: Any, job: Job, *, restart: bool) -> str:

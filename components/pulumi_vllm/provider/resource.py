@@ -73,6 +73,8 @@ class Call:
     session: "Session"
     ignore: tuple[str, ...] = ()
     preview: bool = False
+    timeout_s: float = 0.0
+    """`customTimeouts` of the resource; 0 where there are none."""
 
     @property
     def stack(self) -> str:

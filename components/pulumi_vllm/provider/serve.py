@@ -12,7 +12,9 @@ import grpc.aio
 from google.protobuf import empty_pb2
 
 from pulumi_vllm import __version__
+from pulumi_vllm.host.errors import Unreachable
 
+from .common import still_there
 from .protocol import from_struct, message, to_struct
 from .resource import Call, Failure, Kind, Partial, Resource, UserError, Values, check_shape, has_unknown
 from .schema import RESOURCES, package_schema
@@ -24,6 +26,7 @@ _Servicer: type = message("provider_pb2_grpc").ResourceProviderServicer
 
 # The engine's own limit for one message (sdk/go/common/util/rpcutil in Pulumi's repository): 400 MiB.
 _MESSAGE_BYTES = 400 * 1024 * 1024
+_ASK_AFTER_S = (0.0, 3.0, 6.0)
 
 
 class Servicer(_Servicer):  # type: ignore[misc] # generated code has no types
@@ -102,7 +105,7 @@ class Servicer(_Servicer):  # type: ignore[misc] # generated code has no types
             if request.preview:
                 outputs = await resource.preview(call, new)
                 return pb.CreateResponse(properties=_state(resource, new, outputs, unknown=True))
-            resource_id, outputs = await resource.create(call, new)
+            resource_id, outputs = await _there(resource, call, new, resource.create(call, new))
             return pb.CreateResponse(id=resource_id, properties=_state(resource, new, outputs))
 
         return await _sentences(context, run, resource, new)
@@ -135,7 +138,7 @@ class Servicer(_Servicer):  # type: ignore[misc] # generated code has no types
                 outputs = {name: old.get(name) for name in resource.outputs}
                 outputs |= await resource.preview_update(call, old, new)
                 return pb.UpdateResponse(properties=_state(resource, new, outputs, unknown=True))
-            outputs = await resource.update(call, request.id, old, new)
+            outputs = await _there(resource, call, new, resource.update(call, request.id, old, new))
             return pb.UpdateResponse(properties=_state(resource, new, outputs))
 
         return await _sentences(context, run, resource, new)
@@ -154,7 +157,11 @@ class Servicer(_Servicer):  # type: ignore[misc] # generated code has no types
         token = request.urn.split("::")[2].rpartition("$")[2]
         ignore = tuple(getattr(request, "ignoreChanges", ()))
         return RESOURCES[token], Call(
-            request.urn, self.session, ignore, preview=getattr(request, "preview", False)
+            request.urn,
+            self.session,
+            ignore,
+            preview=getattr(request, "preview", False),
+            timeout_s=getattr(request, "timeout", 0.0),
         )
 
 
@@ -179,6 +186,19 @@ def _state(resource: Resource, inputs: Values, outputs: Values, *, unknown: bool
     if unknown:
         values |= {name: UNKNOWN for name in resource.outputs if values.get(name) is None}
     return to_struct(_mark(resource, values))
+
+
+async def _there(resource: Resource, call: Call, new: Values, work: Awaitable[Any]) -> Any:
+    """What is done on a machine; where it went away meanwhile, the cloud is asked why."""
+    try:
+        return await work
+    except Unreachable as error:
+        if "instanceId" in resource.inputs:
+            # A machine that is being taken is silent some seconds before the cloud says so.
+            for pause_s in _ASK_AFTER_S:
+                await call.sleep(pause_s)
+                await still_there(call, new)
+        raise UserError(f"{call.name}: {error}; run `pulumi up` again when the machine answers") from error
 
 
 async def _sentences(

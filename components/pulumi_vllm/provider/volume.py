@@ -25,6 +25,7 @@ class Volume(Resource):
         ),
         "count": Property("integer", "GPUs of that machine.", required=True, silent=True),
         "billing": Property("string", "on-demand or spot; looks for the machine's region.", silent=True),
+        "fallback": Property("string", "on-demand, where the machine may be that too.", silent=True),
         "region": Property("string", "Region; left out: where the cheapest such machine is.", silent=True),
         "maxUsdPerHour": Property("number", "Price ceiling of the machine, USD per hour.", silent=True),
         "keep": Property("boolean", "Keep the disk when the resource is deleted (default true)."),
@@ -111,11 +112,12 @@ class Volume(Resource):
         from pulumi_vllm.cloud.offers import choose  # noqa: PLC0415
 
         offers = await call.session.ask(call.session.cloud().offers)
+        billing, fallback = new.get("billing") or "on-demand", new.get("fallback")
         ranked = choose(
             offers,
             new["gpu"],
             new["count"],
-            new.get("billing") or "on-demand",
+            (billing, fallback) if fallback else (billing,),
             new.get("region"),
             new.get("maxUsdPerHour"),
         )

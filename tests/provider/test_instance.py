@@ -1,0 +1,151 @@
+"""Renting against the simulated API: what the provider does when the market or the machine is not as it was."""
+
+import asyncio
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+from pulumi_vllm.provider.instance import Instance
+from pulumi_vllm.provider.resource import Call, Partial, UserError
+from pulumi_vllm.provider.session import Session
+from pulumi_vllm.provider.volume import Volume
+
+DOUBLES = Path(__file__).parents[1] / "localcloud" / "conftest.py"
+URN = "urn:pulumi:s::p::vllm:spheron:Instance::machine"
+ON_DEMAND, SPOT = "Finland 3::cpu::2vcpu-8gb$", "Finland 3::cpu::2vcpu-8gb::spot$"
+HEALTHY = {"post_latency_s": 0, "running_after_s": 0, "ip_visible_after_s": 0}
+
+
+@pytest.fixture(scope="module")
+def doubles():
+    spec = importlib.util.spec_from_file_location("doubles_of_localcloud", DOUBLES)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def cloud(doubles):
+    with doubles.cloud_at() as api:
+        api.sim("profile/data-crunch", **HEALTHY)
+        yield api
+
+
+@pytest.fixture
+def call(cloud, doubles):
+    """A request of the engine; what it would print is kept."""
+    session, said = Session(""), []
+    session.config = {"spheronUrl": cloud.url, "spheronApiKey": doubles.KEY}
+
+    async def log(_urn, text, _severity, *, ephemeral=False):
+        said.append(text)
+
+    session.log = log
+    made = Call(URN, session, timeout_s=0.1)
+    yield made, said
+    session.cloud().close()
+
+
+def wish(cloud, doubles, **more):
+    key = cloud.post(
+        "/api/ssh-keys", json={"name": "k", "publicKey": doubles.PUBLIC_KEY, "teamId": cloud.store.team_id}
+    )
+    return {
+        "gpu": "CPU",
+        "count": 0,
+        "billing": "on-demand",
+        "region": "Finland 3",
+        "maxUsdPerHour": 0.05,
+        "sshKeyId": key.json()["id"],
+        "sshPublicKey": doubles.PUBLIC_KEY,
+        "sshPrivateKey": "never used: no machine here answers",
+    } | more
+
+
+async def create(call, new):
+    return await Instance().create(call, new)
+
+
+def listed(cloud):
+    return [(item["id"], item["instanceType"]) for item in cloud.get("/api/deployments").json()]
+
+
+async def test_a_machine_that_is_billed_more_than_the_ceiling_is_kept_in_state_and_said(cloud, doubles, call):
+    cloud.sim("fault", kind="price", offer=ON_DEMAND, price=0.5)
+    with pytest.raises(
+        Partial, match=r"bills \$0.5/h for it, above the ceiling of \$0.05/h; .* it exists and is"
+    ) as failure:
+        await create(call[0], wish(cloud, doubles))
+    assert [failure.value.resource_id] == [machine for machine, _ in listed(cloud)]
+    assert failure.value.outputs["usdPerHour"] == 0.5
+
+
+async def test_a_machine_that_takes_too_long_is_kept_in_state_and_said(cloud, doubles, call):
+    cloud.sim("profile/data-crunch", running_after_s=1e9)
+    with pytest.raises(
+        Partial, match=r"still deploying after \d s; run `pulumi up` again to wait on"
+    ) as failure:
+        await create(call[0], wish(cloud, doubles))
+    assert [failure.value.resource_id] == [machine for machine, _ in listed(cloud)]
+
+
+@pytest.mark.parametrize("status", ["terminated-provider", "stopped"])
+async def test_a_machine_that_is_taken_while_it_deploys_is_not_waited_for(cloud, doubles, call, status):
+    cloud.sim("profile/data-crunch", running_after_s=1e9)
+
+    async def taken():
+        renting = asyncio.create_task(Instance().create(call[0], wish(cloud, doubles)))
+        await asyncio.to_thread(cloud.until, lambda: listed(cloud))
+        await asyncio.to_thread(cloud.sim, f"reclaim/{listed(cloud)[0][0]}?as={status}")
+        await renting
+
+    call[0].timeout_s = 20.0
+    remedy = (
+        "up --refresh` rents another"
+        if status == "terminated-provider"
+        else "up --replace '.*` rents another"
+    )
+    with pytest.raises(Partial, match=rf"{status}; `pulumi {remedy}"):
+        await taken()
+
+
+@pytest.mark.parametrize("fault", ["stock", "gone"])
+async def test_what_is_gone_at_the_create_is_had_in_the_second_way_of_billing(cloud, doubles, call, fault):
+    cloud.sim("profile/data-crunch", running_after_s=1e9)
+    cloud.sim("fault", kind=fault, offer=SPOT)
+    with pytest.raises(Partial, match="still deploying"):
+        await create(call[0], wish(cloud, doubles, billing="spot", fallback="on-demand"))
+    assert [kind for _, kind in listed(cloud)] == ["DEDICATED"]
+    assert [line for line in call[1] if "trying the next offer" in line]
+
+
+@pytest.mark.parametrize("fault", ["stock", "gone"])
+async def test_without_a_second_way_it_is_a_sentence_and_no_machine(cloud, doubles, call, fault):
+    cloud.sim("fault", kind=fault, offer=ON_DEMAND)
+    with pytest.raises(
+        UserError, match=r"no machine to be had: .*; take another offer or region, or try later$"
+    ):
+        await create(call[0], wish(cloud, doubles))
+    assert listed(cloud) == []
+
+
+@pytest.mark.parametrize("fault", ["status_after", "drop_after", "malformed"])
+async def test_a_lost_answer_makes_no_second_machine(cloud, doubles, call, fault):
+    cloud.sim("profile/data-crunch", running_after_s=1e9)
+    cloud.sim("fault", kind=fault, method="POST", path="/api/deployments")
+    new = wish(cloud, doubles)
+    ids = []
+    for _ in range(2):
+        with pytest.raises(Partial, match="still deploying") as failure:
+            await create(call[0], new)
+        ids.append(failure.value.resource_id)
+    assert ids == [machine for machine, _ in listed(cloud)] * 2
+
+
+async def test_the_disk_goes_where_the_second_way_of_billing_can_be_had(cloud, call):
+    cloud.sim("offer", offer="cpu.*::spot$", gone=True)
+    new = {"sizeGb": 1, "gpu": "CPU", "count": 0, "billing": "spot", "fallback": "on-demand"}
+    _, outputs = await Volume().create(call[0], new)
+    assert outputs["placement"] in {"US Central 1", "Finland 3"}
