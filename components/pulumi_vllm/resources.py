@@ -5,12 +5,17 @@ from typing import Any
 
 import pulumi
 
-_PLUGIN_URL = "https://pulumi-vllm.invalid/releases"
+_PLUGIN_URL = "https://pulumi-vllm.invalid/run_pulumi-vllm_init_in_the_project_folder"
 
 
 def _options(opts: pulumi.ResourceOptions | None) -> pulumi.ResourceOptions:
-    """The engine must never fetch a stranger's plugin that happens to be called vllm."""
-    return pulumi.ResourceOptions.merge(pulumi.ResourceOptions(plugin_download_url=_PLUGIN_URL), opts)
+    """Where no plugin is to be had, and that the old one goes first, also when `--replace` asks no provider.
+
+    The engine must never fetch a stranger's plugin that happens to be called vllm. A replacement made first would
+    adopt the machine or the key by its name, and the deletion after that would take it away.
+    """
+    ours = pulumi.ResourceOptions(plugin_download_url=_PLUGIN_URL, delete_before_replace=True)
+    return pulumi.ResourceOptions.merge(ours, opts)
 
 
 class Provider(pulumi.ProviderResource):

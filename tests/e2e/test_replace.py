@@ -1,5 +1,6 @@
 """Another machine for the same stack: the old one goes first, the volume stays, nothing is downloaded again."""
 
+import pytest
 from harness import client
 
 
@@ -54,3 +55,18 @@ def test_an_h200_stack_comes_up_on_the_local_cloud(projects, tmp_path):
         .choices[0]
         .message.content
     )
+
+
+@pytest.mark.all
+def test_a_replacement_by_hand_rents_another_machine(projects):
+    """`--replace` asks no provider which one goes first; a machine made first would be the old one, adopted."""
+    project = projects("fake", stack="byhand")
+    project.up()
+    before = project.machine_id()
+    project.cloud.pass_minutes(30)
+    (urn,) = [r["urn"] for r in project.resources() if r["type"] == "vllm:spheron:Instance"]
+    project.pulumi("up", "--yes", "--skip-preview", "--replace", urn)
+    assert project.machine_id() != before
+    (alive,) = [m for m in project.cloud.machines() if m["name"].startswith("byhand-")]
+    assert alive["id"] == project.machine_id()
+    assert set(project.changes()) == {"same"}

@@ -21,8 +21,13 @@ _PLUGIN_URL = "{PLUGIN_URL}"
 
 
 def _options(opts: pulumi.ResourceOptions | None) -> pulumi.ResourceOptions:
-    """The engine must never fetch a stranger's plugin that happens to be called vllm."""
-    return pulumi.ResourceOptions.merge(pulumi.ResourceOptions(plugin_download_url=_PLUGIN_URL), opts)
+    """Where no plugin is to be had, and that the old one goes first, also when `--replace` asks no provider.
+
+    The engine must never fetch a stranger's plugin that happens to be called vllm. A replacement made first would
+    adopt the machine or the key by its name, and the deletion after that would take it away.
+    """
+    ours = pulumi.ResourceOptions(plugin_download_url=_PLUGIN_URL, delete_before_replace=True)
+    return pulumi.ResourceOptions.merge(ours, opts)
 
 
 class Provider(pulumi.ProviderResource):

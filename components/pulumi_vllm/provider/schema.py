@@ -32,8 +32,11 @@ _CLASSES = (
 )
 RESOURCES: dict[str, Resource] = {kind.token: kind() for kind in _CLASSES}
 
-PLUGIN_URL = "https://pulumi-vllm.invalid/releases"
-"""A name that can never resolve: without one, the engine asks a stranger's repository for a plugin called vllm."""
+PLUGIN_URL = "https://pulumi-vllm.invalid/run_pulumi-vllm_init_in_the_project_folder"
+"""A name that can never resolve: without one, the engine asks a stranger's repository for a plugin called vllm.
+
+The engine prints it where it finds no plugin, whatever language the program is in: so it says what to type.
+"""
 
 
 def package_schema() -> str:

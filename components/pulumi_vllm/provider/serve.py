@@ -55,7 +55,8 @@ class Servicer(_Servicer):  # type: ignore[misc] # generated code has no types
     async def Configure(self, request: Any, _context: Any) -> Any:
         for key, value in request.variables.items():
             self.session.config[key.rpartition(":")[2]] = value
-        return pb.ConfigureResponse(acceptSecrets=True, supportsPreview=True)
+        # Outputs only reach Construct: there a secret inside a map or a list stays one, and the rest stays plain.
+        return pb.ConfigureResponse(acceptSecrets=True, acceptOutputs=True, supportsPreview=True)
 
     async def Cancel(self, _request: Any, _context: Any) -> Any:
         self.session.cancelled.set()
@@ -64,7 +65,7 @@ class Servicer(_Servicer):  # type: ignore[misc] # generated code has no types
     async def Construct(self, request: Any, context: Any) -> Any:
         from .construct import construct  # noqa: PLC0415 (loads the whole SDK: other languages only)
 
-        return await construct(request, context, self.session.engine_address)
+        return await _sentences(context, lambda: construct(request, context, self.session.engine_address))
 
     # -- the resources ------------------------------------------------------------------------------
     async def Check(self, request: Any, context: Any) -> Any:
@@ -226,6 +227,8 @@ async def _sentences(
         status.details.add().Pack(detail)
         trailing = (("grpc-status-details-bin", status.SerializeToString()),)
         await context.abort(grpc.StatusCode.UNKNOWN, str(error), trailing)
+    except grpc.aio.AbortError:  # the SDK has answered a Construct: which input is missing
+        raise
     except Exception as error:  # noqa: BLE001 (the last place before the engine)
         if os.environ.get("PULUMI_VLLM_DEBUG"):
             import traceback  # noqa: PLC0415
