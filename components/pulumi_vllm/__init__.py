@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from .arguments import Hook, ServerArgs
     from .resources import (
         ApiKey,
         Authority,
@@ -19,11 +20,12 @@ if TYPE_CHECKING:
         VolumeAttachment,
         Weights,
     )
-    from .server import Hook, Server, ServerArgs
+    from .server import Server
 
 # Loaded on first use: `import pulumi` takes 0.7 s, which the provider and `pulumi-vllm plan` must not pay.
 _HOMES = {
-    **dict.fromkeys(("Hook", "Server", "ServerArgs"), "server"),
+    "Server": "server",
+    **dict.fromkeys(("Hook", "ServerArgs"), "arguments"),
     **dict.fromkeys(
         (
             "ApiKey",

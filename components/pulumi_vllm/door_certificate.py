@@ -13,7 +13,8 @@ def mistakes(args: Mapping[str, Any]) -> list[str]:
     given = [name for name in ("tls_certificate", "tls_private_key") if name in args]
     if not given:
         return []
-    access = args["server"].get("access") if isinstance(args["server"], Mapping) else None
+    server = args.get("server")
+    access = server.get("access") if isinstance(server, Mapping) else None
     found = []
     if len(given) == 1:
         found.append(f"{given[0]}: is given alone; tls_certificate and tls_private_key belong together")

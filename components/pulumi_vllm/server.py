@@ -1,46 +1,18 @@
 """The component: one served model on one machine, from the disk to the door."""
 
-import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import pulumi
 
-from . import door_certificate, resources
-from .plan import Plan, PlanError, plan
-from .plan.config import MARK, Deployment
+from . import discovery, door_certificate, hooks, resources
+from .arguments import ServerArgs, decide, unknown_keys
+from .plan import Plan, plan
+from .plan.config import MARK
 from .render import HostFile, cloud_init, render
 
 if TYPE_CHECKING:
     import pulumi_command
-
-
-class Hook(TypedDict):
-    """Commands of your own on the host, run with pulumi-command as root's sudo user."""
-
-    name: str
-    """Part of the resource's name."""
-    create: str
-    """Run once the server is ready, and again when it changes or the machine is another."""
-    delete: NotRequired[str]
-    """Run before the machine goes."""
-
-
-class ServerArgs(TypedDict):
-    """What a Server needs."""
-
-    server: dict[str, Any]
-    """The block that a stack file holds under `pulumi-vllm:server`: model, machine, context, access."""
-    keys: NotRequired[pulumi.Input[dict[str, pulumi.Input[str]]]]
-    """API keys by name (secret). A name in server.access.keys without a value here gets a random key."""
-    hf_token: NotRequired[pulumi.Input[str]]
-    """Token for the model hub (secret), where the repository is gated."""
-    ssh_private_key: NotRequired[pulumi.Input[str]]
-    """Private SSH key to use (secret); left out, one is made and kept in state."""
-    tls_certificate: NotRequired[pulumi.Input[str]]
-    """A certificate of your own for server.access.hostname, PEM, with its chain; left out, our own CA issues one."""
-    tls_private_key: NotRequired[pulumi.Input[str]]
-    """Its key, PEM (secret)."""
 
 
 class Server(pulumi.ComponentResource):
@@ -70,16 +42,11 @@ class Server(pulumi.ComponentResource):
             opts: Pulumi's resource options.
 
         Raises:
-            pulumi.RunError: the block has mistakes (all are listed), does not fit, or a flag can't work.
+            pulumi.RunError: the arguments have mistakes (all are listed), do not fit, or a flag can't work.
         """
         super().__init__("vllm:index:Server", name, {}, opts)
-        mistakes = door_certificate.mistakes(args)
-        try:
-            decided = plan(Deployment.parse(_with_endpoint(args["server"])))
-        except PlanError as error:
-            raise pulumi.RunError("\n".join((str(error), *mistakes))) from None
-        if mistakes:
-            raise pulumi.RunError("\n".join(mistakes))
+        decided = decide(args)
+        discovery.warn_if_hidden()
         deployment, machine = decided.deployment, decided.deployment.machine
         files = render(decided)
 
@@ -185,6 +152,15 @@ class Server(pulumi.ComponentResource):
             drain_timeout_s=deployment.drain_timeout_s,
             opts=self._child(weights),
         )
+        # The Commands by the hook's name, for a program that needs one's stdout.
+        self.hooks = hooks.declare(
+            self,
+            name,
+            args.get("hooks") or [],
+            self._connection,
+            machine=self.machine.id,
+            ready=self.service,
+        )
 
         self.endpoint = self.machine.address.apply(
             lambda address: f"https://{deployment.access.hostname or _bracketed(address)}/v1"
@@ -221,44 +197,30 @@ class Server(pulumi.ComponentResource):
     @property
     def connection(self) -> "pulumi_command.remote.ConnectionArgs":
         """The host for pulumi-command's resources, with the host key set: without it that plugin checks none."""
-        import pulumi_command  # noqa: PLC0415 (0.2 s that most programs need not pay)
-
-        return pulumi_command.remote.ConnectionArgs(
-            host=self._connection["host"],
-            port=self._connection["port"],
-            user=self._connection["user"],
-            private_key=self._connection["privateKey"],
-            host_key=self._connection["hostKey"],
-        )
-
-    def hook(self, hook: Hook) -> "pulumi_command.remote.Command":
-        """Run a command of your own on the host after it is ready, and one before it goes.
-
-        Delete-before-replace: pulumi-command otherwise runs the old `delete` after the new `create`.
-        """
-        import pulumi_command  # noqa: PLC0415
-
-        return pulumi_command.remote.Command(
-            f"{self._name}-{hook['name']}",
-            connection=self.connection,
-            create=hook["create"],
-            delete=hook.get("delete"),
-            triggers=[self.machine.id],
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[self.service], delete_before_replace=True),
-        )
+        return hooks.connection(self._connection)
 
     def _child(self, *after: pulumi.Resource) -> pulumi.ResourceOptions:
         return pulumi.ResourceOptions(parent=self, depends_on=list(after))
 
-    def _keys(self, name: str, names: Sequence[str], given: Any) -> pulumi.Output[dict[str, str]]:
+    def _keys(self, name: str, names: tuple[str, ...], given: Any) -> pulumi.Output[dict[str, str]]:
         """Every named key: the given value, or a random one that survives machines."""
-        values = dict(given or {}) if not isinstance(given, pulumi.Output) else None
-        if values is None:
-            return pulumi.Output.secret(given)
-        for key in names:
-            if key not in values:
-                values[key] = resources.ApiKey(f"{name}-key-{key}", prefix="sk-", opts=self._child()).key
-        return pulumi.Output.secret(pulumi.Output.all(**{key: values[key] for key in names}))
+        # Which names a map has that is not known yet shows later: each gets a random key, which may stay unused.
+        known = given if isinstance(given, Mapping) else {}
+        made = {
+            key: resources.ApiKey(f"{name}-key-{key}", prefix="sk-", opts=self._child()).key
+            for key in names
+            if key not in known
+        }
+
+        def chosen(both: Sequence[Any]) -> dict[str, str]:
+            values = both[0] or {}
+            if mistakes := unknown_keys(values, names):
+                raise pulumi.RunError("\n".join(mistakes))
+            if empty := [key for key in names if values.get(key) == ""]:
+                raise pulumi.RunError(f"keys.{empty[0]}: is empty; leave it out, and it gets a random key")
+            return {key: values.get(key) or both[1][key] for key in names}
+
+        return pulumi.Output.secret(pulumi.Output.all(given, made).apply(chosen))
 
 
 def _alternatives(decided: Plan) -> list[str]:
@@ -266,15 +228,6 @@ def _alternatives(decided: Plan) -> list[str]:
     from .plan.recommend import alternatives  # noqa: PLC0415 (only a program pays for it)
 
     return [f"{count}x {gpu}" for gpu, count in alternatives(decided)]
-
-
-def _with_endpoint(block: Any) -> Any:
-    """HF_ENDPOINT is what every client of the hub obeys; a hub in the stack file wins."""
-    endpoint = os.environ.get("HF_ENDPOINT")
-    weights = (block.get("weights") or {}) if isinstance(block, Mapping) else None
-    if not endpoint or not isinstance(weights, Mapping) or weights.get("endpoint"):
-        return block  # also where it is no block at all: parsing says so
-    return {**block, "weights": {**weights, "endpoint": endpoint.rstrip("/")}}
 
 
 def _keys_map(keys: Mapping[str, str], gate: str) -> str:

@@ -1,85 +1,10 @@
 """The component's wiring, with Pulumi's own mocks: what a consumer's unit tests do too."""
 
-import asyncio
-from pathlib import Path
-
 import pulumi
 import pytest
-import yaml
+from programs import block, declare, run
+from pulumi_vllm.mocks import OUTPUTS
 from pulumi_vllm.plan.names import is_ours
-
-STACKS = Path(__file__).parents[2] / "stacks"
-KNOWN = {
-    "vllm:spheron:SshKey": {"keyId": "k1", "publicKey": "ssh-ed25519 AAAA", "privateKeyPem": "PRIVATE"},
-    "vllm:spheron:Volume": {
-        "handle": "computefilesystem-1", "volumeName": "v", "provider": "spheron-es", "placement": "EU North 1",
-        "mountTag": "v", "usdPerHour": 0.04,
-    },
-    "vllm:spheron:Instance": {
-        "address": "192.0.2.7", "port": 22, "user": "ubuntu", "hostKey": "ssh-ed25519 HOST", "usdPerHour": 7.92,
-        "mountKind": "virtiofs",
-    },
-    "vllm:index:Authority": {"certificate": "CA PEM", "privateKey": "CA KEY"},
-    "vllm:index:Certificate": {"pem": "LEAF"},
-    "vllm:index:ApiKey": {"key": "sk-random"},
-    "vllm:host:Files": {"servingDigest": "d" * 64},
-    "vllm:host:Service": {"evidence": {"gate": {"passed": True}}},
-}  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _loops(monkeypatch):
-    """Pulumi's mocks leave the loops they make to the garbage collector."""
-    policy, made = asyncio.get_event_loop_policy(), []
-    real = policy.new_event_loop
-
-    def new_event_loop():
-        made.append(real())
-        return made[-1]
-
-    monkeypatch.setattr(policy, "new_event_loop", new_event_loop)
-    yield
-    for loop in made:
-        loop.close()
-    asyncio.set_event_loop(None)
-
-
-class Mocks(pulumi.runtime.Mocks):
-    def __init__(self):
-        self.made: dict[str, dict] = {}
-
-    def new_resource(self, args):
-        self.made[args.name] = {"type": args.typ, **args.inputs}
-        return f"{args.name}-id", {**args.inputs, **KNOWN.get(args.typ, {})}
-
-    def call(self, args):
-        return {}
-
-
-def block(stack: str = "spheron-h200-2x-fp8") -> dict:
-    return yaml.safe_load((STACKS / f"Pulumi.{stack}.yaml").read_text())["config"]["pulumi-vllm:server"]
-
-
-def declare(server=None, **args):
-    """The resources that a Server declares, and its outputs."""
-    from pulumi_vllm import Server
-
-    asyncio.set_event_loop(asyncio.new_event_loop())
-    mocks, seen = Mocks(), {}
-    pulumi.runtime.set_mocks(mocks, preview=False, stack="unit")
-
-    @pulumi.runtime.test
-    def run():
-        made = Server("llm", {"server": server or block(), **args})
-        names = ("endpoint", "model", "ca_certificate", "api_keys", "usd_per_hour", "plan", "evidence")
-
-        def keep(values):
-            seen.update(zip(names, values, strict=True))
-
-        return pulumi.Output.all(*(getattr(made, name) for name in names)).apply(keep)
-
-    run()
-    return mocks.made, seen
 
 
 def test_a_server_is_these_resources():
@@ -96,7 +21,7 @@ def test_outputs_are_what_a_client_needs():
     _, seen = declare()
     assert seen["endpoint"] == "https://192.0.2.7/v1"
     assert seen["usd_per_hour"] == pytest.approx(7.96)
-    assert seen["ca_certificate"] == "CA PEM"
+    assert seen["ca_certificate"] == "-----BEGIN CERTIFICATE-----"
     assert "--tensor-parallel-size" in " ".join(seen["plan"]["flags"])
 
 
@@ -175,8 +100,21 @@ def test_half_a_certificate_is_told_with_every_other_mistake():
 
 
 def test_evidence_says_when_the_certificates_end(monkeypatch):
-    monkeypatch.setitem(KNOWN["vllm:index:Certificate"], "expires", "2027-11-01")
-    monkeypatch.setitem(KNOWN["vllm:index:Authority"], "expires", "2036-11-01")
+    monkeypatch.setitem(OUTPUTS["vllm:index:Certificate"], "expires", "2027-11-01")
+    monkeypatch.setitem(OUTPUTS["vllm:index:Authority"], "expires", "2036-11-01")
     evidence = declare()[1]["evidence"]
     assert (evidence["certificate_expires"], evidence["ca_expires"]) == ("2027-11-01", "2036-11-01")
     assert evidence["gate"]["passed"] is True
+
+
+def test_every_resource_goes_before_it_is_made_anew():
+    """Told as an option, because `--replace` asks no provider: a machine made first would be the old one, adopted."""
+    from pulumi_vllm import Server
+
+    def program():
+        return {"endpoint": Server("llm", {"server": block()}).endpoint}
+
+    monitor, _ = run(program)
+    ours = [one for one in monitor.requests.values() if one.custom]
+    assert len(ours) == 12
+    assert all(one.deleteBeforeReplace and one.deleteBeforeReplaceDefined for one in ours)

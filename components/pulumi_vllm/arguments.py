@@ -1,0 +1,119 @@
+"""What a Server takes, and every mistake in it: those of the block, of the keys and of the hooks, all at once."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NotRequired, TypedDict
+
+import pulumi
+
+from . import door_certificate
+from .plan import Plan, PlanError, plan
+from .plan.config import Deployment
+from .plan.mistakes import nearest
+
+
+class Hook(TypedDict):
+    """Commands of your own on the host, run with pulumi-command as the machine's login user, who may use sudo."""
+
+    name: str
+    """Part of the resource's name: small letters, digits, hyphens."""
+    create: pulumi.Input[str]
+    """Run once the server is ready; again when this hook changes, and on every new machine."""
+    delete: NotRequired[pulumi.Input[str]]
+    """Run before the machine goes, or before the hook is taken out. It must cope with being run twice."""
+    stdin: NotRequired[pulumi.Input[str]]
+    """What `create` and `delete` read from standard input: the way for a secret, which is no part of a command."""
+
+
+class ServerArgs(TypedDict):
+    """What a Server needs."""
+
+    server: Mapping[str, Any]
+    """The block that a stack file holds under `pulumi-vllm:server`: model, machine, context, access."""
+    keys: NotRequired[pulumi.Input[Mapping[str, pulumi.Input[str]]]]
+    """API keys by name (secret). A name in server.access.keys without a value here gets a random key."""
+    hf_token: NotRequired[pulumi.Input[str]]
+    """Token for the model hub (secret), where the repository is gated."""
+    ssh_private_key: NotRequired[pulumi.Input[str]]
+    """Private SSH key to use (secret); left out, one is made and kept in state."""
+    tls_certificate: NotRequired[pulumi.Input[str]]
+    """A certificate of your own for server.access.hostname, PEM, with its chain; left out, our own CA issues one."""
+    tls_private_key: NotRequired[pulumi.Input[str]]
+    """Its key, PEM (secret)."""
+    hooks: NotRequired[Sequence[Hook]]
+    """Commands of your own on the host, run one after the other in this order, and undone in the other one."""
+
+
+_HOOK_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
+
+
+def decide(args: ServerArgs) -> Plan:
+    """The plan of a server.
+
+    Raises:
+        pulumi.RunError: the arguments have mistakes (all are listed), the model does not fit, or a flag can't work.
+    """
+    found = [
+        *_unknown("", args, ServerArgs),
+        *door_certificate.mistakes(args),
+        *_hook_mistakes(args.get("hooks") or []),
+    ]
+    decided: Plan | None = None
+    if "server" not in args:
+        found.insert(0, "server: missing; add the block that a stack file holds under pulumi-vllm:server")
+    else:
+        try:
+            decided = plan(Deployment.parse(_with_endpoint(args["server"])))
+        except PlanError as error:
+            found = [*error.mistakes, *found]
+    if decided is not None:
+        found += unknown_keys(args.get("keys"), decided.deployment.access.keys)
+    if found or decided is None:
+        raise pulumi.RunError("\n".join(found))
+    return decided
+
+
+def unknown_keys(given: Any, names: tuple[str, ...]) -> tuple[str, ...]:
+    """A sentence for each value whose name the block does not have; nothing of a map that is not known yet."""
+    if not isinstance(given, Mapping):
+        return ()
+    return tuple(
+        f"keys.{name}: no such name in server.access.keys; {nearest(name, names)}"
+        for name in given
+        if name not in names
+    )
+
+
+def _unknown(where: str, given: Mapping[str, Any], kind: type) -> Iterator[str]:
+    known = kind.__annotations__
+    yield from (f"{where}{key}: unknown key; {nearest(key, known)}" for key in given if key not in known)
+
+
+def _hook_mistakes(hooks: Any) -> Iterator[str]:
+    if not isinstance(hooks, list | tuple):
+        yield "hooks: is not a list; write [{'name': …, 'create': …}]"
+        return
+    seen = set()
+    for number, hook in enumerate(hooks):
+        where = f"hooks[{number}]"
+        if not isinstance(hook, Mapping):
+            yield f"{where}: is not a block of keys; write {{'name': …, 'create': …}}"
+            continue
+        yield from _unknown(f"{where}.", hook, Hook)
+        yield from (f"{where}.{key}: missing; add it" for key in ("name", "create") if not hook.get(key))
+        name = hook.get("name")
+        if name and not (isinstance(name, str) and _HOOK_NAME.fullmatch(name)):
+            yield f"{where}.name: {name!r} is not allowed; it must match {_HOOK_NAME.pattern}"
+        elif name in seen:
+            yield f"{where}.name: {name!r} appears twice; each hook needs its own name"
+        seen.add(name if isinstance(name, str) else None)
+
+
+def _with_endpoint(block: Any) -> Any:
+    """HF_ENDPOINT is what every client of the hub obeys; a hub in the stack file wins."""
+    endpoint = os.environ.get("HF_ENDPOINT")
+    weights = (block.get("weights") or {}) if isinstance(block, Mapping) else None
+    if not endpoint or not isinstance(weights, Mapping) or weights.get("endpoint"):
+        return block  # also where it is no block at all: parsing says so
+    return {**block, "weights": {**weights, "endpoint": endpoint.rstrip("/")}}

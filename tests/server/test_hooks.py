@@ -1,0 +1,119 @@
+"""A consumer's own commands, as pulumi-command would be asked to run them."""
+
+import pulumi
+import pytest
+from google.protobuf.json_format import MessageToDict
+from programs import block, declare, run
+
+SECRET = "4dabf18193072939515e22adb298388d"  # sdk/go/common/resource/properties.go: SigKey
+
+
+def hooks():
+    return [
+        {"name": "agent", "create": "sudo apt-get install -y agent", "delete": "sudo apt-get purge -y agent"},
+        {"name": "token", "create": "cat > token", "stdin": pulumi.Output.secret("planted")},
+    ]
+
+
+def is_secret(value) -> bool:
+    return isinstance(value, dict) and SECRET in value
+
+
+@pytest.fixture
+def requests():
+    from pulumi_vllm import Server
+
+    def program():
+        server = Server("llm", {"server": block(), "hooks": hooks()})
+        return {"names": list(server.hooks)}
+
+    monitor, seen = run(program)
+    assert seen["names"] == ["agent", "token"]
+    return monitor.requests
+
+
+def test_the_host_key_is_given_and_the_private_key_stays_secret(requests):
+    request = requests["llm-hook-agent"]
+    connection = MessageToDict(request.object)["connection"]
+    assert is_secret(connection), "the whole connection"
+    assert connection["value"]["hostKey"] == "ssh-ed25519 HOST"
+    assert connection["value"]["host"] == "192.0.2.7"
+    assert {"connection"} <= set(request.additionalSecretOutputs)
+
+
+def test_a_new_machine_makes_a_hook_anew_and_the_old_one_goes_first(requests):
+    request = requests["llm-hook-agent"]
+    assert MessageToDict(request.object)["triggers"] == ["llm-machine-id"]
+    assert request.deleteBeforeReplace
+    assert request.deleteBeforeReplaceDefined
+
+
+def test_hooks_run_after_the_server_is_ready_and_one_after_the_other(requests):
+    first, second = requests["llm-hook-agent"], requests["llm-hook-token"]
+    assert any(urn.endswith("::llm-service") for urn in first.dependencies)
+    assert not any("llm-hook" in urn for urn in first.dependencies)
+    assert any(urn.endswith("::llm-hook-agent") for urn in second.dependencies)
+
+
+def test_what_a_hook_reads_stays_secret(requests):
+    given = MessageToDict(requests["llm-hook-token"].object)
+    assert is_secret(given["stdin"])
+    assert given["stdin"]["value"] == "planted"
+    assert "delete" not in given
+
+
+def test_a_connection_for_ones_own_commands_has_the_host_key():
+    from pulumi_vllm import Server
+
+    def program():
+        connection = Server("llm", {"server": block()}).connection
+        return {
+            "host_key": connection.host_key,
+            "user": connection.user,
+            "secret": pulumi.Output.from_input(connection.private_key).is_secret(),
+        }
+
+    _, seen = run(program)
+    assert seen == {"host_key": "ssh-ed25519 HOST", "user": "ubuntu", "secret": True}
+
+
+def test_without_hooks_pulumi_command_is_not_asked_for():
+    made, _ = declare()
+    assert not [one for one in made.values() if one["type"].startswith("command:")]
+
+
+def test_mistakes_of_the_block_the_keys_and_the_hooks_come_together():
+    hooks = [
+        {"name": "a", "creat": "true"},
+        {"name": "A b", "create": "true"},
+        {"name": "a", "create": "true"},
+        "x",
+    ]
+    with pytest.raises(pulumi.RunError) as caught:
+        declare(server={**block(), "contxt": 1}, hooks=hooks, hfToken="x")
+    for sentence in (
+        "server.contxt: unknown key; did you mean context?",
+        "hfToken: unknown key; did you mean hf_token?",
+        "hooks[0].creat: unknown key; did you mean create?",
+        "hooks[0].create: missing; add it",
+        "hooks[1].name: 'A b' is not allowed",
+        "hooks[2].name: 'a' appears twice",
+        "hooks[3]: is not a block of keys",
+    ):
+        assert sentence in str(caught.value)
+
+
+def test_a_key_that_the_block_does_not_name_is_refused():
+    with pytest.raises(pulumi.RunError, match=r"keys.tema-a: no such name .*; did you mean team-a\?"):
+        declare(keys={"tema-a": "sk-given"})
+
+
+@pytest.mark.parametrize("given", ["keys", "secret_keys"])
+def test_a_name_without_a_value_gets_a_random_key_in_whatever_form_the_map_comes(given):
+    _, seen = declare(**{given: {"team-a": "sk-given"}})
+    assert seen["api_keys"] == {"team-a": "sk-given", "team-b": "sk-random"}
+
+
+def test_an_empty_key_is_refused():
+    with pytest.raises(pulumi.RunError, match=r"keys\.team-a: is empty"):
+        declare(secret_keys={"team-a": ""})
