@@ -66,3 +66,12 @@ def projects(clouds, tmp_path, request):
         project.pulumi("cancel", "--yes", check=False)
         project.cloud.pass_minutes(30)
         project.destroy(check=False)
+
+
+@pytest.fixture
+def place():
+    # Inside the checkout's own git-ignored folder: overlays need a real file system, and /tmp may be small.
+    folder = REPOSITORY / ".pulumi-vllm" / f"consumer-{os.getpid()}"
+    folder.mkdir(parents=True)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)

@@ -13,6 +13,7 @@ from .say import TROUBLE, USAGE, say
 # Each has `add_parser(commands)`, which sets `run`; what a subcommand needs it imports when it runs.
 _COMMANDS = (
     "pulumi_vllm.cli.bench",
+    "pulumi_vllm.cli.init",
     "pulumi_vllm.cli.lint",
     "pulumi_vllm.cli.plan",
     "pulumi_vllm.cli.recommend",

@@ -1,0 +1,76 @@
+"""`pulumi-vllm init`: a project of one's own: the provider's folder, Pulumi.yaml's lines, a stack, a program."""
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .say import TROUBLE, say
+
+if TYPE_CHECKING:
+    from .project import Project
+
+LEFT_TO_DO = 2
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `init`."""
+    text = "make a folder a Pulumi project that serves a model, or add that to one"
+    parser = commands.add_parser(
+        "init",
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}: the provider's folder, the lines of Pulumi.yaml, a stack file, "
+        "a program. No file of yours is changed beyond added lines; a line that can't be added is said, and the "
+        "exit code is 2.",
+    )
+    parser.add_argument("folder", nargs="?", type=Path, default=Path(), help="default: here")
+    parser.add_argument(
+        "--stack",
+        default="local",
+        help="the stack to begin with: local (default; no account, no GPU), or another one of this package, "
+        "for example spheron-h200-1x-fp8",
+    )
+    parser.add_argument("--name", help="name of a new project (default: the folder's)")
+    parser.add_argument("--json", action="store_true", help="what was done, as JSON")
+    parser.set_defaults(run=_init)
+
+
+def _init(parsed: argparse.Namespace) -> int:
+    from .project import Project, mistakes  # noqa: PLC0415
+
+    folder: Path = parsed.folder
+    name = parsed.name or re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name).strip("-") or "models"
+    if wrong := mistakes(folder, name, parsed.stack):
+        for sentence in wrong:
+            say(sentence)
+        return TROUBLE
+    project = Project(folder, name, parsed.stack)
+    try:
+        project.write()
+    except OSError as error:
+        say(
+            f"{error.filename}: {error.strerror}; make it writable and run this again, it goes on where it was"
+        )
+        return TROUBLE
+    if parsed.json:
+        print(json.dumps(project.report(), indent=2))
+    else:
+        _tell(project)
+    return LEFT_TO_DO if project.left else 0
+
+
+def _tell(project: "Project") -> None:
+    for verb, names in (("wrote", project.wrote), ("added to", project.added), ("kept", project.kept)):
+        for name in names:
+            print(f"{verb:9} {name}")
+    if project.left:
+        print("\nLeft to you:")
+        for sentence in project.left:
+            first, *rest = sentence.splitlines()
+            print(f"  {first}", *(f"    {line}" for line in rest), sep="\n")
+    for note in project.notes:
+        print(f"\n{note}")
+    print("\nNext:")
+    for line in project.next_steps():
+        print(f"  {line}")

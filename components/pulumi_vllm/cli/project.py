@@ -1,0 +1,266 @@
+"""A consumer's project folder: which files it needs, which it has, and what is left to the person."""
+
+import json
+import re
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+from pulumi_vllm import __version__
+from pulumi_vllm.plan.mistakes import nearest
+
+from . import project_file
+
+_PACKAGE: Final = Path(__file__).resolve().parents[1]
+_STARTER: Final = Path(__file__).with_name("starter")
+_LAUNCHER: Final = "provider/pulumi-resource-vllm"
+_IGNORED: Final = (".venv/", "__pycache__/", ".pulumi-vllm/")
+_PROJECT_NAME: Final = r"[A-Za-z0-9_.-]{1,100}"  # sdk/go/common/tokens/project.go in Pulumi's repository
+
+
+def stacks() -> dict[str, Path]:
+    """The stack files of this package: inside it, or at the top of a checkout."""
+    for folder in (_PACKAGE / "stacks", _PACKAGE.parents[1] / "stacks"):
+        if folder.is_dir():
+            return {file.stem.removeprefix("Pulumi."): file for file in folder.glob("Pulumi.*.yaml")}
+    raise project_file.ProjectFileError(f"{_PACKAGE}: no stacks folder; install pulumi-vllm again")
+
+
+def mistakes(folder: Path, name: str, stack: str) -> list[str]:
+    """Everything that stands in the way, before a file is written."""
+    found = []
+    if folder.exists() and not folder.is_dir():
+        found.append(f"{folder}: is a file; name a folder")
+    if not re.fullmatch(_PROJECT_NAME, name):
+        found.append(f"--name {name}: is not allowed; use letters, digits, - _ . only, at most 100 of them")
+    if stack not in (known := stacks()):
+        found.append(f"--stack {stack}: no such stack; {nearest(stack, known)}")
+    if (folder / "Pulumi.json").exists():
+        found.append(
+            f"{folder / 'Pulumi.json'}: only Pulumi.yaml can be extended; write it as YAML, then run this again"
+        )
+    for file in _project_files(folder):
+        try:
+            project_file.parse(file.read_text(), str(file))
+        except project_file.ProjectFileError as error:
+            found.append(str(error))
+    return found
+
+
+class Project:
+    """What `init` does to one folder. Files that are there are kept; Pulumi.yaml and lists get lines added."""
+
+    def __init__(self, folder: Path, name: str, stack: str) -> None:
+        self.folder, self.name, self.stack = folder, name, stack
+        self.wrote: list[str] = []
+        self.added: list[str] = []
+        self.kept: list[str] = []
+        self.left: list[str] = []
+        self.notes: list[str] = []
+        there = next(iter(_project_files(folder)), None)
+        self._file = there.name if there else "Pulumi.yaml"
+        self._document = project_file.parse(there.read_text(), str(there)) if there else {}
+
+    def report(self) -> dict[str, list[str]]:
+        """The same as JSON."""
+        return {
+            "wrote": self.wrote,
+            "added": self.added,
+            "kept": self.kept,
+            "left": self.left,
+            "notes": self.notes,
+        }
+
+    def write(self) -> None:
+        """Bring the folder to where the engine finds everything; a second time changes nothing."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        own_path = bool(self._document) and project_file.names_plugin(self._document)
+        self._project_yaml()
+        if not own_path or (self.folder / _LAUNCHER).exists() or self._is_our_path():
+            self._launcher()
+        self._stack_file()
+        if self._runtime == "python":
+            self._program()
+        self._requirements()  # of the plugin, whatever language the program is in
+        self._lines(".gitignore", _IGNORED)
+
+    def next_steps(self) -> list[str]:
+        """What a person types now."""
+        venv, stack = self._venv, self.stack
+        steps = [] if self.folder == Path() else [f"cd {self.folder}"]
+        if not (self.folder / venv / "bin" / "pulumi-resource-vllm").exists():
+            steps.append(self._install)
+        if stack != "local":
+            steps.append(f"edit {self._stack_name}: the addresses under access.allow are an example")
+        steps.append(f"{venv}/bin/pulumi-vllm plan {stack}   # does it fit, and what does it cost")
+        if stack == "local":
+            steps.append(
+                f'eval "$({venv}/bin/pulumi-vllm local up)"   # the embedded cloud; needs root on Linux'
+            )
+        else:
+            steps.append("export SPHERON_API_KEY=…")
+        return [*steps, f"pulumi stack init {stack} && pulumi up"]
+
+    # -- the files ----------------------------------------------------------------------------------
+    def _project_yaml(self) -> None:
+        if not self._document:
+            self._new(self._file, project_file.new(self.name))
+            self._document = project_file.parse((self.folder / self._file).read_text(), self._file)
+            return
+        path = self.folder / self._file
+        text = path.read_text()
+        changed, left = project_file.with_lines(text, self._document)
+        self.left += left
+        self._change(self._file, text, changed)
+
+    def _launcher(self) -> None:
+        text = (
+            (_STARTER / "pulumi-resource-vllm")
+            .read_text()
+            .replace("$project/.venv", f"$project/{self._venv}")
+        )
+        if Path(self._venv).is_absolute():
+            text = text.replace(f"$project/{self._venv}", self._venv)
+        text = text.replace("INSTALL", self._install.replace('"', '\\"'))
+        path = self.folder / _LAUNCHER
+        if not self._new(_LAUNCHER, text) and path.read_text() != text:
+            self.left.append(
+                f"{_LAUNCHER}: is not what this version writes; move it away and run this again, or keep it"
+            )
+            return
+        path.chmod(0o755)
+
+    def _stack_file(self) -> None:
+        block = re.sub(r"\A(#.*\n)*", "", stacks()[self.stack].read_text())
+        head = f"# From pulumi-vllm {__version__}. `pulumi-vllm plan {self.stack}` says what it decides, and why.\n"
+        if self._new(self._stack_name, head + block):
+            return
+        path = self.folder / self._stack_name
+        text = path.read_text()
+        document = project_file.parse(text or "{}", str(path))
+        config = document.get("config")
+        if isinstance(config, dict) and "pulumi-vllm:server" in config:
+            return
+        if config is None and text.strip() != "{}":
+            # The engine has made it: `pulumi stack init` came before this.
+            self.kept.remove(self._stack_name)
+            path.write_text(f"{text.rstrip()}\n{block}".lstrip("\n"))
+            self.added.append(self._stack_name)
+            return
+        self.left.append(f"{self._stack_name}: has no pulumi-vllm:server under config; add:\n{block}")
+
+    def _program(self) -> None:
+        main = self._document.get("main")
+        if main:
+            where = str(main)
+        elif self._new("__main__.py", (_STARTER / "__main__.py").read_text()):
+            return
+        else:
+            where = "__main__.py"
+        path = self.folder / where
+        text = path.read_text() if path.is_file() else ""
+        if "pulumi_vllm" not in text:
+            self.left.append(
+                f"{where}: yours; a server in it:\nfrom pulumi_vllm import Server\n"
+                'server = Server("llm", {"server": pulumi.Config("pulumi-vllm").require_object("server")})'
+            )
+
+    def _requirements(self) -> None:
+        wanted = self._requirement
+        if self._pyproject.exists():
+            if "pulumi-vllm" not in self._pyproject.read_text():
+                self.left.append(f"pyproject.toml: add to its dependencies: {wanted}")
+            return
+        path = self.folder / "requirements.txt"
+        if path.exists() and re.search(r"^pulumi[-_.]vllm\b", path.read_text(), re.IGNORECASE | re.MULTILINE):
+            self.kept.append("requirements.txt")
+        else:
+            self._lines("requirements.txt", (wanted,))
+        if "file://" in wanted and wanted in path.read_text():
+            self.notes.append(
+                "requirements.txt: names a path of this machine; put a wheel where every machine finds it, "
+                "and write its address there"
+            )
+
+    # -- how a file is written ------------------------------------------------------------------------
+    @property
+    def _venv(self) -> str:
+        options = self._runtime_block.get("options")
+        named = options.get("virtualenv") if isinstance(options, dict) else None
+        return str(named or ".venv").rstrip("/")
+
+    @property
+    def _pyproject(self) -> Path:
+        return self.folder / "pyproject.toml"
+
+    @property
+    def _requirement(self) -> str:
+        return requirement("pulumi-vllm[local]" if self.stack == "local" else "pulumi-vllm")
+
+    @property
+    def _install(self) -> str:
+        what = f"'{self._requirement}'" if self._pyproject.exists() else "-r requirements.txt"
+        return f"python3 -m venv {self._venv} && {self._venv}/bin/pip install {what}"
+
+    @property
+    def _runtime(self) -> str:
+        return str(self._runtime_block.get("name", "python"))
+
+    @property
+    def _runtime_block(self) -> dict[str, Any]:
+        runtime = self._document.get("runtime") or {}
+        return runtime if isinstance(runtime, dict) else {"name": runtime}
+
+    @property
+    def _stack_name(self) -> str:
+        where = self._document.get("stackConfigDir")
+        return f"{where.rstrip('/')}/Pulumi.{self.stack}.yaml" if where else f"Pulumi.{self.stack}.yaml"
+
+    def _is_our_path(self) -> bool:
+        return "./provider" in json.dumps([self._document.get("plugins"), self._document.get("packages")])
+
+    def _new(self, name: str, text: str) -> bool:
+        """Write a file that is not there."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with path.open("x") as file:
+                file.write(text)
+        except FileExistsError:
+            self.kept.append(name)
+            return False
+        self.wrote.append(name)
+        return True
+
+    def _lines(self, name: str, lines: tuple[str, ...]) -> None:
+        path = self.folder / name
+        if not path.exists():
+            self._new(name, "\n".join(lines) + "\n")
+            return
+        text = path.read_text()
+        missing = [line for line in lines if line not in {there.strip() for there in text.splitlines()}]
+        begun = text if not text or text.endswith("\n") else text + "\n"
+        self._change(name, text, begun + "".join(f"{line}\n" for line in missing) if missing else text)
+
+    def _change(self, name: str, text: str, changed: str) -> None:
+        if changed == text:
+            self.kept.append(name)
+            return
+        (self.folder / name).write_text(changed)
+        self.added.append(name)
+
+
+def requirement(name: str) -> str:
+    """The line for requirements.txt: this version, from where it was installed."""
+    try:
+        origin = json.loads(metadata.distribution("pulumi-vllm").read_text("direct_url.json") or "{}")
+    except metadata.PackageNotFoundError:
+        origin = {}
+    url, vcs = origin.get("url"), origin.get("vcs_info")
+    if not url:
+        return f"{name}=={__version__}"
+    return f"{name} @ {vcs['vcs']}+{url}@{vcs['commit_id']}" if vcs else f"{name} @ {url}"
+
+
+def _project_files(folder: Path) -> list[Path]:
+    return [file for name in ("Pulumi.yaml", "Pulumi.yml") if (file := folder / name).is_file()]

@@ -1,0 +1,232 @@
+"""`pulumi-vllm init`: in an empty folder, in a person's project, and again."""
+
+import json
+import os
+import subprocess
+
+import pytest
+import yaml
+from pulumi_vllm.cli import main, project, project_file
+
+OURS = {"name": "vllm", "path": "./provider"}
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def tree(folder):
+    return {
+        str(file.relative_to(folder)): (file.read_text(), file.stat().st_mode & 0o777)
+        for file in sorted(folder.rglob("*")) if file.is_file()
+    }  # fmt: skip
+
+
+def init(capsys, *arguments):
+    code = main(["init", *arguments, "--json"])
+    said = capsys.readouterr()
+    return code, json.loads(said.out) if said.out else said.err
+
+
+def test_an_empty_folder_becomes_a_project(tmp_path, capsys):
+    code, report = init(capsys, "shop")
+    assert code == 0
+    assert report["left"] == report["kept"] == []
+    written = tree(tmp_path / "shop")
+    assert set(report["wrote"]) == written.keys()
+    document = yaml.safe_load(written["Pulumi.yaml"][0])
+    assert document["name"] == "shop"
+    assert document["options"] == {"refresh": "always"}
+    assert document["plugins"]["providers"] == [OURS]
+    assert written["provider/pulumi-resource-vllm"][1] == 0o755
+    assert main(["plan", "shop/Pulumi.local.yaml"]) == 0
+    compile(written["__main__.py"][0], "__main__.py", "exec")
+
+
+def test_a_second_time_changes_nothing(tmp_path, capsys):
+    init(capsys, ".")
+    before = tree(tmp_path)
+    code, report = init(capsys, ".")
+    assert code == 0
+    assert tree(tmp_path) == before
+    assert set(report["kept"]) == before.keys()
+    assert report["wrote"] == report["added"] == []
+
+
+@pytest.mark.parametrize("stack", sorted(project.stacks()))
+def test_every_stack_can_be_begun_with(tmp_path, capsys, stack):
+    assert init(capsys, ".", "--stack", stack)[0] == 0
+    assert main(["plan", stack]) == 0
+    first, _, rest = (tmp_path / f"Pulumi.{stack}.yaml").read_text().partition("\n")
+    assert stack in first
+    assert rest.startswith("config:\n")
+
+
+def test_the_engines_own_stack_file_gets_the_block(tmp_path, capsys):
+    (tmp_path / "Pulumi.local.yaml").write_text("encryptionsalt: v1:abc\n")
+    code, report = init(capsys, ".")
+    assert code == 0
+    assert report["added"] == ["Pulumi.local.yaml"]
+    document = yaml.safe_load((tmp_path / "Pulumi.local.yaml").read_text())
+    assert document["encryptionsalt"] == "v1:abc"
+    assert document["config"]["pulumi-vllm:server"]["precision"] == "bf16"
+
+
+PERSONS = """\
+# what we run
+name: shop        # our shop
+runtime:
+  name: python
+  options:
+    virtualenv: venv
+options:
+  # we like it so
+  parallel: 4
+plugins:
+  providers:
+  - name: other
+    path: ../other
+config:
+  a: b
+"""
+
+
+def test_a_persons_project_gets_lines_and_keeps_its_own(tmp_path, capsys):
+    (tmp_path / "Pulumi.yaml").write_text(PERSONS)
+    (tmp_path / "__main__.py").write_text("import pulumi\n")
+    (tmp_path / "requirements.txt").write_text("pulumi-aws==7.0.0")
+    (tmp_path / ".gitignore").write_text("*.pyc\n.venv/\n")
+    code, report = init(capsys, ".")
+    text = (tmp_path / "Pulumi.yaml").read_text()
+    kept = [line for line in text.splitlines() if line in PERSONS.splitlines()]
+    assert kept == PERSONS.splitlines(), "every line of theirs, in their order"
+    document = yaml.safe_load(text)
+    assert document["options"] == {"refresh": "always", "parallel": 4}
+    assert document["plugins"]["providers"] == [OURS, {"name": "other", "path": "../other"}]
+    assert document["config"] == {"a": "b"}
+    assert (tmp_path / "requirements.txt").read_text().splitlines()[0] == "pulumi-aws==7.0.0"
+    assert "pulumi-vllm" in (tmp_path / "requirements.txt").read_text().splitlines()[1]
+    assert (tmp_path / ".gitignore").read_text() == "*.pyc\n.venv/\n__pycache__/\n.pulumi-vllm/\n"
+    assert "/venv" in (tmp_path / "provider/pulumi-resource-vllm").read_text()
+    assert (tmp_path / "__main__.py").read_text() == "import pulumi\n"
+    assert code == 2
+    (left,) = report["left"]
+    assert left.startswith("__main__.py: yours; a server in it:")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name: a\nruntime: nodejs\noptions: {parallel: 1}\n", ["`options` is written in a form of its own"]),
+        ("name: a\nruntime: nodejs\nplugins: {}\n", ["`plugins.providers` is written in a form of its own"]),
+        ("name: a\nruntime: nodejs\noptions:\n  refresh: never\n", ["options.refresh is never"]),
+        ("{name: a, runtime: nodejs}\n", ["`plugins.providers`", "`options`"]),
+    ],
+)
+def test_a_line_that_cannot_be_added_is_said(tmp_path, capsys, text, words):
+    (tmp_path / "Pulumi.yaml").write_text(text)
+    code, report = init(capsys, ".")
+    assert code == 2
+    assert len(report["left"]) == len(words)
+    assert all(word in sentence for word, sentence in zip(words, report["left"], strict=True))
+    assert yaml.safe_load(text).items() <= yaml.safe_load((tmp_path / "Pulumi.yaml").read_text()).items()
+    assert not (tmp_path / "__main__.py").exists(), "its program is not Python"
+    assert "pulumi-vllm" in (tmp_path / "requirements.txt").read_text(), "its plugin is"
+
+
+@pytest.mark.parametrize(
+    "form", ["packages:\n  vllm: ./elsewhere\n", "plugins:\n  providers: [{name: vllm, path: ./elsewhere}]\n"]
+)
+def test_a_plugin_that_is_named_already_is_left_alone(tmp_path, capsys, form):
+    (tmp_path / "Pulumi.yaml").write_text(f"name: a\nruntime: python\noptions:\n  refresh: always\n{form}")
+    assert init(capsys, ".")[0] == 0
+    assert not (tmp_path / "provider").exists()
+
+
+def test_every_mistake_is_said_at_once_and_nothing_is_written(tmp_path, capsys):
+    (tmp_path / "Pulumi.yaml").write_text("name: [")
+    code, said = init(capsys, ".", "--stack", "spheron-h20-1x-fp8", "--name", "a b")
+    assert code == 1
+    assert "--name a b: is not allowed" in said
+    assert "did you mean spheron-h200-1x-fp8?" in said
+    assert "is not YAML" in said
+    assert tree(tmp_path).keys() == {"Pulumi.yaml"}
+
+
+def test_a_launcher_of_ones_own_is_kept_and_said(tmp_path, capsys):
+    (tmp_path / "provider").mkdir()
+    (tmp_path / "provider/pulumi-resource-vllm").write_text("#!/bin/sh\nexec mine\n")
+    code, report = init(capsys, ".")
+    assert code == 2
+    assert "is not what this version writes" in report["left"][0]
+    assert (tmp_path / "provider/pulumi-resource-vllm").read_text() == "#!/bin/sh\nexec mine\n"
+
+
+def test_a_project_with_pyproject_gets_no_second_list(tmp_path, capsys):
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "shop"\n')
+    code, report = init(capsys, ".")
+    assert code == 2
+    assert report["left"][0].startswith("pyproject.toml: add to its dependencies: pulumi-vllm[local]")
+    assert not (tmp_path / "requirements.txt").exists()
+    assert "pip install 'pulumi-vllm[local]" in (tmp_path / "provider/pulumi-resource-vllm").read_text()
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path, capsys):
+    (tmp_path / "provider").write_text("a file of theirs")
+    code, said = init(capsys, ".")
+    assert code == 1
+    assert "provider" in said
+    assert "run this again" in said
+
+
+@pytest.mark.parametrize("where", [".venv", "path", "nowhere"])
+def test_the_launcher_finds_the_environment(tmp_path, capsys, monkeypatch, where):
+    init(capsys, ".")
+    bin_folder = tmp_path / (".venv/bin" if where == ".venv" else "elsewhere")
+    bin_folder.mkdir(parents=True)
+    if where != "nowhere":
+        program = bin_folder / "pulumi-resource-vllm"
+        program.write_text('#!/bin/sh\necho "got $*"\n')
+        program.chmod(0o755)
+    monkeypatch.delenv("VIRTUAL_ENV", raising=False)
+    done = subprocess.run(
+        [tmp_path / "provider/pulumi-resource-vllm", "127.0.0.1:1"],
+        env={"PATH": f"{bin_folder}:{tmp_path / 'provider'}:/usr/bin:/bin"} | {"HOME": os.environ["HOME"]},
+        text=True, capture_output=True, check=False, timeout=20, cwd="/",
+    )  # fmt: skip
+    if where == "nowhere":
+        assert done.returncode == 1
+        assert "run there: python3 -m venv .venv && .venv/bin/pip install" in done.stderr
+    else:
+        assert done.stdout == "got 127.0.0.1:1\n"
+
+
+@pytest.mark.parametrize(
+    ("origin", "line"),
+    [
+        (None, "pulumi-vllm=={}"),
+        ({"url": "file:///src", "dir_info": {}}, "pulumi-vllm @ file:///src"),
+        ({"url": "https://example.org/a.whl", "archive_info": {}}, "pulumi-vllm @ https://example.org/a.whl"),
+        (
+            {"url": "https://example.org/a.git", "vcs_info": {"vcs": "git", "commit_id": "0" * 40}},
+            f"pulumi-vllm @ git+https://example.org/a.git@{'0' * 40}",
+        ),
+    ],
+)
+def test_requirements_name_where_this_version_came_from(monkeypatch, origin, line):
+    class Installed:
+        def read_text(self, name):
+            assert name == "direct_url.json"
+            return json.dumps(origin) if origin else None
+
+    monkeypatch.setattr(project.metadata, "distribution", lambda _: Installed())
+    assert project.requirement("pulumi-vllm") == line.format(project.__version__)
+
+
+def test_lines_are_added_to_what_is_there_only_where_the_rest_stays_the_same():
+    text = "name: a\noptions:\n    parallel: 1\n\n# the end"
+    changed, left = project_file.with_lines(text, project_file.parse(text, "x"))
+    assert left == []
+    assert yaml.safe_load(changed)["options"] == {"refresh": "always", "parallel": 1}
+    assert "# the end" in changed
