@@ -118,7 +118,7 @@ class Volume(pulumi.CustomResource):
 
         Args:
             resource_name: name in the program.
-            size_gb: Size in GB (10^9 bytes). It can't change later.
+            size_gb: Size in GB (10^9 bytes). It can grow where the provider allows it.
             gpu: GPU of the machine it is for, as in offers: H200, H100, CPU.
             count: GPUs of that machine.
             billing: on-demand or spot; looks for the machine's region.
@@ -152,7 +152,7 @@ class Volume(pulumi.CustomResource):
 
     @property
     def size_gb(self) -> pulumi.Output[int]:
-        """Size in GB (10^9 bytes). It can't change later."""
+        """Size in GB (10^9 bytes). It can grow where the provider allows it."""
         return pulumi.get(self, "sizeGb")  # type: ignore[no-any-return]
 
     @property
@@ -434,6 +434,7 @@ class VolumeAttachment(pulumi.CustomResource):
         mount_kind: pulumi.Input[str],
         connection: pulumi.Input[Mapping[str, Any]],
         mount_tag: pulumi.Input[str] | None = None,
+        size_gb: pulumi.Input[int] | None = None,
         mounted: pulumi.Input[bool] | None = None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
@@ -447,6 +448,7 @@ class VolumeAttachment(pulumi.CustomResource):
             mount_kind: block, virtiofs or nfs.
             connection: How to reach the machine over SSH: host, port, user, hostKey and privateKey (secret).
             mount_tag: virtiofs tag.
+            size_gb: Size of the volume in GB; when it has grown, the file system of a disk grows too.
             mounted: Whether it should be mounted (default true).
             opts: Pulumi's resource options.
         """
@@ -460,6 +462,7 @@ class VolumeAttachment(pulumi.CustomResource):
                 "mountKind": mount_kind,
                 "connection": connection,
                 "mountTag": mount_tag,
+                "sizeGb": size_gb,
                 "mounted": mounted,
                 "source": None,
                 "restarted": None,
@@ -492,6 +495,11 @@ class VolumeAttachment(pulumi.CustomResource):
     def mount_tag(self) -> pulumi.Output[str]:
         """virtiofs tag."""
         return pulumi.get(self, "mountTag")  # type: ignore[no-any-return]
+
+    @property
+    def size_gb(self) -> pulumi.Output[int]:
+        """Size of the volume in GB; when it has grown, the file system of a disk grows too."""
+        return pulumi.get(self, "sizeGb")  # type: ignore[no-any-return]
 
     @property
     def connection(self) -> pulumi.Output[Mapping[str, Any]]:

@@ -97,6 +97,7 @@ class Server(pulumi.ComponentResource):
             volume_name=volume.volume_name,
             mount_kind=self.machine.mount_kind,
             mount_tag=volume.mount_tag,
+            size_gb=volume.size_gb,
             connection=self._connection,
             opts=self._child(),
         )

@@ -120,3 +120,16 @@ def test_the_price_is_read_or_refused(cloud, spheron, answer):
 def test_a_volume_whose_api_has_one_id_only(cloud, spheron, answer):
     cloud.always[LIST] = answer([{"volumeId": "v1"}, {"_id": "v2"}])
     assert [(found.id, found.handle) for found in spheron.volumes()] == [("v1", "v1"), ("v2", "v2")]
+
+
+def test_growing_believes_the_list_when_the_answer_is_lost_and_says_a_refusal(cloud, spheron, answer, volume):
+    grow = f"PATCH /api/volumes/{HANDLE}"
+    cloud.always[grow] = answer(drop=True)
+    with pytest.raises(CloudError):
+        spheron.grow_volume(HANDLE, 500)
+    assert cloud.asked[-2].body == {"sizeInGb": 500}
+    cloud.always[LIST] = answer([volume(sizeInGb=500)])
+    spheron.grow_volume(HANDLE, 500)
+    cloud.always[grow] = answer({"error": "Provider spheron-es does not support changing a volume"}, 400)
+    with pytest.raises(CloudError, match="does not support changing"):
+        spheron.grow_volume(HANDLE, 600)

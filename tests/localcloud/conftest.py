@@ -28,12 +28,17 @@ class Disks:
     """Volumes in memory."""
 
     disks: dict[str, Disk] = field(default_factory=dict)
+    live: bool = True  # whether a volume grows without a restart
 
     def create(self, volume_id, size_gb, kind, tag=None):
         return self.disks.setdefault(volume_id, Disk(volume_id, size_gb, kind, tag or volume_id))
 
     def get(self, volume_id):
         return self.disks.get(volume_id)
+
+    def grow(self, volume_id, size_gb):
+        self.disks[volume_id] = replace(self.disks[volume_id], size_gb=size_gb)
+        return self.live
 
     def delete(self, volume_id):
         self.disks.pop(volume_id, None)

@@ -137,3 +137,27 @@ def test_team_and_balance(api):
     assert api.get("/api/teams").json()["teams"][0]["id"] == api.store.team_id
     assert api.get("/api/kubernetes/versions").json()["versions"]
     assert api.get("/api/kubernetes/abc/health").status_code == 404
+
+
+def test_a_volume_grows_only_where_its_provider_allows_it(api):
+    handle = api.volume("spheron-es", "ms4-weights", size=10)["volumeId"]
+
+    def change(**body):
+        return api.call("PATCH", f"/api/volumes/{handle}", json=body)
+
+    refused = change(sizeInGb=20)
+    assert refused.status_code == 400
+    assert "does not support changing a volume" in refused.text
+    api.sim("profile/spheron-es", volume_grows=True)
+    assert [change(**body).status_code for body in ({"sizeInGb": 9}, {"name": "x"}, {"sizeInGb": "20"})] == [
+        400
+    ] * 3
+    assert change(sizeInGb=20).json()["sizeInGb"] == 20
+    assert api.machines.disks.disks[handle].size_gb == 20
+    machine = api.running(api.offer("spheron-es"))
+    _attach(api, handle, machine)
+    api.until(lambda: api.machines.disks.disks[handle].machine == machine)
+    before = len(api.machines.log)
+    api.machines.disks.live = False
+    assert change(sizeInGb=30).json()["sizeInGb"] == 30
+    api.until(lambda: [call[0] for call in api.machines.log[before:]] == ["stop", "start"])

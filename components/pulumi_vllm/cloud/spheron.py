@@ -233,6 +233,10 @@ class Spheron:
         """Make a volume; an answer that got lost is looked up by name."""
         return self._volumes.create(name, size_gb, provider, region)
 
+    def grow_volume(self, handle: str, size_gb: int) -> None:
+        """Make a volume larger; most providers refuse."""
+        self._volumes.grow(handle, size_gb)
+
     def delete_volume(self, handle: str) -> None:
         """Delete a detached volume and all it holds; one that is not there is a success."""
         self._volumes.delete(handle)

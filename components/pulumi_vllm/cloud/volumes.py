@@ -64,6 +64,20 @@ class Volumes:
                 ) from None
             return found
 
+    def grow(self, handle: str, size_gb: int) -> None:
+        """PATCH, then read back if it was refused or lost. The API has it "where the provider allows it"."""
+        action = f"growing the volume {handle} to {size_gb} GB"
+        try:
+            self._cloud.http.patch(
+                f"/api/volumes/{quote(handle, safe='')}", {"sizeInGb": size_gb}, action=action
+            )
+        except CloudError as error:
+            if not self._worth_a_look(error):
+                raise
+            found = self.one(handle)
+            if found is None or (found.size_gb or 0) < size_gb:
+                raise
+
     def delete(self, reference: str) -> None:
         """DELETE by handle; "not found" is believed only when the list agrees."""
         action = f"deleting the volume {reference}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 import string
@@ -101,9 +102,28 @@ async def read(request: Request) -> JSONResponse:
 
 
 async def change(request: Request) -> JSONResponse:
-    """No provider here can rename or grow a volume."""
-    volume = _find(cloud_of(request), request.path_params["id"])
-    raise invalid(f"Provider {volume.provider} does not support changing a volume")
+    """Grow a volume where its provider allows that; none lets it be renamed or made smaller."""
+    cloud, body = cloud_of(request), await body_of(request)
+    volume = _find(cloud, request.path_params["id"])
+    if not cloud.store.profile(volume.provider).volume_grows or set(body) != {"sizeInGb"}:
+        raise invalid(f"Provider {volume.provider} does not support changing a volume")
+    size = body["sizeInGb"]
+    if not isinstance(size, int) or isinstance(size, bool) or not volume.size_gb <= size <= _MAX_GB:
+        raise invalid("Input payload validation failed", field="sizeInGb")
+    volume.size_gb = size
+    cloud.store.save()
+    if not await asyncio.to_thread(cloud.lifecycle.hardware.disks.grow, volume.handle, size):
+        for deployment in map(cloud.store.deployments.get, volume.attachments):
+            if deployment is not None and deployment.alive and deployment.machine == "up":
+                work = _restart(cloud, deployment)
+                cloud.lifecycle.aside(work, deployment, f"growing volume {volume.name}")
+    return JSONResponse(volume.view())
+
+
+async def _restart(cloud: Cloud, deployment: Deployment) -> None:
+    async with cloud.lifecycle.lock(deployment):
+        await asyncio.to_thread(cloud.lifecycle.hardware.stop, deployment.id)
+        await asyncio.to_thread(cloud.lifecycle.hardware.start, deployment.id)
 
 
 async def delete(request: Request) -> JSONResponse:

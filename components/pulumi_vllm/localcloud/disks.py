@@ -61,7 +61,7 @@ class Disks:
             image = self.image(volume_id)
             image.parent.mkdir(parents=True, exist_ok=True)
             with image.open("wb") as handle:
-                handle.truncate(size_gb * 10**9 // 4096 * 4096)
+                handle.truncate(_bytes(size_gb))
             if kind == "share":
                 # Lazy tables: a file system of 300 GB is made in a blink and takes 10 MB.
                 tools.run(
@@ -96,6 +96,35 @@ class Disks:
             if disk:
                 self.release(disk)
             shutil.rmtree(self._top / volume_id, ignore_errors=True)
+
+    def grow(self, volume_id: str, size_gb: int) -> bool:
+        """Make a volume larger, what is on it stays; False where a share grows only at its machine's next start.
+
+        A disk's file system is the customer's business. A mounted one grows by a capability that not every root has.
+        """
+        with self._lock:
+            disk = self.get(volume_id)
+            if disk is None:
+                raise DiskError(f"volume {volume_id}: there is none of this id; create it first")
+            with self.image(volume_id).open("r+b") as handle:
+                handle.truncate(_bytes(size_gb))
+            for loop in self._loops(volume_id):
+                tools.run("losetup", "--set-capacity", loop)
+            self._write(replace(disk, size_gb=size_gb))
+            return disk.kind == "block" or self._fitted(disk)
+
+    def _fitted(self, disk: Disk) -> bool:
+        """Whether a share's file system fills its image now."""
+        point = self._shares / disk.id
+        if not point.is_mount():
+            tools.run("e2fsck", "-f", "-p", self.image(disk.id))
+            tools.run("resize2fs", self.image(disk.id))
+            return True
+        try:
+            tools.run("resize2fs", self.loop(disk))
+        except tools.CommandError:
+            return False
+        return True
 
     def image(self, volume_id: str) -> Path:
         """Return the image file."""
@@ -141,6 +170,9 @@ class Disks:
             if disk.kind == "block":
                 options.append(f"--bind={self.loop(disk)}:{disk.device}")
             else:
+                if self._small(disk):
+                    self.release(disk)
+                    self._fitted(disk)
                 options.append(f"--bind={self._mounted(disk)}:/run/lc-shares/{disk.tag}")
         return tuple(options)
 
@@ -234,6 +266,12 @@ class Disks:
                 tools.run("mount", "-t", "ext4", self.loop(disk), point)
             return point
 
+    def _small(self, disk: Disk) -> bool:
+        """Whether a mounted share has been outgrown by its image; its own tables take less than a tenth."""
+        point = self._shares / disk.id
+        room = os.statvfs(point) if point.is_mount() else None
+        return room is not None and room.f_blocks * room.f_frsize < 0.9 * _bytes(disk.size_gb)
+
     def _loops(self, volume_id: str) -> list[str]:
         image = self.image(volume_id)
         if not image.exists():
@@ -243,6 +281,11 @@ class Disks:
 
     def _write(self, disk: Disk) -> None:
         tools.write(self._top / disk.id / "record.json", asdict(disk))
+
+
+def _bytes(size_gb: int) -> int:
+    """Size of an image: whole blocks."""
+    return size_gb * 10**9 // 4096 * 4096
 
 
 def _inside(leader: int, script: str) -> None:

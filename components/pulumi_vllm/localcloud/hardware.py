@@ -18,6 +18,9 @@ class DiskRack(Protocol):
     def get(self, volume_id: str) -> Any:
         """The volume with its `machine`, or None."""
 
+    def grow(self, volume_id: str, size_gb: int) -> bool:
+        """Make a volume larger; False where that takes a restart of its machine."""
+
     def delete(self, volume_id: str) -> None:
         """Remove a volume that is not attached."""
 

@@ -39,6 +39,7 @@ class Profile:
     # Faults of a provider: a machine that is told to run and answers nothing, one that restarts somewhere else.
     ssh_answers: bool = True
     address_stays: bool = True
+    volume_grows: bool = False  # "where the provider allows it": nobody was seen to, so it is a switch
 
     def with_knobs(self, knobs: Mapping[str, object]) -> Profile:
         """The same provider with some cells changed."""

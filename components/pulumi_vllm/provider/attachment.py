@@ -24,6 +24,9 @@ class VolumeAttachment(Resource):
         ),
         "mountKind": Property("string", "block, virtiofs or nfs.", required=True, silent=True),
         "mountTag": Property("string", "virtiofs tag.", silent=True),
+        "sizeGb": Property(
+            "integer", "Size of the volume in GB; when it has grown, the file system of a disk grows too."
+        ),
         "connection": CONNECTION,
         "mounted": Property("boolean", "Whether it should be mounted (default true)."),
     }
@@ -44,7 +47,9 @@ class VolumeAttachment(Resource):
         return f"{new['volumeHandle']}@{new['instanceId']}", outputs
 
     async def update(self, call: Call, resource_id: str, old: Values, new: Values) -> Values:
-        """Put it back: attached and mounted."""
+        """Put it back: attached, mounted, and as large as the volume, whose growth may restart the machine."""
+        if old.get("sizeGb") != new.get("sizeGb"):
+            await self._settled(call, new)
         return await self._attach_and_mount(call, new)
 
     async def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Reading | None:
@@ -125,6 +130,23 @@ class VolumeAttachment(Resource):
             seen["present"] = seen["mounted"] or await self._share_is_there(host, new)
         return seen
 
+    async def _settled(self, call: Call, new: Values) -> None:
+        """Until the machine answers."""
+        from pulumi_vllm.host.ssh import HostError  # noqa: PLC0415
+
+        waited = 0.0
+        while True:
+            try:
+                await self._look(call, new)
+            except HostError:
+                if waited > _ATTACHED_WITHIN_S:
+                    raise
+            else:
+                return
+            await call.progress(f"waiting for the machine ({waited:.0f} s)")
+            await call.sleep(pause_s(0))
+            waited += pause_s(0)
+
     async def _share_is_there(self, host: Any, new: Values) -> bool:
         tag = shlex.quote(str(new.get("mountTag")))
         script = f"grep -qsx {tag} /sys/fs/virtiofs/*/tag || test -d /run/lc-shares/{tag}"
@@ -180,6 +202,8 @@ class VolumeAttachment(Resource):
         marker = shlex.quote('{"volume": "' + str(new["volumeName"]) + '"}')
         script = _MOUNT.format(marker=marker, path=_MARKER, name=shlex.quote(str(new["volumeName"])))
         await host.run(script, timeout_s=120)
+        if new["mountKind"] == "block":  # a share's file system is its server's business
+            await host.run(_GROW, timeout_s=300)
         return source
 
     def _to_format(self, call: Call, before: Values, after: Values) -> str:
@@ -207,6 +231,8 @@ for d in /dev/vd[b-z] /dev/sd[b-z] /dev/nvme[1-9]n1; do
 done
 exit 0
 """
+
+_GROW = 'resize2fs "$(findmnt -n -o SOURCE /models)" 2>&1'
 
 _MOUNT = r"""
 mkdir -p /models

@@ -16,7 +16,9 @@ class Volume(Resource):
         "next create, unless keep is false. Bills while it exists."
     )
     inputs = {
-        "sizeGb": Property("integer", "Size in GB (10^9 bytes). It can't change later.", required=True),
+        "sizeGb": Property(
+            "integer", "Size in GB (10^9 bytes). It can grow where the provider allows it.", required=True
+        ),
         "gpu": Property(
             "string",
             "GPU of the machine it is for, as in offers: H200, H100, CPU.",
@@ -40,13 +42,11 @@ class Volume(Resource):
     }
 
     async def check(self, call: Call, new: Values, old: Values | None) -> list[Failure]:
-        """A size once chosen stays."""
+        """A disk never shrinks."""
         new.setdefault("keep", True)
         before, after = (old or {}).get("sizeGb"), new.get("sizeGb")
-        if isinstance(before, int) and isinstance(after, int) and before != after:
-            reason = (
-                f"the disk has {before} GB and can't change its size; keep {before}, or rename the resource"
-            )
+        if isinstance(before, int) and isinstance(after, int) and after < before:
+            reason = f"the disk has {before} GB and can't shrink; keep {before}, or rename the resource"
             return [Failure("sizeGb", reason)]
         if isinstance(after, int) and after < 1:
             return [Failure("sizeGb", f"{after} GB is no disk; at least 1")]
@@ -62,8 +62,27 @@ class Volume(Resource):
         return self._outputs(found, name)
 
     async def preview_update(self, call: Call, old: Values, new: Values) -> Values:
-        """Only `keep` changes in place."""
+        """The size and `keep` change in place."""
         return {}
+
+    async def update(self, call: Call, resource_id: str, old: Values, new: Values) -> Values:
+        """Grow the disk; what is on it stays."""
+        outputs = {name: old.get(name) for name in self.outputs}
+        if new["sizeGb"] == old.get("sizeGb"):
+            return outputs
+        from pulumi_vllm.cloud.errors import CloudError  # noqa: PLC0415 (requests takes 0.1 s)
+
+        try:
+            await call.session.ask(call.session.cloud().grow_volume, old["handle"], new["sizeGb"])
+        except CloudError as error:
+            if not error.refused:
+                raise
+            raise UserError(
+                f"{error}. The disk {old.get('volumeName')} keeps its {old.get('sizeGb')} GB and what is on it; set "
+                "the size back, or move to a new disk: give the stack another name"
+            ) from None
+        found = await call.session.ask(call.session.cloud().find_volume, old.get("volumeName"))
+        return self._outputs(found, str(old.get("volumeName"))) if found else outputs
 
     async def create(self, call: Call, new: Values) -> tuple[str, Values]:
         """Adopt the disk of our name, or make it where the machine can be had."""
