@@ -1,4 +1,6 @@
-"""Compare the weights program with the loop-back's own rate and with `hf download`, on the local cloud's hub.
+"""Compare the weights program with what curl gets from the same hub, thrown away and on the same disk, and with `hf`.
+
+Every download of a round begins with an empty folder; the order changes from round to round.
 
 python tests/host_programs/bench_weights.py [--mib 1024] [--files 4] [--rounds 3] [--folder /var/tmp]
 """
@@ -6,7 +8,6 @@ python tests/host_programs/bench_weights.py [--mib 1024] [--files 4] [--rounds 3
 from __future__ import annotations
 
 import argparse
-import http.client
 import json
 import os
 import shutil
@@ -15,7 +16,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 PROGRAM = Path(__file__).parents[2] / "templates/usr/local/lib/pulumi-vllm/weights"
 NAME, REVISION, PIECE = "acme/large", "0" * 40, 1 << 20
+SETTLE_S = 0.5  # for what the file system still does with the folder that was deleted last
 
 
 def serve(folder: Path, port: int) -> None:
@@ -38,25 +39,23 @@ def serve(folder: Path, port: int) -> None:
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="error")
 
 
-def drink(port: int, paths: list[str], target: Path | None = None) -> None:
-    """The machine's own rate: read every file over two connections; keep nothing, or write it unverified."""
+def curl(port: int, paths: list[str], target: Path | None = None) -> None:
+    """What the loop-back gives with this hub at the other end, four files at a time: thrown away, or written."""
+    command = ["curl", "-sS", "--no-progress-meter", "--parallel", "--parallel-max", "4"]
+    for path in paths:
+        sink = str(target / path) if target else os.devnull
+        command += ["-o", sink, f"http://127.0.0.1:{port}/{NAME}/resolve/{REVISION}/{path}"]
+    subprocess.run(command, check=True)
 
-    def one(mine: list[str]) -> None:
-        buffer = bytearray(PIECE)
-        link = http.client.HTTPConnection("127.0.0.1", port)
-        for path in mine:
-            link.request("GET", f"/{NAME}/resolve/{REVISION}/{path}")
-            response = link.getresponse()
-            with (target / path if target else Path(os.devnull)).open("wb", buffering=0) as out:
-                while count := response.readinto(buffer):
-                    out.write(memoryview(buffer)[:count])
-        link.close()
 
-    threads = [threading.Thread(target=one, args=(paths[first::2],)) for first in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+def by_hand(port: int, paths: list[str], target: Path) -> None:
+    """What our program promises, with the tools of a shell: written, on the disk, every hash read."""
+    curl(port, paths, target)
+    subprocess.run(["sync", "-f", str(target)], check=True)
+    hashing = [subprocess.Popen(["sha256sum", target / path], stdout=subprocess.DEVNULL) for path in paths]
+    codes = [one.wait() for one in hashing]
+    if any(codes):
+        raise SystemExit("sha256sum failed")
 
 
 def ours(port: int, target: Path) -> None:
@@ -86,6 +85,7 @@ def timed(work: Callable[[int, Path], None], port: int, folder: Path, size: int)
     """MB/s of one download into an empty folder."""
     target = Path(tempfile.mkdtemp(dir=folder))
     os.sync()
+    time.sleep(SETTLE_S)
     begun = time.monotonic()
     work(port, target)
     took = time.monotonic() - begun
@@ -117,8 +117,9 @@ def main() -> None:
         port = free.getsockname()[1]
     command = [sys.executable, __file__, "--serve", str(folder / "model"), str(port)]
     works: dict[str, Callable[[int, Path], None]] = {
-        "loop-back": lambda port, _: drink(port, paths),
-        "to the disk": lambda port, target: drink(port, paths, target),
+        "curl, thrown away": lambda port, _: curl(port, paths),
+        "curl to files": lambda port, target: curl(port, paths, target),
+        "curl, sync, sha256sum": lambda port, target: by_hand(port, paths, target),
         "ours": ours,
     }
     if shutil.which("hf"):
@@ -127,19 +128,20 @@ def main() -> None:
         try:
             wait(port)
             rates = {name: list[float]() for name in works}
-            for _ in range(args.rounds):
-                for name, work in works.items():
+            for first in range(args.rounds):
+                order = list(works.items())
+                for name, work in order[first % len(order) :] + order[: first % len(order)]:
                     rates[name].append(timed(work, port, folder, size))
         finally:
             hub.terminate()
             hub.wait(timeout=10)
             shutil.rmtree(folder)
-    base, disk = (statistics.median(rates[name]) for name in ("loop-back", "to the disk"))
+    nothing, files, hand = (statistics.median(rates[name]) for name in list(works)[:3])
     for name, found in rates.items():
         middle = statistics.median(found)
         shown = ", ".join(f"{rate:.0f}" for rate in found)
-        parts = f"{middle / base:.2f} of loop-back, {middle / disk:.2f} of its disk"
-        sys.stdout.write(f"{name:12} {middle:6.0f} MB/s, {parts} ({shown})\n")
+        parts = f"{middle / nothing:.2f} of thrown away, {middle / files:.2f} of to files, {middle / hand:.2f} by hand"
+        sys.stdout.write(f"{name:22} {middle:6.0f} MB/s, {parts} ({shown})\n")
 
 
 def wait(port: int) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -46,12 +47,16 @@ class SmallHub:
     corrupt: dict[str, int] = field(default_factory=dict)  # path: how many answers carry a flipped byte
     cut_after: int = 0  # close each body after so many bytes
     piece_s: float = 0.0  # pause between pieces of 64 KiB
+    slow_ranges: dict[str, float] = field(
+        default_factory=dict
+    )  # beginning of a Range: seconds before its body
     token: str = ""
     refuse: tuple[int, str] | None = None  # status and X-Error-Code for everything
     files_at: str = ""  # redirect file requests to another hub
     page: int = 0  # rows per page of the listing
     requests: list[tuple[str, str, str]] = field(default_factory=list)  # path, Range, Authorization
     sent: int = 0
+    sent_of: Counter[str] = field(default_factory=Counter)  # the same by path
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -146,6 +151,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
         self.send_header("Content-Length", str(last + 1 - first))
         self.end_headers()
+        time.sleep(sum(pause for start, pause in hub.slow_ranges.items() if span.startswith(start)))
         view = memoryview(data)[first : last + 1]
         with hub.lock:
             if hub.corrupt.get(path, 0):
@@ -159,6 +165,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(piece)
             with hub.lock:
                 hub.sent += len(piece)
+                hub.sent_of[path] += len(piece)
             if self.close_connection:
                 return
             if hub.piece_s:

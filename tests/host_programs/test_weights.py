@@ -99,6 +99,41 @@ def test_a_change_that_hides_its_time_is_found(
     assert found(config) == hub.kept
 
 
+def test_only_a_file_that_was_broken_on_the_wire_is_fetched_again(
+    weights: Program, hub: SmallHub, config: dict[str, Any], found: Found
+) -> None:
+    hub.corrupt = {"consolidated-00001.safetensors": 1}
+    run = weights(**config)
+    assert run.returncode == 0
+    assert "consolidated-00001.safetensors: sha256 is" in run.stdout
+    assert found(config) == hub.kept
+    sizes = {path: len(data) for path, data in hub.kept.items() if data}
+    assert hub.sent_of == sizes | {"consolidated-00001.safetensors": 2 * 400_001}
+
+
+def test_a_file_that_is_always_wrong_ends_the_run_and_is_never_in_place(
+    weights: Program, hub: SmallHub, config: dict[str, Any], found: Found
+) -> None:
+    hub.corrupt = {"consolidated-00001.safetensors": 99}
+    run = weights(**config)
+    assert run.returncode == 3
+    assert "sha256 wrong 3 times; check disk, memory and the hub" in run.stderr
+    assert "consolidated-00001.safetensors" not in found(config)
+    hub.corrupt = {}
+    assert weights(**config).returncode == 0
+    assert found(config) == hub.kept
+
+
+def test_chunks_that_arrive_before_their_turn_are_hashed_in_order(
+    weights: Program, hub: SmallHub, config: dict[str, Any], found: Found
+) -> None:
+    hub.slow_ranges = {"bytes=0-": 0.5}  # the first chunk comes last: more wait for it than memory holds
+    assert weights(**config | {"chunk_bytes": 4096, "include": ["consolidated-*"]}).returncode == 0
+    assert set(found(config).values()) == {
+        data for path, data in hub.kept.items() if path.startswith("consolidated")
+    }
+
+
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
 def test_a_busy_hub_is_asked_again(
     weights: Program, hub: SmallHub, config: dict[str, Any], found: Found, status: int
