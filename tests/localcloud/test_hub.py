@@ -6,6 +6,8 @@ import hashlib
 import os
 import subprocess
 import sys
+import time
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import pytest
@@ -25,7 +27,7 @@ def content(tmp_path_factory):
 
 @pytest.fixture
 def url(content):
-    with serving(hub.application(content)) as found:
+    with serving(hub.application(content), dated=False) as found:
         yield found
 
 
@@ -184,3 +186,13 @@ def test_the_real_client_resumes_a_cut_body_and_takes_a_corrupt_one(url, tmp_pat
     )
     assert verify.returncode == 1
     assert "consolidated.safetensors" in verify.stdout + verify.stderr
+
+
+def test_its_clock_can_be_wrong(url):
+    def off_s():
+        told = parsedate_to_datetime(requests.head(f"{url}/", timeout=5).headers["Date"])
+        return abs(told.timestamp() - time.time())
+
+    assert off_s() < 60
+    _fault(url, clock="-3600")
+    assert off_s() > 3000

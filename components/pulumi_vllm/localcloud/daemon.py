@@ -56,7 +56,7 @@ async def _serve(state_dir: Path, settings: Settings, machines: Hardware, gatewa
     settings.write(state_dir)
     store = Store(files.records, settings.api_key, Options(factor=settings.factor))
     simulator = Server(api.application(store, machines, settings.engine))
-    models = Server(hub.application(hub_content.repositories(files.hub)))
+    models = Server(hub.application(hub_content.repositories(files.hub)), dated=False)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, simulator.handle_exit, number, None)

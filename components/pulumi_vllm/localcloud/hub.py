@@ -7,6 +7,7 @@ import re
 import time
 from collections import deque
 from dataclasses import asdict, dataclass, fields
+from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
@@ -45,6 +46,7 @@ class HubFaults:
     on: str | None = None  # only api, head, get or resolve
     retry_after: int | None = None  # seconds, with `status`
     xet: bool | None = None  # announce a storage that is not there
+    clock: int | None = None  # tell a time that is so many seconds off
 
     def change(self, values: dict[str, str]) -> None:
         """Set some; an empty value clears."""
@@ -97,6 +99,8 @@ def application(repositories: Sequence[Repository]) -> ASGIApp:
         async def noted(message: Message) -> None:
             if message["type"] == "http.response.start":
                 row["status"] = message["status"]
+                told = formatdate(time.time() + (hub.faults.clock or 0), usegmt=True)
+                message["headers"] = [*message["headers"], (b"date", told.encode())]
             elif message["type"] == "http.response.body" and scope["method"] == "GET":
                 row["sent"] += len(message.get("body", b""))
             await send(message)

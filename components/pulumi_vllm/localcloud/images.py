@@ -42,6 +42,7 @@ PACKAGES = (
 )
 # Where resolved is still part of the systemd package there is no package of that name.
 RESOLVED_INSIDE = ("bullseye", "focal", "jammy")
+_NVSWITCH_FROM = 8  # GPUs of a machine that an NVSwitch joins, which takes a fabric manager
 GPU_NAME = re.compile(r"gpu-(?P<gpu>h100|h200)-(?P<count>[1248])x")
 
 
@@ -201,6 +202,13 @@ def _gpu_layer(root: Path, gpu: str, count: int) -> None:
     (root / "usr" / "bin").mkdir()
     shutil.copyfile(RECIPES / "gpu" / "nvidia-smi", root / "usr" / "bin" / "nvidia-smi")
     (root / "usr" / "bin" / "nvidia-smi").chmod(0o755)
+    if count == _NVSWITCH_FROM:
+        unit = Path("systemd") / "system" / "nvidia-fabricmanager.service"
+        wanted = root / "etc" / unit.parent / "multi-user.target.wants" / unit.name
+        for folder in ((root / "usr" / "lib" / unit).parent, wanted.parent):
+            folder.mkdir(parents=True)
+        shutil.copyfile(RECIPES / "gpu" / unit.name, root / "usr" / "lib" / unit)
+        wanted.symlink_to(Path("/usr/lib") / unit)
 
 
 def _run(

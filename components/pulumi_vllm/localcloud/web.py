@@ -32,8 +32,8 @@ def listen(host: str, port: int) -> socket.socket:
 class Server(uvicorn.Server):
     """A server that leaves signals to the process it runs in."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        """For an application."""
+    def __init__(self, app: ASGIApp, *, dated: bool = True) -> None:
+        """For an application; `dated` is false for one that tells its own Date."""
         super().__init__(
             uvicorn.Config(
                 app,
@@ -45,6 +45,7 @@ class Server(uvicorn.Server):
                 http="h11",
                 ws="none",
                 timeout_graceful_shutdown=2,
+                date_header=dated,
             )
         )
 
@@ -55,10 +56,10 @@ class Server(uvicorn.Server):
 
 
 @contextlib.contextmanager
-def serving(app: ASGIApp, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
+def serving(app: ASGIApp, host: str = "127.0.0.1", port: int = 0, *, dated: bool = True) -> Iterator[str]:
     """Serve from a thread; the URL, until the block ends."""
     sock = listen(host, port)
-    server = Server(app)
+    server = Server(app, dated=dated)
     thread = threading.Thread(target=asyncio.run, args=(server.serve(sockets=[sock]),), daemon=True)
     thread.start()
     try:
