@@ -29,15 +29,6 @@ def refused(project, *words: str) -> str:
     return done.stdout
 
 
-def test_a_gated_repository_ends_in_a_sentence_and_up_goes_on(project):
-    project.cloud.hub(gated=1)
-    refused(project, "access is restricted and no token is set", "accept the terms at")
-    before = project.machine_id()
-    project.cloud.hub(gated="")
-    project.up()
-    assert project.machine_id() == before
-
-
 @pytest.mark.all
 def test_refusals_of_the_hub_end_in_a_sentence_and_up_goes_on(project):
     hub = project.cloud.hub

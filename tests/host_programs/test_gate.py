@@ -54,6 +54,7 @@ class World:
 
     def __init__(self) -> None:
         self.unhealthy, self.busy, self.tokens, self.empty = 0, 0, IDS, False
+        self.refuses: dict[str, tuple[int, str]] = {}  # "engine" or "door": what a chat gets
         self.bodies: list[tuple[str, dict[str, Any]]] = []
 
 
@@ -81,6 +82,8 @@ def serve(world: World, key: str | None, tls: ssl.SSLContext | None) -> Threadin
             if key and world.busy:
                 world.busy -= 1
                 return self.answer(503, {})
+            if refused := world.refuses.get("door" if key else "engine"):
+                return self.answer(refused[0], {"error": {"message": refused[1]}})
             ids = [] if world.empty else world.tokens
             choice = {"message": {"content": "hello"}, "token_ids": ids}
             return self.answer(200, {"choices": [choice], "usage": {"completion_tokens": len(ids)}})
@@ -182,6 +185,30 @@ def test_each_failure_is_one_sentence(
     assert run.returncode in (1, 2)
     assert says in run.stderr
     assert len(run.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("place", ["engine", "door"])
+@pytest.mark.parametrize("status", [400, 404, 500])
+def test_a_chat_that_is_refused_does_not_pass(
+    gate: Program, world: World, config: dict[str, Any], place: str, status: int
+) -> None:
+    world.refuses = {place: (status, "max_tokens is too large")}
+    run = gate(**config)
+    assert run.returncode == 1
+    base = config["engine_url"] if place == "engine" else config["door"]
+    assert f"{base}: a chat got status {status} and no token" in run.stderr
+    assert "max_tokens is too large" in result_of(config)["why"]
+
+
+def test_a_failed_unit_ends_the_waiting(
+    gate: Program, config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "systemctl").write_text('#!/bin/sh\n[ "$*" = "is-failed --quiet vllm.service" ]\n')
+    (tmp_path / "systemctl").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    run = gate(**config | {"unit": "vllm.service", "engine_url": "http://127.0.0.1:9", "timeout_s": 600})
+    assert run.returncode == 1
+    assert "vllm.service has failed; look at `journalctl -u vllm.service`" in run.stderr
 
 
 def test_an_answer_without_a_token_does_not_pass(gate: Program, world: World, config: dict[str, Any]) -> None:

@@ -73,7 +73,21 @@ def test_a_fit_machine_passes(machine: Machine) -> None:
         ("nvidia-smi", "echo 'NVIDIA H200, 1 MiB, 570.211.01'", "driver", "570.211.01 is older than 580.65"),
         ("nvidia-smi", f"echo '{H200}'", "gpus", "2 x H200 are paid for, seen: NVIDIA H200 (143771 MiB)"),
         ("nvidia-smi", "echo 'NVIDIA GH200 480GB, 1 MiB, 580.159.04'", "gpus", "2 x H200 are paid for"),
+        ("nvidia-smi", "", "driver", "nvidia-smi shows no GPU; end this machine and take another"),
+        (
+            "nvidia-smi",
+            "",
+            "gpus",
+            "2 x H200 are paid for, seen: none; end this machine and take another offer",
+        ),
+        ("nvidia-smi", "echo 'Failed to initialize NVML' >&2; exit 18", "gpus", "Failed to initialize NVML"),
         ("systemctl", "echo inactive; exit 3", "fabric", "systemctl start nvidia-fabricmanager"),
+        (
+            "systemctl",
+            "echo failed; exit 3",
+            "fabric",
+            "`systemctl is-active nvidia-fabricmanager` failed: failed",
+        ),
         ("getent", "exit 2", "name", "does not resolve; add `127.0.1.1"),
     ],
 )
@@ -95,6 +109,29 @@ def test_disk_and_compiler(machine: Machine, tmp_path: Path) -> None:
     (machine.folder / "cc").unlink()
     _, result, _ = machine.check(needs_compiler=True)
     assert "no C compiler" in result["failures"]["compiler"]
+
+
+def test_python_headers_are_those_of_the_engines_python(machine: Machine, tmp_path: Path) -> None:
+    python, include = tmp_path / "python", tmp_path / "include"
+    include.mkdir()
+    python.write_text(f"#!/bin/bash\necho {include}\n")
+    python.chmod(0o755)
+    _, result, _ = machine.check(needs_compiler=True, python=str(python))
+    assert f"{include}/Python.h is missing" in result["failures"]["compiler"]
+    assert "apt-get install python3-dev" in result["failures"]["compiler"]
+    (include / "Python.h").touch()
+    assert machine.check(needs_compiler=True, python=str(python))[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [({"gpu": {}}, "unknown keys gpu; known are"), ({"gpus": {"name": "H200"}}, "'count'; render it again")],
+)
+def test_a_wrong_configuration_is_said(machine: Machine, change: dict[str, Any], says: str) -> None:
+    code, _, said = machine.check(**change)
+    assert code == 2
+    assert says in said
+    assert "Traceback" not in said
 
 
 def test_weights_that_are_there_count_as_room(machine: Machine) -> None:

@@ -12,6 +12,7 @@ _LOOK_S = 2.0
 _SILENT_S = 1800.0  # without a byte or a phase: something hangs
 # A restart of a share's machine took 45 s without SSH (Spheron, seen in client code 2026-05); bare metal takes minutes.
 _AWAY_S = 420.0
+_SHOWN_IN_GB = 1e9
 _ASK_EVERY_S = 20.0  # of those, until the cloud is asked whether it is still ours
 
 
@@ -106,9 +107,10 @@ def describe(unit: str, record: Values) -> str:
     if record.get("files"):
         parts.append(f"{record.get('files_done', 0)}/{record['files']} files")
     if record.get("bytes"):
-        parts.append(f"{record.get('bytes_done', 0) / 1e9:.2f}/{record['bytes'] / 1e9:.2f} GB")
+        unit, name = (1e9, "GB") if record["bytes"] >= _SHOWN_IN_GB else (1e6, "MB")
+        parts.append(f"{record.get('bytes_done', 0) / unit:.1f}/{record['bytes'] / unit:.1f} {name}")
     if record.get("rate_bytes_s"):
-        parts.append(f"{record['rate_bytes_s'] / 1e6:.0f} MB/s")
+        parts.append(f"{record['rate_bytes_s'] / 1e6:.1f} MB/s")
     if record.get("eta_s") is not None:
         parts.append(f"{record['eta_s']:.0f} s left")
     return ", ".join(parts)

@@ -11,6 +11,8 @@ _PROGRAMS = "/usr/local/lib/pulumi-vllm"
 _WANTED = {"vllm.service": "active", "haproxy.service": "active", "vllm-firewall.service": "active"}
 _LOOK_S = 2.0
 _GATE = "/run/pulumi-vllm/gate.json"
+# A start of a large model takes minutes of a paid machine: what died twice is not tried until systemd gives up.
+_STARTS_LOST = 2
 
 
 class Service(Resource):
@@ -91,6 +93,8 @@ class Service(Resource):
     async def _serve(self, call: Call, new: Values, *, restart: bool) -> Values:
         await follow(call, new, PREFLIGHT, restart=True)  # first: a machine that is unfit goes on serving
         host = await host_of(call, new)
+        # An engine that the gate found wrong goes on running: with the cause gone it still has it in memory.
+        restart = restart or (await host.run(_FOUND_WRONG, timeout_s=60)).stdout.strip() == "yes"
         if restart:
             drain_s = float(new.get("drainTimeoutS") or 0)
             await call.progress(f"draining, then restarting vllm (up to {drain_s:.0f} s)")
@@ -129,9 +133,11 @@ class Service(Resource):
             await call.sleep(_LOOK_S)
             waited += _LOOK_S
             shown = await host.run(_GATE_STATE, timeout_s=60)
-            vllm, gate, text = (part.strip() for part in (shown.stdout + "\n\n").split("\n", 2))
-            if vllm == "failed":
-                raise UserError(f"{call.name}: vllm.service failed: {await why(host, 'vllm.service')}")
+            vllm, lost, gate, text = (part.strip() for part in (shown.stdout + "\n\n\n").split("\n", 3))
+            if vllm == "failed" or int(lost or 0) >= _STARTS_LOST:
+                words = await why(host, "vllm.service")
+                await host.run("systemctl stop vllm-gate.service vllm.service", timeout_s=120)
+                raise UserError(f"{call.name}: vllm.service failed: {words}")
             if text:
                 result: Values = json.loads(text)
                 if result.get("passed"):
@@ -147,8 +153,11 @@ class Service(Resource):
         )
 
 
+_FOUND_WRONG = f"grep -qs '\"passed\": false' {_GATE} && echo yes || true"
+
 _GATE_STATE = f"""
 systemctl show -P ActiveState vllm.service
+systemctl show -P NRestarts vllm.service
 systemctl show -P ActiveState vllm-gate.service
 cat {_GATE} 2>/dev/null || true
 """

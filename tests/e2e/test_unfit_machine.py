@@ -1,0 +1,196 @@
+"""A machine that is not fit, an engine that does not serve: one sentence, and `up` goes on once it is put right."""
+
+import re
+
+import pytest
+import yaml
+from harness import REPOSITORY, wait_for
+from test_found_while_running import refused
+
+PLANTED = "hf_Planted0123456789"
+GPU_DATA = "/usr/share/lc-gpu"
+ENGINE = "/opt/vllm/lib/python3*/site-packages/vllm"
+# What breaks a machine, what `up` then says, what puts it right.
+CAUSES = {
+    "no driver": (
+        "mv /usr/bin/nvidia-smi /root/",
+        "driver: nvidia-smi is not installed; the image has no working NVIDIA driver, choose another operating",
+        "mv /root/nvidia-smi /usr/bin/",
+    ),
+    "an old driver": (
+        f"sed -i.right 's/<driver_version>[0-9.]*/<driver_version>570.211.01/' {GPU_DATA}/nvidia-smi-q.xml",
+        "driver 570.211.01 is older than 580.65.06, which the engine needs; choose an operating system",
+        f"mv {GPU_DATA}/nvidia-smi-q.xml.right {GPU_DATA}/nvidia-smi-q.xml",
+    ),
+    "GPUs missing": (
+        f"echo 7 > {GPU_DATA}/count",
+        "8 x H200 are paid for, seen: NVIDIA H200 (143771 MiB)",
+        f"echo 8 > {GPU_DATA}/count",
+    ),
+    "another GPU": (
+        f"sed -i.right 's/NVIDIA H200/NVIDIA H20/' {GPU_DATA}/nvidia-smi-q.xml",
+        "8 x H200 are paid for, seen: NVIDIA H20 (143771 MiB)",
+        f"mv {GPU_DATA}/nvidia-smi-q.xml.right {GPU_DATA}/nvidia-smi-q.xml",
+    ),
+    "no fabric manager": (
+        "systemctl stop nvidia-fabricmanager",
+        "fabric: `systemctl is-active nvidia-fabricmanager` failed: inactive; install the fabric manager",
+        "systemctl start nvidia-fabricmanager",
+    ),
+    "a full disk": (
+        "fallocate -l $(df --output=avail -B1 /models | tail -n 1) /models/filler",
+        "GB are needed, free or used by weights and caches are",
+        "rm /models/filler",
+    ),
+    "no compiler": (
+        "mkdir /root/cc && mv /usr/bin/cc /usr/bin/gcc /root/cc/",
+        "compiler: no C compiler (cc), which Triton needs at run time; `apt-get install gcc`",
+        "mv /root/cc/* /usr/bin/ && rmdir /root/cc",
+    ),
+    "no Python headers": (
+        "mv /usr/include/python3* /root/",
+        "Python.h is missing, which Triton needs at run time; `apt-get install python3-dev`",
+        "mv /root/python3* /usr/include/",
+    ),
+    "no own name": (
+        r"""cp -a /etc/hosts /etc/nsswitch.conf /root/
+            sed -i "/$(hostname)/d" /etc/hosts; sed -i 's/^hosts:.*/hosts: files/' /etc/nsswitch.conf""",
+        "does not resolve; add `127.0.1.1",
+        "cp -a /root/hosts /root/nsswitch.conf /etc/",
+    ),
+}
+# The engine of the local cloud, broken in the machine: what ends `up`.
+BROKEN_ENGINES = {
+    "a flag it does not know": (
+        f"sed -i.right 's/--max-model-len/--max-length/' {ENGINE}/arguments.py",
+        ("vllm.service failed", "unrecognized arguments: --max-model-len"),
+    ),
+    "a file missing": (
+        f"mv {ENGINE}/answers.py {ENGINE}/answers.py.right",
+        ("vllm.service failed", "cannot import name 'answers'"),
+    ),
+    "other tokens": (
+        f"sed -i.right 's/token.id for token in/token.id + 1 for token in/' {ENGINE}/answers.py",
+        ("the gate failed: golden tokens", "not a524c427dded", "check the weights with `weights --verify`"),
+    ),
+    "no chat": (
+        f"""sed -i.right 's/reply = prepare/raise answers.Refused(400, "no chat today"); reply = prepare/' \\
+            {ENGINE}/server.py""",
+        ("the gate failed", "a chat got status 400 and no token", "no chat today"),
+    ),
+}
+MENDED = f"for f in {ENGINE}/*.right; do mv $f ${{f%.right}}; done"
+
+
+def stack(name: str) -> dict:
+    """A tracked stack with GPUs, as overrides of the smallest one, open to the machine that runs the tests."""
+    file = REPOSITORY / "stacks" / f"Pulumi.{name}.yaml"
+    found = yaml.safe_load(file.read_text())["config"]["pulumi-vllm:server"]
+    return found | {"access": {"allow": ["0.0.0.0/0", "::/0"], "keys": ["default"]}, "drain_timeout_s": 5}
+
+
+@pytest.fixture
+def unready(projects):
+    """Makes a stack whose machine exists and whose weights the hub still refuses."""
+    made = []
+
+    def make(**more):
+        project = projects("fake", **more)
+        made.append(project)
+        project.cloud.hub(gated=1)
+        refused(project, "access is restricted and no token is set", "accept the terms at")
+        project.cloud.hub(gated="")
+        return project
+
+    yield make
+    for project in made:
+        project.cloud.hub(gated="", clock="", rate="")
+
+
+def break_engine(project, script: str) -> None:
+    """In the machine, with a secret in the engine's own words."""
+    project.on_host(f"""
+        {script}
+        echo 'import sys; print("INFO HF_TOKEN={PLANTED}", file=sys.stderr)' | tee -a {ENGINE}/__init__.py
+        systemctl stop vllm.service""")
+
+
+def mend_engine(project) -> None:
+    project.on_host(f"{MENDED}; sed -i '/{PLANTED}/d' {ENGINE}/__init__.py")
+
+
+def test_what_is_found_on_a_machine_is_said_and_up_goes_on(unready):
+    project = unready(**stack("spheron-h100-1x-nvfp4"))
+    machine = project.machine_id()
+    causes = [CAUSES[name] for name in ("an old driver", "no compiler", "a full disk")]
+    for script, _, _ in causes:
+        project.on_host(script)
+    refused(
+        project,
+        "vllm-preflight.service failed",
+        "driver 570.211.01 is older",
+        "no C compiler",
+        "GB are needed",
+    )
+    for _, _, script in causes:
+        project.on_host(script)
+
+    project.cloud.hub(rate=100_000)
+    break_engine(project, BROKEN_ENGINES["no chat"][0])
+    shown = refused(project, *BROKEN_ENGINES["no chat"][1], "HF_TOKEN=***")
+    assert PLANTED not in shown
+    assert re.search(r"downloading, \d+/\d+ files, [\d.]+/7.\d MB, [\d.]+ MB/s, \d+ s left", shown), shown
+    project.cloud.hub(rate="")
+    mend_engine(project)
+    project.up()
+    assert project.machine_id() == machine
+
+    # A byte of the disk flips: found before vLLM starts again, and only that file is fetched again.
+    shard = "consolidated-00007-of-00013.safetensors"
+    project.cloud.hub("DELETE", "/_log")
+    project.on_host(f"""
+        printf x | dd of=$(echo /models/weights/*/*/*/{shard}) bs=1 seek=300000 conv=notrunc status=none
+        systemctl restart vllm.service""")
+    rows = project.cloud.hub("GET", "/_log")
+    assert [row["path"].rpartition("/")[2] for row in rows] == [shard]
+    assert project.on_host("systemctl is-active vllm.service") == "active\n"
+
+
+@pytest.mark.all
+def test_each_check_of_the_preflight(unready):
+    project = unready(
+        **stack("spheron-h200-2x-fp8") | {"machine": {"gpu": "H200", "count": 8, "max_usd_per_hour": 40}}
+    )
+    machine = project.machine_id()
+    for name, (script, words, repair) in CAUSES.items():
+        project.on_host(script)
+        said = refused(project, "vllm-preflight.service failed", words)
+        project.on_host(repair)
+        assert project.machine_id() == machine, name
+        assert said.count("preflight.service failed: ") in (2, 3), said
+    project.cloud.hub(clock=-3600)
+    refused(project, "clock: the clock is 36", "set the clock, or start a time service (systemd-timesyncd)")
+    project.cloud.hub(clock="")
+    project.up()
+    assert project.machine_id() == machine
+    assert set(project.changes()) == {"same"}
+
+
+@pytest.mark.all
+def test_each_failure_of_the_engine(projects):
+    project = projects("fake")
+    project.cloud.hub(gated=1)
+    refused(project, "access is restricted and no token is set")
+    project.cloud.hub(gated="")
+    machine = project.machine_id()
+    for script, words in BROKEN_ENGINES.values():
+        break_engine(project, script)
+        shown = refused(project, *words, "HF_TOKEN=***")
+        assert PLANTED not in shown
+        assert project.machine_id() == machine
+        mend_engine(project)
+    project.up()
+    wait_for(
+        lambda: project.on_host("systemctl is-active vllm.service", check=False) == "active\n", 30, "vllm"
+    )
+    assert set(project.changes()) == {"same"}
