@@ -107,8 +107,8 @@ def describe(unit: str, record: Values) -> str:
     if record.get("files"):
         parts.append(f"{record.get('files_done', 0)}/{record['files']} files")
     if record.get("bytes"):
-        unit, name = (1e9, "GB") if record["bytes"] >= _SHOWN_IN_GB else (1e6, "MB")
-        parts.append(f"{record.get('bytes_done', 0) / unit:.1f}/{record['bytes'] / unit:.1f} {name}")
+        scale, name = (1e9, "GB") if record["bytes"] >= _SHOWN_IN_GB else (1e6, "MB")
+        parts.append(f"{record.get('bytes_done', 0) / scale:.1f}/{record['bytes'] / scale:.1f} {name}")
     if record.get("rate_bytes_s"):
         parts.append(f"{record['rate_bytes_s'] / 1e6:.1f} MB/s")
     if record.get("eta_s") is not None:
