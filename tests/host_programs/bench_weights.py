@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import socket
 import statistics
@@ -81,16 +82,22 @@ def theirs(port: int, target: Path) -> None:
     subprocess.run(verify, check=True, env=os.environ | own, capture_output=True)
 
 
-def timed(work: Callable[[int, Path], None], port: int, folder: Path, size: int) -> float:
-    """MB/s of one download into an empty folder."""
+def timed(work: Callable[[int, Path], None], port: int, folder: Path, size: int) -> tuple[float, float]:
+    """MB/s of one download into an empty folder, and its processor seconds per GB without the hub's."""
     target = Path(tempfile.mkdtemp(dir=folder))
     os.sync()
     time.sleep(SETTLE_S)
-    begun = time.monotonic()
+    begun, before = time.monotonic(), processor_s()
     work(port, target)
-    took = time.monotonic() - begun
+    took, used = time.monotonic() - begun, processor_s() - before
     shutil.rmtree(target)
-    return size / 1e6 / took
+    return size / 1e6 / took, used / (size / 1e9)
+
+
+def processor_s() -> float:
+    """Of all programs that have run and ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main() -> None:
@@ -127,21 +134,24 @@ def main() -> None:
     with subprocess.Popen(command) as hub:
         try:
             wait(port)
-            rates = {name: list[float]() for name in works}
+            runs = {name: list[tuple[float, float]]() for name in works}
             for first in range(args.rounds):
                 order = list(works.items())
                 for name, work in order[first % len(order) :] + order[: first % len(order)]:
-                    rates[name].append(timed(work, port, folder, size))
+                    runs[name].append(timed(work, port, folder, size))
         finally:
             hub.terminate()
             hub.wait(timeout=10)
             shutil.rmtree(folder)
-    nothing, files, hand = (statistics.median(rates[name]) for name in list(works)[:3])
-    for name, found in rates.items():
-        middle = statistics.median(found)
-        shown = ", ".join(f"{rate:.0f}" for rate in found)
-        parts = f"{middle / nothing:.2f} of thrown away, {middle / files:.2f} of to files, {middle / hand:.2f} by hand"
-        sys.stdout.write(f"{name:22} {middle:6.0f} MB/s, {parts} ({shown})\n")
+    rates = {name: statistics.median(rate for rate, _ in found) for name, found in runs.items()}
+    nothing, files, hand = list(rates.values())[:3]
+    for name, rate in rates.items():
+        used = statistics.median(used for _, used in runs[name])
+        shown = ", ".join(f"{one:.0f}" for one, _ in runs[name])
+        ratios = (
+            f"{rate / nothing:.2f} of thrown away, {rate / files:.2f} of to files, {rate / hand:.2f} by hand"
+        )
+        sys.stdout.write(f"{name:22} {rate:6.0f} MB/s, {ratios}, {used:.1f} processor s/GB ({shown})\n")
 
 
 def wait(port: int) -> None:
