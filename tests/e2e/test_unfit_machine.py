@@ -108,10 +108,11 @@ def unready(projects):
 
 
 def break_engine(project, script: str) -> None:
-    """In the machine, with a secret in the engine's own words."""
+    """In the machine, with a secret in the engine's first and last words."""
+    planted = f'print("INFO HF_TOKEN={PLANTED}", file=sys.stderr)'
     project.on_host(f"""
         {script}
-        echo 'import sys; print("INFO HF_TOKEN={PLANTED}", file=sys.stderr)' | tee -a {ENGINE}/__init__.py
+        echo 'import atexit, sys; {planted}; atexit.register(lambda: {planted})' | tee -a {ENGINE}/__init__.py
         systemctl stop vllm.service""")
 
 
@@ -135,7 +136,7 @@ def test_what_is_found_on_a_machine_is_said_and_up_goes_on(unready):
     for _, _, script in causes:
         project.on_host(script)
 
-    project.cloud.hub(rate=100_000)
+    project.cloud.hub(rate=40_000)  # 13 seconds: longer than from one line of progress to the next
     break_engine(project, BROKEN_ENGINES["no chat"][0])
     shown = refused(project, *BROKEN_ENGINES["no chat"][1], "HF_TOKEN=***")
     assert PLANTED not in shown
@@ -164,10 +165,9 @@ def test_each_check_of_the_preflight(unready):
     machine = project.machine_id()
     for name, (script, words, repair) in CAUSES.items():
         project.on_host(script)
-        said = refused(project, "vllm-preflight.service failed", words)
+        refused(project, "vllm-preflight.service failed", words)
         project.on_host(repair)
         assert project.machine_id() == machine, name
-        assert said.count("preflight.service failed: ") in (2, 3), said
     project.cloud.hub(clock=-3600)
     refused(project, "clock: the clock is 36", "set the clock, or start a time service (systemd-timesyncd)")
     project.cloud.hub(clock="")

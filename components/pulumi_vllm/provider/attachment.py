@@ -9,6 +9,8 @@ from .resource import Call, Property, Reading, Resource, UserError, Values, reve
 _MARKER = "/models/.pulumi-vllm-volume"
 # Attach restarts the machine where volumes are shares; 45 s without SSH were seen, 10 min is the API's own limit.
 _ATTACHED_WITHIN_S = 600.0
+_GROWN_WITHIN_S = 180.0
+_SHOWN_AT_LEAST = 0.8  # of the volume's size: a file system's own tables take less than the rest
 
 
 class VolumeAttachment(Resource):
@@ -48,8 +50,8 @@ class VolumeAttachment(Resource):
 
     async def update(self, call: Call, resource_id: str, old: Values, new: Values) -> Values:
         """Put it back: attached, mounted, and as large as the volume, whose growth may restart the machine."""
-        if old.get("sizeGb") != new.get("sizeGb"):
-            await self._settled(call, new)
+        if old.get("sizeGb") not in (None, new.get("sizeGb")) and new["mountKind"] != "block":
+            await self._grown(call, new)
         return await self._attach_and_mount(call, new)
 
     async def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Reading | None:
@@ -130,22 +132,26 @@ class VolumeAttachment(Resource):
             seen["present"] = seen["mounted"] or await self._share_is_there(host, new)
         return seen
 
-    async def _settled(self, call: Call, new: Values) -> None:
-        """Until the machine answers."""
+    async def _grown(self, call: Call, new: Values) -> None:
+        """Until the guest shows a share's new size; its machine may restart meanwhile."""
         from pulumi_vllm.host.ssh import HostError  # noqa: PLC0415
 
-        waited = 0.0
-        while True:
+        waited, shown_gb = 0.0, 0.0
+        while waited < _GROWN_WITHIN_S:
             try:
-                await self._look(call, new)
+                host = await host_of(call, new)
+                shown_gb = float((await host.run(_SIZE, timeout_s=30)).stdout) / 1e9
             except HostError:
-                if waited > _ATTACHED_WITHIN_S:
-                    raise
-            else:
+                await call.session.hosts().forget(reveal(new["connection"])["host"])
+            if shown_gb >= _SHOWN_AT_LEAST * new["sizeGb"]:
                 return
-            await call.progress(f"waiting for the machine ({waited:.0f} s)")
+            await call.progress(f"waiting for {new['volumeName']} to grow in the machine ({waited:.0f} s)")
             await call.sleep(pause_s(0))
             waited += pause_s(0)
+        await call.warn(
+            f"{call.name}: /models shows {shown_gb:.0f} GB although its volume has {new['sizeGb']}; "
+            "restart the machine if it stays so"
+        )
 
     async def _share_is_there(self, host: Any, new: Values) -> bool:
         tag = shlex.quote(str(new.get("mountTag")))
@@ -231,6 +237,8 @@ for d in /dev/vd[b-z] /dev/sd[b-z] /dev/nvme[1-9]n1; do
 done
 exit 0
 """
+
+_SIZE = "mountpoint -q /models && df --output=size -B1 /models | tail -n 1"
 
 _GROW = 'resize2fs "$(findmnt -n -o SOURCE /models)" 2>&1'
 
