@@ -38,7 +38,7 @@ CAUSES = {
         "systemctl start nvidia-fabricmanager",
     ),
     "a full disk": (
-        "fallocate -l $(df --output=avail -B1 /models | tail -n 1) /models/filler",
+        "fallocate -l $(($(df --output=avail -B1 /models | tail -n 1) - 200000000)) /models/filler",
         "GB are needed, free or used by weights and caches are",
         "rm /models/filler",
     ),

@@ -5,6 +5,7 @@ import hashlib
 import os
 import random
 import shutil
+import signal
 from collections import Counter
 from urllib.parse import urlsplit
 
@@ -126,10 +127,15 @@ def downloading(project, large, count: int):
     large.forget()
     large.fault(rate=RATE)
     running = project.start("up", "--yes", "--skip-preview")
-    wait_for(sent_more_than(large, count), 180, "bytes")
-    yield
-    large.fault(rate="")
-    out, _ = running.communicate(timeout=600)
+    try:
+        wait_for(sent_more_than(large, count), 180, "bytes")
+        yield
+        large.fault(rate="")
+        out, _ = running.communicate(timeout=600)
+    finally:
+        if running.poll() is None:
+            os.killpg(running.pid, signal.SIGKILL)
+            running.communicate()
     project.said = (running.returncode, out)
 
 
@@ -191,7 +197,9 @@ def test_a_corrupt_byte_is_found_before_vllm_starts_and_only_that_file_is_fetche
 def test_a_disk_that_fills_up_is_said_and_growing_it_is_enough(project, large):
     project.up()
     with downloading(project, large, 150 << 20):
-        project.on_host("fallocate -l $(df --output=avail -B1 /models | tail -n 1) /models/filler")
+        project.on_host("""
+            fallocate -l $(($(df --output=avail -B1 /models | tail -n 1) - 100000000)) /models/filler
+            cat /dev/zero > /models/rest || true""")
     code, out = project.said
     assert code != 0
     assert "the disk is full; grow the volume (storage)" in out
