@@ -7,6 +7,8 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
+import combinations
+
 import stacks
 
 
@@ -15,12 +17,23 @@ def stack(request):
     return request.param
 
 
+@pytest.fixture(params=[*stacks.NAMES, *combinations.COMBINATIONS])
+def name(request):
+    """A stack, or a named combination."""
+    return request.param
+
+
 @pytest.fixture
-def host(stack, tmp_path):
+def planned(name):
+    return stacks.planned(name) if name in stacks.NAMES else combinations.planned(name)
+
+
+@pytest.fixture
+def files(name):
+    return stacks.rendered(name) if name in stacks.NAMES else combinations.rendered(name)
+
+
+@pytest.fixture
+def host(files, tmp_path):
     """A folder that looks like the host's root."""
-    for file in stacks.rendered(stack):
-        place = tmp_path / file.path.lstrip("/")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(file.text)
-        place.chmod(int(file.mode, 8))
-    return tmp_path
+    return stacks.laid_out(files, tmp_path)

@@ -32,3 +32,13 @@ def rendered(name):
 def mount(name):
     """How that stack's volume comes to the machine: a disk on the local cloud, virtiofs where it is rented."""
     return Mount("block", "LABEL=pv-0123456789") if name == "local" else Mount("virtiofs", "stackvolume")
+
+
+def laid_out(files, folder):
+    """A folder that looks like the host's root."""
+    for file in files:
+        place = folder / file.path.lstrip("/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(file.text)
+        place.chmod(int(file.mode, 8))
+    return folder

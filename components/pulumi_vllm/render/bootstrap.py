@@ -41,4 +41,4 @@ def cloud_init(plan: Plan | None = None) -> dict[str, Any]:
         f"install -d {folder} && echo {text} | base64 -d > {PATH}.new && chmod 0755 {PATH}.new "
         f"&& mv {PATH}.new {PATH} && {PATH}"
     )
-    return {"packages": [], "runcmd": [line], "writeFiles": []}
+    return {"runcmd": [line]}
