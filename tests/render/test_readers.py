@@ -9,12 +9,12 @@ import stat
 import subprocess
 import sys
 
+import combinations
 import pytest
 import since
 from pulumi_vllm.localcloud import images
 from pulumi_vllm.render import cloud_init
 
-import combinations
 import stacks
 
 
@@ -158,7 +158,18 @@ def test_cloud_init_reads_the_user_data(tmp_path):
 @pytest.mark.ci
 def test_haproxy_reads_its_configuration(tmp_path):
     haproxy, door = need("haproxy"), tmp_path
-    new = "-x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=x".split()
+    new = [
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "1",
+        "-subj",
+        "/CN=x",
+    ]
     run(need("openssl"), "req", *new, "-keyout", f"{door}/k", "-out", f"{door}/c")
     (door / "tls.pem").write_text((door / "c").read_text() + (door / "k").read_text())
     (door / "keys.map").write_text("0" * 64 + " team-a\n")
