@@ -90,7 +90,8 @@ WORDS = {
     **dict.fromkeys(["check", "inter", "fall", "rise", "maxconn", "status", "if", "unless", "or", "table"], (1, 4)),
     **dict.fromkeys(["conn_cur", "http_req_rate", "string", "content-type", "hdr", "format"], (1, 5)),
     "ssl-min-ver": (1, 8), "no-tls-tickets": (1, 5), "proto": (1, 8), "raw": (1, 9), "stdout": (1, 9),
-    "default-errorfiles": (2, 2), "prometheus-exporter": (2, 0), "quic": (2, 6),
+    "expose-fd": (1, 8), "listeners": (1, 8), "default-errorfiles": (2, 2), "prometheus-exporter": (2, 0),
+    "quic": (2, 6),
 }  # fmt: skip
 # Sample fetches and converters.
 SAMPLES = {
@@ -99,8 +100,8 @@ SAMPLES = {
     **dict.fromkeys(["sc_http_req_rate", "sc_conn_cur", "conn_cur", "http_req_rate", "base64"], (1, 5)),
     **dict.fromkeys(["var", "req.body_size", "req.body", "regsub", "json", "sub", "add", "length"], (1, 6)),
     **dict.fromkeys(["set-var", "int", "str", "bool"], (1, 6)),
-    "field": (1, 6), "concat": (1, 9), "unique-id": (2, 0), "uuid": (2, 1), "sha2": (2, 1), "defined": (2, 4),
-    "http_auth_bearer": (2, 5), "bytes_in": (3, 0),
+    "field": (1, 6), "req.hdrs": (1, 9), "concat": (1, 9), "unique-id": (2, 0), "uuid": (2, 1), "sha2": (2, 1),
+    "defined": (2, 4), "http_auth_bearer": (2, 5), "bytes_in": (3, 0),
 }  # fmt: skip
 _NAME = r"[a-z][a-z0-9_.-]*"
 
