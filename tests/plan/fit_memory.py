@@ -129,16 +129,20 @@ def _row(evidence: Mapping[str, Any], run: Mapping[str, Any]) -> Row:
     return Row(evidence["gpu"], evidence["precision"], load, *reported, int(told["kv_tokens"]))
 
 
+def predictions() -> Iterator[tuple[Row, memory.Budget, memory.Budget]]:
+    """Every start, its budget by the constants in use, and by constants fitted without it."""
+    for row in (*ROWS, *held_out()):
+        yield row, row.predict({}), row.predict(fit([other for other in ROWS if other is not row]))
+
+
 def main() -> None:
     """Print."""
     print(json.dumps(fit(ROWS), indent=1))
     print("\n| start | measured KV tokens | predicted | error | row left out: predicted | error |")
     print("|---|---|---|---|---|---|")
-    for row in (*ROWS, *held_out()):
-        left = [other for other in ROWS if other is not row]
-        all_of, without = row.predict({}).kv_tokens, row.predict(fit(left)).kv_tokens
-        errors = [f"{found / row.kv_tokens - 1:+.2%}" for found in (all_of, without)]
-        print(f"| {row.name} | {row.kv_tokens:,} | {all_of:,} | {errors[0]} | {without:,} | {errors[1]} |")
+    for row, *found in predictions():
+        cells = [f"{one.kv_tokens:,} | {one.kv_tokens / row.kv_tokens - 1:+.2%}" for one in found]
+        print(f"| {row.name} | {row.kv_tokens:,} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

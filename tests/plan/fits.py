@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import fit_memory
 import yaml
-from pulumi_vllm.plan import Deployment, Plan, catalogue, plan
+from pulumi_vllm.plan import Deployment, Plan, catalogue, plan, price, price_comparison
 from pulumi_vllm.plan.errors import PlanError
 
 ROOT = Path(__file__).parents[2]
@@ -97,14 +98,58 @@ def _cell(gpu: str, count: int, precision: str, context: str) -> str:
     return "no" if set(found) == {"no"} else ", ".join(found)
 
 
-TABLES = {"README.md": ("stacks", stacks), "docs/fits.md": ("fits", fits)}
+def starts() -> str:
+    """Every start that was measured, beside what the plan's arithmetic says of it, with and without that start."""
+    out = (
+        "| start | weights, GiB: measured | predicted | KV tokens: measured | predicted | error | error without it |\n"
+        "|---|---|---|---|---|---|---|\n"
+    )
+    lines = []
+    for row, all_of, without in fit_memory.predictions():
+        errors = [f"{found.kv_tokens / row.kv_tokens - 1:+.2%}" for found in (all_of, without)]
+        weights = f"{row.weights_gib:.2f} | {all_of.weights_gib:.2f}"
+        lines.append(
+            f"| {row.name} | {weights} | {row.kv_tokens:,} | {all_of.kv_tokens:,} | {' | '.join(errors)} |\n"
+        )
+    return out + "".join(dict.fromkeys(lines))  # starts that told the same are one row
+
+
+def prices() -> str:
+    """One machine for everybody against the tutorial's four separate H100 servers, at the dated prices."""
+    known = catalogue.load()
+    on_demand, spot = price_comparison.separate(None)
+    out = (
+        "| machine | on demand | per 730 h | against four servers | spot | per 730 h | against four servers |\n"
+        "|---|---|---|---|---|---|---|\n"
+        f"| four separate H100 (tutorial) | ${on_demand.usd_per_hour:.2f} | ${on_demand.usd_per_month:,.2f} | "
+        f"| ${spot.usd_per_hour:.2f} | ${spot.usd_per_month:,.2f} | |\n"
+    )
+    for gpu, count in (("H100", 1), ("H100", 2), ("H100", 4), ("H200", 1), ("H200", 2)):
+        cells = []
+        for billing, separate in (("on-demand", on_demand), ("spot", spot)):
+            usd = price.listed(known.gpus[gpu], count, billing)
+            saved = None if usd is None else separate.saved(usd)
+            assert usd is not None
+            assert saved is not None
+            month = f"${usd * price.HOURS_PER_MONTH:,.2f}"
+            cells += [f"${usd:.2f}", month, f"{-saved:+.0%}" if round(saved, 2) else "the same"]
+        out += f"| {count}x {gpu} | {' | '.join(cells)} |\n"
+    return out
+
+
+TABLES = (
+    ("README.md", "stacks", stacks),
+    ("docs/fits.md", "fits", fits),
+    ("docs/fits.md", "starts", starts),
+    ("docs/fits.md", "prices", prices),
+)
 
 
 def main() -> None:
     """Print the tables or put them into the documents."""
-    for name, (title, table) in TABLES.items():
+    for name, title, table in TABLES:
         if "--write" not in sys.argv:
-            print(table())
+            print(f"{name}, {title}:\n\n{table()}")
             continue
         document, mark = ROOT / name, MARK.format(title)
         head, found, rest = document.read_text().partition(mark)

@@ -122,6 +122,14 @@ def test_a_spot_machine_is_priced_by_the_hour_that_it_serves():
     assert "per hour of serving (interruptions assumed; machine 240 s" in said
 
 
+@pytest.mark.parametrize(("flags", "said"), [({}, "accepted"), ({"language-model-only": True}, "refused")])
+def test_what_becomes_of_images_is_said(flags, said):
+    lines = plan(Deployment.parse(machine(engine={"flags": flags}))).because
+    (line,) = [line for line in lines if line.startswith("Images are")]
+    assert line.startswith(f"Images are {said}: ")
+    assert line.endswith("0.80 GiB per GPU (computed, unverified).")
+
+
 def test_what_the_flags_say_of_memory_counts():
     def memory(**flags):
         return plan(Deployment.parse(machine(engine={"flags": flags}))).memory

@@ -1,9 +1,10 @@
 """Spot arithmetic and the comparison with separate servers."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from pulumi_vllm.plan import price_comparison, price_spot
+from pulumi_vllm.plan import price, price_comparison, price_spot
+from pulumi_vllm.plan.recommend import Wish, recommend
 
 
 @given(st.floats(0, 50), st.floats(0.1, 120), st.floats(0.01, 100))
@@ -22,3 +23,26 @@ def test_the_separate_servers_of_the_tutorial():
     assert spot.usd_per_month == pytest.approx(2336.0)
     assert on_demand.saved(2.54) == pytest.approx(0.75)
     assert "costs more by 21%" in spot.sentence(3.87)
+
+
+def cheapest(context, concurrency):
+    wish = Wish("mistral-small-4", context, concurrency, billings=("on-demand", "spot"), full_length=True)
+    return min((row.usd_per_serving_hour for row in recommend(wish).fitting), default=float("inf"))
+
+
+@settings(max_examples=15)
+@given(st.integers(1024, 262_144), st.integers(1, 64), st.integers(0, 100_000), st.integers(0, 64))
+def test_who_asks_for_more_never_pays_less(context, concurrency, more_context, more_requests):
+    longer = min(262_144, context + more_context)
+    assert cheapest(longer, concurrency + more_requests) >= cheapest(context, concurrency)
+
+
+@given(st.floats(0.01, 100), st.floats(0.01, 100), st.floats(1, 1e5), st.floats(0, 1e5))
+def test_a_dearer_or_slower_machine_never_makes_cheaper_tokens(usd, more, rate, faster):
+    assert price.per_million(usd + more, rate) >= price.per_million(usd, rate)
+    assert price.per_million(usd, rate + faster) <= price.per_million(usd, rate)
+
+
+@given(st.integers(1, 64_000), st.integers(0, 1000))
+def test_a_larger_volume_never_costs_less(gigabytes, more):
+    assert price.storage_per_month(gigabytes + more) >= price.storage_per_month(gigabytes) > 0

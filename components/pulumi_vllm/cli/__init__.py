@@ -10,17 +10,17 @@ from pulumi_vllm import __version__
 
 from .say import TROUBLE, USAGE, say
 
-# Each has `add_parser(commands)`, which sets `run`; what a subcommand needs it imports when it runs.
-_COMMANDS = (
-    "pulumi_vllm.cli.bench",
-    "pulumi_vllm.cli.init",
-    "pulumi_vllm.cli.lint",
-    "pulumi_vllm.cli.plan",
-    "pulumi_vllm.cli.recommend",
-    "pulumi_vllm.cli.smoke",
-    "pulumi_vllm.cli.sweep",
-    "pulumi_vllm.localcloud.command",
-)
+# Name → module with `add_parser(commands)`, which sets `run`; only the one that is asked for is imported.
+_COMMANDS = {
+    "bench": "pulumi_vllm.cli.bench",
+    "init": "pulumi_vllm.cli.init",
+    "lint": "pulumi_vllm.cli.lint",
+    "plan": "pulumi_vllm.cli.plan",
+    "recommend": "pulumi_vllm.cli.recommend",
+    "smoke": "pulumi_vllm.cli.smoke",
+    "sweep": "pulumi_vllm.cli.sweep",
+    "local": "pulumi_vllm.localcloud.command",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,9 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for module in _COMMANDS:
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    asked = _COMMANDS.get(words[0]) if words else None
+    for module in _COMMANDS.values() if asked is None else (asked,):
         import_module(module).add_parser(commands)
-    parsed = parser.parse_args(arguments)
+    parsed = parser.parse_args(words)
     run: Callable[[argparse.Namespace], int] | None = getattr(parsed, "run", None)
     if run is None:
         parser.print_help()

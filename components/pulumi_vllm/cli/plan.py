@@ -1,9 +1,9 @@
 """`pulumi-vllm plan`: what a stack file would run, whether it fits, and why; two are compared; no network."""
 
 import argparse
+import gc
 import json
-import shlex
-import textwrap
+import os
 from typing import TYPE_CHECKING, Any
 
 from .say import TROUBLE, USAGE, coloured, say
@@ -52,6 +52,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _plan(parsed: argparse.Namespace) -> int:
+    # A plan is over in a moment; garbage in what it imports and plugins of pydantic would take a tenth of that.
+    gc.disable()
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     if len(parsed.stack) == 1:
         decided = _decide(parsed.stack[0], parsed.set)
         if parsed.json:
@@ -97,7 +100,8 @@ def _show(decided: "Plan") -> None:
         for line in found[title]:
             print(f"  {_severity(line)}")
     print(f"flags ({labels['flags']}):")
-    print(textwrap.indent("\n".join(_words(found["flags"])), "  "))
+    for line in _words(found["flags"]):
+        print(f"  {line}")
     print("environment:")
     for name, value in found["environment"].items():
         print(f"  {name}={value}")
@@ -113,6 +117,8 @@ def _severity(line: str) -> str:
 
 def _words(flags: list[str]) -> list[str]:
     """A line per argument, as a shell would read it."""
+    import shlex  # noqa: PLC0415 - JSON needs no shell
+
     lines: list[str] = []
     for word in flags:
         if word.startswith("--"):

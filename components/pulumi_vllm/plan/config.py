@@ -50,7 +50,7 @@ Flag = bool | int | float | str
 
 
 class _Block(pydantic.BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Machine(_Block):

@@ -101,8 +101,13 @@ def _memory(deployment: Deployment, choice: Choice, found: Budget | None) -> Ite
     if machine.count > 1 and choice.model.dimensions.attention["kind"] == "mla":
         yield "The latent KV cache is whole on every GPU: tensor parallelism divides the weights, not the cache."
     if choice.model.dimensions.vision_parameters:
-        tower = choice.model.dimensions.vision_parameters * 2 / 2**30
-        yield f"Images are accepted: the vision tower takes {tower:.2f} GiB per GPU (computed, unverified)."
+        tower = (
+            f"{choice.model.dimensions.vision_parameters * 2 / 2**30:.2f} GiB per GPU (computed, unverified)"
+        )
+        if deployment.engine.flags.get("language-model-only") is True:
+            yield f"Images are refused: language-model-only leaves the vision tower out, {tower}."
+        else:
+            yield f"Images are accepted: the vision tower takes {tower}."
 
 
 def _measurement(machine: str, measured: Measured | None, argv: tuple[str, ...]) -> str:
