@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from . import catalogue as catalogues
-from . import choose, price, price_comparison, price_spot
+from . import choose, memory, price, price_comparison, price_spot
 from .config import LARGEST_GB, Deployment
 from .decide import Plan, plan
 from .errors import ConfigError, PlanError
+from .load import load_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -109,19 +110,21 @@ def alternatives(decided: Plan, catalogue: Catalogue | None = None) -> tuple[tup
     if decided.memory is None:
         return ()
     known = catalogues.load() if catalogue is None else catalogue
-    deployment = decided.deployment
-    wish = Wish(decided.model.name, deployment.context, deployment.sequences)
+    deployment, model = decided.deployment, decided.model
     enough = min(decided.memory.full_requests, deployment.sequences)
+    asked = {"max-model-len": deployment.context, "max-num-seqs": deployment.sequences}
     found = []
     for gpu, count in _machines(None, known):
-        if (gpu, count) == (deployment.machine.gpu, deployment.machine.count):
+        if (gpu, count) == (
+            deployment.machine.gpu,
+            deployment.machine.count,
+        ) or model.dimensions.heads % count:
             continue
-        try:
-            other = plan(_deployment(wish, gpu, count, decided.precision), catalogue=known)
-        except PlanError:
-            continue
-        assert other.memory is not None  # noqa: S101 - a GPU has a budget
-        if min(other.memory.full_requests, deployment.sequences) >= enough:
+        flags = {**decided.engine.flags, **deployment.engine.flags, **asked, "tensor-parallel-size": count}
+        load = load_of(flags, decided.engine, model.maximum_context)
+        precision = model.precisions[decided.precision]
+        other = memory.settled(model.dimensions, precision, decided.engine, known.gpus[gpu], load)
+        if other.fits and min(other.full_requests, deployment.sequences) >= enough:
             found.append((gpu, count))
     return tuple(found)
 
