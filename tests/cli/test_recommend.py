@@ -163,6 +163,21 @@ def test_of_two_stacks_the_one_that_does_not_fit_says_why(capsys):
 
 
 @pytest.mark.parametrize(
+    ("change", "fits", "said"),
+    [
+        ("machine.gpu=H100", False, "46.31 GiB per GPU are missing"),
+        ("engine.flags={dtype: fp8}", True, "--dtype fp8"),
+        ("context=many", None, "server.context: 'many' is not tokens"),
+    ],
+)
+def test_a_refusal_is_json_too(capsys, change, fits, said):
+    assert cli.main(["plan", "spheron-h200-1x-fp8", "--json", "--set", change]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["fits"] is fits
+    assert said in found["refused"][0]
+
+
+@pytest.mark.parametrize(
     "given", ["machine.count", "=1", "model.name=x", "machine.count=[", "machine.count=0.5"]
 )
 def test_a_wrong_set_is_a_sentence(capsys, given):

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pulumi_vllm.plan import price, price_comparison, price_spot
+from pulumi_vllm.plan import Offer, price, price_comparison, price_spot
 from pulumi_vllm.plan.recommend import Wish, recommend
 
 
@@ -23,6 +23,19 @@ def test_the_separate_servers_of_the_tutorial():
     assert spot.usd_per_month == pytest.approx(2336.0)
     assert on_demand.saved(2.54) == pytest.approx(0.75)
     assert "costs more by 21%" in spot.sentence(3.87)
+
+
+def test_the_separate_servers_at_todays_offers():
+    def offer(usd, count=1, billing="on-demand"):
+        return Offer(
+            "p", "o", "H100_SXM5", "H100", count, 80, usd, billing, ("EU",), (), False, "block", "n", False, None
+        )  # fmt: skip
+
+    rows = price_comparison.separate([offer(2.2), offer(2.1), offer(1.0, count=2)])
+    assert [(row.billing, row.usd_per_hour) for row in rows[2:]] == [("on-demand", 8.4), ("spot", None)]
+    assert "today's offers, p" in rows[2].sentence(2.1)
+    assert "this machine at $2.10/h saves 75%" in rows[2].sentence(2.1)
+    assert rows[3].sentence(2.1).endswith("no price (no 1x H100 on offer).")
 
 
 def cheapest(context, concurrency):

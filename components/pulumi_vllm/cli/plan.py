@@ -55,13 +55,13 @@ def _plan(parsed: argparse.Namespace) -> int:
     # A plan is over in a moment; garbage in what it imports and plugins of pydantic would take a tenth of that.
     gc.disable()
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    if len(parsed.stack) == 1:
-        decided = _decide(parsed.stack[0], parsed.set)
-        if parsed.json:
-            print(json.dumps(decided.summary(), indent=2))
-        else:
-            _show(decided)
+    if len(parsed.stack) == 1 and not parsed.json:
+        _show(_decide(parsed.stack[0], parsed.set))
         return 0
+    if len(parsed.stack) == 1:
+        found = _summary(parsed.stack[0], parsed.set)
+        print(json.dumps(found, indent=2))
+        return TROUBLE if "refused" in found else 0
     if len(parsed.stack) > 2:  # noqa: PLR2004 - two fit on a line
         say("plan: names more than two stacks; compare two at a time")
         return USAGE
@@ -78,6 +78,17 @@ def _decide(stack: str, changes: list[str]) -> "Plan":
     for dotted in changes:
         stack_file.put(block, dotted)
     return plan(Deployment.parse(block))
+
+
+def _summary(stack: str, changes: list[str]) -> dict[str, Any]:
+    """The plan as JSON, or why there is none; `fits` is None where that could not be asked."""
+    from pulumi_vllm.plan.errors import ConfigError, DoesNotFit, PlanError  # noqa: PLC0415
+
+    try:
+        return _decide(stack, changes).summary()
+    except PlanError as error:
+        fits = None if isinstance(error, ConfigError) else not isinstance(error, DoesNotFit)
+        return {"fits": fits, "refused": list(error.mistakes)}
 
 
 def _show(decided: "Plan") -> None:
@@ -130,14 +141,7 @@ def _words(flags: list[str]) -> list[str]:
 
 def _compare(stacks: list[str], changes: list[str], *, as_json: bool) -> int:
     """Two columns, what differs marked; a stack that is refused says why in its column's place."""
-    from pulumi_vllm.plan.errors import PlanError  # noqa: PLC0415
-
-    found: list[dict[str, Any]] = []
-    for stack in stacks:
-        try:
-            found.append({"stack": stack, **_decide(stack, changes).summary()})
-        except PlanError as error:
-            found.append({"stack": stack, "fits": False, "refused": list(error.mistakes)})
+    found = [{"stack": stack, **_summary(stack, changes)} for stack in stacks]
     if as_json:
         print(json.dumps(found, indent=2))
     else:
