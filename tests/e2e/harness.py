@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 REPOSITORY = Path(__file__).parents[2]
+PASSPHRASE = "passphrase of the tests"
 
 
 class LocalCloud:
@@ -101,7 +102,7 @@ class Project:
             | {
                 "PULUMI_HOME": str(folder / "home"),
                 "PULUMI_BACKEND_URL": f"file://{folder}/state",
-                "PULUMI_CONFIG_PASSPHRASE": "test",
+                "PULUMI_CONFIG_PASSPHRASE": PASSPHRASE,
                 "PULUMI_SKIP_UPDATE_CHECK": "1",
                 "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
                 "PULUMI_VLLM_VENV": str(REPOSITORY / ".venv"),

@@ -151,6 +151,14 @@ def test_all_failures_at_once(machine: Machine) -> None:
     assert len(errors.splitlines()) == 4
 
 
+def test_the_device_that_cuda_needs_is_made_where_it_is_missing(machine: Machine) -> None:
+    device = machine.program.folder / "nvidia-uvm"
+    machine.has("nvidia-modprobe", f'echo "$@" >>{device}')
+    for _ in range(2):
+        assert machine.check(uvm=str(device))[0] == 0
+    assert device.read_text() == "-u -c 0\n"
+
+
 def test_no_gpu_asked_none_needed(machine: Machine) -> None:
     machine.has("nvidia-smi", "exit 1")
     code, _, _ = machine.check(gpus=None, driver_floor=None, nvswitch=False)
