@@ -21,10 +21,10 @@ NEW_KEY = "sk-planted-new-value-2a3b4c5d6e7f"
 WRONG_TOKEN, TOKEN = "hf_PlantedWrongToken4711", "hf_PlantedRightToken0815"
 MIB = 2**20
 LISTENERS = """
+mkdir -p /var/empty
 for where in 0.0.0.0:7001 :::7002 0.0.0.0:8001 :::9090; do
   systemd-run -q --collect python3 -m http.server --bind "${where%:*}" "${where##*:}" --directory /var/empty
 done
-mkdir -p /var/empty
 """
 PROBE = """python3 - <<'END'
 import json, socket
@@ -65,23 +65,23 @@ def test_no_secret_shows_keys_turn_over_and_only_the_door_is_open(projects, tmp_
             told |= turned_over(project, tmp_path)
             told["attacks"] = attacked(project)
             only_the_door_is_open(project)
-            hosts = on_the_host(project, secrets)
+            hosts = on_the_host(project, secrets) | in_the_cloud(project)
             told["a wrong key"] = refused_by_the_cloud(project, cloud_key)
             project.cloud.pass_minutes(30)
             told["destroy"] = project.destroy()
     finally:
         project.cloud.hub(auth="")
     texts = {f"output of {name}": text.encode() for name, text in told.items()} | hosts
-    texts |= {where: line for line, where in processes.seen.items()}
-    texts |= traces.in_files(project.folder, (project.folder / "key",))
-    texts |= traces.in_files(
-        project.cloud.folder,
-        tuple(project.cloud.folder.glob("**/upper")) + tuple(project.cloud.folder.glob("**/merged")),
-    )
+    texts |= {f"{where} ({number})": line for number, (line, where) in enumerate(processes.seen.items())}
+    texts |= traces.in_files(project.folder, "key") | in_the_cloud(project)
     assert len(processes.seen) > 100
     assert any(name.startswith("state/") for name in texts)
-    allowed = {name for name in texts if name.endswith(("settings.json", "cloud.json"))}
-    assert [found for found in traces.shown(secrets, texts) if found.split(" in ")[1] not in allowed] == []
+    assert traces.shown(secrets, texts) == []
+
+
+def in_the_cloud(project):
+    """What the cloud keeps: its log, records and user data. Not its accounts, nor the machines' own disks."""
+    return traces.in_files(project.cloud.folder, "cloud.json", "upper", "work", "merged")
 
 
 def secret(project, value, *name):
@@ -216,8 +216,8 @@ def only_the_door_is_open(project):
         assert {row.split()[3] for row in listening if row and row.split()[3].endswith(f":{port}")} == {
             f"127.0.0.1:{port}"
         }
-    shown = project.on_host("ip -j -6 addr show scope global; hostname -I")
-    six = {one["local"] for link in json.loads(shown.splitlines()[0]) for one in link.get("addr_info", ())}
+    shown = project.on_host("ip -j -6 addr show scope global")
+    six = {one["local"] for link in json.loads(shown) for one in link.get("addr_info", ())}
     machine, _ = project.machine()
     assert six, "the machine has no IPv6 address to try"
     with beside(project) as run:

@@ -1,8 +1,11 @@
 """Where a secret could show: what every process tells about itself, and files. Used while a stack lives."""
 
 import contextlib
+import os
 import threading
 from pathlib import Path
+
+LARGE = 16 << 20
 
 
 class Processes:
@@ -38,12 +41,14 @@ class Processes:
                         )
 
 
-def in_files(folder: Path, leave_out: tuple[Path, ...] = ()) -> dict[str, bytes]:
-    """Every file below a folder, but for some."""
+def in_files(folder: Path, *leave_out: str) -> dict[str, bytes]:
+    """Every file below a folder, but for names that are left out and for images of disks."""
     found = {}
-    for place in folder.rglob("*"):
-        if place.is_file() and not any(place.is_relative_to(other) for other in leave_out):
-            with contextlib.suppress(OSError):
+    for here, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name not in leave_out]
+        for name in set(names) - set(leave_out):
+            place = Path(here) / name
+            if place.is_file() and place.stat().st_size < LARGE:
                 found[str(place.relative_to(folder))] = place.read_bytes()
     return found
 

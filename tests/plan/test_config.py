@@ -127,7 +127,10 @@ def test_every_mistake_at_once():
         ({"storage": True}, "server.storage: True is not a size"),
         ({"access__hostname": "192.0.2.7"}, "server.access.hostname: '192.0.2.7' is no DNS name; write one"),
         ({"access__hostname": "https://a.b"}, "server.access.hostname: 'https://a.b' is no DNS name"),
-        ({"door__request_timeout_s": 0}, "server.door.request_timeout_s: 0 is out of range; write at least 1"),
+        (
+            {"door__request_timeout_s": 0},
+            "server.door.request_timeout_s: 0 is out of range; write at least 1",
+        ),
         ({"door__answer_timeout_s": "long"}, "server.door.answer_timeout_s: 'long' is not a whole number"),
         ({"door__timeout_s": 5}, "server.door.timeout_s: unknown key; did you mean"),
     ],

@@ -1,0 +1,57 @@
+"""Our own CA: it is kept, and says in time when it or a leaf ends."""
+
+import datetime as dt
+
+import pytest
+from cryptography import x509
+from pulumi_vllm.provider.authority import Authority, Certificate
+
+TODAY = dt.datetime.now(dt.UTC).date()
+
+
+class Said:
+    """The call's surroundings: what was said to the person."""
+
+    urn = "urn:pulumi:s::p::vllm:index:Authority::server-ca"
+
+    def __init__(self):
+        self.warned = []
+
+    async def warn(self, text):
+        self.warned.append(text)
+
+
+@pytest.mark.parametrize(("days", "warnings"), [(3650, 0), (300, 1), (-1, 1)])
+async def test_a_ca_near_its_end_is_told_a_year_ahead(days, warnings):
+    call, state = Said(), {"certificate": "PEM", "expires": str(TODAY + dt.timedelta(days=days))}
+    reading = await Authority().read(call, "ca-1", state, {"commonName": "x"})
+    assert reading.outputs["certificate"] == "PEM"
+    assert len(call.warned) == warnings
+    assert all("--replace urn:pulumi:s::p::vllm:index:Authority::server-ca" in text for text in call.warned)
+
+
+@pytest.mark.parametrize(("days", "fresh"), [(365, True), (31, True), (29, False), (-3, False)])
+async def test_a_leaf_near_its_end_is_a_difference(days, fresh):
+    call, state = Said(), {"pem": "PEM", "expires": str(TODAY + dt.timedelta(days=days))}
+    reading = await Certificate().read(call, "leaf-1", state, {"address": "192.0.2.7"})
+    assert reading.inputs["fresh"] is fresh
+    assert len(call.warned) == (0 if fresh else 1)
+
+
+async def test_a_leaf_is_for_the_address_the_name_and_loopback_and_ends_before_its_ca():
+    _, ca = await Authority().create(Said(), {"commonName": "server test"})
+    inputs = {"authorityCertificate": ca["certificate"], "authorityKey": ca["privateKey"]}
+    _, leaf = await Certificate().create(
+        Said(), {**inputs, "address": "2001:db8::7", "hostname": "llm.example.com"}
+    )
+    made = x509.load_pem_x509_certificate(leaf["pem"].encode())
+    names = made.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert [str(name.value) for name in names] == [
+        "2001:db8::7",
+        "llm.example.com",
+        "localhost",
+        "127.0.0.1",
+        "::1",
+    ]
+    made.verify_directly_issued_by(x509.load_pem_x509_certificate(ca["certificate"].encode()))
+    assert leaf["expires"] < ca["expires"]
