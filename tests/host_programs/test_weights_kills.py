@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 def test_two_at_once_do_not_write_over_each_other(
     weights: Program, hub: SmallHub, config: dict[str, Any]
 ) -> None:
-    hub.piece_s = 0.05
+    hub.piece_s = 5.0  # the first is held until the second has been
     with subprocess.Popen(weights.command(**config), stdout=subprocess.DEVNULL) as first:
         wait_for(lambda: hub.sent > 0)
         second = weights(**config)
+        hub.piece_s = 0.0
         assert first.wait(timeout=20) == 0
     assert second.returncode == 1
     assert "another download" in second.stderr
