@@ -226,7 +226,7 @@ class Server(pulumi.ComponentResource):
 
 def _alternatives(decided: Plan) -> list[str]:
     """Other machines that do the same, for the preview to compare with today's offers."""
-    from .plan.recommend import alternatives  # noqa: PLC0415 (only a program pays for it)
+    from .plan.cheaper import alternatives  # noqa: PLC0415 (only a program pays for it)
 
     return [f"{count}x {gpu}" for gpu, count in alternatives(decided)]
 

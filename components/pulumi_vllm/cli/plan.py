@@ -92,7 +92,7 @@ def _summary(stack: str, changes: list[str]) -> dict[str, Any]:
 
 
 def _show(decided: "Plan") -> None:
-    from pulumi_vllm.plan.recommend import cheaper  # noqa: PLC0415
+    from pulumi_vllm.plan.cheaper import cheaper  # noqa: PLC0415
 
     found = decided.summary()
     labels = found["labels"]
