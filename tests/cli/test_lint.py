@@ -5,6 +5,7 @@ import pathlib
 
 import pytest
 from pulumi_vllm.cli import main
+from pulumi_vllm.plan import flags
 
 ROOT = pathlib.Path(__file__).parents[2]
 RECIPE = (
@@ -74,3 +75,28 @@ def test_a_driver_too_old_is_an_error(capsys):
 
 def test_nothing_named_is_a_usage_error():
     assert main(["lint"]) == 64
+
+
+def test_the_rules_are_told_by_the_names_that_a_waiver_takes(capsys):
+    assert main(["lint", "--rules"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(flags.RULES)
+    assert all(line.endswith(".") and len(line) > 30 for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--gpu H100 -- --max-model-len 262144", "48.92 GiB per GPU are missing"),
+        ("--gpu H200 -- --max-model-len 32k --gpu-memory-utilization 0.99", "use 0.98 or less"),
+        ("--gpu H200 -- --max-model-len 32k --max-num-seqs 2000", "use 756 or fewer"),
+        (
+            "-- --max-model-len 32k --load-format hf --config-format hf",
+            "--load-format hf --config-format hf:",
+        ),
+        ("--engine 0.33.0 -- --max-model-len 32k", "pin mistral_common<1.13"),
+    ],
+)
+def test_what_the_machine_and_the_engine_add(capsys, words, said):
+    main(["lint", *words.split()])
+    assert said in capsys.readouterr().out

@@ -22,12 +22,17 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     lint.add_argument("--precision", help="as in the catalogue (for FLAGS)")
     lint.add_argument("--gpu", help="as in the catalogue: checks what fits as well (for FLAGS)")
     lint.add_argument("--driver", metavar="V", help="the host's driver (for FLAGS)")
+    lint.add_argument(
+        "--rules", action="store_true", help="the names that engine.waive takes, and what they find"
+    )
     lint.add_argument("--json", action="store_true")
     lint.add_argument("words", nargs="*", metavar="STACK | -- FLAGS", help="a stack, or a vLLM command line")
     lint.set_defaults(run=_lint)
 
 
 def _lint(parsed: argparse.Namespace) -> int:
+    if parsed.rules:
+        return _rules()
     words: list[str] = [word for word in parsed.words if word != "--"]
     if not words:
         say("lint: name a stack, or write vLLM's flags after --")
@@ -45,6 +50,14 @@ def _lint(parsed: argparse.Namespace) -> int:
         if not findings:
             print("nothing found")
     return TROUBLE if any(one.severity == "error" and one.waived is None for one in findings) else 0
+
+
+def _rules() -> int:
+    from pulumi_vllm.plan import flags  # noqa: PLC0415
+
+    for name, rule in flags.RULES.items():
+        print(f"{name:18} {rule.__doc__}")
+    return 0
 
 
 def _stack(name: str, engine: str | None) -> "tuple[Finding, ...]":

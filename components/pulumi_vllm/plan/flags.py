@@ -62,6 +62,7 @@ Said = Iterator[tuple[str, str, str]]
 
 
 def _dtype(launch: Launch) -> Said:
+    """A type of the computation that vLLM does not have."""
     value = launch.flags.get("dtype")
     if value not in (None, "auto", "bfloat16", "float", "float16", "float32", "half"):
         sentence = f"--dtype {value}: vLLM's argument parser refuses it; leave it out, the weights say their own type"
@@ -69,6 +70,7 @@ def _dtype(launch: Launch) -> Said:
 
 
 def _quantization(launch: Launch) -> Said:
+    """A quantisation beside the one that the weights name."""
     value = launch.flags.get("quantization")
     if value == "int4":
         published = ", ".join(launch.model.precisions)
@@ -82,6 +84,7 @@ def _quantization(launch: Launch) -> Said:
 
 
 def _shutdown(launch: Launch) -> Said:
+    """A stop that cuts running requests, or that outlasts the unit."""
     written = str(launch.flags.get("shutdown-timeout", 0))
     if not written.isdecimal():
         return  # the rule about values tells
@@ -105,6 +108,7 @@ _LONGEST_STOP_S = 30  # the unit's stop limit is 45 s, and vLLM needs 15 s beyon
 
 
 def _format(launch: Launch) -> Said:
+    """Weights in the Hugging Face format, which do not load."""
     # `auto` takes the consolidated files where they are; these never do.
     wrong = [
         f"--{name} {launch.flags[name]}"
@@ -117,6 +121,7 @@ def _format(launch: Launch) -> Said:
 
 
 def _api_key(launch: Launch) -> Said:
+    """The engine's own key, which leaves routes open."""
     evidence = "full completion from /invocations without a key, run on the CPU build 0.32.0"
     remedy = "the door checks keys, name them under access.keys"
     if "api-key" in launch.flags:
@@ -130,6 +135,7 @@ def _api_key(launch: Launch) -> Said:
 
 
 def _exposed(launch: Launch) -> Said:
+    """An engine that others can reach past the door."""
     host, evidence = launch.flags.get("host"), "it has routes without a key, run on the CPU build 0.32.0"
     if host is None:
         sentence = "no --host: vLLM listens on every address; set it to 127.0.0.1, behind a door"
@@ -140,6 +146,7 @@ def _exposed(launch: Launch) -> Said:
 
 
 def _speculative(launch: Launch) -> Said:
+    """Drafts, which were slower where they were measured."""
     if "speculative-config" in launch.flags:
         sentence = "speculative decoding was slower where it was measured; try it before you keep it"
         yield (
