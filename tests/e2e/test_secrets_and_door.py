@@ -49,13 +49,13 @@ def test_no_secret_shows_keys_turn_over_and_only_the_door_is_open(projects, tmp_
     )
     told: dict[str, str] = {}
     cloud_key = project.environment.pop("SPHERON_API_KEY")
-    for name, value in {"vllm:spheronApiKey": cloud_key, "pulumi-vllm:hfToken": WRONG_TOKEN}.items():
-        secret(project, value, name)
+    secret(project, WRONG_TOKEN, "pulumi-vllm:hfToken")
     for name, value in KEYS.items():
         secret(project, value, "--path", f"pulumi-vllm:keys.{name}")
     project.cloud.hub(auth=TOKEN)
     try:
         with traces.Processes() as processes:
+            told["a wrong key"] = refused_by_the_cloud(project, cloud_key)
             told["a failed up"] = project.pulumi("up", "--yes", "--diff", check=False).stdout
             assert "the token was refused" in told["a failed up"]
             secret(project, TOKEN, "pulumi-vllm:hfToken")
@@ -66,7 +66,6 @@ def test_no_secret_shows_keys_turn_over_and_only_the_door_is_open(projects, tmp_
             told["attacks"] = attacked(project)
             only_the_door_is_open(project)
             hosts = on_the_host(project, secrets) | in_the_cloud(project)
-            told["a wrong key"] = refused_by_the_cloud(project, cloud_key)
             project.cloud.pass_minutes(30)
             told["destroy"] = project.destroy()
     finally:
@@ -217,7 +216,7 @@ def only_the_door_is_open(project):
             f"127.0.0.1:{port}"
         }
     shown = project.on_host("ip -j -6 addr show scope global")
-    six = {one["local"] for link in json.loads(shown) for one in link.get("addr_info", ())}
+    six = {one["local"] for link in json.loads(shown) for one in link.get("addr_info", ()) if one}
     machine, _ = project.machine()
     assert six, "the machine has no IPv6 address to try"
     with beside(project) as run:
@@ -239,9 +238,7 @@ def beside(project):
     (key,) = [r["outputs"]["publicKey"] for r in project.resources() if r["type"] == "vllm:spheron:SshKey"]
     (group,) = api("/api/gpu-offers?limit=50&search=cpu")["data"][:1]
     offer = next(
-        one
-        for one in group["offers"]
-        if one["gpuCount"] == 0 and one["available"] and one["instanceType"] == "DEDICATED"
+        one for one in group["offers"] if (one["provider"], one["gpuCount"]) == (machine["provider"], 0)
     )
     made = api("/api/deployments", "POST", {
         "provider": offer["provider"], "offerId": offer["offerId"], "gpuType": group["gpuType"], "gpuCount": 0,
@@ -253,7 +250,7 @@ def beside(project):
         what="second machine",
     )
     options = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes"]
-    where = f"{other.get('user', machine['user'])}@{other['ipAddress']}"
+    where = f"{machine['user']}@{other['ipAddress']}"
     words = ["ssh", "-q", "-i", str(project.folder / "key"), *options, where]
 
     def run(script):
@@ -283,10 +280,11 @@ def on_the_host(project, secrets):
 
 
 def refused_by_the_cloud(project, right):
-    """The cloud refuses a key: the sentence does not hold it."""
+    """The cloud refuses a key: the sentence does not hold it. Then the right one is set."""
     secret(project, "sai_pk_planted_wrong", "vllm:spheronApiKey")
     done = project.pulumi("preview", check=False)
     assert done.returncode != 0
+    assert "the API key was not accepted" in done.stdout
     assert "planted_wrong" not in done.stdout
     secret(project, right, "vllm:spheronApiKey")
     return done.stdout
