@@ -27,12 +27,15 @@ for where in 0.0.0.0:7001 :::7002 0.0.0.0:8001 :::9090; do
 done
 """
 PROBE = """python3 - <<'END'
-import json, socket
-def opens(host, port):
+import concurrent.futures, itertools, json, socket
+def opens(where):
+    host, port = where
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as link:
-        link.settimeout(1)
+        link.settimeout(3)
         return link.connect_ex((host, port)) == 0
-print(json.dumps([[host, port] for host in HOSTS for port in PORTS if opens(host, port)]))
+tried = list(itertools.product(HOSTS, PORTS))
+with concurrent.futures.ThreadPoolExecutor(len(tried)) as pool:
+    print(json.dumps([where for where, is_open in zip(tried, pool.map(opens, tried)) if is_open]))
 END"""
 SEARCHED = "/etc /var /run /root /home /tmp /usr/local /opt/vllm /models"
 FILES = f"grep -rlF -f /dev/stdin {SEARCHED} 2>/dev/null <<'END' || true\n"
@@ -101,13 +104,16 @@ def kept(project):
         (value,) = [r["outputs"][name] for r in resources if r["type"] == kind and part in r["urn"]]
         return json.loads(value["plaintext"])
 
-    return {
+    found = {
         "SSH key": output("vllm:spheron:SshKey", "privateKeyPem"),
         "CA key": output("vllm:index:Authority", "privateKey"),
         "TLS key": "-----BEGIN PRIVATE KEY-----"
         + output("vllm:index:Certificate", "pem").split("-----BEGIN PRIVATE KEY-----")[1],
         "gate token": output("vllm:index:ApiKey", "key", "gate"),
     }
+    # The search itself: in a decrypted state all of them are found.
+    assert len(traces.shown(found, {"the decrypted state": shown.encode()})) >= len(found)
+    return found
 
 
 def turned_over(project, tmp_path):
@@ -160,7 +166,6 @@ def turned_over(project, tmp_path):
         for key in (KEYS["team-a"], NEW_KEY)
     ]
     assert statuses == [401, 200]
-    assert set(project.changes()) == {"same"}
     return told
 
 
