@@ -66,7 +66,7 @@ def test_no_machine_is_exit_code_2(capsys):
 
 def test_a_wrong_wish_is_told_with_every_mistake(capsys):
     words = ["--context", "many", "--concurrency", "4", "--max-usd-per-hour", "-1"]
-    assert cli.main(["recommend", "--model", "mistral-small-4", "--offline", *words]) == 1
+    assert cli.main(["recommend", "--model", "mistral-small-4", "--offline", *words]) == 64
     said = capsys.readouterr().err
     assert "--context:" in said
     assert "--max-usd-per-hour: -1 is out of range" in said

@@ -34,7 +34,7 @@ class TestBothCommands:
     def test_a_key_with_a_line_break_inside(self, command, engine, capsys, monkeypatch):
         monkeypatch.setenv("VLLM_API_KEY", "sk-planted\r\nHost: other")
         code, last = said(capsys, *command, "--url", engine.url)
-        assert (code, "planted" in last) == (2, False)
+        assert (code, "planted" in last) == (64, False)
 
     def test_a_model_that_is_gone(self, command, engine, key, capsys):
         code, last = said(capsys, *command, "--url", engine.url, "--model", "other")
@@ -59,9 +59,12 @@ class TestBothCommands:
         [
             (["--url", "host/v1"], "is not the base address of an API"),
             (["--url", "https://host"], "is not the base address of an API"),
-            (["--url", "https://host/v1?key=x"], "is not the base address of an API"),
+            (["--url", "https://host/v1?key=planted"], "is not the base address of an API"),
+            (["--url", "https://host/v1#planted"], "is not the base address of an API"),
+            (["--url", "name:planted@host/v1"], "is not the base address of an API"),
+            (["--url", "http://127.0.0.1:1/v1", "--ca", "/etc/hostname"], "speaks no TLS"),
             (["--url", "https://name:planted@host/v1"], "put the key into VLLM_API_KEY"),
-            (["--url", "http://192.0.2.1/v1"], "a key would travel in clear"),
+            (["--url", "http://192.0.2.1/v1"], "would travel in clear"),
             (["--url", "https://host/v1", "--ca", "/missing.pem"], "--ca /missing.pem: can't be read"),
             (["--url", "https://host/v1", "--ca", "/etc/hostname"], "holds no certificate"),
             (["--url", "https://host/v1", "--stack", "x"], "give one of them"),
@@ -70,7 +73,7 @@ class TestBothCommands:
     )
     def test_what_cannot_be_asked_is_a_usage_error(self, command, words, sentence, key, capsys):
         code, last = said(capsys, *command, *words)
-        assert code == 2
+        assert code == 64
         assert sentence in last
         assert "planted" not in last
 
@@ -86,7 +89,7 @@ class TestBothCommands:
 def test_figures_that_are_none(words, capsys):
     with pytest.raises(SystemExit) as error:
         main(["bench", *words])
-    assert error.value.code == 2
+    assert error.value.code == 64
     assert "is not a number above 0" in capsys.readouterr().err
 
 
@@ -94,8 +97,55 @@ def test_more_tokens_than_the_context(engine, key, capsys):
     code, last = said(
         capsys, "bench", "--url", engine.url, "--input", "2000", "--output", "49", "--levels", "1"
     )
-    assert code == 2
+    assert code == 64
     assert "2049 tokens are more than the context of 2048" in last
+
+
+@pytest.mark.parametrize(
+    ("outputs", "sentence"),
+    [
+        ('{"endpoint": "http://192.0.2.1/v1", "api_key": "sk-planted"}', "would travel in clear"),
+        (
+            '{"endpoint": "https://192.0.2.1/v1", "api_key": "sk\\r\\nX: planted"}',
+            "a character that no key has",
+        ),
+        ('{"endpoint": "https://192.0.2.1/v1", "api_key": 7, "ca_certificate": "planted"}', "no key has"),
+        ('{"endpoint": "https://192.0.2.1/v1", "ca_certificate": 7}', "should hold a certificate"),
+        ('{"endpoint": 5, "api_key": "sk-planted"}', "has no output `endpoint`"),
+        ("planted, but no JSON", "printed no JSON object"),
+        ("[]", "printed no JSON object"),
+    ],
+)
+def test_odd_outputs_of_a_stack(outputs, sentence, capsys, monkeypatch, tmp_path):
+    (tmp_path / "outputs").write_text(outputs)
+    pulumi = tmp_path / "pulumi"
+    pulumi.write_text(
+        f'#!/bin/sh\n[ "$4" = stack ] && [ "$5" = output ] && cat {tmp_path}/outputs || echo shop\n'
+    )
+    pulumi.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    code, last = said(capsys, "smoke")
+    assert code in {1, 64}
+    assert sentence in last
+    assert "planted" not in last
+
+
+def test_a_server_that_never_reads_is_not_waited_for(key, monkeypatch):
+    import asyncio
+
+    from pulumi_vllm.client.endpoint import from_url
+    from pulumi_vllm.client.errors import Cut
+    from pulumi_vllm.client.http import Connection
+
+    async def ask(url: str) -> None:
+        async with Connection(from_url(url, None)) as door:
+            door._silence_s = 0.5
+            await door.json("POST", "/chat/completions", {"x": "y" * (8 << 20)})
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
+        with pytest.raises(Cut, match="silent for"):
+            asyncio.run(asyncio.wait_for(ask(url), 30))
 
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -113,6 +163,7 @@ HEAD = b"HTTP/1.1 200 OK\r\n"
         (HEAD + b"\r\n<html>\x1b[31mhello</html>", "the answer is not JSON (<html> [31mhello</html>)"),
         (HEAD + b"\r\n[]", "is no list of models"),
         (HEAD + b'\r\n{"data": [1]}', "is no list of models"),
+        (HEAD + b'\r\n{"data": [{"id": "a\\u001b[31m"}, {"id": "b"}]}', "serves a [31m, b; name one"),
         (b"HTTP/1.1 500 Oops\r\nContent-Length: 4\r\n\r\noops", "refused with status 500: oops"),
         (
             b"HTTP/1.1 404 No\r\nContent-Length: 22\r\n\r\n" + b'{"detail":"Not Found"}',

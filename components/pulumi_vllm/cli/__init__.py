@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from typing import NoReturn
 
 from pulumi_vllm import __version__
 
@@ -23,11 +24,18 @@ _COMMANDS = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """Exits with USAGE where a command line can't be: argparse's own 2 means something in `sweep` and `recommend`."""
+
+    def error(self, message: str) -> NoReturn:
+        """Tell it and end."""
+        self.print_usage(sys.stderr)
+        self.exit(USAGE, f"{self.prog}: error: {message}\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="pulumi-vllm", description="Serve an open-weight LLM on rented GPUs."
-    )
+    parser = _Parser(prog="pulumi-vllm", description="Serve an open-weight LLM on rented GPUs.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     words = sys.argv[1:] if arguments is None else list(arguments)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import target
-from .say import TROUBLE, say
+from .say import TROUBLE, USAGE, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,7 +77,7 @@ def _bench(parsed: argparse.Namespace) -> int:
         asyncio.run(_measure(parsed, endpoint, result))
     except UsageError as error:
         say(f"bench: {error}")
-        return target.USAGE
+        return USAGE
     except KeyboardInterrupt:  # what was measured until then is kept
         interrupted = True
         if not result["rows"]:
@@ -99,7 +99,7 @@ def _keep(parsed: argparse.Namespace, result: dict[str, Any]) -> None:
     if before:
         others[f"last run, {before['date'][:16]}"] = before["rows"]
     if evidence:
-        others[f"measured, {evidence.date}"] = evidence.load
+        others[f"measured, {evidence.date}"] = results.alike(rows, evidence.load)
     result["compared"] = {name: results.compare(rows, old) for name, old in others.items()}
     result["conditions_of_measured"] = evidence.conditions if evidence else None
     saved = results.save(parsed.out, result, chart.draw(_title(result), rows, others))
@@ -119,13 +119,14 @@ async def _measure(parsed: argparse.Namespace, endpoint: "Endpoint", result: dic
 
     from pulumi_vllm import __version__  # noqa: PLC0415
     from pulumi_vllm.client import load, served  # noqa: PLC0415
+    from pulumi_vllm.client.errors import printable  # noqa: PLC0415
 
     found = await served.look(endpoint, parsed.model)
     seed = secrets.randbits(32)
     asked = load.Load(parsed.levels, parsed.input, parsed.output, found.vocabulary, seed)
     _possible(endpoint, found, asked)
     lengths = f"{asked.input_tokens} tokens in, {asked.output_tokens} out"
-    say(f"{found.name} at {endpoint.url}: {asked.all_requests:,} requests of {lengths}")
+    say(f"{printable(found.name)} at {endpoint.url}: {asked.all_requests:,} requests of {lengths}")
     result |= {
         "name": endpoint.name,
         "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .say import TROUBLE, say
+from .say import USAGE, say
 
 if TYPE_CHECKING:
     from pulumi_vllm.plan.recommend import Fitting, Recommendation, Wish
@@ -51,7 +51,7 @@ def _recommend(parsed: argparse.Namespace) -> int:
 
     wish = _wish(parsed)
     if wish is None:
-        return TROUBLE
+        return USAGE
     found = recommend(wish, offers.find(parsed.offers, offline=parsed.offline))
     if parsed.json:
         print(json.dumps(dataclasses.asdict(found), indent=2))

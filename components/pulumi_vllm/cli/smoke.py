@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from . import target
-from .say import TROUBLE, say
+from .say import TROUBLE, USAGE, say
 
 if TYPE_CHECKING:
     from pulumi_vllm.client.checks import Finding
@@ -35,7 +35,7 @@ def _smoke(parsed: argparse.Namespace) -> int:
         endpoint = target.find(parsed)
     except UsageError as error:
         say(f"smoke: {error}")
-        return target.USAGE
+        return USAGE
     findings = asyncio.run(_all(endpoint, parsed.model, quiet=parsed.json))
     failed = [one.check for one in findings if one.outcome == "fail"]
     if parsed.json:
@@ -49,9 +49,10 @@ def _smoke(parsed: argparse.Namespace) -> int:
 async def _all(endpoint: "Endpoint", model: str | None, *, quiet: bool) -> "list[Finding]":
     from pulumi_vllm.client import served  # noqa: PLC0415
     from pulumi_vllm.client.checks import Checks  # noqa: PLC0415
+    from pulumi_vllm.client.errors import printable  # noqa: PLC0415
 
     found = await served.look(endpoint, model)
-    say(f"{found.name} at {endpoint.url}")
+    say(f"{printable(found.name)} at {endpoint.url}")
     checks, findings = Checks(endpoint, found), []
     for name in checks.table:
         if quiet:

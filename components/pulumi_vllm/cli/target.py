@@ -9,9 +9,6 @@ from .say import say
 if TYPE_CHECKING:
     from pulumi_vllm.client.endpoint import Endpoint
 
-USAGE = 2
-"""argparse's own code for a command line that can't be."""
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that say where."""

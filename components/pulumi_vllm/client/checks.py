@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import load
-from .errors import ClientError, Refused
+from .errors import ClientError, Refused, printable
 from .http import Connection, encode
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class _Absent(Exception):  # noqa: N818
 
 
 class Checks:
-    """All checks of one endpoint, in order of `names`."""
+    """All checks of one endpoint; `table` holds them in the order in which they are made."""
 
     def __init__(self, endpoint: Endpoint, served: Served) -> None:
         """Ask nothing yet."""
@@ -205,7 +205,9 @@ class Checks:
             raise _Failed(f"the arguments are not JSON: {_cut(function['arguments'])}") from None
         if not isinstance(arguments, dict) or "city" not in arguments:
             raise _Failed(f"the arguments name no city: {_cut(function['arguments'])}")
-        return f"{function['name']}({function['arguments']}), finish reason {choice['finish_reason']}"
+        return (
+            f"{function['name']}({printable(function['arguments'])}), finish reason {choice['finish_reason']}"
+        )
 
     async def _structured(self) -> str:
         wanted = {
@@ -266,7 +268,7 @@ def _said(answer: dict[str, Any]) -> str:
 
 def _cut(text: str) -> str:
     """The beginning of what a model said, quoted, on one line."""
-    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    line = printable(text)
     return repr(line if len(line) <= 60 else line[:57] + "...")  # noqa: PLR2004
 
 

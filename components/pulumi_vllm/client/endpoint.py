@@ -24,7 +24,7 @@ _PULUMI_TIMEOUT_S = 120  # a backend far away; the CLI itself takes about a seco
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A served model. `name` is the stack's, or the address's host; `plan` is the stack's output of that name."""
+    """A served model. `name` is the stack's, or the address's host and port; `plan` is the stack's output."""
 
     url: str
     name: str
@@ -43,27 +43,31 @@ def from_stack(stack: str | None) -> Endpoint:
         ClientError: no engine, no project, no such stack, or nothing is deployed.
     """
     named = ["--stack", stack] if stack else []
-    outputs: dict[str, Any] = json.loads(
-        _pulumi("stack", "output", "--json", "--show-secrets", *named) or "{}"
-    )
+    outputs = _object(_pulumi("stack", "output", "--json", "--show-secrets", *named))
     name = (stack or _pulumi("stack", "--show-name")).strip().rpartition("/")[2]
     url = outputs.get("endpoint")
-    if not url:
+    if not isinstance(url, str):
         raise ClientError(
             f"stack {name}: has no output `endpoint`; nothing is deployed (run `pulumi up`), "
             'or the program exports none: pulumi.export("endpoint", server.endpoint)'
         )
-    key = outputs.get("api_key") or next(iter((outputs.get("api_keys") or {}).values()), None)
-    certificate = outputs.get("ca_certificate")
+    keys, certificate, price = (
+        outputs.get("api_keys"),
+        outputs.get("ca_certificate"),
+        outputs.get("usd_per_hour"),
+    )
+    first = next(iter(keys.values()), None) if isinstance(keys, dict) else None
+    plan, model = outputs.get("plan"), outputs.get("model")
+    base = _base(url)
     return Endpoint(
-        url=_base(url),
+        url=base,
         name=name,
-        key=key,
-        tls=_tls(url, certificate, f"stack {name}: its output ca_certificate"),
+        key=_sendable(base, outputs.get("api_key") or first, f"stack {name}: its output api_key"),
+        tls=_tls(base, certificate, f"stack {name}: its output ca_certificate"),
         stack=name,
-        model=outputs.get("model"),
-        plan=outputs.get("plan") or {},
-        usd_per_hour=outputs.get("usd_per_hour"),
+        model=model if isinstance(model, str) else None,
+        plan=plan if isinstance(plan, dict) else {},
+        usd_per_hour=float(price) if isinstance(price, int | float) else None,
     )
 
 
@@ -74,20 +78,41 @@ def from_url(url: str, ca: Path | None) -> Endpoint:
         UsageError: the address or the CA's file is not one, or the key would travel in clear.
     """
     base = _base(url)
-    where, key = urlsplit(base), os.environ.get(KEY_VARIABLE, "").strip() or None
-    if key and not (key.isascii() and key.isprintable()):
-        raise UsageError(f"{KEY_VARIABLE}: holds a character that no key has; export it again")
-    if key and where.scheme == "http" and not _loopback(where.hostname or ""):
-        raise UsageError(f"{base}: a key would travel in clear; use https, or unset {KEY_VARIABLE}")
+    key = _sendable(base, os.environ.get(KEY_VARIABLE, "").strip() or None, KEY_VARIABLE)
     certificate = None
+    if ca is not None and urlsplit(base).scheme != "https":
+        raise UsageError(f"--ca {ca}: {base} speaks no TLS; use https, or leave --ca out")
     if ca is not None:
         try:
             certificate = ca.read_text()
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"--ca {ca}: can't be read ({error}); name a PEM file") from None
-    return Endpoint(
-        url=base, name=where.hostname or "unnamed", key=key, tls=_tls(base, certificate, f"--ca {ca}")
-    )
+    return Endpoint(url=base, name=urlsplit(base).netloc, key=key, tls=_tls(base, certificate, f"--ca {ca}"))
+
+
+def _sendable(base: str, key: object, where: str) -> str | None:
+    """The key, if it can be a header and travels to nobody else."""
+    if key is None:
+        return None
+    if not isinstance(key, str) or not (key.isascii() and key.isprintable()) or " " in key:
+        raise UsageError(f"{where}: holds a character that no key has; set it again")
+    to = urlsplit(base)
+    if to.scheme == "http" and not _loopback(to.hostname or ""):
+        raise UsageError(f"{base}: the key ({where}) would travel in clear; use https, or no key")
+    return key
+
+
+def _object(text: str) -> dict[str, Any]:
+    """What the CLI printed as JSON; its text may be secret, so no exception holds it."""
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ClientError(
+            "`pulumi stack output --json`: printed no JSON object; is this `pulumi` the Pulumi CLI?"
+        )
+    return found
 
 
 def _base(url: str) -> str:
@@ -100,16 +125,19 @@ def _base(url: str) -> str:
         raise UsageError(f"--url: holds a name or password; put the key into {KEY_VARIABLE}")
     wrong = where.scheme not in {"http", "https"} or not where.hostname or port == 0
     if wrong or where.query or where.fragment or not where.path.strip("/"):
-        raise UsageError(f"{url}: is not the base address of an API; write it as https://host/v1")
+        shown = "--url" if set("@?#") & set(url) else url  # those may hold a key
+        raise UsageError(f"{shown}: is not the base address of an API; write it as https://host/v1")
     if not url.isascii() or not url.isprintable() or " " in url:
         raise UsageError("--url: holds a character that no address has; write it as https://host/v1")
     return url.rstrip("/")
 
 
-def _tls(url: str, certificate: str | None, where: str) -> ssl.SSLContext | None:
+def _tls(url: str, certificate: object, where: str) -> ssl.SSLContext | None:
     """For https: trusts that certificate alone, be it a CA's or the door's own, or what this machine trusts."""
     if urlsplit(url).scheme != "https":
         return None
+    if certificate is not None and not isinstance(certificate, str):
+        raise UsageError(f"{where}: is no text; it should hold a certificate in PEM")
     try:
         context = ssl.create_default_context(cadata=certificate)
     except (ssl.SSLError, ValueError) as error:

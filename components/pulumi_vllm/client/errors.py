@@ -1,6 +1,11 @@
 """What can go wrong on the way to a model, as sentences."""
 
 
+def printable(text: object) -> str:
+    """What a server said, on one line, fit for a terminal."""
+    return " ".join("".join(char if char.isprintable() else " " for char in str(text)).split())[:300]
+
+
 class ClientError(Exception):
     """A sentence: what did not work, where, and what to do."""
 

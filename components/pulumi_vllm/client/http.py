@@ -7,6 +7,7 @@ a general client would lag behind (docs/bench.md has the figures). No proxy, no 
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import socket
 import ssl
@@ -16,7 +17,7 @@ from urllib.parse import urlsplit
 
 from . import __name__ as package
 from .endpoint import KEY_VARIABLE
-from .errors import ClientError, Cut, Refused
+from .errors import ClientError, Cut, Refused, printable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -89,7 +90,7 @@ class Connection:
         try:
             return json.loads(text)
         except ValueError:
-            said = _printable(text.decode(errors="replace"))
+            said = printable(text.decode(errors="replace"))
             raise ClientError(
                 f"{self.endpoint.url}{path}: the answer is not JSON ({said}); is this the API's address?"
             ) from None
@@ -125,7 +126,7 @@ class Connection:
         except ValueError:
             event = None
         if not isinstance(event, dict):
-            said = _printable(data.decode(errors="replace"))
+            said = printable(data.decode(errors="replace"))
             raise Cut(f"{self.endpoint.url}{path}: an event of the stream is no JSON object ({said})")
         return event
 
@@ -137,9 +138,11 @@ class Connection:
         try:
             with self._told(path):
                 writer.write(self._head(method, path, len(body)) + body)
-                with suppress(ConnectionError):  # who refuses a body need not read it: the answer is there
-                    await writer.drain()
                 async with asyncio.timeout(self._silence_s):
+                    with suppress(
+                        ConnectionError
+                    ):  # who refuses a body need not read it: the answer is there
+                        await writer.drain()
                     status, headers = await _read_head(reader)
                     text = b"" if status == _OK else await _whole(reader, headers)
                 if status != _OK:
@@ -177,7 +180,7 @@ class Connection:
             said = error.get("message", error) if isinstance(error, dict) else error
         except (ValueError, AttributeError):
             said = text.decode(errors="replace")
-        said = _printable(str(said))
+        said = printable(said)
         return Refused(f"{self.endpoint.url}{path}: {self._remedy(status, said)}", status, said)
 
     def _remedy(self, status: int, said: str) -> str:
@@ -224,11 +227,17 @@ class Connection:
                 f"{url}: the answer is not framed as HTTP/1.1 has it; is this the API's address?"
             ) from None
         except OSError as fault:
-            if path:
-                raise Cut(f"{url}: the connection broke ({fault.strerror or fault})") from None
-            raise ClientError(
-                f"{url}: nobody answers ({fault.strerror or fault}); is the stack up?"
-            ) from None
+            raise _broken(fault, url, begun=bool(path)) from None
+
+
+def _broken(fault: OSError, url: str, *, begun: bool) -> ClientError:
+    said = fault.strerror or fault
+    if fault.errno in {errno.EMFILE, errno.ENFILE}:
+        remedy = "raise `ulimit -n`, or ask for fewer streams"
+        return ClientError(f"{url}: this machine lets no more connections be opened ({said}); {remedy}")
+    if begun:
+        return Cut(f"{url}: the connection broke ({said})")
+    return ClientError(f"{url}: nobody answers ({said}); is the stack up?")
 
 
 def encode(body: dict[str, Any]) -> bytes:
@@ -268,8 +277,3 @@ async def _whole(reader: asyncio.StreamReader, headers: dict[str, str]) -> bytes
 
 async def _line(reader: asyncio.StreamReader) -> bytes:
     return (await reader.readuntil(b"\r\n"))[:-2]
-
-
-def _printable(text: str) -> str:
-    """What a server said, fit for a terminal."""
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())[:300]

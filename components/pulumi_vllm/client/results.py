@@ -59,6 +59,12 @@ def measured(result: Mapping[str, Any]) -> catalogue.Measured | None:
     return None
 
 
+def alike(rows: Sequence[Mapping[str, Any]], old: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The old levels whose prompts and answers were as long as these."""
+    lengths = {_level(row)[1:] for row in rows}
+    return [row for row in old if _level(row)[1:] in lengths]
+
+
 def compare(
     rows: Sequence[Mapping[str, Any]], old: Sequence[Mapping[str, Any]]
 ) -> dict[int, dict[str, float]]:

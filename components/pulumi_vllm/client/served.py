@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pulumi_vllm.plan import catalogue
 
 from .checks import Served
-from .errors import ClientError
+from .errors import ClientError, printable
 from .http import Connection
 
 if TYPE_CHECKING:
@@ -23,22 +23,23 @@ async def look(endpoint: Endpoint, wanted: str | None) -> Served:
     async with Connection(endpoint) as door:
         answer = await door.json("GET", "/models")
     try:
-        rows = {str(row["id"]): row for row in answer["data"]}
-    except (TypeError, KeyError):
+        rows = {str(row["id"]): dict(row) for row in answer["data"]}
+    except (TypeError, KeyError, ValueError):
         raise ClientError(
             f"{endpoint.url}/models: is no list of models; is this the API's address?"
         ) from None
     name = wanted or endpoint.model or (next(iter(rows)) if len(rows) == 1 else None)
-    there = ", ".join(rows) or "none"
+    there = printable(", ".join(rows) or "none")
     if name is None:
         raise ClientError(f"{endpoint.url}: serves {there}; name one with --model")
     if name not in rows:
-        raise ClientError(f"{endpoint.url}: {name} is not served here; it serves {there}")
+        raise ClientError(f"{endpoint.url}: {printable(name)} is not served here; it serves {there}")
     return _known(endpoint, name, rows[name])
 
 
 def _known(endpoint: Endpoint, name: str, row: dict[str, Any]) -> Served:
-    context = row.get("max_model_len")
+    told = row.get("max_model_len")
+    context = told if isinstance(told, int) and told > 0 else None
     model = catalogue.load().models.get(name)
     if model is None:
         return Served(name, context)
