@@ -115,6 +115,14 @@ def test_a_persons_project_gets_lines_and_keeps_its_own(tmp_path, capsys):
     assert left.startswith("__main__.py: yours; a server in it:")
 
 
+def test_the_stack_goes_where_the_project_keeps_its_stacks(tmp_path, capsys):
+    (tmp_path / "Pulumi.yaml").write_text("name: a\nruntime: python\nstackConfigDir: stacks\n")
+    assert init(capsys, ".")[0] == 0
+    assert (tmp_path / "stacks/Pulumi.local.yaml").exists()
+    assert not (tmp_path / "Pulumi.local.yaml").exists()
+    assert main(["plan", "local"]) == 0
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
