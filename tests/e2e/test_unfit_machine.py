@@ -66,7 +66,7 @@ BROKEN_ENGINES = {
         ("vllm.service failed", "unrecognized arguments: --max-model-len"),
     ),
     "a file missing": (
-        f"mv {ENGINE}/answers.py {ENGINE}/answers.py.right",
+        f"for f in {ENGINE}/answers.py; do mv $f $f.right; done",
         ("vllm.service failed", "cannot import name 'answers'"),
     ),
     "other tokens": (
