@@ -124,8 +124,7 @@ def test_what_is_found_on_a_machine_is_said_and_up_goes_on(unready):
     project = unready(**stack("spheron-h100-1x-nvfp4"))
     machine = project.machine_id()
     causes = [CAUSES[name] for name in ("an old driver", "no compiler", "a full disk")]
-    for script, _, _ in causes:
-        project.on_host(script)
+    project.on_host("\n".join(script for script, _, _ in causes))
     refused(
         project,
         "vllm-preflight.service failed",
@@ -133,8 +132,7 @@ def test_what_is_found_on_a_machine_is_said_and_up_goes_on(unready):
         "no C compiler",
         "GB are needed",
     )
-    for _, _, script in causes:
-        project.on_host(script)
+    project.on_host("\n".join(script for _, _, script in causes))
 
     project.cloud.hub(rate=40_000)  # 13 seconds: longer than from one line of progress to the next
     break_engine(project, BROKEN_ENGINES["no chat"][0])
