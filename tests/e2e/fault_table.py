@@ -27,7 +27,7 @@ failed it said one sentence, and `up` again finished, on the same machine unless
 rented that the row does not tell of; the door answers; and the preview after it proposes nothing.
 
 Written by `python tests/e2e/fault_table.py --write` (root; about an hour). The rows are in `tests/e2e/faults.py`,
-`reclaims.py` and `crashes.py` beside it; four of them run in every CI. Seconds are of one run on a shared computer with
+`reclaims.py` and `crashes.py` beside it; some of them run in every CI. Seconds are of one run on a shared computer with
 two cores; the cloud's clock ran 60 times as fast.
 
 * A machine gets an hour to come up. `customTimeouts` on `vllm:spheron:Instance` change that (a transform reaches it

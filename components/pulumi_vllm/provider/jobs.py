@@ -13,7 +13,7 @@ _SILENT_S = 1800.0  # without a byte or a phase: something hangs
 # A restart of a share's machine took 45 s without SSH (Spheron, seen in client code 2026-05); bare metal takes minutes.
 _AWAY_S = 420.0
 _SHOWN_IN_GB = 1e9
-_ASK_EVERY_S = 20.0  # of those, until the cloud is asked whether it is still ours
+_ASK_AFTER_S, _ASK_EVERY_S = 5.0, 20.0  # of those, until the cloud is asked whether it is still ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ async def follow(call: Call, values: Values, job: Job, *, restart: bool = False)
     boot = await _start(host, job, restart=restart)
     last: Values = {}
     heard = moved = time.monotonic()
-    asked = _ASK_EVERY_S
+    asked = _ASK_AFTER_S
     while True:
         await call.sleep(_LOOK_S)
         try:
@@ -62,7 +62,7 @@ async def follow(call: Call, values: Values, job: Job, *, restart: bool = False)
                 await still_there(call, values)
             await call.progress(f"the machine does not answer ({away:.0f} s)")
             continue
-        now, asked = (heard := time.monotonic()), _ASK_EVERY_S
+        now, asked = (heard := time.monotonic()), _ASK_AFTER_S
         record = _parse(tail) or last
         moved = now if record != last else moved
         last = record
