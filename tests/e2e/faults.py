@@ -148,6 +148,14 @@ ROWS = (
         left=1,
     ),
     Row(
+        "another address after the reboot of an attach",
+        lambda stand: stand.cloud.api("/_sim/profile/spheron-es", "POST", {"address_stays": False}),
+        ("restarted with another address", "`pulumi up --refresh` goes on there"),
+        start="blank",
+        machine={"region": "US Central 1"},
+        left=1,
+    ),
+    Row(
         "500 on the SSH key's registration, after the act",
         api("status_after", status=500, method="POST", path="/api/ssh-keys"),
         start="blank",

@@ -125,6 +125,7 @@ class Stand:
     def __init__(self, cloud: LocalCloud, folder: Path, *, stacks: str = "fault"):
         self.cloud, self.folder, self._stacks, self._count = cloud, folder, stacks, 0
         self._proved: dict[str, object] | None = None
+        self._region: object = None  # a disk stays where it is, and its stack with it
         self.project = self._fresh()
 
     def _fresh(self) -> Project:
@@ -142,6 +143,7 @@ class Stand:
         self.cloud.api("/_sim/fault", "DELETE")
         self.cloud.hub(**dict.fromkeys(HUB, ""))
         self.cloud.api(f"/_sim/profile/{PLACE['provider']}", "POST", HEALTHY)
+        self.cloud.api("/_sim/profile/spheron-es", "POST", {"address_stays": True})
         for offer, price in PRICES.items():
             self.change_offer(offer, gone=False, maintenance=False, price=price)
         self.cloud.api("/_sim/options", "POST", {"balance": 10_000.0})
@@ -184,8 +186,9 @@ class Stand:
     # -- before, during and after a row ---------------------------------------------------------------
     def begin(self, row: Row) -> None:
         """Bring the stack to where the row begins."""
-        if row.start == "blank":
+        if row.start == "blank" or row.machine.get("region") != self._region:
             self.give_up()
+            self._region = row.machine.get("region")
         self.heal()
         self.project.write(self._block(row.machine))
         self.project.block = self._block(row.machine)
