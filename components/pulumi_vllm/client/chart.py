@@ -113,7 +113,8 @@ def _linear(values: Sequence[float]) -> tuple[list[float], Callable[[float], flo
 def _logarithmic(values: Sequence[float]) -> tuple[list[float], Callable[[float], float]]:
     """1, 2 and 5 of each power of ten around all values, with room for a label below the lowest."""
     least, most = min(values) / 1.5, max(values) * 1.05
-    powers = range(math.floor(math.log10(least)), math.ceil(math.log10(most)) + 1)
+    # One power more at each end: a logarithm just beside a whole number rounds to it.
+    powers = range(math.floor(math.log10(least)) - 1, math.ceil(math.log10(most)) + 2)
     ticks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
     below = [tick for tick in ticks if tick <= least]
     above = [tick for tick in ticks if tick >= most]
