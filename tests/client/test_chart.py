@@ -15,7 +15,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 @given(rows=ROWS, before=ROWS)
-@example(rows=[{"concurrency": 1, "p99_ttft_ms": 1.0, "p99_tpot_ms": 0.15}], before=[])
+@example(rows=[dict.fromkeys(NAMES, 1.0) | {"concurrency": 1, "median_tpot_ms": 0.15}], before=[])
 def test_every_point_lies_in_its_panel(rows, before):
     root = ET.fromstring(chart.draw("a <title> & more", rows, {"last run <&>": before}))
     width, height = float(root.get("width")), float(root.get("height"))
