@@ -67,6 +67,7 @@ def test_no_secret_shows_keys_turn_over_and_only_the_door_is_open(projects, tmp_
             secrets |= {"wrong hub token": WRONG_TOKEN, "hub token": TOKEN, **KEYS}
             told |= turned_over(project, tmp_path)
             told["attacks"] = attacked(project)
+            locked_in(project)
             only_the_door_is_open(project)
             hosts = on_the_host(project, secrets) | in_the_cloud(project)
             project.cloud.pass_minutes(30)
@@ -208,6 +209,22 @@ def attacked(project):
     }
     assert forwarded <= attacks.ALLOWED
     return json.dumps(rows)
+
+
+def locked_in(project):
+    """The running engine has no way up and writes to its caches only; not even root could, where it stands."""
+    said = project.on_host("""
+        pid=$(systemctl show -P MainPID vllm.service)
+        grep -E '^(Uid|NoNewPrivs|Seccomp|CapBnd):' /proc/$pid/status
+        for place in /models/weights /opt/vllm /etc /usr/local /var/log /models/cache /var/lib/vllm; do
+          nsenter -t "$pid" -m touch "$place/tried" 2>/dev/null && echo "wrote $place" && rm "$place/tried" || true
+        done""")
+    status = dict(line.split(":", 1) for line in said.splitlines() if ":" in line)
+    assert status["Uid"].split()[0] != "0"
+    found = {name: status[name].strip() for name in ("NoNewPrivs", "Seccomp", "CapBnd")}
+    assert found == {"NoNewPrivs": "1", "Seccomp": "2", "CapBnd": "0" * 16}
+    wrote = [line.removeprefix("wrote ") for line in said.splitlines() if line.startswith("wrote ")]
+    assert wrote == ["/models/cache", "/var/lib/vllm"]
 
 
 def only_the_door_is_open(project):
