@@ -2,15 +2,15 @@
 
 import asyncio
 import ssl
-import sys
-from pathlib import Path
 
 import pytest
+from certificates import issue, key_pem, pem
 from pulumi_vllm.provider.authority import Authority, Certificate
 from pulumi_vllm.provider.given_certificate import GivenCertificate
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "provider"))
-from test_given_certificate import LEAF, MIDDLE, ROOT, key_pem, pem
+ROOT = issue("root")
+MIDDLE = issue("middle", issuer=ROOT)
+LEAF = issue("leaf", ["llm.example.com"], MIDDLE)
 
 
 async def hello(door, ca, name):

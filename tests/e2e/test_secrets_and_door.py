@@ -1,7 +1,6 @@
 """One stack, its whole life: no secret shows anywhere, keys turn over unnoticed, and only the door is open."""
 
 import asyncio
-import contextlib
 import json
 import ssl
 import subprocess
@@ -9,34 +8,20 @@ import sys
 import threading
 from pathlib import Path
 
+import neighbour
 import traces
 from harness import PASSPHRASE, client, wait_for
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "door"))
 import attacks
+import certificates
 from door import exchange
 
 KEYS = {"team-a": "sk-planted-first-0a1b2c3d4e5f", "team-b": "sk-planted-second-6a7b8c9d0e1f"}
 NEW_KEY = "sk-planted-new-value-2a3b4c5d6e7f"
 WRONG_TOKEN, TOKEN = "hf_PlantedWrongToken4711", "hf_PlantedRightToken0815"
 MIB = 2**20
-LISTENERS = """
-mkdir -p /var/empty
-for where in 0.0.0.0:7001 :::7002 0.0.0.0:8001 :::9090; do
-  systemd-run -q --collect python3 -m http.server --bind "${where%:*}" "${where##*:}" --directory /var/empty
-done
-"""
-PROBE = """python3 - <<'END'
-import concurrent.futures, itertools, json, socket
-def opens(where):
-    host, port = where
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as link:
-        link.settimeout(3)
-        return link.connect_ex((host, port)) == 0
-tried = list(itertools.product(HOSTS, PORTS))
-with concurrent.futures.ThreadPoolExecutor(len(tried)) as pool:
-    print(json.dumps([where for where, is_open in zip(tried, pool.map(opens, tried)) if is_open]))
-END"""
+HOSTNAME = "llm.example.com"
 SEARCHED = "/etc /var /run /root /home /tmp /usr/local /opt/vllm /models"
 FILES = f"grep -rlF -f /dev/stdin {SEARCHED} 2>/dev/null <<'END' || true\n"
 HOLD = {
@@ -65,10 +50,13 @@ def test_no_secret_shows_keys_turn_over_and_only_the_door_is_open(projects, tmp_
             told["up"] = project.up()
             secrets = kept(project) | {"cloud key": cloud_key, "passphrase": PASSPHRASE, "new key": NEW_KEY}
             secrets |= {"wrong hub token": WRONG_TOKEN, "hub token": TOKEN, **KEYS}
-            told |= turned_over(project, tmp_path)
-            told["attacks"] = attacked(project)
+            root = certificates.issue("somebody else's CA")
+            leaf = certificates.issue("door", [HOSTNAME, project.machine()[0]["address"]], root)
+            secrets["given TLS key"] = certificates.key_pem(leaf[1])
+            told |= turned_over(project, tmp_path, certificates.pem(root[0]), leaf)
+            told["attacks"] = attacked(project, certificates.pem(root[0]))
             locked_in(project)
-            only_the_door_is_open(project)
+            neighbour.only_the_door_is_open(project)
             hosts = on_the_host(project, secrets) | in_the_cloud(project)
             project.cloud.pass_minutes(30)
             told["destroy"] = project.destroy()
@@ -117,14 +105,12 @@ def kept(project):
     return found
 
 
-def turned_over(project, tmp_path):
-    """Somebody edits files with secrets, and a key gets a new value: no request fails, vLLM is the same process."""
+def turned_over(project, tmp_path, root, leaf):
+    """Edited files with secrets, a new value of a key, another certificate: no request fails, vLLM stays as it is."""
     outputs, told = project.outputs(), {}
-    ai, model, ca = (
-        client(outputs, tmp_path),
-        outputs["model"],
-        ssl.create_default_context(cadata=outputs["ca_certificate"]),
-    )
+    both = outputs["ca_certificate"] + root
+    ca, model = ssl.create_default_context(cadata=both), outputs["model"]
+    ai = client(outputs | {"ca_certificate": both}, tmp_path)
     before = project.on_host("systemctl show -P MainPID vllm.service haproxy.service")
     project.on_host(
         "echo hf_somebody_elses > /etc/pulumi-vllm/secrets/hf-token; echo abc other >> /etc/pulumi-vllm/door/keys.map"
@@ -133,6 +119,9 @@ def turned_over(project, tmp_path):
     assert "differs: secret" in told["preview with drift"]
     assert "somebody_elses" not in told["preview with drift"]
     secret(project, NEW_KEY, "--path", "pulumi-vllm:keys.team-a")
+    secret(project, certificates.key_pem(leaf[1]), "pulumi-vllm:tlsPrivateKey")
+    named = project.block | {"access": project.block["access"] | {"hostname": HOSTNAME}}
+    project.write(named, **{"pulumi-vllm:tlsCertificate": certificates.pem(leaf[0])})
     over, served = threading.Event(), []
 
     def use():
@@ -167,6 +156,14 @@ def turned_over(project, tmp_path):
         for key in (KEYS["team-a"], NEW_KEY)
     ]
     assert statuses == [401, 200]
+    known = ssl.create_default_context(cadata=root)
+    assert asyncio.run(asked(outputs, known, attacks.request(NEW_KEY), HOSTNAME)), (
+        "the given certificate is not shown"
+    )
+    now = project.outputs()
+    assert now["endpoint"] == f"https://{HOSTNAME}/v1"
+    assert now["evidence"]["certificate_expires"] == str(leaf[0].not_valid_after_utc.date())
+    project.on_host("systemctl start vllm-gate.service")
     return told
 
 
@@ -174,18 +171,16 @@ def address(outputs):
     return outputs["connection"]["host"]
 
 
-async def asked(outputs, ca, data):
-    reader, writer = await asyncio.open_connection(address(outputs), 443, ssl=ca)
+async def asked(outputs, ca, data, name=None):
+    where = address(outputs)
+    reader, writer = await asyncio.open_connection(where, 443, ssl=ca, server_hostname=name or where)
     return await exchange(reader, writer, data, 60)
 
 
-def attacked(project):
+def attacked(project, root):
     """The same attacks as on the plain HAProxy, on the machine's own; what it wrote down about them."""
     outputs = project.outputs()
-    ca, tried = (
-        ssl.create_default_context(cadata=outputs["ca_certificate"]),
-        attacks.all_of(NEW_KEY, 16 * MIB),
-    )
+    ca, tried = ssl.create_default_context(cadata=root), attacks.all_of(NEW_KEY, 16 * MIB)
 
     async def run():
         return await asyncio.gather(*(asked(outputs, ca, one.data) for one in tried))
@@ -225,66 +220,6 @@ def locked_in(project):
     assert found == {"NoNewPrivs": "1", "Seccomp": "2", "CapBnd": "0" * 16}
     wrote = [line.removeprefix("wrote ") for line in said.splitlines() if line.startswith("wrote ")]
     assert wrote == ["/models/cache", "/var/lib/vllm"]
-
-
-def only_the_door_is_open(project):
-    """From a second machine beside it every listening port is tried, on both families."""
-    project.on_host(LISTENERS)
-    ports = {int(row.split()[4].rpartition(":")[2]) for row in project.on_host("ss -Hltnu").splitlines()}
-    assert {22, 443, 7001, 7002, 8000, 8001, 8405, 9090} <= ports
-    listening = project.on_host("ss -Hltn").split("\n")
-    for port in (8000, 8405):
-        assert {row.split()[3] for row in listening if row and row.split()[3].endswith(f":{port}")} == {
-            f"127.0.0.1:{port}"
-        }
-    shown = project.on_host("ip -j -6 addr show scope global")
-    six = {one["local"] for link in json.loads(shown) for one in link.get("addr_info", ()) if one}
-    machine, _ = project.machine()
-    assert six, "the machine has no IPv6 address to try"
-    with beside(project) as run:
-        found = json.loads(
-            run(
-                PROBE.replace("HOSTS", repr([machine["address"], *sorted(six)])).replace(
-                    "PORTS", repr(sorted(ports))
-                )
-            )
-        )
-    assert {port for _, port in found} == {22, 443}
-    assert {host for host, _ in found} == {machine["address"], *six}
-
-
-@contextlib.contextmanager
-def beside(project):
-    """Another machine of the same cloud, rented past the stack; gives a function that runs a script there."""
-    api, machine = project.cloud.api, project.machine()[0]
-    (key,) = [r["outputs"]["publicKey"] for r in project.resources() if r["type"] == "vllm:spheron:SshKey"]
-    (group,) = api("/api/gpu-offers?limit=50&search=cpu")["data"][:1]
-    offer = next(
-        one for one in group["offers"] if (one["provider"], one["gpuCount"]) == (machine["provider"], 0)
-    )
-    made = api("/api/deployments", "POST", {
-        "provider": offer["provider"], "offerId": offer["offerId"], "gpuType": group["gpuType"], "gpuCount": 0,
-        "region": offer["clusters"][0], "operatingSystem": offer["os_options"][0], "instanceType": "DEDICATED",
-        "teamId": api("/api/teams")["teams"][0]["id"], "name": "neighbour", "ssh_public_key": key,
-    })  # fmt: skip
-    other = wait_for(
-        lambda: (found := api(f"/api/deployments/{made['id']}"))["status"] == "running" and found,
-        what="second machine",
-    )
-    options = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes"]
-    where = f"{machine['user']}@{other['ipAddress']}"
-    words = ["ssh", "-q", "-i", str(project.folder / "key"), *options, where]
-
-    def run(script):
-        return subprocess.run(
-            [*words, "bash -eu"], input=script, text=True, capture_output=True, check=True, timeout=120
-        ).stdout
-
-    try:
-        yield run
-    finally:
-        project.cloud.pass_minutes(30)
-        api(f"/api/deployments/{made['id']}", "DELETE")
 
 
 def on_the_host(project, secrets):
