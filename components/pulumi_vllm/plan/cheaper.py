@@ -5,40 +5,53 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import catalogue as catalogues
-from . import memory, price
-from .load import load_of
+from . import price
+from .decide import plan
+from .errors import PlanError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .catalogue import Catalogue
+    from .config import Deployment
     from .decide import Plan
+    from .memory import Budget
     from .offer import Offer
 
 
 def alternatives(decided: Plan, catalogue: Catalogue | None = None) -> tuple[tuple[str, int], ...]:
-    """Other machines, GPU and count, that do the same: this precision, and no fewer full requests at once."""
+    """Other machines, GPU and count, that do the same: this precision, and no fewer full requests at once.
+
+    Each is a plan of the same stack file with only the machine changed, so that a flag or a version of the user's
+    own counts there too, and what the plan would refuse is not among them.
+    """
     if decided.memory is None:
         return ()
     known = catalogues.load() if catalogue is None else catalogue
-    deployment, model = decided.deployment, decided.model
+    deployment = decided.deployment
+    here = deployment.machine.gpu, deployment.machine.count
     enough = min(decided.memory.full_requests, deployment.sequences)
-    asked = {"max-model-len": deployment.context, "max-num-seqs": deployment.sequences}
     found = []
-    machines = [(gpu, count) for gpu in known.gpus if gpu != "CPU" for count in price.COUNTS]
-    for gpu, count in machines:
-        if (gpu, count) == (
-            deployment.machine.gpu,
-            deployment.machine.count,
-        ) or model.dimensions.heads % count:
-            continue
-        flags = {**decided.engine.flags, **deployment.engine.flags, **asked, "tensor-parallel-size": count}
-        load = load_of(flags, decided.engine, model.maximum_context)
-        precision = model.precisions[decided.precision]
-        other = memory.settled(model.dimensions, precision, decided.engine, known.gpus[gpu], load)
-        if other.fits and min(other.full_requests, deployment.sequences) >= enough:
+    for gpu, count in ((gpu, count) for gpu in known.gpus if gpu != "CPU" for count in price.COUNTS):
+        other = None if (gpu, count) == here else _moved(deployment, gpu, count, known)
+        if other is not None and min(other.full_requests, deployment.sequences) >= enough:
             found.append((gpu, count))
     return tuple(found)
+
+
+def _moved(deployment: Deployment, gpu: str, count: int, known: Catalogue) -> Budget | None:
+    """The memory of the same deployment on another machine; None where the plan refuses it."""
+    machine = deployment.machine.model_copy(update={"gpu": gpu, "count": count})
+    flags = {**deployment.engine.flags}
+    if flags.get("tensor-parallel-size") == deployment.machine.count:
+        del flags["tensor-parallel-size"]  # as many as the machine has, here and there
+    engine = deployment.engine.model_copy(update={"flags": flags})
+    try:
+        return plan(
+            deployment.model_copy(update={"machine": machine, "engine": engine}), catalogue=known
+        ).memory
+    except PlanError:
+        return None
 
 
 def cheaper(decided: Plan, offers: Sequence[Offer] | None = None) -> str | None:
