@@ -52,6 +52,10 @@ def test_the_recipe_of_the_engine_has_only_a_warning():
         ({"tensor_parallel_size": 4}, ("error", "tensor-parallel")),
         ({"pipeline_parallel_size": 2}, ("error", "tensor-parallel")),
         ({"pipeline_parallel_size": 2, "tensor_parallel_size": 1}, ("warning", "uncounted")),
+        ({"prefill_context_parallel_size": 2}, ("error", "tensor-parallel")),
+        ({"tensor_parallel_size": 1}, ("error", "idle-gpus")),
+        ({"tensor_parallel_size": LEFT_OUT}, ("error", "idle-gpus")),
+        ({"data_parallel_size": 3, "count": 8}, ("error", "idle-gpus")),
         ({"kv_cache_dtype": "fp8_e5m2"}, ("error", "kv-cache-dtype")),
         ({"kv_cache_dtype": "nvfp4"}, ("error", "kv-cache-dtype")),
         ({"attention_backend": "FLASHMLA"}, ("error", "attention-backend")),
@@ -100,6 +104,8 @@ def test_every_finding_has_a_remedy_and_its_evidence():
         {"enable_chunked_prefill": True},
         {"max_num_batched_tokens": "16k"},
         {"language_model_only": True},
+        {"tensor_parallel_size": 8, "count": 8},
+        {"tensor_parallel_size": 1, "count": 1},
     ],
 )
 def test_no_false_alarm(given):
@@ -114,7 +120,13 @@ def test_the_locks_hold_a_mistral_common_that_chats():
 
 def dense(**changed):
     model = KNOWN.models["qwen2.5-32b-instruct"]
-    given = {"max-model-len": 32768, "host": "127.0.0.1", "shutdown-timeout": 30, **changed}
+    given = {
+        "max-model-len": 32768,
+        "host": "127.0.0.1",
+        "shutdown-timeout": 30,
+        "tensor-parallel-size": 8,
+        **changed,
+    }
     launch = flags.Launch(given, {}, model, model.precisions["bf16"], ENGINE, 8)
     return [(one.severity, one.rule) for one in flags.lint(launch, {})]
 
@@ -122,7 +134,7 @@ def dense(**changed):
 def test_rules_of_one_architecture_leave_another_alone():
     assert dense() == []
     assert dense(**{"kv-cache-dtype": "fp8", "load-format": "hf"}) == []
-    assert dense(**{"tensor-parallel-size": 5}) == [("error", "tensor-parallel")]  # 40 heads, 8 KV heads
+    assert ("error", "tensor-parallel") in dense(**{"tensor-parallel-size": 5})  # 40 heads, 8 KV heads
 
 
 def test_argv():
@@ -173,3 +185,22 @@ def test_a_finding_can_be_waived_and_shows():
     assert (finding["rule"], finding["waived"]) == ("kv-cache-dtype", "trying a new kernel")
     plain = plan(Deployment.parse(block()))
     assert decided.memory.kv_tokens == pytest.approx(2 * plain.memory.kv_tokens, abs=1)  # as measured
+
+
+def test_gpus_that_idle_are_refused_and_take_no_figures_of_another_launch():
+    alone = {"flags": {"tensor-parallel-size": 1}}
+    with pytest.raises(LintError, match="use 1 of the machine's 2 GPUs"):
+        plan(Deployment.parse(block(**alone)))
+    decided = plan(Deployment.parse(block(**alone, waive={"idle-gpus": "the other is another service's"})))
+    assert decided.measured == "no"
+    assert decided.usd_per_million_output_tokens is None
+    assert "GiB on each of 1 of 2x H200;" in " ".join(decided.because)
+    assert not any("8,358" in line for line in decided.because)
+    usual = plan(Deployment.parse(block()))
+    assert usual.usd_per_million_output_tokens
+    assert any("8,358" in line for line in usual.because)
+
+
+def test_a_model_divided_in_another_way_is_another_launch():
+    piped = {"tensor-parallel-size": 1, "pipeline-parallel-size": 2}
+    assert plan(Deployment.parse(block(flags=piped))).measured == "no"

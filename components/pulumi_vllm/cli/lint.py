@@ -73,8 +73,8 @@ def _stack(name: str, engine: str | None) -> "tuple[Finding, ...]":
 
 
 def _flags(words: Sequence[str], parsed: argparse.Namespace) -> "tuple[Finding, ...] | None":
-    from pulumi_vllm.plan import catalogue, flags, flags_machine, flags_schema, memory  # noqa: PLC0415
-    from pulumi_vllm.plan.load import load_of  # noqa: PLC0415
+    from pulumi_vllm.plan import catalogue, flags, flags_schema, memory  # noqa: PLC0415
+    from pulumi_vllm.plan.load import load_of, ranks  # noqa: PLC0415
     from pulumi_vllm.plan.mistakes import nearest  # noqa: PLC0415
 
     known = catalogue.load()
@@ -104,7 +104,7 @@ def _flags(words: Sequence[str], parsed: argparse.Namespace) -> "tuple[Finding, 
     budget = None
     if load and parsed.gpu and parsed.gpu != "CPU":
         budget = memory.budget(model.dimensions, precision, engine, known.gpus[parsed.gpu], load)
-    gpus = flags_machine.ranks(given)  # the machine is not named: it has as many as the command asks for
+    gpus = ranks(given) or 1  # the machine is not named: it has as many as the command asks for
     launch = flags.Launch(given, environment, model, precision, engine, gpus, budget, parsed.driver)
     return flags.lint(launch, {})
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from .load import divisions, pairs
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -145,12 +147,15 @@ class Catalogue:
     def measurement(self, wanted: tuple[str, str, str, str, int], flags: tuple[str, ...]) -> Measured | None:
         """The evidence for exactly these flags, else the likest of the same machine, if there is any.
 
-        `wanted` is model, precision, engine, gpu and count.
+        `wanted` is model, precision, engine, gpu and count. A model that is divided over the GPUs in another way is
+        another launch: its figures say nothing here. A row that kept no flags was tensor parallel over all of them.
         """
+        divided = divisions(pairs(flags))
         found = [
             one
             for one in self.measured
             if (one.model, one.precision, one.engine, one.gpu, one.count) == wanted
+            and divisions(pairs(one.flags) or {"tensor-parallel-size": one.count}) == divided
         ]
 
         def likeness(one: Measured) -> tuple[bool, bool, int, str]:

@@ -178,6 +178,7 @@ RULES: Mapping[str, Callable[[Launch], Said]] = {
     "shutdown-timeout": _shutdown,
     "mistral-common": flags_model.mistral_common,
     "tensor-parallel": flags_machine.parallel,
+    "idle-gpus": flags_machine.idle,
     "load-format": _format,
     "api-key": _api_key,
     "host": _exposed,

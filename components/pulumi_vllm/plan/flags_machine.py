@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from .flags import Launch
 
@@ -122,17 +121,26 @@ def parallel(launch: Launch) -> Said:
             f"--tensor-parallel-size {ways} does not divide the {kv_heads} KV heads; use a power of two"
         )
         yield "error", sentence, "vLLM's grouped-query attention asserts it (source of 0.33.0)"
-    needed = ranks(launch.flags)
-    if launch.engine.runs_on == "cuda" and needed > launch.gpu_count:
-        how = f"--tensor-parallel-size {ways}" if needed == ways else "tensor x pipeline x data parallel"
+    needed = load.ranks(launch.flags)
+    if launch.engine.runs_on == "cuda" and needed is not None and needed > launch.gpu_count:
+        how = (
+            f"--tensor-parallel-size {ways}"
+            if needed == ways
+            else "tensor x pipeline x prefill context x data parallel"
+        )
         sentence = f"{how} needs {needed} GPUs, the machine has {launch.gpu_count}; use fewer"
         yield "error", sentence, "one rank per GPU"
 
 
-def ranks(flags: Mapping[str, Any]) -> int:
-    """GPUs that a command line asks for."""
-    sizes = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
-    return math.prod(load.whole(flags.get(name)) or 1 for name in sizes)
+def idle(launch: Launch) -> Said:
+    """GPUs that are paid for and that no rank uses."""
+    used = load.ranks(launch.flags)
+    if launch.engine.runs_on == "cuda" and used is not None and used < launch.gpu_count:
+        sentence = (
+            f"the flags use {used} of the machine's {launch.gpu_count} GPUs and the rest idles, paid for; leave "
+            f"--tensor-parallel-size out, or rent {used}"
+        )
+        yield "error", sentence, "one rank per GPU: tensor x pipeline x prefill context x data parallel"
 
 
 def kv_cache(launch: Launch) -> Said:

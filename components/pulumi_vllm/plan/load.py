@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
 from .memory import Load
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from .catalogue import Engine
 
@@ -18,6 +19,14 @@ _SEQUENCES = 1024
 """vLLM's own max-num-seqs for a server on GPUs of 70 GiB and more (source of 0.26.0 and 0.33.0)."""
 _UTILIZATION = 0.92
 """vLLM's own (0.26.0 and 0.33.0)."""
+
+DIVISIONS = (
+    "tensor-parallel-size",
+    "pipeline-parallel-size",
+    "data-parallel-size",
+    "prefill-context-parallel-size",
+)
+"""Arguments whose product is the number of ranks, one GPU each (ParallelConfig of 0.26.0)."""
 
 UNCOUNTED = (
     "pipeline-parallel-size",
@@ -54,6 +63,31 @@ def utilization(value: object) -> float | None:
     """A part of the memory above 0 and at most 1; None for anything else."""
     found = number(value)
     return found if found is not None and 0 < found <= 1 else None
+
+
+def divisions(flags: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """How a command line divides the model over GPUs, in the order of DIVISIONS; None if it can't be read."""
+    found = [whole(flags.get(name, 1)) for name in DIVISIONS]
+    return None if any(one is None or one < 1 for one in found) else tuple(one or 1 for one in found)
+
+
+def ranks(flags: Mapping[str, Any]) -> int | None:
+    """GPUs that a command line asks for; None if it can't be read."""
+    found = divisions(flags)
+    return None if found is None else math.prod(found)
+
+
+def pairs(argv: Sequence[str]) -> dict[str, str]:
+    """A plan's command line by name; a bare flag has ""."""
+    found: dict[str, str] = {}
+    name = ""
+    for word in argv:
+        if word.startswith("--"):
+            name = word.removeprefix("--")
+            found[name] = ""
+        else:
+            found[name] = word
+    return found
 
 
 def load_of(flags: Mapping[str, Any], engine: Engine, longest: int) -> Load:

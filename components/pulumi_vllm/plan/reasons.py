@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import price, price_spot
+from .load import pairs, ranks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +52,7 @@ def because(
     lines = [f"vLLM {choice.engine.version}: the newest of the catalogue for such a machine."]
     if deployment.engine.version is not None:
         lines = [f"vLLM {choice.engine.version}: named in the stack file."]
-    lines += _memory(deployment, choice, found)
+    lines += _memory(deployment, choice, found, ranks(pairs(argv)))
     if found is not None:
         lines.append(_measurement(f"{machine.count}x {machine.gpu}", measured, argv))
     lines.append(cost.sentence())
@@ -77,15 +78,18 @@ def because(
     return tuple(lines)
 
 
-def _memory(deployment: Deployment, choice: Choice, found: Budget | None) -> Iterator[str]:
+def _memory(deployment: Deployment, choice: Choice, found: Budget | None, used: int | None) -> Iterator[str]:
     """Where a GPU's memory goes, and what that means for the requests."""
     machine, name = deployment.machine, choice.model.name
     if found is None:
         yield f"{name} runs on the CPU: it shows that everything works, not how fast a GPU is."
         return
+    where = f"{machine.count}x {machine.gpu}"
+    if used is not None and used < machine.count:
+        where = f"{used} of {where}"
     yield (
         f"{name} in {choice.precision.name} takes {found.weights_gib:.1f} of {found.limit_gib:.1f} GiB on each "
-        f"of {machine.count}x {machine.gpu}; the KV cache holds {found.kv_tokens:,} tokens."
+        f"of {where}; the KV cache holds {found.kv_tokens:,} tokens."
     )
     if found.full_requests < deployment.sequences:
         yield (
@@ -132,21 +136,9 @@ def _others(started: tuple[str, ...], argv: tuple[str, ...]) -> str:
     """What the measured run said differently."""
     if not started:
         return "similar ones"
-    kept, now = _pairs(started), _pairs(argv)
+    kept, now = pairs(started), pairs(argv)
     changed = [f"--{name} {value}".rstrip() for name, value in kept.items() if now.get(name) != value]
     return "others (" + (", ".join(changed) or "without " + " ".join(sorted(now.keys() - kept.keys()))) + ")"
-
-
-def _pairs(argv: tuple[str, ...]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    name = ""
-    for word in argv:
-        if word.startswith("--"):
-            name = word.removeprefix("--")
-            found[name] = ""
-        else:
-            found[name] = word
-    return found
 
 
 def shortfall(deployment: Deployment, choice: Choice, found: Budget, others: tuple[str, ...]) -> str:
