@@ -1,7 +1,7 @@
 """The lint: what is known to fail is named, with evidence; what works passes."""
 
 import pytest
-from pulumi_vllm.plan import Deployment, LintError, catalogue, flags, plan
+from pulumi_vllm.plan import Deployment, LintError, catalogue, flags, load, plan
 
 KNOWN = catalogue.load()
 MODEL, ENGINE = KNOWN.models["mistral-small-4"], KNOWN.engines["0.26.0"]
@@ -75,6 +75,17 @@ def test_the_recipe_of_the_engine_has_only_a_warning():
         ({"max_num_sequences": 8}, ("error", "unknown-flag")),
         ({"max_num_seqs": "many"}, ("error", "value")),
         ({"moe_backend": "trition"}, ("error", "value")),
+        ({"max_model_len": "1.5K"}, ("error", "value")),
+        ({"max_num_batched_tokens": "1.5"}, ("error", "value")),
+        ({"max_num_batched_tokens": 1.5}, ("error", "value")),
+        ({"max_model_len": 0}, ("error", "below-one")),
+        ({"max_num_batched_tokens": 0}, ("error", "below-one")),
+        ({"max_num_batched_tokens": -1}, ("error", "below-one")),
+        ({"max_num_seqs": 0}, ("error", "below-one")),
+        ({"tensor_parallel_size": 0}, ("error", "below-one")),
+        ({"data_parallel_size": 0}, ("error", "below-one")),
+        ({"max_num_batched_tokens": 128, "max_num_seqs": 256}, ("error", "batched-tokens")),
+        ({"max_num_batched_tokens": "8k", "enable_chunked_prefill": False}, ("error", "batched-tokens")),
         ({"default_chat_template_kwargs": '{"reasoning_effort": "low"}'}, ("error", "reasoning-effort")),
         ({"max_model_len": 1048576}, ("error", "context")),
         ({"model": "mistralai/Mistral-Small-4"}, ("error", "repository")),
@@ -103,6 +114,11 @@ def test_every_finding_has_a_remedy_and_its_evidence():
         {"attention_backend": "TRITON_MLA"},
         {"enable_chunked_prefill": True},
         {"max_num_batched_tokens": "16k"},
+        {"max_num_batched_tokens": "16.5k", "max_num_seqs": 256},
+        {"max_num_batched_tokens": 256, "max_num_seqs": 256},
+        {"max_num_batched_tokens": "32K", "enable_chunked_prefill": False},
+        {"max_model_len": -1},
+        {"max_model_len": "AUTO"},
         {"language_model_only": True},
         {"tensor_parallel_size": 8, "count": 8},
         {"tensor_parallel_size": 1, "count": 1},
@@ -204,3 +220,35 @@ def test_gpus_that_idle_are_refused_and_take_no_figures_of_another_launch():
 def test_a_model_divided_in_another_way_is_another_launch():
     piped = {"tensor-parallel-size": 1, "pipeline-parallel-size": 2}
     assert plan(Deployment.parse(block(flags=piped))).measured == "no"
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("32768", 32768),
+        (32768, 32768),
+        (" 32k ", 32_000),
+        ("32K", 32768),
+        ("1.5k", 1500),
+        ("25.6m", 25_600_000),
+        ("1t", 10**12),
+        ("2T", 2**41),
+        ("1.5K", None),
+        ("1.5", None),
+        (1.5, None),
+        ("1.k", None),
+        ("k", None),
+        ("-3", -3),
+        ("-3k", None),
+        ("9" * 400 + "k", None),
+        (True, None),
+        (None, None),
+    ],
+)
+def test_a_count_is_read_as_vllm_reads_it(written, read):
+    assert load.whole(written) == read
+
+
+def test_a_batch_below_the_streams_of_a_stack_is_refused():
+    with pytest.raises(LintError, match="below the 256 requests"):
+        plan(Deployment.parse(block(flags={"max-num-batched-tokens": 128})))

@@ -159,6 +159,8 @@ def _speculative(launch: Launch) -> Said:
 RULES: Mapping[str, Callable[[Launch], Said]] = {
     "unknown-flag": flags_model.unknown,
     "value": flags_model.value,
+    "below-one": flags_model.below_one,
+    "batched-tokens": flags_model.batch,
     "deprecated": flags_model.deprecated,
     "conflict": flags_model.conflict,
     "repository": flags_model.repository,

@@ -32,8 +32,8 @@ def context(launch: Launch) -> Said:
         yield "warning", sentence, "the published configuration against the vendor's limit"
         return
     tokens, budget = load.whole(written), launch.budget
-    if tokens is None:
-        return  # "auto", or what the rule about values tells
+    if tokens is None or tokens < 1:
+        return  # "auto", or what another rule tells
     if tokens > launch.model.maximum_context:
         sentence = (
             f"--max-model-len {written}: beyond what the vendor supports; use {launch.model.maximum_context}"
@@ -51,7 +51,7 @@ def context(launch: Launch) -> Said:
 
 def sequences(launch: Launch) -> Said:
     """More requests at once than the cache can serve."""
-    many = load.whole(launch.flags.get("max-num-seqs"))
+    many = load.count(launch.flags.get("max-num-seqs"))
     if launch.budget is None or launch.budget.short_gib or not many:
         return
     tokens = launch.budget.kv_tokens
@@ -104,10 +104,10 @@ def driver(launch: Launch) -> Said:
 def parallel(launch: Launch) -> Said:
     """A division over GPUs that the model or the machine does not have."""
     written, sizes = str(launch.flags.get("tensor-parallel-size", 1)), launch.model.dimensions
-    if not written.isdecimal():
-        return  # the rule about values tells
+    if not written.isdecimal() or int(written) < 1:
+        return  # the rules about values tell
     ways, kv_heads = int(written), sizes.attention.get("kv_heads")
-    if ways < 1 or sizes.heads % ways:
+    if sizes.heads % ways:
         heads = f"the {sizes.heads} attention heads"
         sentence = f"--tensor-parallel-size {ways} does not divide {heads}; use a power of two"
         yield (

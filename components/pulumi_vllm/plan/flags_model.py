@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from . import flags_schema
+from . import flags_schema, load
 from .mistakes import nearest
 
 if TYPE_CHECKING:
@@ -27,6 +27,38 @@ def value(launch: Launch) -> Said:
     given = {name: value for name, value in launch.flags.items() if name != "dtype"}  # it has its own rule
     for sentence in flags_schema.wrong(given, launch.engine.version):
         yield "error", sentence, f"the parser of vLLM {launch.engine.version}"
+
+
+def below_one(launch: Launch) -> Said:
+    """A count below 1, which the parser takes and the start refuses."""
+    for name in load.COUNTS:
+        found = load.whole(launch.flags.get(name))
+        automatic = name == "max-model-len" and found == -1
+        if found is not None and found < 1 and not automatic:
+            sentence = f"--{name} {launch.flags[name]}: is below 1, and vLLM does not start; write 1 or more"
+            yield "error", sentence, "the checks of vLLM 0.26.0's configuration (source)"
+
+
+def batch(launch: Launch) -> Said:
+    """A batch that is smaller than what has to be in one."""
+    tokens = load.count(launch.flags.get("max-num-batched-tokens"))
+    many = load.count(launch.flags.get("max-num-seqs"))
+    length = load.count(launch.flags.get("max-model-len")) or launch.model.maximum_context
+    evidence = "SchedulerConfig.verify_max_model_len of vLLM 0.26.0 (source)"
+    if tokens is None:
+        return  # vLLM's own is made to suit
+    if many is not None and tokens < many:
+        sentence = (
+            f"--max-num-batched-tokens {tokens}: is below the {many} requests of --max-num-seqs, and vLLM does not "
+            f"start; use {many} or more"
+        )
+        yield "error", sentence, evidence
+    if launch.flags.get("enable-chunked-prefill") is False and tokens < length:
+        sentence = (
+            f"--max-num-batched-tokens {tokens} without chunked prefill: a prompt of {length:,} tokens has to fit, and "
+            f"vLLM does not start; use {length} or more"
+        )
+        yield "error", sentence, evidence
 
 
 def deprecated(launch: Launch) -> Said:

@@ -8,13 +8,13 @@ import pathlib
 import re
 from typing import TYPE_CHECKING, Any
 
+from . import load
 from .mistakes import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 _ENGINES = pathlib.Path(__file__).parent / "data" / "engines"
-_TOKENS = re.compile(r"\d+(\.\d+)?[kKmMgGtT]?")
 
 
 def versions() -> list[str]:
@@ -126,8 +126,8 @@ def _refusal(one: Mapping[str, Any], value: object) -> str | None:
 
 
 _SHAPES = {
-    "tokens or auto": "a count such as 32768 or 32k, or auto",
-    "tokens": "a count such as 32768 or 32k",
+    "tokens or auto": "a count such as 32768, 32K or 1.5k, or auto",
+    "tokens": "a count such as 32768, 32K or 1.5k",
     "number": "a number",
     "integer": "a whole number",
     "json": "JSON",
@@ -135,10 +135,10 @@ _SHAPES = {
 
 
 def _fits(kind: str, word: str) -> bool:
-    if kind == "tokens or auto" and word in ("auto", "-1"):
+    if kind == "tokens or auto" and word.lower() in ("auto", "-1"):
         return True
     if kind.startswith("tokens"):
-        return _TOKENS.fullmatch(word) is not None
+        return load.whole(word) is not None
     readers: dict[str, Callable[[str], object]] = {"number": float, "integer": int, "json": json.loads}
     try:
         readers.get(kind, str)(word)

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from .catalogue import Engine
 
-_WHOLE = re.compile(r"(\d+(?:\.\d+)?)([kKmMgG]?)")
-_FACTORS = {"": 1, "k": 10**3, "K": 2**10, "m": 10**6, "M": 2**20, "g": 10**9, "G": 2**30}
+_SUFFIXED = re.compile(r"(\d+(?:\.\d+)?)([kKmMgGtT])")
+_FACTORS = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _SEQUENCES = 1024
 """vLLM's own max-num-seqs for a server on GPUs of 70 GiB and more (source of 0.26.0 and 0.33.0)."""
 _UTILIZATION = 0.92
@@ -27,6 +27,9 @@ DIVISIONS = (
     "prefill-context-parallel-size",
 )
 """Arguments whose product is the number of ranks, one GPU each (ParallelConfig of 0.26.0)."""
+
+COUNTS = ("max-model-len", "max-num-batched-tokens", "max-num-seqs", *DIVISIONS)
+"""Arguments that vLLM's configuration refuses below 1; its parser takes them."""
 
 UNCOUNTED = (
     "pipeline-parallel-size",
@@ -46,9 +49,27 @@ UNCOUNTED = (
 
 
 def whole(value: object) -> int | None:
-    """A count as vLLM reads it: 32768, 32k (32,000) or 32K (32,768); None for anything else."""
-    found = None if isinstance(value, bool) else _WHOLE.fullmatch(str(value))
-    return None if found is None else int(float(found[1]) * _FACTORS[found[2]])
+    """A whole number as vLLM reads it: 32768, 32k (32,000), 32K (32,768) or 1.5k; None for anything else.
+
+    A fraction goes with the decimal suffixes only (human_readable_int of 0.26.0).
+    """
+    if isinstance(value, bool):
+        return None
+    written = str(value).strip()
+    found = _SUFFIXED.fullmatch(written)
+    try:
+        if found is None:
+            return int(written)
+        digits, suffix = found.groups()
+        return int(digits) * _FACTORS[suffix] if suffix.isupper() else int(float(digits) * _FACTORS[suffix])
+    except (ValueError, OverflowError):
+        return None
+
+
+def count(value: object) -> int | None:
+    """A whole number of 1 and more; None for anything else, which the lint tells."""
+    found = whole(value)
+    return None if found is None or found < 1 else found
 
 
 def number(value: object) -> float | None:
@@ -67,8 +88,8 @@ def utilization(value: object) -> float | None:
 
 def divisions(flags: Mapping[str, Any]) -> tuple[int, ...] | None:
     """How a command line divides the model over GPUs, in the order of DIVISIONS; None if it can't be read."""
-    found = [whole(flags.get(name, 1)) for name in DIVISIONS]
-    return None if any(one is None or one < 1 for one in found) else tuple(one or 1 for one in found)
+    found = [count(flags.get(name, 1)) for name in DIVISIONS]
+    return None if None in found else tuple(one for one in found if one)
 
 
 def ranks(flags: Mapping[str, Any]) -> int | None:
@@ -93,11 +114,11 @@ def pairs(argv: Sequence[str]) -> dict[str, str]:
 def load_of(flags: Mapping[str, Any], engine: Engine, longest: int) -> Load:
     """The load of a command line; `longest` is the context where none is set."""
     return Load(
-        tensor_parallel=whole(flags.get("tensor-parallel-size")) or 1,
-        context=whole(flags.get("max-model-len")) or longest,
-        sequences=whole(flags.get("max-num-seqs")) or _SEQUENCES,
+        tensor_parallel=count(flags.get("tensor-parallel-size")) or 1,
+        context=count(flags.get("max-model-len")) or longest,
+        sequences=count(flags.get("max-num-seqs")) or _SEQUENCES,
         utilization=utilization(flags.get("gpu-memory-utilization")) or _UTILIZATION,
-        batched_tokens=whole(flags.get("max-num-batched-tokens")) or int(engine.memory["batched_tokens"]),
+        batched_tokens=count(flags.get("max-num-batched-tokens")) or int(engine.memory["batched_tokens"]),
         vision=flags.get("language-model-only") is not True,
         graphs=flags.get("enforce-eager") is not True,
         cache_bytes=1 if str(flags.get("kv-cache-dtype", "")).startswith("fp8") else 2,
