@@ -30,6 +30,7 @@ OUTPUTS: Final[dict[str, dict[str, Any]]] = {
         "port": 22,
         "hostKey": "ssh-ed25519 HOST",
         "usdPerHour": 7.92,
+        "billedAs": "on-demand",
         "offerId": "offer-1",
         "placement": "EU North 1",
         "host": "spheron-es",

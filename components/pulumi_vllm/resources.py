@@ -286,6 +286,7 @@ class Instance(pulumi.CustomResource):
                 "port": None,
                 "hostKey": None,
                 "usdPerHour": None,
+                "billedAs": None,
                 "offerId": None,
                 "placement": None,
                 "host": None,
@@ -394,6 +395,11 @@ class Instance(pulumi.CustomResource):
     def usd_per_hour(self) -> pulumi.Output[float]:
         """Price of the whole machine, USD per hour."""
         return pulumi.get(self, "usdPerHour")  # type: ignore[no-any-return]
+
+    @property
+    def billed_as(self) -> pulumi.Output[str]:
+        """on-demand or spot: what was really taken, the fallback too."""
+        return pulumi.get(self, "billedAs")  # type: ignore[no-any-return]
 
     @property
     def offer_id(self) -> pulumi.Output[str]:

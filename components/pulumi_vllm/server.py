@@ -8,7 +8,7 @@ import pulumi
 from . import discovery, door_certificate, hooks, resources
 from .arguments import ServerArgs, decide, unknown_keys
 from .plan import Plan, plan
-from .plan.config import MARK
+from .plan.config import MARK, Deployment
 from .render import HostFile, cloud_init, render
 
 if TYPE_CHECKING:
@@ -172,8 +172,8 @@ class Server(pulumi.ComponentResource):
         )
         # With the door's limits: a client that measures says before it begins that it will meet them.
         door = deployment.door.model_dump()
-        self.plan = self.machine.usd_per_hour.apply(
-            lambda paid: plan(deployment, paid=paid).summary() | {"door": door}
+        self.plan = pulumi.Output.all(self.machine.usd_per_hour, self.machine.billed_as).apply(
+            lambda taken: plan(_billed(deployment, taken[1]), paid=taken[0]).summary() | {"door": door}
         )
         self.evidence = pulumi.Output.all(
             self.service.evidence, certificate.expires, authority.expires
@@ -222,6 +222,15 @@ class Server(pulumi.ComponentResource):
             return {key: values.get(key) or both[1][key] for key in names}
 
         return pulumi.Output.secret(pulumi.Output.all(given, made).apply(chosen))
+
+
+def _billed(deployment: Deployment, billing: str | None) -> Deployment:
+    """The deployment on the machine that was really taken: the fallback of spot is billed on demand."""
+    if billing is None:  # a state of an earlier version does not know it
+        return deployment
+    fallback = deployment.machine.fallback if billing == "spot" else None
+    machine = deployment.machine.model_copy(update={"billing": billing, "fallback": fallback})
+    return deployment.model_copy(update={"machine": machine})
 
 
 def _alternatives(decided: Plan) -> list[str]:

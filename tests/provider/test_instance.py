@@ -115,8 +115,9 @@ async def test_a_machine_that_is_taken_while_it_deploys_is_not_waited_for(cloud,
 async def test_what_is_gone_at_the_create_is_had_in_the_second_way_of_billing(cloud, doubles, call, fault):
     cloud.sim("profile/data-crunch", running_after_s=1e9)
     cloud.sim("fault", kind=fault, offer=SPOT)
-    with pytest.raises(Partial, match="still deploying"):
+    with pytest.raises(Partial, match="still deploying") as kept:
         await create(call[0], wish(cloud, doubles, billing="spot", fallback="on-demand"))
+    assert kept.value.outputs["billedAs"] == "on-demand"
     assert [kind for _, kind in listed(cloud)] == ["DEDICATED"]
     assert [line for line in call[1] if "trying the next offer" in line]
 

@@ -72,6 +72,23 @@ def test_the_machine_knows_which_others_do_the_same(stack, others):
     assert set(made["llm-machine"].get("alternatives", ())) == others
 
 
+@pytest.mark.parametrize(("billed", "million"), [("on-demand", 0.2632), ("spot", 0.2717)])
+def test_the_fallback_is_told_as_what_it_is(monkeypatch, billed, million):
+    monkeypatch.setitem(OUTPUTS["vllm:spheron:Instance"], "billedAs", billed)
+    machine = block()["machine"] | {"billing": "spot", "fallback": "on-demand"}
+    _, seen = declare(server=block() | {"machine": machine})
+    told = seen["plan"]
+    assert (told["billing"], told["usd_per_hour"]) == (billed, 7.92)
+    assert told["usd_per_million_output_tokens"] == pytest.approx(million, abs=1e-4)
+    assert any("interruptions a month" in line for line in told["because"]) == (billed == "spot")
+
+
+def test_a_state_that_does_not_know_its_billing_is_told_as_asked_for(monkeypatch):
+    monkeypatch.setitem(OUTPUTS["vllm:spheron:Instance"], "billedAs", None)
+    _, seen = declare(server=block() | {"machine": block()["machine"] | {"billing": "spot"}})
+    assert seen["plan"]["billing"] == "spot"
+
+
 def test_a_name_of_ones_own_is_in_the_endpoint_and_in_the_certificate():
     named = block() | {"access": block()["access"] | {"hostname": "llm.example.com"}}
     made, seen = declare(server=named)

@@ -96,6 +96,11 @@ async def _wait_ssh(call: Call, machine_id: str, new: Values, outputs: Values, e
     await call.info(f"{outputs['instanceName']} is up at {outputs['address']}")
 
 
+def billed_as(machine: Any) -> str:
+    """How the cloud bills a machine, in the words of a stack file."""
+    return "spot" if machine.instance_type == "SPOT" else "on-demand"
+
+
 def seen(machine: Any) -> Values:
     """What the cloud says of a machine, as outputs."""
     from pulumi_vllm.cloud.providers import mount_kind  # noqa: PLC0415
@@ -105,6 +110,7 @@ def seen(machine: Any) -> Values:
         "status": machine.status,
         "address": machine.address,
         "usdPerHour": machine.hourly_rate,
+        "billedAs": billed_as(machine),
         "offerId": machine.offer_id,
         "placement": machine.region,
         "host": machine.provider,

@@ -5,7 +5,7 @@ from typing import Any
 from pulumi_vllm.plan.names import physical_name
 
 from . import cheaper
-from .arrival import USELESS, arrive, seen
+from .arrival import USELESS, arrive, billed_as, seen
 from .departure import leave
 from .resource import (
     Call,
@@ -70,6 +70,7 @@ class Instance(Resource):
         "port": Property("integer", "SSH port."),
         "hostKey": Property("string", "SSH host key, pinned at first contact."),
         "usdPerHour": Property("number", "Price of the whole machine, USD per hour."),
+        "billedAs": Property("string", "on-demand or spot: what was really taken, the fallback too."),
         "offerId": Property("string", "The offer it came from."),
         "placement": Property("string", "Region it runs in."),
         "host": Property("string", "Provider it runs at."),
@@ -96,7 +97,12 @@ class Instance(Resource):
         }
         offer = (await self._offers(call, {**new, **known}))[0]
         await cheaper.tell(call, new, offer)
-        return {"usdPerHour": offer.usd_per_hour, "offerId": offer.offer_id, "mountKind": offer.mount_kind}
+        return {
+            "usdPerHour": offer.usd_per_hour,
+            "billedAs": offer.billing,
+            "offerId": offer.offer_id,
+            "mountKind": offer.mount_kind,
+        }
 
     async def preview_update(self, call: Call, old: Values, new: Values) -> Values:
         """An update changes nothing that is known."""
@@ -123,7 +129,7 @@ class Instance(Resource):
         inputs = inputs or {
             "gpu": machine.gpu_type.partition("_")[0],
             "count": machine.gpu_count,
-            "billing": "spot" if machine.instance_type == "SPOT" else "on-demand",
+            "billing": billed_as(machine),
             "provider": machine.provider,
             "region": machine.region,
         }
