@@ -64,6 +64,34 @@ def test_no_machine_is_exit_code_2(capsys):
     assert (code, found["fitting"]) == (2, [])
 
 
+@pytest.mark.parametrize(
+    ("option", "most", "wrong"),
+    [
+        ("--interruptions-per-day", "144", ("1e5", "-1", "nan", "inf")),
+        ("--cold-start-minutes", "1440", ("1e9", "0", "-1", "nan")),
+    ],
+)
+def test_what_a_spot_machine_does_has_bounds(capsys, option, most, wrong):
+    words = [
+        "recommend",
+        "--model",
+        "mistral-small-4",
+        "--offline",
+        "--context",
+        "32Ki",
+        "--concurrency",
+        "4",
+        "--spot",
+    ]
+    for value in wrong:
+        assert cli.main([*words, option, value]) == 64
+        said = capsys.readouterr().err
+        assert f"{option}: {float(value):g} is out of range; write " in said
+        assert said.count("\n") == 1
+    worst = ["--interruptions-per-day", "144", "--cold-start-minutes", "1440"]
+    assert cli.main([*words, option, most]) == cli.main([*words, *worst]) == 0
+
+
 def test_a_wrong_wish_is_told_with_every_mistake(capsys):
     words = ["--context", "many", "--concurrency", "4", "--max-usd-per-hour", "-1"]
     assert cli.main(["recommend", "--model", "mistral-small-4", "--offline", *words]) == 64

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from pulumi_vllm.plan.recommend import Fitting, Recommendation, Wish
 
 NOTHING_FITS = 2
+# Together they leave e^-144 of the time, a number that can still be divided by.
+_LONGEST_START_MIN, _MOST_INTERRUPTIONS = 1440, 144
 _REMARKS = {"no": "never started: computed", "other flags": "rate measured with other flags"}
 
 
@@ -75,15 +77,23 @@ def _wish(parsed: argparse.Namespace) -> "Wish | None":
         context = units.tokens(parsed.context)
     except ValueError as error:
         wrong.append(f"--context: {error}")
-    for name, value, least in (
-        ("--max-usd-per-hour", parsed.max_usd_per_hour, "more than 0"),
-        ("--cold-start-minutes", parsed.cold_start_minutes, "more than 0"),
+    usd, minutes, days = parsed.max_usd_per_hour, parsed.cold_start_minutes, parsed.interruptions_per_day
+    for name, wanted, right in (
+        ("--max-usd-per-hour", "more than 0", usd is None or 0 < usd < float("inf")),
+        (
+            "--cold-start-minutes",
+            f"more than 0, at most {_LONGEST_START_MIN}: a day",
+            minutes is None or 0 < minutes <= _LONGEST_START_MIN,
+        ),
+        (
+            "--interruptions-per-day",
+            f"0 to {_MOST_INTERRUPTIONS}: one every 10 min",
+            days is None or 0 <= days <= _MOST_INTERRUPTIONS,
+        ),
     ):
-        if value is not None and not 0 < value < float("inf"):
-            wrong.append(f"{name}: {value:g} is out of range; write {least}")
-    days = parsed.interruptions_per_day
-    if days is not None and not 0 <= days < float("inf"):
-        wrong.append(f"--interruptions-per-day: {days:g} is out of range; write at least 0")
+        if not right:
+            given = getattr(parsed, name.removeprefix("--").replace("-", "_"))
+            wrong.append(f"{name}: {given:g} is out of range; write {wanted}")
     for sentence in wrong:
         say(sentence)
     if wrong:
