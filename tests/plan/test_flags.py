@@ -1,7 +1,7 @@
 """The lint: what is known to fail is named, with evidence; what works passes."""
 
 import pytest
-from pulumi_vllm.plan import Deployment, LintError, catalogue, flags, load, plan
+from pulumi_vllm.plan import Deployment, LintError, catalogue, flags, load, memory, plan
 
 KNOWN = catalogue.load()
 MODEL, ENGINE = KNOWN.models["mistral-small-4"], KNOWN.engines["0.26.0"]
@@ -252,3 +252,46 @@ def test_a_count_is_read_as_vllm_reads_it(written, read):
 def test_a_batch_below_the_streams_of_a_stack_is_refused():
     with pytest.raises(LintError, match="below the 256 requests"):
         plan(Deployment.parse(block(flags={"max-num-batched-tokens": 128})))
+
+
+@pytest.mark.parametrize(
+    ("model", "ways", "remedy"),
+    [
+        ("qwen2.5-32b-instruct", 16, "does not divide the 40 attention heads; use 1 or 2 or 4 or 8"),
+        ("qwen2.5-32b-instruct", 5, "does not divide the 8 KV heads; use 1 or 2 or 4 or 8"),
+        ("mistral-small-4", 3, "does not divide the 32 attention heads; use 1 or 2 or 4 or 8"),
+    ],
+)
+def test_a_wrong_division_names_the_right_ones(model, ways, remedy):
+    one = KNOWN.models[model]
+    launch = flags.Launch(
+        {"tensor-parallel-size": ways}, {}, one, next(iter(one.precisions.values())), ENGINE, ways
+    )
+    assert [found.sentence for found in flags.lint(launch, {}) if found.rule == "tensor-parallel"] == [
+        f"--tensor-parallel-size {ways} {remedy}"
+    ]
+    for right in (1, 2, 4, 8):
+        flags_ = {"tensor-parallel-size": right}
+        launch = flags.Launch(flags_, {}, one, next(iter(one.precisions.values())), ENGINE, right)
+        assert "tensor-parallel" not in [found.rule for found in flags.lint(launch, {})]
+
+
+@pytest.mark.parametrize(("division", "machine"), [("tensor", "two H100"), ("data", "one H200")])
+def test_the_evidence_about_the_memory_is_of_a_launch_with_that_headroom(division, machine):
+    model = KNOWN.models["mistral-small-4"]
+    written = {
+        **OURS,
+        "tensor-parallel-size": 1,
+        "gpu-memory-utilization": 1.0,
+        f"{division}-parallel-size": 2,
+    }
+    budget = memory.budget(
+        model.dimensions,
+        model.precisions["fp8"],
+        ENGINE,
+        KNOWN.gpus["H200"],
+        load.load_of(written, ENGINE, model.maximum_context),
+    )
+    launch = flags.Launch(written, {}, model, model.precisions["fp8"], ENGINE, 2, budget)
+    (found,) = [one for one in flags.lint(launch, {}) if one.rule == "utilization"]
+    assert machine in found.evidence

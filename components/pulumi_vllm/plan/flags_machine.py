@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import load
+from . import load, price
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from .catalogue import Dimensions
     from .flags import Launch
 
     Said = Iterator[tuple[str, str, str]]
@@ -75,7 +76,7 @@ def utilization(launch: Launch) -> Said:
             f"the limit, and {budget.above_limit_gib:.2f} are left; use {budget.safe_utilization:.2f} or less"
         )
         evidence = "0.99 ran out of memory on one H200 and 0.98 started, 2026-11-24"
-        if launch.gpu_count > 1:
+        if (load.count(launch.flags.get("tensor-parallel-size")) or 1) > 1:  # as the headroom
             evidence = "0.95 ran out of memory on two H100 under load, 2026-11-26"
         yield "error", sentence, evidence
 
@@ -107,19 +108,18 @@ def parallel(launch: Launch) -> Said:
     if not written.isdecimal() or int(written) < 1:
         return  # the rules about values tell
     ways, kv_heads = int(written), sizes.attention.get("kv_heads")
+    right = " or ".join(str(one) for one in range(1, max(price.COUNTS) + 1) if _divides(one, sizes))
     if sizes.heads % ways:
         heads = f"the {sizes.heads} attention heads"
-        sentence = f"--tensor-parallel-size {ways} does not divide {heads}; use a power of two"
+        sentence = f"--tensor-parallel-size {ways} does not divide {heads}; use {right}"
         yield (
             "error",
             sentence,
             "vLLM: total number of attention heads must be divisible by tensor parallel size",
         )
         return
-    if kv_heads and kv_heads % ways and ways % kv_heads:
-        sentence = (
-            f"--tensor-parallel-size {ways} does not divide the {kv_heads} KV heads; use a power of two"
-        )
+    if not _divides(ways, sizes):
+        sentence = f"--tensor-parallel-size {ways} does not divide the {kv_heads} KV heads; use {right}"
         yield "error", sentence, "vLLM's grouped-query attention asserts it (source of 0.33.0)"
     needed = load.ranks(launch.flags)
     if launch.engine.runs_on == "cuda" and needed is not None and needed > launch.gpu_count:
@@ -130,6 +130,12 @@ def parallel(launch: Launch) -> Said:
         )
         sentence = f"{how} needs {needed} GPUs, the machine has {launch.gpu_count}; use fewer"
         yield "error", sentence, "one rank per GPU"
+
+
+def _divides(ways: int, sizes: Dimensions) -> bool:
+    """Whether the heads can be divided so: a KV head may also be on several GPUs."""
+    kv_heads = sizes.attention.get("kv_heads")
+    return not sizes.heads % ways and not (kv_heads and kv_heads % ways and ways % kv_heads)
 
 
 def idle(launch: Launch) -> Said:
