@@ -105,9 +105,8 @@ def plan(
     refused = [f"server.engine.flags: {one.sentence} ({one.evidence})" for one in wrong]
     short = too_small(Named.of(deployment), known)
     if budget is not None and not budget.fits:
-        short.append(
-            reasons.shortfall(deployment, choice, budget, nearest(deployment, choice, chosen, known))
-        )
+        others = nearest(deployment, choice, chosen, known)
+        short.append(reasons.shortfall(deployment, choice, budget, others, _causes(deployment, choice)))
     if short or refused:
         raise (DoesNotFit if short else LintError)((*short, *refused))
     argv = flags.argv(chosen)
@@ -186,6 +185,25 @@ def _flags(deployment: Deployment, choice: Choice) -> dict[str, Any]:
     if budget is not None:  # several GPUs take more beyond vLLM's limit than one
         chosen["gpu-memory-utilization"] = min(chosen["gpu-memory-utilization"], budget.safe_utilization)
     return chosen
+
+
+def _causes(deployment: Deployment, choice: Choice) -> tuple[str, ...]:
+    """The stack file's own flags without which it would fit here, and no more of them than it takes."""
+    own = deployment.engine.flags
+
+    def fits(without: tuple[str, ...]) -> bool:
+        kept = {name: value for name, value in own.items() if name not in without}
+        engine = deployment.engine.model_copy(update={"flags": kept})
+        budget = _budget(choice, {**_flags(deployment.model_copy(update={"engine": engine}), choice), **kept})
+        return budget is not None and budget.fits
+
+    causes = tuple(own)
+    if not fits(causes):
+        return ()
+    for name in own:
+        fewer = tuple(one for one in causes if one != name)
+        causes = fewer if fits(fewer) else causes
+    return causes
 
 
 def _environment(deployment: Deployment, choice: Choice) -> dict[str, str]:

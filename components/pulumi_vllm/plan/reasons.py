@@ -141,25 +141,33 @@ def _others(started: tuple[str, ...], argv: tuple[str, ...]) -> str:
     return "others (" + (", ".join(changed) or "without " + " ".join(sorted(now.keys() - kept.keys()))) + ")"
 
 
-def shortfall(deployment: Deployment, choice: Choice, found: Budget, others: tuple[str, ...]) -> str:
-    """By how much it does not fit, and the nearest things that would."""
+def shortfall(
+    deployment: Deployment, choice: Choice, found: Budget, others: tuple[str, ...], causes: tuple[str, ...]
+) -> str:
+    """By how much it does not fit, because of which flags, and the nearest things that would."""
     machine = f"{deployment.machine.count}x {deployment.machine.gpu}"
     if not found.short_gib:
         return (
             "server.engine.flags.gpu-memory-utilization: "
             f"CUDA graphs and fragments need {found.beyond_gib:.2f} GiB above the limit, "
-            f"{found.above_limit_gib:.2f} GiB are left; use a lower utilization or concurrency"
+            f"{found.above_limit_gib:.2f} GiB are left; use {found.safe_utilization:.2f} or less"
         )
-    head = f"server.context: {choice.model.name} in {choice.precision.name} does not fit {machine}"
+    head = f"{choice.model.name} in {choice.precision.name} does not fit {machine}"
+    missing = f"{found.short_gib:.2f} GiB per GPU are missing"
     fitting = found.kv_tokens // _STEP * _STEP
+    if fitting:
+        needed = deployment.context * found.kv_bytes_per_token / 2**30
+        tokens = f"{deployment.context:,} tokens need {needed:.2f} GiB of KV cache"
+        why = f"{tokens}, {found.cache_gib:.2f} GiB are free, {missing}"
+    elif found.weights_gib > found.limit_gib:
+        why = f"{missing}, the weights alone take {found.weights_gib:.1f} of {found.limit_gib:.1f} GiB"
+    else:
+        activation = f"weights take {found.weights_gib:.1f} and activation {found.activation_gib:.1f}"
+        why = f"{missing}, {activation} of {found.limit_gib:.1f} GiB"
     remedies = (*((f"context {fitting} here",) if fitting else ()), *others)
     remedy = f"use {' or '.join(remedies)}" if remedies else "no machine of the catalogue holds it"
-    missing = f"{found.short_gib:.2f} GiB per GPU are missing"
-    if not fitting:
-        weights = f"the weights alone take {found.weights_gib:.1f} of {found.limit_gib:.1f} GiB"
-        return f"{head}: {missing}, {weights}; {remedy}"
-    needed = deployment.context * found.kv_bytes_per_token / 2**30
-    return (
-        f"{head}: {deployment.context:,} tokens need {needed:.2f} GiB of KV cache, "
-        f"{found.cache_gib:.2f} GiB are free, {missing}; {remedy}"
-    )
+    if not causes:
+        return f"server.context: {head}: {why}; {remedy}"
+    flags = " and ".join(f"{name} {deployment.engine.flags[name]}" for name in causes)
+    out = f"leave {'it' if len(causes) == 1 else 'them'} out"
+    return f"server.engine.flags: {head} with {flags}: {why}; {out}" + (f", or {remedy}" if remedies else "")

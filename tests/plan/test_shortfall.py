@@ -1,0 +1,50 @@
+"""What does not fit is told with its cause: the context, or a flag of the stack file."""
+
+import pytest
+from pulumi_vllm.plan import Deployment, DoesNotFit, plan
+
+
+def block(**engine):
+    return {
+        "model": "mistral-small-4",
+        "context": "32Ki",
+        "machine": {"gpu": "H200", "count": 2, "max_usd_per_hour": 9},
+        "storage": "300GB",
+        "access": {"allow": ["203.0.113.0/24"]},
+        "engine": engine,
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"gpu-memory-utilization": 0.001}, "with gpu-memory-utilization 0.001: .*; leave it out$"),
+        ({"max-num-batched-tokens": "1G"}, "with max-num-batched-tokens 1G: .*activation .*; leave it out$"),
+        (
+            {"gpu-memory-utilization": 0.2, "enforce-eager": True, "max-num-batched-tokens": "1G"},
+            "with gpu-memory-utilization 0.2 and max-num-batched-tokens 1G: .*; leave them out",
+        ),
+    ],
+)
+def test_a_flag_that_takes_the_memory_is_named(given, told):
+    with pytest.raises(
+        DoesNotFit, match=rf"^server.engine.flags: mistral-small-4 in fp8 does not fit 2x H200 {told}"
+    ):
+        plan(Deployment.parse(block(flags=given)))
+
+
+def test_a_flag_that_is_not_the_cause_is_not_named():
+    small = {"gpu": "H100", "count": 1, "max_usd_per_hour": 9}
+    with pytest.raises(DoesNotFit, match=r"^server.context: .*the weights alone take"):
+        plan(
+            Deployment.parse(
+                {**block(flags={"max-num-batched-tokens": 4096}), "precision": "fp8", "machine": small}
+            )
+        )
+
+
+def test_a_utilization_that_is_too_high_is_told_the_one_that_is_not():
+    with pytest.raises(DoesNotFit, match=r"use 0\.(\d\d) or less") as refused:
+        plan(Deployment.parse(block(flags={"gpu-memory-utilization": 0.99})))
+    safe = str(refused.value).partition("; use ")[2].split()[0]
+    assert plan(Deployment.parse(block(flags={"gpu-memory-utilization": float(safe)}))).memory.fits
