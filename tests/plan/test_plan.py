@@ -180,6 +180,14 @@ def test_measured_and_unmeasured_are_told_apart():
     assert "never started on 4x H100" in said("H100", 4)
 
 
+def test_the_stack_of_the_tests_is_told_as_started_by_them():
+    own = {"engine": {"flags": {"enable-prefix-caching": False}}}
+    for more, told in (({}, "measured: started by the tests"), (own, "unverified: never started on CPU")):
+        summary = plan(Deployment.parse(block_of("local") | more)).summary()
+        assert summary["labels"]["flags"].startswith(told)
+        assert "0x" not in json.dumps(summary)
+
+
 def test_only_exactly_the_flags_that_were_started_are_called_measured():
     def said(**changed):
         fields = {"precision": "fp8", "context": "256Ki", "concurrency": 256, **changed}

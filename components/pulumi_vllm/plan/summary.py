@@ -18,7 +18,7 @@ def summary(plan: Plan) -> dict[str, Any]:
     """The `plan` output: JSON-able, no secrets."""
     machine = plan.deployment.machine
     return {
-        "machine": f"{machine.count}x {machine.gpu}" if machine.count else machine.gpu,
+        "machine": _machine(plan),
         "billing": machine.billing,
         "model": plan.model.name,
         "precision": plan.precision,
@@ -40,6 +40,11 @@ def summary(plan: Plan) -> dict[str, Any]:
     }
 
 
+def _machine(plan: Plan) -> str:
+    machine = plan.deployment.machine
+    return f"{machine.count}x {machine.gpu}" if machine.count else machine.gpu
+
+
 def _memory(plan: Plan) -> dict[str, Any]:
     """A plan that does not fit is never made. Without a GPU there is nothing to tell."""
     found = plan.memory
@@ -56,7 +61,7 @@ def _memory(plan: Plan) -> dict[str, Any]:
 
 def labels(plan: Plan) -> dict[str, str]:
     """Figure → `measured`, `computed` or `unverified`, a colon, and from what."""
-    machine = f"{plan.deployment.machine.count}x {plan.deployment.machine.gpu}"
+    machine = _machine(plan)
     started = {
         "yes": f"computed: from published dimensions; exactly these flags were started on {machine}",
         "other flags": f"computed: from published dimensions; other flags were started on {machine}",
@@ -68,6 +73,8 @@ def labels(plan: Plan) -> dict[str, str]:
         "yes": f"measured: started on {machine}",
         "other flags": f"unverified: others were started on {machine}",
     }.get(plan.measured, f"unverified: never started on {machine}")
+    if plan.memory is None and not plan.deployment.engine.flags:
+        flags = "measured: started by the tests, with the context and concurrency of stack local"
     tokens = {
         "yes": "computed: from the price and a rate measured with these flags",
         "other flags": "unverified: from the price and a rate measured with other flags",
