@@ -100,3 +100,19 @@ def test_the_rules_are_told_by_the_names_that_a_waiver_takes(capsys):
 def test_what_the_machine_and_the_engine_add(capsys, words, said):
     main(["lint", *words.split()])
     assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "remedy"),
+    [
+        ("--max-num-batched-tokens 1G", "fewer --max-num-batched-tokens"),
+        ("--gpu-memory-utilization 0.1", "a higher --gpu-memory-utilization"),
+        ("--tensor-parallel-size 1 --max-num-seqs 8", "GPUs (computed"),
+    ],
+)
+def test_a_context_that_does_not_fit_names_what_would_make_room(capsys, given, remedy):
+    gpu = "H100" if "seqs" in given else "H200"
+    words = ["--gpu", gpu, "--", "--host", "127.0.0.1", "--max-model-len", "32768", *given.split()]
+    assert main(["lint", *words]) == 1
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("error (context)")]
+    assert remedy in line

@@ -41,7 +41,11 @@ def context(launch: Launch) -> Said:
         )
         yield "error", sentence, "the vendor's limit"
     elif budget is not None and budget.short_gib:
-        remedy = f"use {budget.kv_tokens} or fewer" if budget.kv_tokens else "use more or larger GPUs"
+        remedy = "use more or larger GPUs"
+        if budget.kv_tokens:
+            remedy = f"use {budget.kv_tokens} or fewer"
+        elif budget.weights_gib < budget.visible_gib:
+            remedy = "use a higher --gpu-memory-utilization, fewer --max-num-batched-tokens or more GPUs"
         sentence = (
             f"--max-model-len {written}: {budget.short_gib:.2f} GiB per GPU are missing, weights take "
             f"{budget.weights_gib:.1f} of {budget.limit_gib:.1f} GiB and the KV cache holds "
