@@ -10,7 +10,7 @@ from . import resources
 
 def mistakes(args: Mapping[str, Any]) -> list[str]:
     """It is three things (certificate, key, the name that clients use), or none."""
-    given = [name for name in ("tls_certificate", "tls_private_key") if name in args]
+    given = [name for name in ("tls_certificate", "tls_private_key") if args.get(name) is not None]
     if not given:
         return []
     server = args.get("server")
@@ -18,6 +18,13 @@ def mistakes(args: Mapping[str, Any]) -> list[str]:
     found = []
     if len(given) == 1:
         found.append(f"{given[0]}: is given alone; tls_certificate and tls_private_key belong together")
+    certificate = args.get("tls_certificate")
+    if isinstance(certificate, str) and "PRIVATE KEY" in certificate:
+        # Told here, before a resource has it: whatever an engine prints of an input, it is not this.
+        found.append(
+            "tls_certificate: holds a private key, and a certificate is no secret; "
+            "give the key as tls_private_key alone, and a new pair if this one was stored in clear"
+        )
     if isinstance(access, Mapping) and not access.get("hostname"):
         found.append(
             "server.access.hostname: missing; a certificate of your own needs the name that clients use"
@@ -29,7 +36,7 @@ def given(
     name: str, args: Mapping[str, Any], hostname: str | None, opts: pulumi.ResourceOptions
 ) -> resources.GivenCertificate | None:
     """Declare it, where one is given: the provider looks at it before anything else is made."""
-    if "tls_certificate" not in args or hostname is None:
+    if args.get("tls_certificate") is None or hostname is None:
         return None
     return resources.GivenCertificate(
         f"{name}-given-certificate",

@@ -48,7 +48,11 @@ OUTPUTS: Final[dict[str, dict[str, Any]]] = {
         "expires": "2036-01-01T00:00:00Z",
     },
     "vllm:index:Certificate": {"pem": "-----BEGIN CERTIFICATE-----", "expires": "2027-01-01T00:00:00Z"},
-    "vllm:index:GivenCertificate": {"pem": "-----BEGIN CERTIFICATE-----", "expires": "2027-01-01T00:00:00Z"},
+    "vllm:index:GivenCertificate": {
+        "pem": "-----BEGIN CERTIFICATE-----",
+        "chain": "-----BEGIN CERTIFICATE-----",
+        "expires": "2027-01-01T00:00:00Z",
+    },
     "vllm:index:ApiKey": {"key": "sk-random"},
     "vllm:host:Files": {
         "paths": ["/etc/systemd/system/vllm.service"],

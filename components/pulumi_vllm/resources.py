@@ -1002,6 +1002,7 @@ class GivenCertificate(pulumi.CustomResource):
                 "privateKey": pulumi.Output.secret(private_key),
                 "hostname": hostname,
                 "pem": None,
+                "chain": None,
                 "expires": None,
             },
             _options(opts),
@@ -1028,8 +1029,13 @@ class GivenCertificate(pulumi.CustomResource):
         return pulumi.get(self, "pem")  # type: ignore[no-any-return]
 
     @property
+    def chain(self) -> pulumi.Output[str]:
+        """The certificates alone, PEM: leaf first."""
+        return pulumi.get(self, "chain")  # type: ignore[no-any-return]
+
+    @property
     def expires(self) -> pulumi.Output[str]:
-        """Last day (ISO 8601)."""
+        """First day on which one of them ends (ISO 8601)."""
         return pulumi.get(self, "expires")  # type: ignore[no-any-return]
 
 

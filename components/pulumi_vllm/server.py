@@ -112,7 +112,7 @@ class Server(pulumi.ComponentResource):
             hostname=deployment.access.hostname,
             opts=self._child(),
         )
-        self.ca_certificate = given.certificate if given else authority.certificate
+        self.ca_certificate = given.chain if given else authority.certificate
         self.api_keys = self._keys(name, deployment.access.keys, args.get("keys"))
         gate = resources.ApiKey(f"{name}-gate", prefix="gate-", opts=self._child()).key
         secrets = {

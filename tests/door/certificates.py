@@ -5,7 +5,7 @@ import ipaddress
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 NOW = dt.datetime.now(dt.UTC)
 DAY = dt.timedelta(days=1)
@@ -22,17 +22,22 @@ def general(name):
         return x509.DNSName(name)
 
 
-def issue(name, names=(), issuer=None, start=NOW - DAY, end=NOW + 90 * DAY):
+def issue(name, names=(), issuer=None, *, start=NOW - DAY, end=NOW + 90 * DAY, key=None, usage=None, ca=None):
     """A certificate and its key; signed by `issuer`, or by itself."""
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = key or ec.generate_private_key(ec.SECP256R1())
     signer, by = (issuer[1], issuer[0].subject) if issuer else (key, named(name))
     made = x509.CertificateBuilder(by, named(name), key.public_key(), x509.random_serial_number(), start, end)
-    made = made.add_extension(x509.BasicConstraints(ca=not names, path_length=None), critical=True)
+    made = made.add_extension(
+        x509.BasicConstraints(ca=not names if ca is None else ca, path_length=None), critical=True
+    )
+    if usage:
+        made = made.add_extension(x509.ExtendedKeyUsage(usage), critical=False)
     if names:
         made = made.add_extension(
             x509.SubjectAlternativeName([general(one) for one in names]), critical=False
         )
-    return made.sign(signer, hashes.SHA256()), key
+    digest = None if isinstance(signer, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+    return made.sign(signer, digest), key
 
 
 def pem(*certificates):

@@ -55,3 +55,11 @@ async def test_a_leaf_is_for_the_address_the_name_and_loopback_and_ends_before_i
     ]
     made.verify_directly_issued_by(x509.load_pem_x509_certificate(ca["certificate"].encode()))
     assert leaf["expires"] < ca["expires"]
+
+
+async def test_a_leaf_issued_anew_is_unknown_in_a_preview():
+    """The old one would hide the door's file and the reload that follow."""
+    unknown = await Certificate().preview_update(
+        Said(), {"pem": "OLD", "expires": "2026-12-01"}, {"fresh": True}
+    )
+    assert unknown == {"pem": None, "expires": None}

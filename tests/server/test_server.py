@@ -97,13 +97,30 @@ def test_a_name_of_ones_own_is_in_the_endpoint_and_in_the_certificate():
     assert '"server_name": "llm.example.com"' in made["llm-files"]["files"]["/etc/pulumi-vllm/gate.json"]
 
 
-def test_a_certificate_of_ones_own_takes_the_place_of_ours_and_ours_is_kept():
+def test_a_certificate_of_ones_own_takes_the_place_of_ours_and_ours_is_kept(monkeypatch):
+    monkeypatch.setitem(OUTPUTS["vllm:index:GivenCertificate"], "chain", "THE CHAIN")
     named = block() | {"access": block()["access"] | {"hostname": "llm.example.com"}}
     made, seen = declare(server=named, tls_certificate="MY PEM", tls_private_key="MY KEY")
     assert {"llm-given-certificate", "llm-ca"} <= made.keys()
     assert "llm-certificate" not in made
     assert made["llm-given-certificate"]["hostname"] == "llm.example.com"
-    assert seen["ca_certificate"] == "MY PEM"
+    assert seen["ca_certificate"] == "THE CHAIN", "what was parsed, not what was given"
+    assert made["llm-files"]["values"]["ca_certificate"] == "THE CHAIN"
+
+
+def test_a_certificate_with_its_key_in_one_text_goes_nowhere():
+    named = block() | {"access": block()["access"] | {"hostname": "llm.example.com"}}
+    both = "LEAF\n-----BEGIN RSA PRIVATE KEY-----\nPLANTED"
+    with pytest.raises(pulumi.RunError) as caught:
+        declare(server=named, tls_certificate=both, tls_private_key="MY KEY")
+    assert "tls_certificate: holds a private key" in str(caught.value)
+    assert "PLANTED" not in str(caught.value)
+
+
+def test_no_certificate_is_none_given():
+    made, _ = declare(tls_certificate=None, tls_private_key=None)
+    assert "llm-certificate" in made
+    assert "llm-given-certificate" not in made
 
 
 def test_half_a_certificate_is_told_with_every_other_mistake():

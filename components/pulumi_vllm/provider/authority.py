@@ -60,8 +60,8 @@ class Authority(Kept):
             .sign(key, hashes.SHA256())
         )
         outputs = {
-            "certificate": _pem(certificate),
-            "privateKey": _key_pem(key),
+            "certificate": certificate_pem(certificate),
+            "privateKey": key_pem(key),
             "expires": end.date().isoformat(),
         }
         return f"ca-{certificate.serial_number:x}"[:19], outputs
@@ -100,6 +100,10 @@ class Certificate(Kept):
         """Wanted is always fresh."""
         new.setdefault("fresh", True)
         return []
+
+    async def preview_update(self, call: Call, old: Values, new: Values) -> Values:
+        """Another one, not known yet: so the preview shows the file and the reload that follow."""
+        return dict.fromkeys(self.outputs)
 
     async def create(self, call: Call, new: Values) -> tuple[str, Values]:
         """Issue a leaf for the address, for loopback and for localhost."""
@@ -169,7 +173,7 @@ def _issue(authority_pem: str, authority_key: str, wanted: list[str]) -> Values:
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(signer, hashes.SHA256())
     )
-    return {"pem": _pem(certificate) + _key_pem(key), "expires": end.date().isoformat()}
+    return {"pem": certificate_pem(certificate) + key_pem(key), "expires": end.date().isoformat()}
 
 
 def _span(days: int) -> tuple[dt.datetime, dt.datetime]:
@@ -184,13 +188,15 @@ def _name(text: str) -> Any:
     return x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, text[:64])])
 
 
-def _pem(certificate: Any) -> str:
+def certificate_pem(certificate: Any) -> str:
+    """One certificate as PEM text."""
     from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
 
     return str(certificate.public_bytes(serialization.Encoding.PEM).decode())
 
 
-def _key_pem(key: Any) -> str:
+def key_pem(key: Any) -> str:
+    """A private key as PEM text (PKCS #8), in clear."""
     from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
 
     return str(
