@@ -19,6 +19,18 @@ INSTANCE, VOLUME = "vllm:spheron:Instance", "vllm:spheron:Volume"
 FILES, WEIGHTS = "vllm:host:Files", "vllm:host:Weights"
 UNIT, FIREWALL = "/etc/systemd/system/vllm.service", "/etc/pulumi-vllm/nftables.nft"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+# The only lines of a firewall that open nothing but the door and SSH; what else there is may end in drop.
+LINES = re.compile(
+    r"""table\ inet\ pulumi_vllm(\ \{)? | delete\ table\ inet\ pulumi_vllm | chain\ input\ \{ | \}
+    | type\ filter\ hook\ input\ priority\ filter;\ policy\ (accept|drop);
+    | iif\ "lo"\ accept
+    | ct\ state\ established,related\ accept
+    | meta\ l4proto\ \{\ icmp,\ ipv6-icmp\ \}\ accept
+    | ip6\ saddr\ fe80::/10\ udp\ dport\ 546\ accept
+    | (meta\ nfproto\ ipv[46]|ip6?\ saddr\ \{[\d./:a-f,\ ]+\})\ tcp\ dport\ (443|22)\ accept
+    | ((?!accept|jump|goto|return|queue)[^;\#])*\bdrop""",
+    re.VERBOSE,
+)
 Said = Iterator[str]
 
 # What the secrets of such a server look like; the sentences never hold what was found.
@@ -62,25 +74,34 @@ def pinned_revision(weights: Mapping[str, Any]) -> Said:
 
 
 def engine_port(files: Mapping[str, str]) -> Said:
-    """The engine listens on loopback, and the firewall lets nobody at its port."""
-    ports = {"8000"}  # vLLM's own
+    """The engine listens on loopback, and the firewall opens the door and SSH alone."""
     for path, text in files.items():
         if path != UNIT and not path.startswith(f"{UNIT}.d/"):
             continue
         words = text.replace("\\\n", " ").replace("=", " ").split()
-        ports |= {after for word, after in pairwise(words) if word == "--port"}
         hosts = [after for word, after in pairwise(words) if word == "--host"]
         if path == UNIT and not hosts:
             yield f"{path}: starts vLLM without --host, which listens on every address; set it to 127.0.0.1"
         for host in hosts:
             if host not in LOOPBACK:
                 yield f"{path}: vLLM listens on {host}, past the door; set --host 127.0.0.1"
-    if UNIT in files and FIREWALL not in files:
+    if FIREWALL in files:
+        yield from (f"{FIREWALL}: {sentence}" for sentence in _opened(files[FIREWALL]))
+    elif UNIT in files:
         yield f"{FIREWALL}: is missing; nothing keeps others from the machine's ports"
-    rules = files.get(FIREWALL, "").splitlines()
-    for port in sorted(ports):
-        if any("accept" in line and re.search(rf"\bdport\b[^a-z]*\b{port}\b", line) for line in rules):
-            yield f"{FIREWALL}: lets others at port {port}, the engine's; open the door's port only"
+
+
+def _opened(firewall: str) -> Said:
+    """What may let others in beside the door and SSH."""
+    lines = [
+        line.strip() for line in firewall.splitlines() if line.strip() and not line.strip().startswith("#")
+    ]
+    for line in lines:
+        if not LINES.fullmatch(line):
+            yield f"{line[:80]!r} may let others at the engine's port; accept 443 and 22 only, and end with drop"
+    *_, last = ["", *(line for line in lines if line != "}")]
+    if last not in {"counter drop", "drop"}:
+        yield "its last rule is not 'counter drop'; what no rule accepts would come in"
 
 
 def no_secret(user_data: Any) -> Said:

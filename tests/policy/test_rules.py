@@ -62,7 +62,10 @@ def test_a_revision_that_moves(revision):
     assert "can move" in next(rules.pinned_revision({"revision": revision}))
 
 
-def unit(*words, more="", firewall="tcp dport 443 accept"):
+OURS = {file.path: file.text for file in render(planned(STACKS[-1]))}[rules.FIREWALL]
+
+
+def unit(*words, more="", firewall=OURS):
     return {rules.UNIT: f"[Service]\nExecStart=/x {' '.join(words)}\n{more}", rules.FIREWALL: firewall}
 
 
@@ -73,9 +76,9 @@ def unit(*words, more="", firewall="tcp dport 443 accept"):
         (unit("--host 0.0.0.0"), "listens on 0.0.0.0"),
         (unit("--host=10.0.0.4"), "listens on 10.0.0.4"),
         (unit("--host \\\n  ::"), "listens on ::"),
-        (unit("--host 127.0.0.1 --port 9000", firewall="tcp dport { 443, 9000 } accept"), "port 9000"),
-        (unit("--host ::1", firewall="ip saddr 10.0.0.0/8 tcp dport 8000 accept"), "port 8000"),
         ({rules.UNIT: "ExecStart=/x --host 127.0.0.1"}, "nothing keeps others"),
+        (unit("--host 127.0.0.1", firewall=OURS.replace("        counter drop\n", "")), "last rule"),
+        (unit("--host 127.0.0.1", firewall=""), "last rule"),
         (
             unit("--host 127.0.0.1") | {f"{rules.UNIT}.d/x.conf": "ExecStart=/x --host 0.0.0.0"},
             "x.conf: vLLM listens",
@@ -85,6 +88,42 @@ def unit(*words, more="", firewall="tcp dport 443 accept"):
 def test_an_engine_that_others_can_reach(files, said):
     (sentence,) = rules.engine_port(files)
     assert said in sentence
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "tcp dport 8000 accept",
+        "tcp dport { 443, 9000 } accept",
+        "ip saddr 10.0.0.0/8 tcp dport 8000 accept",
+        "tcp dport 7000-9000 accept",
+        "tcp dport 1-65535 accept",
+        "accept",
+        "ip saddr 0.0.0.0/0 accept",
+        "tcp dport != 22 accept",
+        "tcp dport @open accept",
+        "tcp dport 443-9000 accept",
+        "iif eth0 accept",
+        "tcp dport 9 drop; accept",
+        "tcp dport vmap { 8000 : accept, 9 : drop }",
+        "jump open",
+        "jump open # drop",
+        "return",
+        'include "/etc/more.nft"',
+    ],
+)
+def test_a_firewall_that_opens_more_than_the_door(line):
+    wider = OURS.replace('iif "lo" accept', f'iif "lo" accept\n        {line}')
+    (sentence,) = rules.engine_port(unit("--host 127.0.0.1", firewall=wider))
+    assert repr(line) in sentence
+    assert "may let others at the engine's port" in sentence
+
+
+def test_a_firewall_may_drop_more():
+    narrower = OURS.replace(
+        'iif "lo" accept', 'iif "lo" accept\n        ip saddr { 192.0.2.0/24 } counter drop'
+    )
+    assert list(rules.engine_port(unit("--host 127.0.0.1", firewall=narrower))) == []
 
 
 def test_an_engine_behind_its_door():
