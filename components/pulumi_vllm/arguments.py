@@ -45,6 +45,9 @@ class ServerArgs(TypedDict):
     """Commands of your own on the host, run one after the other in this order, and undone in the other one."""
 
 
+_KEY = re.compile(
+    r"[!-~]+"
+)  # what is visible in ASCII: the part of RFC 9110's field-vchar that clients agree on
 _HOOK_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
 
 
@@ -68,21 +71,34 @@ def decide(args: ServerArgs) -> Plan:
         except PlanError as error:
             found = [*error.mistakes, *found]
     if decided is not None:
-        found += unknown_keys(args.get("keys"), decided.deployment.access.keys)
+        found += key_mistakes(args.get("keys"), decided.deployment.access.keys)
     if found or decided is None:
         raise pulumi.RunError("\n".join(found))
     return decided
 
 
-def unknown_keys(given: Any, names: tuple[str, ...]) -> tuple[str, ...]:
-    """A sentence for each value whose name the block does not have; nothing of a map that is not known yet."""
+def key_mistakes(given: Any, names: tuple[str, ...]) -> tuple[str, ...]:
+    """A sentence for each name that the block does not have, and each value that no client can send; never a value.
+
+    What is not known yet is not looked at.
+    """
     if not isinstance(given, Mapping):
         return ()
-    return tuple(
+    found = [
         f"keys.{name}: no such name in server.access.keys; {nearest(name, names)}"
         for name in given
         if name not in names
-    )
+    ]
+    for name, value in given.items():
+        if value == "":
+            found.append(f"keys.{name}: is empty; leave it out, and it gets a random key")
+        elif isinstance(value, str) and not _KEY.fullmatch(value):
+            found.append(
+                f"keys.{name}: holds a space, a line end or no ASCII; a header can't carry such a key"
+            )
+        elif isinstance(value, (bool, int, float, list, dict)):
+            found.append(f"keys.{name}: is not text; set it as a string")
+    return tuple(found)
 
 
 def _unknown(where: str, given: Mapping[str, Any], kind: type) -> Iterator[str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pulumi
 
 from . import discovery, door_certificate, hooks, resources
-from .arguments import ServerArgs, decide, unknown_keys
+from .arguments import ServerArgs, decide, key_mistakes
 from .plan import Plan, plan
 from .plan.config import MARK, Deployment
 from .render import HostFile, cloud_init, render
@@ -215,10 +215,8 @@ class Server(pulumi.ComponentResource):
 
         def chosen(both: Sequence[Any]) -> dict[str, str]:
             values = both[0] or {}
-            if mistakes := unknown_keys(values, names):
+            if mistakes := key_mistakes(values, names):
                 raise pulumi.RunError("\n".join(mistakes))
-            if empty := [key for key in names if values.get(key) == ""]:
-                raise pulumi.RunError(f"keys.{empty[0]}: is empty; leave it out, and it gets a random key")
             return {key: values.get(key) or both[1][key] for key in names}
 
         return pulumi.Output.secret(pulumi.Output.all(given, made).apply(chosen))

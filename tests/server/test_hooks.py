@@ -114,6 +114,18 @@ def test_a_name_without_a_value_gets_a_random_key_in_whatever_form_the_map_comes
     assert seen["api_keys"] == {"team-a": "sk-given", "team-b": "sk-random"}
 
 
-def test_an_empty_key_is_refused():
-    with pytest.raises(pulumi.RunError, match=r"keys\.team-a: is empty"):
-        declare(secret_keys={"team-a": ""})
+@pytest.mark.parametrize("given", ["keys", "secret_keys"])
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("", "is empty"),
+        ("a b", "holds a space"),
+        ("sk-a\n", "a line end"),
+        ("schlüssel", "no ASCII"),
+        (17, "is not text"),
+    ],
+)
+def test_a_key_that_no_client_can_send_is_refused(given, value, said):
+    with pytest.raises(pulumi.RunError, match=rf"keys\.team-a: .*{said}") as caught:
+        declare(**{given: {"team-a": value}})
+    assert not value or str(value) not in str(caught.value)

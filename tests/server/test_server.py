@@ -152,3 +152,12 @@ def test_every_resource_goes_before_it_is_made_anew():
     ours = [one for one in monitor.requests.values() if one.custom]
     assert len(ours) == 12
     assert all(one.deleteBeforeReplace and one.deleteBeforeReplaceDefined for one in ours)
+
+
+def test_whatever_is_a_secret_is_one_for_programs_in_other_languages_too():
+    from pulumi_vllm.provider.construct import component_schema
+
+    server = component_schema()["resources"]["vllm:index:Server"]
+    for properties in ("inputProperties", "properties"):
+        for name, said in server[properties].items():
+            assert said.get("secret", False) == ("(secret)" in said["description"]), name

@@ -8,7 +8,10 @@ from pulumi_vllm import __version__
 
 from .resource import UserError
 
-_SECRET: Final = {"inputProperties": ("keys", "hfToken", "sshPrivateKey"), "properties": ("apiKeys",)}
+_SECRET: Final = {
+    "inputProperties": ("keys", "hfToken", "sshPrivateKey", "tlsPrivateKey"),
+    "properties": ("apiKeys",),
+}
 
 
 @cache
