@@ -23,7 +23,7 @@ class Server(pulumi.ComponentResource):
     model: pulumi.Output[str]
     """Name of the model in requests."""
     ca_certificate: pulumi.Output[str]
-    """CA certificate of the door, PEM: what clients verify it with. With a certificate of your own, that one."""
+    """CA certificate of the door, PEM: what clients verify it with. With a certificate of your own, its chain."""
     api_keys: pulumi.Output[dict[str, str]]
     """API keys by name (secret)."""
     usd_per_hour: pulumi.Output[float]

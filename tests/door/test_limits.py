@@ -2,10 +2,11 @@
 
 import asyncio
 import json
+import re
 
 import attacks
 import pytest
-from door import KEYS
+from door import KEYS, configuration
 from test_door import openai_error
 
 KEY, OTHER = KEYS["team-a"], KEYS["team-b"]
@@ -29,6 +30,16 @@ async def next_chunk(reader):
     size = int(await asyncio.wait_for(reader.readline(), LONG_S), 16)
     data = await asyncio.wait_for(reader.readexactly(size + 2), LONG_S)
     return data[:-2]
+
+
+def test_the_door_has_what_its_largest_limits_promise():
+    most = {"streams_per_key": 2048, "answer_timeout_s": 3600}
+    text = configuration(**most)["haproxy.cfg"]
+    (engine,) = re.findall(r"server local .* maxconn (\d+)\n", text)
+    (clients,) = re.findall(r"^    maxconn (\d+)\n", text, re.MULTILINE)
+    (after_a_reload,) = re.findall(r"hard-stop-after (\d+)m ", text)
+    assert int(clients) > int(engine) >= most["streams_per_key"]
+    assert int(after_a_reload) * 60 > most["answer_timeout_s"]
 
 
 async def test_each_token_comes_before_the_next_one_is_sent(doors, backend):

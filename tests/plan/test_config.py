@@ -95,7 +95,15 @@ def test_every_mistake_at_once():
         ({"access__keys": ["a", "a"]}, "server.access.keys: 'a' appears twice"),
         ({"storage": "900000TB"}, "server.storage: '900000TB' is out of range; write at most 64000"),
         ({"storage": "100GB"}, "server.storage: 100 GB are less than the 1"),
-        ({"concurrency": 10**9}, "server.concurrency: 1000000000 is out of range; write at most 4096"),
+        ({"concurrency": 10**9}, "server.concurrency: 1000000000 is out of range; write at most 2048"),
+        (
+            {"door__streams_per_key": 2049},
+            "server.door.streams_per_key: 2049 is out of range; write at most 2048",
+        ),
+        (
+            {"door__answer_timeout_s": 3601},
+            "server.door.answer_timeout_s: 3601 is out of range; write at most",
+        ),
         ({"concurrency": "many"}, "server.concurrency: 'many' is not a whole number; write a whole number"),
         ({"machine__count": "two"}, "server.machine.count: 'two' is not a whole number"),
         ({"machine__count": 99}, "server.machine.count: 99 is out of range; write at most 8"),

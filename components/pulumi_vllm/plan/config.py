@@ -19,6 +19,9 @@ MARK = "gate"
 LARGEST_GB = 64_000
 """The largest volume that any provider of the first cloud documents (2026-05)."""
 
+MOST_AT_ONCE = 2048
+"""Requests that the door passes on at the same time, of all keys together; more wait there 5 s, then get 503."""
+
 _NAME = r"^[a-z0-9][a-z0-9-]{0,30}$"  # the door's stick table keeps 32 characters
 
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
@@ -116,14 +119,14 @@ class Door(_Block):
     """Requests that one key may make in 60 s; more answer 429."""
     max_body_mib: Annotated[int, Field(ge=1, le=512)] = 16
     """Largest request body; images arrive inside it as base64."""
-    streams_per_key: Annotated[int, Field(ge=1, le=100_000)] = 512
+    streams_per_key: Annotated[int, Field(ge=1, le=MOST_AT_ONCE)] = 512
     """Requests that one key may have running at once; more answer 429."""
     request_timeout_s: Annotated[int, Field(ge=1, le=600)] = 10
     """How long a client may take to send a request's header, and the first 32 KiB of its body."""
     idle_timeout_s: Annotated[int, Field(ge=1, le=3600)] = 60
     """How long a client may be silent when it is its turn to send, or to take what it is sent."""
-    answer_timeout_s: Annotated[int, Field(ge=1, le=86_400)] = 600
-    """Longest silence of the engine, before the first token or between two; then 504."""
+    answer_timeout_s: Annotated[int, Field(ge=1, le=3600)] = 600
+    """Longest silence of the engine, before the first token or between two; then 504. A reload cuts after 61 min."""
 
 
 class Engine(_Block):
@@ -146,7 +149,7 @@ class Deployment(_Block):
     """Precision of the weights, as in the catalogue; unset takes the model's first."""
     context: Tokens
     """Longest request in tokens, prompt and answer together."""
-    concurrency: Annotated[int, Field(ge=1, le=4096)] | None = None
+    concurrency: Annotated[int, Field(ge=1, le=MOST_AT_ONCE)] | None = None
     """Requests served at the same time (vLLM's max-num-seqs); or name a `profile`."""
     profile: Annotated[str, Field(pattern="^(throughput|latency|long)$")] | None = None
     """`throughput` (256 at once), `latency` (32) or `long` (8)."""

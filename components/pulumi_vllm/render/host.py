@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from pulumi_vllm.plan import PlanError, catalogue
-from pulumi_vllm.plan.config import MARK
+from pulumi_vllm.plan.config import MARK, MOST_AT_ONCE
 
 from . import firewall, jinja, systemd
 from .bootstrap import bootstrap
@@ -102,6 +102,7 @@ def _variables(plan: Plan) -> dict[str, Any]:
         "locks": tuple(plan.engine.locks()),
         "max_body_bytes": deployment.door.max_body_mib * 2**20,
         "min_disk_bytes": plan.disk_gib * 2**30 if cuda else weights.bytes * 2,
+        "most_at_once": MOST_AT_ONCE,
         "nvswitch": plan.needs_nvswitch,
         "reserve_bytes": 2 * 2**30 if cuda else 64 * 2**20,
         "stop_timeout_s": STOP_TIMEOUT_S,
