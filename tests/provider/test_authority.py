@@ -5,6 +5,11 @@ import datetime as dt
 import pytest
 from cryptography import x509
 from pulumi_vllm.provider.authority import Authority, Certificate
+from pulumi_vllm.provider.protocol import UNKNOWN, Secret, from_struct, message, reveal, to_struct
+from pulumi_vllm.provider.serve import Servicer
+from pulumi_vllm.provider.session import Session
+
+pb = message("provider_pb2")
 
 TODAY = dt.datetime.now(dt.UTC).date()
 
@@ -58,8 +63,14 @@ async def test_a_leaf_is_for_the_address_the_name_and_loopback_and_ends_before_i
 
 
 async def test_a_leaf_issued_anew_is_unknown_in_a_preview():
-    """The old one would hide the door's file and the reload that follow."""
-    unknown = await Certificate().preview_update(
-        Said(), {"pem": "OLD", "expires": "2026-12-01"}, {"fresh": True}
-    )
-    assert unknown == {"pem": None, "expires": None}
+    """The old one would hide the door's file and the reload that follow. Asked as an engine asks."""
+    urn = "urn:pulumi:s::p::vllm:index:Certificate::server-certificate"
+    inputs = {"authorityCertificate": "CA", "authorityKey": Secret("KEY"), "address": "192.0.2.7"}
+    old = inputs | {"fresh": False, "pem": Secret("OLD"), "expires": "2026-12-01"}
+    news = to_struct(inputs | {"fresh": True})
+    servicer = Servicer(Session(""))
+    seen = await servicer.Diff(pb.DiffRequest(urn=urn, olds=to_struct(old), news=news), None)
+    assert dict(seen.detailedDiff).keys() == {"fresh"}
+    asked = pb.UpdateRequest(urn=urn, olds=to_struct(old), news=news, preview=True)
+    shown = from_struct((await servicer.Update(asked, None)).properties)
+    assert (reveal(shown["pem"]), shown["expires"]) == (UNKNOWN, UNKNOWN)

@@ -10,13 +10,11 @@ args: ServerArgs = {"server": config.require_object("server"), "keys": keys}
 if token := config.get_secret("hfToken"):  # pulumi config set --secret pulumi-vllm:hfToken VALUE
     args["hf_token"] = token
 # A certificate of your own, for server.access.hostname; left out, our own CA issues one.
-if certificate := config.get(
-    "tlsCertificate"
-):  # pulumi config set pulumi-vllm:tlsCertificate < fullchain.pem
+# pulumi config set pulumi-vllm:tlsCertificate < fullchain.pem
+# pulumi config set --secret pulumi-vllm:tlsPrivateKey < privkey.pem
+if certificate := config.get("tlsCertificate"):
     args["tls_certificate"] = certificate
-if private_key := config.get_secret(
-    "tlsPrivateKey"
-):  # … set --secret pulumi-vllm:tlsPrivateKey < privkey.pem
+if private_key := config.get_secret("tlsPrivateKey"):
     args["tls_private_key"] = private_key
 server = Server("llm", args)
 
