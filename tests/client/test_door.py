@@ -56,7 +56,7 @@ def test_the_doors_limit_is_named_and_what_was_measured_is_kept(engine, door, tm
     assert (first["failed"], second["failed"], "output_throughput" in second) == (0, 1, False)
     assert last.startswith("pulumi-vllm: 8 streams: stopped after ")
     assert "(429); raise server.door.requests_per_minute" in last
-    (kept,) = tmp_path.glob("127.0.0.1/*.json")
+    (kept,) = tmp_path.glob("127.0.0.1*/*.json")
     assert json.loads(kept.read_text())["rows"] == [first, second]
 
 

@@ -8,10 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from harness import REPOSITORY, LocalCloud, Project, block, close_clients
-
-# Where the local cloud's volumes come from: the provider with shares, and the one with disks.
-REGIONS = {"share": "US Central 1", "block": "Finland 3"}
+from harness import REGIONS, REPOSITORY, LocalCloud, Project, block, close_clients
 
 
 def pytest_collection_modifyitems(items):

@@ -11,6 +11,8 @@ from pathlib import Path
 import yaml
 
 REPOSITORY = Path(__file__).parents[2]
+# Where the local cloud's volumes come from: the provider with shares, and the one with disks.
+REGIONS = {"share": "US Central 1", "block": "Finland 3"}
 PASSPHRASE = "passphrase of the tests"
 
 

@@ -74,7 +74,6 @@ ROWS = (
         start="weights",
         during=taken_at(r"vllm:host:Weights .*updating", downloading),
         another=True,
-        ci=True,
     ),
     Row(
         "reclaimed while vLLM starts",

@@ -139,7 +139,7 @@ class Fleet(Consumer):
 
 
 def blocks() -> dict:
-    from conftest import REGIONS
+    from harness import REGIONS
 
     return {name: block(machine={"region": region}) for name, region in REGIONS.items()}
 

@@ -5,8 +5,7 @@ import textwrap
 
 import pytest
 import yaml
-from conftest import REGIONS
-from harness import Project, block
+from harness import REGIONS, Project, block
 
 PROGRAM = """
     import pulumi

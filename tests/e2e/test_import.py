@@ -4,8 +4,7 @@ import textwrap
 
 import pytest
 import yaml
-from conftest import REGIONS
-from harness import Project, block, wait_for
+from harness import REGIONS, Project, block, wait_for
 
 KEY = """
 import pulumi

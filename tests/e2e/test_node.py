@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import REGIONS
 from consumer import Consumer
-from harness import REPOSITORY, block
+from harness import REGIONS, REPOSITORY, block
 
 PROGRAM = Path(__file__).with_name("node")
 
