@@ -1,5 +1,6 @@
 """What a Server takes, and every mistake in it: those of the block, of the keys and of the hooks, all at once."""
 
+import inspect
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -82,8 +83,10 @@ def key_mistakes(given: Any, names: tuple[str, ...]) -> tuple[str, ...]:
 
     What is not known yet is not looked at.
     """
-    if not isinstance(given, Mapping):
+    if given is None or _waits(given):
         return ()
+    if not isinstance(given, Mapping):
+        return ("keys: is not a map of names and values; write {'NAME': VALUE}, or leave it out",)
     found = [
         f"keys.{name}: no such name in server.access.keys; {nearest(name, names)}"
         for name in given
@@ -96,9 +99,14 @@ def key_mistakes(given: Any, names: tuple[str, ...]) -> tuple[str, ...]:
             found.append(
                 f"keys.{name}: holds a space, a line end or no ASCII; a header can't carry such a key"
             )
-        elif isinstance(value, (bool, int, float, list, dict)):
+        elif not (value is None or isinstance(value, str) or _waits(value)):
             found.append(f"keys.{name}: is not text; set it as a string")
     return tuple(found)
+
+
+def _waits(value: Any) -> bool:
+    """Whether it is a value that comes later."""
+    return isinstance(value, pulumi.Output) or inspect.isawaitable(value)
 
 
 def _unknown(where: str, given: Mapping[str, Any], kind: type) -> Iterator[str]:

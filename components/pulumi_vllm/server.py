@@ -1,6 +1,7 @@
 """The component: one served model on one machine, from the disk to the door."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pulumi
@@ -210,14 +211,35 @@ class Server(pulumi.ComponentResource):
         made = {
             key: resources.ApiKey(f"{name}-key-{key}", prefix="sk-", opts=self._child()).key
             for key in names
-            if key not in known
+            if known.get(key) is None
         }
 
-        def chosen(both: Sequence[Any]) -> dict[str, str]:
-            values = both[0] or {}
+        def checked(values: Any) -> Any:
             if mistakes := key_mistakes(values, names):
                 raise pulumi.RunError("\n".join(mistakes))
-            return {key: values.get(key) or both[1][key] for key in names}
+            return values or {}
+
+        def value_of(key: str, value: Any) -> Any:
+            if value is None:
+                raise pulumi.RunError(
+                    f"keys.{key}: holds no value; set one, or leave it out, and it gets a random key"
+                )
+            return checked({key: value})[key]
+
+        # Looked at one by one, before they are joined with what is unknown in a preview, such as a random key:
+        # otherwise a mistake shows only once the machine is rented.
+        if known:
+            given = {
+                key: pulumi.Output.from_input(value).apply(partial(value_of, key))
+                for key, value in known.items()
+                if value is not None
+            }
+        else:
+            given = pulumi.Output.from_input(given).apply(checked)
+
+        def chosen(both: Sequence[Any]) -> dict[str, str]:
+            values, random = both
+            return {key: values[key] if values.get(key) is not None else random[key] for key in names}
 
         return pulumi.Output.secret(pulumi.Output.all(given, made).apply(chosen))
 

@@ -101,31 +101,3 @@ def test_mistakes_of_the_block_the_keys_and_the_hooks_come_together():
         "hooks[3]: is not a block of keys",
     ):
         assert sentence in str(caught.value)
-
-
-def test_a_key_that_the_block_does_not_name_is_refused():
-    with pytest.raises(pulumi.RunError, match=r"keys.tema-a: no such name .*; did you mean team-a\?"):
-        declare(keys={"tema-a": "sk-given"})
-
-
-@pytest.mark.parametrize("given", ["keys", "secret_keys"])
-def test_a_name_without_a_value_gets_a_random_key_in_whatever_form_the_map_comes(given):
-    _, seen = declare(**{given: {"team-a": "sk-given"}})
-    assert seen["api_keys"] == {"team-a": "sk-given", "team-b": "sk-random"}
-
-
-@pytest.mark.parametrize("given", ["keys", "secret_keys"])
-@pytest.mark.parametrize(
-    ("value", "said"),
-    [
-        ("", "is empty"),
-        ("a b", "holds a space"),
-        ("sk-a\n", "a line end"),
-        ("schlüssel", "no ASCII"),
-        (17, "is not text"),
-    ],
-)
-def test_a_key_that_no_client_can_send_is_refused(given, value, said):
-    with pytest.raises(pulumi.RunError, match=rf"keys\.team-a: .*{said}") as caught:
-        declare(**{given: {"team-a": value}})
-    assert not value or str(value) not in str(caught.value)
