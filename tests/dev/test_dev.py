@@ -30,6 +30,7 @@ def test_help_names_every_command() -> None:
         "check",
         "smoke",
         "bench",
+        "sweep",
         "pulumi",
         "doctor",
         "lock",

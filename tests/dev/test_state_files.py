@@ -26,7 +26,7 @@ config:
 
 @pytest.fixture(scope="module")
 def clone(make_clone: Callable[..., Any]) -> Iterator[Any]:
-    made = make_clone(PROGRAM, {"demo": STACK})
+    made = make_clone(PROGRAM, {"demo": STACK}, '#!/bin/sh\necho "$* $PULUMI_BACKEND_URL"\n')
     yield made
     assert made.git("status", "--porcelain") == ""
 
@@ -66,3 +66,7 @@ def test_the_passphrase_is_made_once_and_private(clone: Any) -> None:
     assert passphrase.read_text() == before
     assert len(before) > 32
     assert passphrase.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_sweep_knows_the_states_of_this_checkout(clone: Any) -> None:
+    assert clone.dev("sweep", "--json") == f"sweep --json file://{clone.root}/.pulumi-vllm/state\n"
