@@ -15,6 +15,8 @@ _PACKAGE: Final = Path(__file__).resolve().parents[1]
 _STARTER: Final = Path(__file__).with_name("starter")
 _LAUNCHER: Final = "provider/pulumi-resource-vllm"
 _IGNORED: Final = (".venv/", "__pycache__/", ".pulumi-vllm/")
+# In requirements.txt or pyproject.toml, with the rest of the line.
+_NAMED: Final = re.compile(r"""(?:^|["'])[ \t]*pulumi[-_.]vllm(?![\w-])(.*)""", re.IGNORECASE | re.MULTILINE)
 _PROJECT_NAME: Final = r"[A-Za-z0-9_.-]{1,100}"  # sdk/go/common/tokens/project.go in Pulumi's repository
 
 
@@ -39,11 +41,16 @@ def mistakes(folder: Path, name: str, stack: str) -> list[str]:
         found.append(
             f"{folder / 'Pulumi.json'}: only Pulumi.yaml can be extended; write it as YAML, then run this again"
         )
-    for file in _project_files(folder):
-        try:
-            project_file.parse(file.read_text(), str(file))
-        except project_file.ProjectFileError as error:
-            found.append(str(error))
+    document, file = {}, next(iter(_project_files(folder)), folder / "Pulumi.yaml")
+    try:
+        if file.exists():
+            document = project_file.parse(project_file.read(file), str(file))
+        if not isinstance(where := document.get("stackConfigDir") or "", str):
+            found.append(f"{file}: stackConfigDir is {where!r}; write the name of a folder")
+        elif (path := folder / _stack_name(document, file.name, stack)).is_file():
+            project_file.parse(project_file.read(path), str(path), empty=True)
+    except project_file.ProjectFileError as error:
+        found.append(str(error))
     return found
 
 
@@ -59,7 +66,7 @@ class Project:
         self.notes: list[str] = []
         there = next(iter(_project_files(folder)), None)
         self._file = there.name if there else "Pulumi.yaml"
-        self._document = project_file.parse(there.read_text(), str(there)) if there else {}
+        self._document = project_file.parse(project_file.read(there), str(there)) if there else {}
 
     def report(self) -> dict[str, list[str]]:
         """The same as JSON."""
@@ -89,7 +96,7 @@ class Project:
         venv, stack = self._venv, self.stack
         steps = [] if self.folder == Path() else [f"cd {self.folder}"]
         if not (self.folder / venv / "bin" / "pulumi-resource-vllm").exists():
-            steps.append(self._install)
+            steps.append(self._install_line(self._requirement))
         if stack != "local":
             steps.append(f"edit {self._stack_name}: the addresses under access.allow are an example")
         steps.append(f"{venv}/bin/pulumi-vllm plan {stack}   # does it fit, and what does it cost")
@@ -105,10 +112,9 @@ class Project:
     def _project_yaml(self) -> None:
         if not self._document:
             self._new(self._file, project_file.new(self.name))
-            self._document = project_file.parse((self.folder / self._file).read_text(), self._file)
+            self._document = project_file.parse(project_file.read(self.folder / self._file), self._file)
             return
-        path = self.folder / self._file
-        text = path.read_text()
+        text = project_file.read(self.folder / self._file)
         changed, left = project_file.with_lines(text, self._document)
         self.left += left
         self._change(self._file, text, changed)
@@ -121,9 +127,11 @@ class Project:
         )
         if Path(self._venv).is_absolute():
             text = text.replace(f"$project/{self._venv}", self._venv)
-        text = text.replace("INSTALL", self._install.replace('"', '\\"'))
+        # Without an extra: the next stack's would make it another text.
+        install = self._install_line(requirement("pulumi-vllm"))
+        text = text.replace("INSTALL", install.replace('"', '\\"'))
         path = self.folder / _LAUNCHER
-        if not self._new(_LAUNCHER, text) and path.read_text() != text:
+        if not self._new(_LAUNCHER, text) and project_file.read(path) != text:
             self.left.append(
                 f"{_LAUNCHER}: is not what this version writes; move it away and run this again, or keep it"
             )
@@ -136,16 +144,14 @@ class Project:
         if self._new(self._stack_name, head + block):
             return
         path = self.folder / self._stack_name
-        text = path.read_text()
-        document = project_file.parse(text or "{}", str(path))
-        config = document.get("config")
+        text = project_file.read(path)
+        config = project_file.parse(text, str(path), empty=True).get("config")
         if isinstance(config, dict) and "pulumi-vllm:server" in config:
             return
-        if config is None and text.strip() != "{}":
+        if (changed := project_file.with_block(text, block)) is not None:
             # The engine has made it: `pulumi stack init` came before this.
             self.kept.remove(self._stack_name)
-            path.write_text(f"{text.rstrip()}\n{block}".lstrip("\n"))
-            self.added.append(self._stack_name)
+            self._change(self._stack_name, text, changed)
             return
         self.left.append(f"{self._stack_name}: has no pulumi-vllm:server under config; add:\n{block}")
 
@@ -157,9 +163,10 @@ class Project:
             return
         else:
             where = "__main__.py"
+        if (self.folder / where).is_dir():
+            where = f"{where.rstrip('/')}/__main__.py"
         path = self.folder / where
-        text = path.read_text() if path.is_file() else ""
-        if "pulumi_vllm" not in text:
+        if not path.is_file() or "pulumi_vllm" not in project_file.read(path):
             self.left.append(
                 f"{where}: yours; a server in it:\nfrom pulumi_vllm import Server\n"
                 'server = Server("llm", {"server": pulumi.Config("pulumi-vllm").require_object("server")})'
@@ -168,18 +175,30 @@ class Project:
     def _requirements(self) -> None:
         wanted = self._requirement
         if self._pyproject.exists():
-            if "pulumi-vllm" not in self._pyproject.read_text():
+            there = _NAMED.search(project_file.read(self._pyproject))
+            if not there:
                 self.left.append(f"pyproject.toml: add to its dependencies: {wanted}")
+            self._extra("pyproject.toml", there)
             return
         path = self.folder / "requirements.txt"
-        if path.exists() and re.search(r"^pulumi[-_.]vllm\b", path.read_text(), re.IGNORECASE | re.MULTILINE):
+        there = _NAMED.search(project_file.read(path)) if path.exists() else None
+        if there:
             self.kept.append("requirements.txt")
+            self._extra("requirements.txt", there)
         else:
             self._lines("requirements.txt", (wanted,))
-        if "file://" in wanted and wanted in path.read_text():
+        if "file://" in wanted and wanted in project_file.read(path):
             self.notes.append(
                 "requirements.txt: names a path of this machine; put a wheel where every machine finds it, "
                 "and write its address there"
+            )
+
+    def _extra(self, name: str, there: re.Match[str] | None) -> None:
+        """A first stack that rents needs no extra; a second one on the embedded cloud does."""
+        if there and self.stack == "local" and not re.search(r"\[[^\]]*\blocal\b", there[1]):
+            self.left.append(
+                f"{name}: names pulumi-vllm without the extra that the stack local needs; "
+                f"write: {self._requirement}"
             )
 
     # -- how a file is written ------------------------------------------------------------------------
@@ -197,9 +216,8 @@ class Project:
     def _requirement(self) -> str:
         return requirement("pulumi-vllm[local]" if self.stack == "local" else "pulumi-vllm")
 
-    @property
-    def _install(self) -> str:
-        what = f"'{self._requirement}'" if self._pyproject.exists() else "-r requirements.txt"
+    def _install_line(self, wanted: str) -> str:
+        what = f"'{wanted}'" if self._pyproject.exists() else "-r requirements.txt"
         return f"python3 -m venv {self._venv} && {self._venv}/bin/pip install {what}"
 
     @property
@@ -213,8 +231,7 @@ class Project:
 
     @property
     def _stack_name(self) -> str:
-        where = self._document.get("stackConfigDir")
-        return f"{where.rstrip('/')}/Pulumi.{self.stack}.yaml" if where else f"Pulumi.{self.stack}.yaml"
+        return _stack_name(self._document, self._file, self.stack)
 
     def _is_our_path(self) -> bool:
         return "./provider" in json.dumps([self._document.get("plugins"), self._document.get("packages")])
@@ -224,7 +241,7 @@ class Project:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with path.open("x") as file:
+            with path.open("x", encoding="utf-8") as file:
                 file.write(text)
         except FileExistsError:
             self.kept.append(name)
@@ -237,16 +254,17 @@ class Project:
         if not path.exists():
             self._new(name, "\n".join(lines) + "\n")
             return
-        text = path.read_text()
+        text = project_file.read(path)
+        end = project_file.ending(text)
         missing = [line for line in lines if line not in {there.strip() for there in text.splitlines()}]
-        begun = text if not text or text.endswith("\n") else text + "\n"
-        self._change(name, text, begun + "".join(f"{line}\n" for line in missing) if missing else text)
+        begun = text if not text or text.endswith("\n") else text + end
+        self._change(name, text, begun + "".join(f"{line}{end}" for line in missing) if missing else text)
 
     def _change(self, name: str, text: str, changed: str) -> None:
         if changed == text:
             self.kept.append(name)
             return
-        (self.folder / name).write_text(changed)
+        project_file.write(self.folder / name, changed)
         self.added.append(name)
 
 
@@ -260,6 +278,13 @@ def requirement(name: str) -> str:
     if not url:
         return f"{name}=={__version__}"
     return f"{name} @ {vcs['vcs']}+{url}@{vcs['commit_id']}" if vcs else f"{name} @ {url}"
+
+
+def _stack_name(document: dict[str, Any], file: str, stack: str) -> str:
+    """Where the engine looks: in the folder that the project names, with the ending of the project's own file."""
+    where = document.get("stackConfigDir")
+    name = f"Pulumi.{stack}{Path(file).suffix}"
+    return f"{where.rstrip('/')}/{name}" if where else name
 
 
 def _project_files(folder: Path) -> list[Path]:

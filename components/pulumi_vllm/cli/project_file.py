@@ -1,6 +1,7 @@
 """The lines that Pulumi.yaml needs, put into a person's file so that comments and order stay."""
 
 import re
+from pathlib import Path
 from typing import Any, Final
 
 import yaml
@@ -14,7 +15,22 @@ REFRESH: Final = (
 
 
 class ProjectFileError(Exception):
-    """A sentence about a Pulumi.yaml that can't be read."""
+    """A sentence about a project or stack file that can't be read."""
+
+
+def read(path: Path) -> str:
+    """A person's file: line ends as they are, and bytes that are no UTF-8 kept for `write`."""
+    return path.read_bytes().decode("utf-8", "surrogateescape")
+
+
+def write(path: Path, text: str) -> None:
+    """Put back what `read` gave."""
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+
+
+def ending(text: str) -> str:
+    """How its lines end."""
+    return "\r\n" if "\r\n" in text else "\n"
 
 
 def new(name: str) -> str:
@@ -23,16 +39,22 @@ def new(name: str) -> str:
     return f"name: {name}\ndescription: A language model on rented GPUs\n{runtime}{REFRESH}{PLUGIN}"
 
 
-def parse(text: str, where: str) -> dict[str, Any]:
-    """The document, or ProjectFileError."""
+def parse(text: str, where: str, *, empty: bool = False) -> dict[str, Any]:
+    """The document, or ProjectFileError; `empty`: it may hold nothing, or comments alone."""
     try:
         document = yaml.load(text, Loader=_LOADER)  # noqa: S506 - a safe loader
+    except (UnicodeEncodeError, yaml.reader.ReaderError):
+        raise ProjectFileError(
+            f"{where}: is not UTF-8, or holds a control character; write it as UTF-8"
+        ) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         raise ProjectFileError(
             f"{where}{line}: is not YAML: {getattr(error, 'problem', error)}; correct it"
         ) from None
+    if document is None and empty:
+        return {}
     if not isinstance(document, dict):
         raise ProjectFileError(f"{where}: is not a block of keys; correct it, or move it away")
     return document
@@ -47,7 +69,7 @@ def with_lines(text: str, document: dict[str, Any]) -> tuple[str, list[str]]:
     ):
         if there:
             continue
-        added = _insert(text, path, lines)
+        added = _insert(text, path, lines.replace("\n", ending(text)))
         if added is None:
             left.append(
                 f"Pulumi.yaml: `{'.'.join(path)}` is written in a form of its own; add there:\n{lines}"
@@ -63,12 +85,25 @@ def with_lines(text: str, document: dict[str, Any]) -> tuple[str, list[str]]:
     return text, left
 
 
+def with_block(text: str, block: str) -> str | None:
+    """A stack file with this block at its end, or None where that would not be the same document with the block."""
+    if "config" in parse(text, "", empty=True):
+        return None
+    end = ending(text)
+    begun = f"{text.rstrip()}{end}" if text.strip() else ""
+    return _merges(text, begun + block.replace("\n", end), block)
+
+
 def names_plugin(document: dict[str, Any]) -> bool:
     """Whether the engine is told where the plugin is."""
     plugins, packages = document.get("plugins"), document.get("packages")
     providers = plugins.get("providers") if isinstance(plugins, dict) else None
-    listed = [one.get("name") for one in providers or [] if isinstance(one, dict)]
+    listed = [one.get("name") for one in _list(providers) if isinstance(one, dict)]
     return "vllm" in listed or (isinstance(packages, dict) and "vllm" in packages)
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _options(document: dict[str, Any]) -> dict[str, Any]:
@@ -81,7 +116,6 @@ def _insert(text: str, path: tuple[str, ...], lines: str) -> str | None:
 
     None where the result would not be the same document with these lines.
     """
-    before, wanted = yaml.load(text, Loader=_LOADER), yaml.load(lines, Loader=_LOADER)  # noqa: S506
     node: Any = yaml.compose(text, Loader=yaml.SafeLoader)
     depth, inside = 0, lines
     while depth < len(path) and isinstance(node, yaml.MappingNode) and not node.flow_style:
@@ -91,13 +125,19 @@ def _insert(text: str, path: tuple[str, ...], lines: str) -> str | None:
         node, depth = below, depth + 1
         inside = re.sub(r"^ {2}", "", inside.partition("\n")[2], flags=re.MULTILINE)
     if depth == 0:
-        changed = f"{text.rstrip()}\n{inside}"
+        changed = f"{text.rstrip()}{ending(text)}{inside}"
     elif isinstance(node, yaml.MappingNode | yaml.SequenceNode) and node.value and not node.flow_style:
         at = node.start_mark.index - node.start_mark.column
         indent = " " * node.start_mark.column
         changed = text[:at] + re.sub("^(?=.)", indent, inside, flags=re.MULTILINE) + text[at:]
     else:
         return None
+    return _merges(text, changed, lines)
+
+
+def _merges(text: str, changed: str, lines: str) -> str | None:
+    """What was changed, if it says what both said."""
+    before, wanted = yaml.load(text, Loader=_LOADER) or {}, yaml.load(lines, Loader=_LOADER)  # noqa: S506
     try:
         after = yaml.load(changed, Loader=_LOADER)  # noqa: S506
     except yaml.YAMLError:

@@ -16,8 +16,9 @@ class StackFileError(Exception):
 
 def find(stack: str) -> Path:
     """A file of that path, else the stack of that name."""
-    named = [Path(stack), Path(f"stacks/Pulumi.{stack}.yaml"), Path(f"Pulumi.{stack}.yaml")]
-    for path in named:
+    # The engine takes the ending of the project's own file.
+    endings = [Path(f"Pulumi.{stack}{ending}") for ending in (".yaml", ".yml")]
+    for path in (Path(stack), *("stacks" / name for name in endings), *endings):
         if path.is_file():
             return path
     raise StackFileError(f"{stack}: no such stack; name a file, or a stack of the folder stacks/")

@@ -1,0 +1,104 @@
+"""`pulumi-vllm init` and what it finds: files in other forms, in other places, that can't be read."""
+
+import pytest
+from pulumi_vllm.cli import main
+
+
+def test_the_stack_ends_as_the_projects_own_file_does(tmp_path, init):
+    (tmp_path / "Pulumi.yml").write_text("name: a\nruntime: python\n")
+    assert init(".")[0] == 0
+    assert {"Pulumi.yml", "Pulumi.local.yml"} == {file.name for file in tmp_path.glob("Pulumi.*")}
+    assert main(["plan", "local"]) == 0
+
+
+@pytest.mark.parametrize("config", ["config:", "config: {}", "config:\n  a: b", "{encryptionsalt: x}", "{}"])
+def test_a_stack_file_that_cannot_take_the_block_stays_as_it_is(tmp_path, init, config):
+    (tmp_path / "Pulumi.local.yaml").write_text(config + "\n")
+    code, report = init(".")
+    assert (tmp_path / "Pulumi.local.yaml").read_text() == config + "\n"
+    assert code == 2
+    assert report["left"][0].startswith("Pulumi.local.yaml: has no pulumi-vllm:server under config; add:")
+
+
+def test_a_stack_file_of_comments_alone_gets_the_block(tmp_path, init):
+    (tmp_path / "Pulumi.local.yaml").write_text("# ours")
+    assert init(".")[0] == 0
+    assert (tmp_path / "Pulumi.local.yaml").read_text().startswith("# ours\nconfig:\n")
+    assert main(["plan", "local"]) == 0
+
+
+def test_line_ends_stay_what_they_were(tmp_path, init):
+    theirs = {
+        "Pulumi.yaml": "name: a\nruntime: python\noptions:\n  parallel: 4\n# ours",
+        "Pulumi.local.yaml": "encryptionsalt: x\n",
+        "requirements.txt": "a\nb",
+        ".gitignore": "*.pyc\n",
+    }
+    for name, text in theirs.items():
+        (tmp_path / name).write_bytes(text.replace("\n", "\r\n").encode())
+    code, report = init(".")
+    assert code == 0
+    assert set(report["added"]) == theirs.keys()
+    for name, text in theirs.items():
+        lines = (tmp_path / name).read_bytes().split(b"\r\n")
+        assert not any(b"\n" in line for line in lines), name
+        assert {line.encode() for line in text.splitlines()} <= set(lines), name
+    assert main(["plan", "local"]) == 0
+
+
+def test_a_list_that_is_no_utf8_keeps_its_bytes(tmp_path, init):
+    (tmp_path / ".gitignore").write_bytes("für\n".encode("latin-1"))
+    assert init(".")[0] == 0
+    assert (tmp_path / ".gitignore").read_bytes().startswith("für\n.venv/\n".encode("latin-1"))
+
+
+@pytest.mark.parametrize("main_", ["infra", "infra/", "./infra"])
+def test_a_program_in_a_folder_is_looked_at(tmp_path, init, main_):
+    (tmp_path / "Pulumi.yaml").write_text(f"name: a\nruntime: python\nmain: {main_}\n")
+    (tmp_path / "infra").mkdir()
+    code, report = init(".")
+    assert code == 2
+    assert report["left"][0].startswith(f"{main_.rstrip('/')}/__main__.py: yours; a server in it:")
+    (tmp_path / "infra/__main__.py").write_text("from pulumi_vllm import Server\n")
+    assert init(".")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("requirements.txt", "pulumi_vllm=={}"),
+        ("pyproject.toml", 'dependencies = ["pulumi-vllm=={}"]'),
+        ("pyproject.toml", '  "pulumi-vllm=={}",'),
+    ],
+)
+def test_a_second_stack_says_what_its_requirement_lacks(tmp_path, init, name, line):
+    (tmp_path / name).write_text(line.format("1.0") + "\n")
+    assert init(".", "--stack", "spheron-h200-1x-fp8")[0] == 0
+    code, report = init(".", "--stack", "local")
+    assert code == 2
+    assert report["left"][0].startswith(f"{name}: names pulumi-vllm without the extra")
+    (tmp_path / name).write_text(line.replace("vllm", "vllm[other,local]").format("1.0") + "\n")
+    assert init(".", "--stack", "local")[0] == 0
+
+
+def test_an_extra_in_a_table_of_poetry_is_seen(tmp_path, init):
+    (tmp_path / "pyproject.toml").write_text('pulumi-vllm = {version = "1", extras = ["local"]}\n')
+    assert init(".")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("Pulumi.yaml", "name: a # für\n".encode("latin-1"), "Pulumi.yaml: is not UTF-8"),
+        ("Pulumi.yaml", b"name: a\nstackConfigDir: 3\n", "stackConfigDir is 3; write the name of a folder"),
+        ("Pulumi.local.yaml", b"config: [\n", "Pulumi.local.yaml:2: is not YAML"),
+        ("Pulumi.local.yaml", b"- a\n", "Pulumi.local.yaml: is not a block of keys"),
+        ("Pulumi.local.yaml", b"a: \xfc\n", "Pulumi.local.yaml: is not UTF-8"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_said_before_anything_is_written(tmp_path, init, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    code, told = init(".")
+    assert code == 1
+    assert said in told
+    assert [file.name for file in tmp_path.rglob("*")] == [name]
