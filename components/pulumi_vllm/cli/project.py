@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from pulumi_vllm import __version__
 from pulumi_vllm.plan.mistakes import nearest
+from pulumi_vllm.plugin_entry import names_plugin
 
 from . import project_file
 
@@ -81,7 +82,7 @@ class Project:
     def write(self) -> None:
         """Bring the folder to where the engine finds everything; a second time changes nothing."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        own_path = bool(self._document) and project_file.names_plugin(self._document)
+        own_path = bool(self._document) and names_plugin(self._document)
         self._project_yaml()
         if not own_path or (self.folder / _LAUNCHER).exists() or self._is_our_path():
             self._launcher()

@@ -6,6 +6,8 @@ from typing import Any, Final
 
 import yaml
 
+from pulumi_vllm.plugin_entry import names_plugin
+
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 PLUGIN: Final = "plugins:\n  providers:\n    - name: vllm\n      path: ./provider\n"
@@ -92,18 +94,6 @@ def with_block(text: str, block: str) -> str | None:
     end = ending(text)
     begun = f"{text.rstrip()}{end}" if text.strip() else ""
     return _merges(text, begun + block.replace("\n", end), block)
-
-
-def names_plugin(document: dict[str, Any]) -> bool:
-    """Whether the engine is told where the plugin is."""
-    plugins, packages = document.get("plugins"), document.get("packages")
-    providers = plugins.get("providers") if isinstance(plugins, dict) else None
-    listed = [one.get("name") for one in _list(providers) if isinstance(one, dict)]
-    return "vllm" in listed or (isinstance(packages, dict) and "vllm" in packages)
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
 
 
 def _options(document: dict[str, Any]) -> dict[str, Any]:

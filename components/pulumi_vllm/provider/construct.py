@@ -20,7 +20,10 @@ def _host() -> Any:
     from pulumi.provider.experimental.component import ComponentProvider  # noqa: PLC0415
     from pulumi.provider.server import ComponentInitError  # noqa: PLC0415
 
+    from pulumi_vllm.discovery import inside_plugin  # noqa: PLC0415
     from pulumi_vllm.server import Server  # noqa: PLC0415
+
+    inside_plugin.set()
 
     class Components(ComponentProvider):
         def construct(self, *args: Any, **kwargs: Any) -> Any:
