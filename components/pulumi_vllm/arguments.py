@@ -125,13 +125,25 @@ def _hook_mistakes(hooks: Any) -> Iterator[str]:
             yield f"{where}: is not a block of keys; write {{'name': …, 'create': …}}"
             continue
         yield from _unknown(f"{where}.", hook, Hook)
-        yield from (f"{where}.{key}: missing; add it" for key in ("name", "create") if not hook.get(key))
+        yield from _form_mistakes(where, hook)
         name = hook.get("name")
-        if name and not (isinstance(name, str) and _HOOK_NAME.fullmatch(name)):
-            yield f"{where}.name: {name!r} is not allowed; it must match {_HOOK_NAME.pattern}"
-        elif name in seen:
-            yield f"{where}.name: {name!r} appears twice; each hook needs its own name"
-        seen.add(name if isinstance(name, str) else None)
+        if isinstance(name, str) and name:
+            if name in seen:
+                yield f"{where}.name: {name!r} appears twice; each hook needs its own name"
+            seen.add(name)
+
+
+def _form_mistakes(where: str, hook: Mapping[str, Any]) -> Iterator[str]:
+    for key in ("name", "create"):
+        if hook.get(key) in (None, ""):
+            yield f"{where}.{key}: missing; add it"
+    for key in ("create", "delete", "stdin"):
+        value = hook.get(key)
+        if not (value is None or isinstance(value, str) or _waits(value)):
+            yield f"{where}.{key}: is not text; write it as a string"
+    name = hook.get("name")
+    if name not in (None, "") and not (isinstance(name, str) and _HOOK_NAME.fullmatch(name)):
+        yield f"{where}.name: {name!r} is not allowed; it must match {_HOOK_NAME.pattern}"
 
 
 def _with_endpoint(block: Any) -> Any:

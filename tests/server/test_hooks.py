@@ -101,3 +101,46 @@ def test_mistakes_of_the_block_the_keys_and_the_hooks_come_together():
         "hooks[3]: is not a block of keys",
     ):
         assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("hook", "said"),
+    [
+        ({"create": "true"}, "hooks[0].name: missing; add it"),
+        ({"name": "", "create": "true"}, "hooks[0].name: missing; add it"),
+        ({"name": "a", "create": ""}, "hooks[0].create: missing; add it"),
+        ({"name": [], "create": "true"}, "hooks[0].name: [] is not allowed"),
+        ({"name": {"a": 1}, "create": "true"}, "hooks[0].name: {'a': 1} is not allowed"),
+        ({"name": "a", "create": 3}, "hooks[0].create: is not text; write it as a string"),
+        ({"name": "a", "create": ["true"]}, "hooks[0].create: is not text"),
+        ({"name": "a", "create": "true", "delete": False}, "hooks[0].delete: is not text"),
+        ({"name": "a", "create": "true", "stdin": {"planted": 1}}, "hooks[0].stdin: is not text"),
+    ],
+)
+def test_a_hook_in_a_wrong_form_is_one_sentence(hook, said):
+    with pytest.raises(pulumi.RunError) as caught:
+        declare(hooks=[hook])
+    assert str(caught.value).startswith(said)
+    assert "\n" not in str(caught.value)
+    assert "planted" not in str(caught.value)
+
+
+def test_two_hooks_without_names_lack_names_and_are_no_twins():
+    with pytest.raises(pulumi.RunError) as caught:
+        declare(hooks=[{"create": "true"}, {"create": "true", "delete": None}])
+    assert str(caught.value).splitlines() == [
+        "hooks[0].name: missing; add it",
+        "hooks[1].name: missing; add it",
+    ]
+
+
+def test_commands_may_be_known_later():
+    from pulumi_vllm import Server
+
+    def program():
+        later = pulumi.Output.from_input("true")
+        hook = {"name": "a", "create": later, "delete": later, "stdin": pulumi.Output.secret("x")}
+        return {"names": list(Server("llm", {"server": block(), "hooks": [hook]}).hooks)}
+
+    monitor, _ = run(program)
+    assert MessageToDict(monitor.requests["llm-hook-a"].object)["create"] == "true"
