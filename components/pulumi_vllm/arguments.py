@@ -115,6 +115,9 @@ def _unknown(where: str, given: Mapping[str, Any], kind: type) -> Iterator[str]:
 
 
 def _hook_mistakes(hooks: Any) -> Iterator[str]:
+    if _waits(hooks):
+        yield "hooks: is an output; give a list, and outputs as the values in it"
+        return
     if not isinstance(hooks, list | tuple):
         yield "hooks: is not a list; write [{'name': …, 'create': …}]"
         return

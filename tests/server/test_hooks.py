@@ -2,8 +2,12 @@
 
 import pulumi
 import pytest
+from google.protobuf import struct_pb2
 from google.protobuf.json_format import MessageToDict
 from programs import block, declare, run
+from pulumi.provider.server import ProviderServicer
+from pulumi.runtime.sync_await import _sync_await
+from pulumi_vllm.provider import construct
 
 SECRET = "4dabf18193072939515e22adb298388d"  # sdk/go/common/resource/properties.go: SigKey
 
@@ -144,3 +148,39 @@ def test_commands_may_be_known_later():
 
     monitor, _ = run(program)
     assert MessageToDict(monitor.requests["llm-hook-a"].object)["create"] == "true"
+
+
+OUTPUT = "d0e6a833031e9bbcd3f4e8bde6ca49a4"  # sdk/go/common/resource/properties.go: OutputValueSig
+
+
+def constructed(hooks):
+    """What the plugin registers for a program in another language, from the inputs as an engine sends them."""
+    sent = struct_pb2.Struct()
+    sent.update({"server": block(), "hooks": hooks})
+
+    def program():
+        inputs = _sync_await(ProviderServicer._construct_inputs(sent, {}))
+        construct._host().construct("llm", "vllm:index:Server", inputs)
+        return {}
+
+    return run(program)[0].requests
+
+
+def test_a_program_in_another_language_has_hooks_too():
+    stdin = {SECRET: OUTPUT, "value": "planted", "secret": True}
+    requests = constructed([{"name": "a", "create": "true"}, {"name": "b", "create": "cat", "stdin": stdin}])
+    first, second = (MessageToDict(requests[f"llm-hook-{name}"].object) for name in ("a", "b"))
+    assert first["create"] == "true"
+    assert "stdin" not in first
+    assert is_secret(second["stdin"])
+    assert any(urn.endswith("::llm-hook-a") for urn in requests["llm-hook-b"].dependencies)
+
+
+def test_mistakes_in_them_are_sentences_there_too():
+    later = {SECRET: OUTPUT, "value": [], "secret": True}
+    for hooks, said in (
+        ([{"name": "a", "create": 3}], r"hooks\[0\].create: is not text"),
+        (later, "hooks: is an output"),
+    ):
+        with pytest.raises(pulumi.RunError, match=said):
+            constructed(hooks)
