@@ -67,4 +67,8 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    # Not sys.exit: a thread that logs a health check while the interpreter ends makes Python abort instead.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
