@@ -9,6 +9,7 @@ from pulumi_vllm.cloud import models, wire
 from pulumi_vllm.cloud.errors import CloudError
 from pulumi_vllm.cloud.offers import choose, instance_type, parse, verbatim_region
 from pulumi_vllm.cloud.providers import login_user, mount_kind, same_provider
+from pulumi_vllm.plan.price import cheapest
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -50,6 +51,19 @@ def test_a_machine_without_gpus_is_a_cpu(offers):
     (offer,) = offers({"gpuCount": 0, "gpu_memory": 0}, gpu_type="CPU_GENOA")
     assert (offer.gpu, offer.gpu_memory_gb) == ("CPU", None)
     assert choose([offer], "CPU", 0, ["on-demand"]) == [offer]
+
+
+def test_where_a_volume_can_not_be_mounted_nothing_is_rented_that_needs_one(offers):
+    park = {"provider": "voltage-park", "clusters": ["us-east-virginia-1"], "price": 1}
+    everything = offers(park, {"price": 5})
+    assert [one.usd_per_hour for one in choose(everything, "H200", 1, ["on-demand"])] == [1, 5]
+    assert [one.usd_per_hour for one in choose(everything, "H200", 1, ["on-demand"], with_volume=True)] == [5]
+    assert cheapest(everything, "H200", 1, "on-demand").usd_per_hour == 5
+    with pytest.raises(
+        CloudError,
+        match="nobody has published how voltage-park mounts its NFS volumes in us-east-virginia-1; take another",
+    ):
+        choose(everything, "H200", 1, ["on-demand"], "us-east-virginia-1", with_volume=True)
 
 
 def test_the_cheapest_comes_first_and_the_rest_are_fallbacks(offers):

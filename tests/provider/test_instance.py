@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from pulumi_vllm.cloud.errors import CloudError
 from pulumi_vllm.provider.instance import Instance
-from pulumi_vllm.provider.resource import Call, Partial, UserError
+from pulumi_vllm.provider.resource import UNKNOWN, Call, Partial, UserError
 from pulumi_vllm.provider.session import Session
 from pulumi_vllm.provider.volume import Volume
 
@@ -150,3 +151,33 @@ async def test_the_disk_goes_where_the_second_way_of_billing_can_be_had(cloud, c
     new = {"sizeGb": 1, "gpu": "CPU", "count": 0, "billing": "spot", "fallback": "on-demand"}
     _, outputs = await Volume().create(call[0], new)
     assert outputs["placement"] in {"US Central 1", "Finland 3"}
+
+
+PARK = {"gpu": "L40S", "count": 1, "region": "us-east-virginia-1"}
+NFS = (
+    "nobody has published how voltage-park mounts its NFS volumes in us-east-virginia-1; take another region"
+)
+
+
+async def test_where_volumes_are_nfs_nothing_is_made_and_nothing_rented(cloud, doubles, call):
+    """No preview goes well there either, with a volume that is to be made and with one that is there."""
+    with pytest.raises(CloudError, match=NFS):
+        await Volume().create(call[0], {"sizeGb": 1, **PARK})
+    assert cloud.get("/api/volumes").json()["volumes"] == []
+    new = wish(cloud, doubles, maxUsdPerHour=2, **PARK)
+    for provider in (UNKNOWN, "voltage-park"):
+        with pytest.raises(CloudError, match=NFS):
+            await Instance().preview(call[0], {**new, "provider": provider})
+    with pytest.raises(CloudError, match=NFS):
+        await create(call[0], {**new, "provider": "voltage-park"})
+    assert listed(cloud) == []
+    assert (await Instance().preview(call[0], new))["mountKind"] == "nfs"  # a machine without a volume
+
+
+async def test_a_disk_on_nfs_is_not_adopted(cloud, call):
+    new = {"sizeGb": 1, **PARK}
+    name = (await Volume().preview(call[0], new))["volumeName"]
+    made = call[0].session.cloud().create_volume(name, 1, "voltage-park", PARK["region"])
+    for verb in (Volume().preview, Volume().create):
+        with pytest.raises(UserError, match=f"the disk {made.name}: {NFS}, and delete the disk or"):
+            await verb(call[0], new)

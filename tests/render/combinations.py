@@ -11,7 +11,7 @@ from typing import Any
 import goldens
 import yaml
 from pulumi_vllm.plan import Deployment, Plan, plan
-from pulumi_vllm.render import HostFile, Mount, render
+from pulumi_vllm.render import HostFile, render
 
 import stacks
 
@@ -23,7 +23,6 @@ class Combination:
     base: str
     changes: dict[str, Any] = field(default_factory=dict)
     args: dict[str, Any] = field(default_factory=dict)
-    mount: Mount | None = None
 
 
 COMBINATIONS = {
@@ -37,11 +36,6 @@ COMBINATIONS = {
         "spheron-h200-2x-fp8", {"machine.billing": "spot", "machine.fallback": "on-demand"}
     ),
     "nvfp4-on-two-h200": Combination("spheron-h200-2x-fp8", {"precision": "nvfp4", "storage": "200GB"}),
-    "region-on-nfs": Combination(
-        "spheron-h100-2x-fp8",
-        {"machine.region": "us-east-virginia-1"},
-        mount=Mount("nfs", "10.0.0.9:/exports/stackvolume"),
-    ),
     "tools-off": Combination("spheron-h200-1x-fp8", {"engine.flags": {"enable-auto-tool-choice": False}}),
     "language-model-only": Combination(
         "spheron-h100-1x-nvfp4", {"engine.flags": {"language-model-only": True}}
@@ -105,7 +99,7 @@ def planned(name: str) -> Plan:
 def rendered(name: str) -> tuple[HostFile, ...]:
     """Its files."""
     one = COMBINATIONS[name]
-    return render(planned(name), mount=one.mount or stacks.mount(one.base))
+    return render(planned(name), mount=stacks.mount(one.base))
 
 
 def difference(name: str) -> str:

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pulumi_vllm.plan.offer import Offer, mountable
+
 from . import wire
 from .errors import CloudError
 from .providers import mount_kind
@@ -13,7 +15,6 @@ from .providers import mount_kind
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pulumi_vllm.plan.offer import Offer
 
 GONE = frozenset({"terminated", "terminated-provider"})
 TERMINAL = GONE | {"failed"}
@@ -83,6 +84,11 @@ class Volume:
     def mount_kind(self) -> str:
         """block, virtiofs or nfs."""
         return mount_kind(self.provider)
+
+    @property
+    def mountable(self) -> bool:
+        """Whether this version can mount it."""
+        return mountable(self.mount_kind)
 
 
 @dataclass(frozen=True, slots=True)

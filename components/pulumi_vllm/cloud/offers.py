@@ -10,7 +10,7 @@ from pulumi_vllm.plan.offer import Offer
 
 from . import wire
 from .errors import CloudError
-from .providers import mount_kind
+from .providers import mount_kind, unmountable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -39,8 +39,10 @@ def choose(  # noqa: PLR0917 (read in the order of a stack file)
     billing: Sequence[str],
     region: str | None = None,
     max_usd_per_hour: float | None = None,
+    *,
+    with_volume: bool = False,
 ) -> list[Offer]:
-    """The offers that do: by the first way of billing, cheapest first, then by the next one.
+    """The offers that do: by the first way of billing, cheapest first, then by the next one; a volume must be mountable there.
 
     Raises:
         CloudError: none does; the sentence names the nearest.
@@ -50,9 +52,10 @@ def choose(  # noqa: PLR0917 (read in the order of a stack file)
     billed = [offer for offer in same if offer.billing in billing]
     up = [offer for offer in billed if not offer.maintenance]
     here = [offer for offer in up if region is None or verbatim_region(offer, region)]
-    found = [offer for offer in here if max_usd_per_hour is None or offer.usd_per_hour <= max_usd_per_hour]
+    fit = [offer for offer in here if not with_volume or offer.mountable]
+    found = [offer for offer in fit if max_usd_per_hour is None or offer.usd_per_hour <= max_usd_per_hour]
     if not found:
-        why = _Sieve(gpu, everything, same, billed, up, here).why(region, max_usd_per_hour)
+        why = _Sieve(gpu, everything, same, billed, up, here, fit).why(region, max_usd_per_hour)
         raise CloudError(f"{_label(gpu, count)}, {' or '.join(billing)}: {why}")
     return sorted(found, key=lambda offer: (billing.index(offer.billing), *_rank(offer)))
 
@@ -148,6 +151,7 @@ class _Sieve:
     billed: list[Offer]
     up: list[Offer]
     here: list[Offer]
+    fit: list[Offer]
 
     def why(self, region: str | None, ceiling: float | None) -> str:
         if not self.same:
@@ -159,7 +163,9 @@ class _Sieve:
         if not self.here:
             regions = sorted({own for offer in self.up for own in offer.regions})
             return f"no offer in region {region}; there are {', '.join(regions)}"
-        return f"no offer within ${ceiling or 0:.2f}/h; {_nearest(self.here)}; raise max_usd_per_hour"
+        if not self.fit:
+            return unmountable(self.here[0].provider, region or self.here[0].regions[0])
+        return f"no offer within ${ceiling or 0:.2f}/h; {_nearest(self.fit)}; raise max_usd_per_hour"
 
     def _no_such_gpu(self) -> str:
         if not self.everything:

@@ -42,6 +42,11 @@ def mount_kind(provider: str | None) -> str:
     return _find(provider).mount_kind
 
 
+def unmountable(provider: str, region: str) -> str:
+    """Why nothing is rented where volumes can't be mounted."""
+    return f"nobody has published how {provider} mounts its NFS volumes in {region}; take another region"
+
+
 def login_user(provider: str | None) -> str | None:
     """The login user to try first; None where nobody has said."""
     return _find(provider).user

@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
+def mountable(kind: str) -> bool:
+    """Whether a volume of this kind can be mounted: of NFS nobody has published a server and a path."""
+    return kind != "nfs"
+
+
 @dataclass(frozen=True, slots=True)
 class Offer:
     """A rentable machine. `gpu_type` is the API's word, `gpu` the family that a stack file names."""
@@ -24,3 +29,8 @@ class Offer:
     name: str
     maintenance: bool
     minimum_runtime_min: int | None
+
+    @property
+    def mountable(self) -> bool:
+        """Whether a volume can be mounted in this machine."""
+        return mountable(self.mount_kind)

@@ -83,11 +83,12 @@ def listed(gpu: Gpu, count: int, billing: str) -> float | None:
 def cheapest(
     offers: Iterable[Offer], gpu: str, count: int, billing: str, region: str | None = None
 ) -> Offer | None:
-    """The cheapest offer of exactly that machine that is not in maintenance."""
+    """The cheapest offer of exactly that machine that is not in maintenance and takes a volume."""
     fitting = (
         offer
         for offer in offers
         if not offer.maintenance
+        and offer.mountable  # a server always has a volume
         and (offer.gpu, offer.gpu_count, offer.billing) == (gpu, count, billing)
         and (region is None or region in offer.regions)
     )

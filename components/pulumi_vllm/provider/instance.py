@@ -95,7 +95,8 @@ class Instance(Resource):
         known = {
             name: None if has_unknown(new.get(name)) else new.get(name) for name in ("provider", "region")
         }
-        offer = (await self._offers(call, {**new, **known}))[0]
+        with_volume = new.get("provider") is not None
+        offer = (await self._offers(call, {**new, **known}, with_volume=with_volume))[0]
         await cheaper.tell(call, new, offer)
         return {
             "usdPerHour": offer.usd_per_hour,
@@ -163,7 +164,7 @@ class Instance(Resource):
         identity = [str(new.get(name)) for name, prop in self.inputs.items() if prop.replaces]
         return physical_name(call.stack, call.name, call.urn, *identity)
 
-    async def _offers(self, call: Call, new: Values) -> list[Any]:
+    async def _offers(self, call: Call, new: Values, *, with_volume: bool) -> list[Any]:
         from pulumi_vllm.cloud.offers import choose  # noqa: PLC0415
 
         offers = await call.session.ask(call.session.cloud().offers)
@@ -171,16 +172,15 @@ class Instance(Resource):
             offers = [offer for offer in offers if offer.provider == new["provider"]]
         billing, fallback = new.get("billing") or "on-demand", new.get("fallback")
         kinds = (billing, fallback) if fallback else (billing,)
-        return list(
-            choose(offers, new["gpu"], new["count"], kinds, new.get("region"), new.get("maxUsdPerHour"))
-        )
+        limits = (new.get("region"), new.get("maxUsdPerHour"))
+        return list(choose(offers, new["gpu"], new["count"], kinds, *limits, with_volume=with_volume))
 
     async def _rent(self, call: Call, new: Values, name: str) -> Any:
         from pulumi_vllm.cloud.errors import OutOfStock  # noqa: PLC0415
         from pulumi_vllm.cloud.models import CreateInstance  # noqa: PLC0415
 
         refused: Exception | None = None
-        for offer in await self._offers(call, new):
+        for offer in await self._offers(call, new, with_volume=bool(new.get("provider"))):
             if call.session.cancelled.is_set():
                 raise Cancelled("cancelled before a machine was rented")
             region = new.get("region") or offer.regions[0]

@@ -139,6 +139,7 @@ class Volume(Resource):
             (billing, fallback) if fallback else (billing,),
             new.get("region"),
             new.get("maxUsdPerHour"),
+            with_volume=True,
         )
         return ranked[0], new.get("region") or ranked[0].regions[0]
 
@@ -154,7 +155,14 @@ class Volume(Resource):
         return round(float(each) * float(new["sizeGb"]), 6)
 
     async def _refuse_stranger(self, call: Call, volume: Any, new: Values) -> None:
+        from pulumi_vllm.cloud.providers import unmountable  # noqa: PLC0415
+
         region = new.get("region")
+        if not volume.mountable:
+            raise UserError(
+                f"{call.name}: the disk {volume.name}: {unmountable(volume.provider, volume.region)}, and delete "
+                "the disk or give the stack another name"
+            )
         if volume.size_gb != new["sizeGb"]:
             raise UserError(
                 f"{call.name}: the disk {volume.name} has {volume.size_gb} GB, the stack wants {new['sizeGb']}; "
