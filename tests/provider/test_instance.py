@@ -1,52 +1,14 @@
 """Renting against the simulated API: what the provider does when the market or the machine is not as it was."""
 
 import asyncio
-import importlib.util
-import sys
-from pathlib import Path
 
 import pytest
 from pulumi_vllm.cloud.errors import CloudError
 from pulumi_vllm.provider.instance import Instance
-from pulumi_vllm.provider.resource import UNKNOWN, Call, Partial, UserError
-from pulumi_vllm.provider.session import Session
+from pulumi_vllm.provider.resource import UNKNOWN, Partial, UserError
 from pulumi_vllm.provider.volume import Volume
 
-DOUBLES = Path(__file__).parents[1] / "localcloud" / "conftest.py"
-URN = "urn:pulumi:s::p::vllm:spheron:Instance::machine"
 ON_DEMAND, SPOT = "Finland 3::cpu::2vcpu-8gb$", "Finland 3::cpu::2vcpu-8gb::spot$"
-HEALTHY = {"post_latency_s": 0, "running_after_s": 0, "ip_visible_after_s": 0}
-
-
-@pytest.fixture(scope="module")
-def doubles():
-    spec = importlib.util.spec_from_file_location("doubles_of_localcloud", DOUBLES)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def cloud(doubles):
-    with doubles.cloud_at() as api:
-        api.sim("profile/data-crunch", **HEALTHY)
-        yield api
-
-
-@pytest.fixture
-def call(cloud, doubles):
-    """A request of the engine; what it would print is kept."""
-    session, said = Session(""), []
-    session.config = {"spheronUrl": cloud.url, "spheronApiKey": doubles.KEY}
-
-    async def log(_urn, text, _severity, *, ephemeral=False):
-        said.append(text)
-
-    session.log = log
-    made = Call(URN, session, timeout_s=0.1)
-    yield made, said
-    session.cloud().close()
 
 
 def wish(cloud, doubles, **more):

@@ -10,6 +10,8 @@ _MARKER = "/models/.pulumi-vllm-volume"
 # Attach restarts the machine where volumes are shares; 45 s without SSH were seen, 10 min is the API's own limit.
 _ATTACHED_WITHIN_S = 600.0
 _GROWN_WITHIN_S = 180.0
+_LETS_GO_WITHIN_LOOKS = 5
+_BLANK = "-blank-"
 _SHOWN_AT_LEAST = 0.8  # of the volume's size: a file system's own tables take less than the rest
 
 
@@ -92,8 +94,9 @@ class VolumeAttachment(Resource):
         before = await self._look(call, new)
         restarted = False
         if machine not in volume.attached_to or not before["present"]:
-            if machine in volume.attached_to:  # a relation without a device: the API allows that
+            if machine in volume.attached_to:  # a relation without a device, or with one that is blank still
                 await call.session.ask(cloud.detach, handle, machine, ignore_errors=True)
+                before = await self._without(call, new, before)
             await call.progress(f"attaching {new['volumeName']}")
             async with call.session.critical():
                 await call.session.ask(cloud.attach, handle, machine)
@@ -170,19 +173,30 @@ class VolumeAttachment(Resource):
                 await call.session.hosts().forget(reveal(new["connection"])["host"])
                 await still_there(call, new)
             else:
-                fresh = set(seen["devices"]) - set(before["devices"])
-                if seen["present"] or (new["mountKind"] == "block" and (fresh or self._blank(seen))):
+                if seen["present"] or (new["mountKind"] == "block" and self._fresh(before, seen)):
                     return seen
             await call.progress(f"waiting for {new['volumeName']} to appear in the machine ({waited:.0f} s)")
             await call.sleep(pause_s(attempt))
             waited, attempt = waited + pause_s(attempt), attempt + 1
         raise UserError(
             f"{call.name}: {new['volumeName']} is attached at the cloud, but the machine shows no such disk after "
-            f"{_ATTACHED_WITHIN_S / 60:.0f} min; look with `lsblk`, then run `pulumi up` again"
+            f"{_ATTACHED_WITHIN_S / 60:.0f} min; nothing was formatted. Look with `lsblk`, then run `pulumi up` again"
         )
 
-    def _blank(self, seen: Values) -> list[str]:
-        return [device for device, label in seen["devices"].items() if label == "-blank-"]
+    async def _without(self, call: Call, new: Values, before: Values) -> Values:
+        """What the guest shows without our volume, which it may take a moment to let go of."""
+        if new["mountKind"] != "block" or _BLANK not in before["devices"].values():
+            return before
+        for attempt in range(_LETS_GO_WITHIN_LOOKS):
+            seen = await self._look(call, new)
+            if len(seen["devices"]) < len(before["devices"]):
+                return seen
+            await call.sleep(pause_s(attempt))
+        return before
+
+    def _fresh(self, before: Values, seen: Values) -> list[str]:
+        """Disks that came with the attach; an older blank one may be the machine's own."""
+        return [device for device in seen["devices"] if device not in before["devices"]]
 
     def _label(self, new: Values) -> str:
         return "pv-" + str(new["volumeName"])[-10:]  # ext4 labels end at 16 characters
@@ -213,12 +227,11 @@ class VolumeAttachment(Resource):
         return source
 
     def _to_format(self, call: Call, before: Values, after: Values) -> str:
-        blank = self._blank(after)
-        fresh = [device for device in blank if device not in before["devices"]] or blank
-        if len(fresh) != 1:
+        fresh = self._fresh(before, after)
+        if [after["devices"][device] for device in fresh] != [_BLANK]:
             raise UserError(
-                f"{call.name}: {len(fresh)} blank disks in the machine ({', '.join(fresh) or 'none'}), only one may be "
-                "ours; nothing was formatted. Detach the others, then run `pulumi up` again"
+                f"{call.name}: the attach brought {', '.join(fresh)}, and only one blank disk may be ours; nothing was "
+                "formatted. Look with `lsblk -f`, detach the others, then run `pulumi up` again"
             )
         return fresh[0]
 

@@ -1,0 +1,106 @@
+"""A volume at a machine: which disk is formatted, and what is waited for."""
+
+import shlex
+
+import pytest
+from pulumi_vllm.host.ssh import Result
+from pulumi_vllm.provider import attachment
+from pulumi_vllm.provider.attachment import VolumeAttachment
+from pulumi_vllm.provider.resource import UserError
+
+
+class Guest:
+    """What the machine shows: its disks, before the volume is there and after, as the look's script prints them."""
+
+    def __init__(self, cloud, volume):
+        self.cloud, self.volume, self.ran = cloud, volume, []
+        self.disks, self.comes, self.late_looks = {"/dev/nvme1n1": "-blank-"}, {"/dev/nvme2n1": "-blank-"}, 0
+
+    async def get(self, *_address):
+        return self
+
+    @property
+    def attached(self):
+        (volume,) = [one for one in self.cloud.volumes() if one.handle == self.volume]
+        return bool(volume.attached_to)
+
+    async def put(self, files):
+        self.ran += [file.path for file in files]
+
+    async def run(self, script, **_):
+        self.ran.append(script)
+        if script != attachment._LOOK:
+            return Result("", "", 0)
+        shown = dict(self.disks)
+        if self.attached:
+            self.late_looks -= 1
+            shown |= self.comes if self.late_looks < 0 else {}
+        return Result("".join(f"device {disk} {label}\n" for disk, label in shown.items()), "", 0)
+
+    @property
+    def formatted(self):
+        return [shlex.split(script)[4].rstrip(";") for script in self.ran if script.startswith("mkfs.ext4")]
+
+
+@pytest.fixture
+def guest(cloud, call, monkeypatch):
+    """A machine of the simulated API with a blank disk of its own, and a volume that is not attached."""
+    machine = cloud.running()
+    api = call[0].session.cloud()
+    volume = api.create_volume("s-models-0123456789", 1, "data-crunch", "Finland 3")
+    made = Guest(api, volume.handle)
+    made.machine = machine
+    monkeypatch.setattr(call[0].session, "hosts", lambda: made)
+    monkeypatch.setattr(attachment, "pause_s", lambda _attempt: 0.01)
+    return made
+
+
+def wish(guest, **more):
+    return {
+        "instanceId": guest.machine,
+        "volumeHandle": guest.volume,
+        "volumeName": "s-models-0123456789",
+        "mountKind": "block",
+        "sizeGb": 1,
+        "connection": {"host": "192.0.2.1", "privateKey": "never used: no machine here answers"},
+    } | more
+
+
+@pytest.mark.parametrize("late_looks", [0, 3])
+async def test_the_disk_that_came_is_formatted_and_not_the_machine_s_own(call, guest, late_looks):
+    guest.late_looks = late_looks
+    await VolumeAttachment().create(call[0], wish(guest))
+    assert guest.formatted == ["/dev/nvme2n1"]
+
+
+async def test_a_disk_that_was_attached_and_not_formatted_is_told_from_the_machine_s_own(call, guest):
+    """As after a crash between the two."""
+    guest.cloud.attach(guest.volume, guest.machine)
+    await VolumeAttachment().create(call[0], wish(guest))
+    assert guest.formatted == ["/dev/nvme2n1"]
+
+
+async def test_a_disk_that_never_comes_leaves_the_machine_s_own_alone(call, guest, monkeypatch):
+    monkeypatch.setattr(attachment, "_ATTACHED_WITHIN_S", 0.1)
+    guest.comes = {}
+    with pytest.raises(UserError, match=r"the machine shows no such disk .* nothing was formatted"):
+        await VolumeAttachment().create(call[0], wish(guest))
+    assert guest.formatted == []
+
+
+@pytest.mark.parametrize(
+    "comes",
+    [{"/dev/vdb": "-other-"}, {"/dev/vdb": "-blank-", "/dev/vdc": "-blank-"}, {"/dev/vdb": "pv-else"}],
+)
+async def test_what_may_not_be_ours_is_not_formatted(call, guest, comes):
+    guest.comes = comes
+    with pytest.raises(UserError, match="only one blank disk may be ours; nothing was formatted"):
+        await VolumeAttachment().create(call[0], wish(guest))
+    assert guest.formatted == []
+
+
+async def test_a_volume_with_our_file_system_is_mounted_as_it_is(call, guest):
+    guest.comes = {"/dev/vdb": "pv-0123456789"}
+    await VolumeAttachment().create(call[0], wish(guest))
+    assert guest.formatted == []
+    assert "/etc/systemd/system/models.mount" in guest.ran
