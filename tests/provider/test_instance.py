@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from pulumi_vllm.cloud.errors import CloudError
+from pulumi_vllm.provider.common import still_there
 from pulumi_vllm.provider.instance import Instance
 from pulumi_vllm.provider.resource import UNKNOWN, Partial, UserError
 from pulumi_vllm.provider.volume import Volume
@@ -143,3 +144,23 @@ async def test_a_disk_on_nfs_is_not_adopted(cloud, call):
     for verb in (Volume().preview, Volume().create):
         with pytest.raises(UserError, match=f"the disk {made.name}: {NFS}, and delete the disk or"):
             await verb(call[0], new)
+
+
+@pytest.mark.parametrize(
+    ("kind", "remedy"),
+    [
+        (
+            "Instance::machine",
+            "`pulumi up --replace 'urn:pulumi:s::p::vllm:index:Server\\$vllm:spheron:Instance::",
+        ),
+        ("VolumeAttachment::it", "it is billed, and `pulumi refresh` says how another is rented"),
+    ],
+)
+async def test_a_stopped_machine_that_does_not_answer_is_not_waited_for(cloud, call, kind, remedy):
+    machine = cloud.running()
+    call[0].urn = f"urn:pulumi:s::p::vllm:index:Server$vllm:spheron:{kind}"
+    await still_there(call[0], {"instanceId": machine})
+    cloud.sim(f"reclaim/{machine}?as=stopped")
+    cloud.until(lambda: cloud.status(machine) == "stopped")
+    with pytest.raises(UserError, match=f"is stopped; {remedy}"):
+        await still_there(call[0], {"instanceId": machine})

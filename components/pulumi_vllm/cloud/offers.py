@@ -42,7 +42,9 @@ def choose(  # noqa: PLR0917 (read in the order of a stack file)
     *,
     with_volume: bool = False,
 ) -> list[Offer]:
-    """The offers that do: by the first way of billing, cheapest first, then by the next one; a volume must be mountable there.
+    """The offers that do: by the first way of billing, cheapest first, then by the next one.
+
+    `with_volume` takes only those where a volume can be mounted.
 
     Raises:
         CloudError: none does; the sentence names the nearest.

@@ -3,12 +3,11 @@
 import time
 from typing import Any
 
-from .common import Taken, pause_s, still_there
+from .common import USELESS, Taken, another, pause_s, still_there
 from .resource import Call, Cancelled, Partial, UserError, Values, reveal
 
 # Provisioning takes 3 to 25 minutes, SSH up to 20 more (Spheron, seen in client code 2026-05): 60 in all.
 _READY_WITHIN_S = 3600.0
-USELESS = frozenset({"failed", "stopped"})  # the API has no call that starts a machine
 _GO_ON = "run `pulumi up` again to wait on, or `pulumi destroy` lets it go"
 _ASK_EVERY_S = 20.0  # while SSH does not answer: whether the machine is still ours
 
@@ -43,9 +42,7 @@ async def _wait_running(call: Call, machine_id: str, new: Values, outputs: Value
             continue
         outputs |= seen(machine)
         if machine.status in USELESS:
-            raise UserError(
-                f"the cloud says {machine.status}; `pulumi up --replace '{call.urn}'` rents another"
-            )
+            raise UserError(f"the cloud says {machine.status}; {another(call)}")
         _refuse_dearer(machine, new)
         if machine.status == "running" and machine.address:
             return

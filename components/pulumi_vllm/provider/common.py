@@ -19,6 +19,9 @@ REACHABLE = Property("boolean", "Whether the machine answered over SSH when last
 _PAUSES_S = (1.0, 1.0, 2.0, 2.0, 3.0, 5.0, 8.0, 10.0, 15.0, 20.0)
 
 
+USELESS = frozenset({"failed", "stopped"})  # the API has no call that starts a machine
+
+
 class Taken(UserError):  # noqa: N818 (the name is the sentence)
     """The machine is not ours any more."""
 
@@ -33,20 +36,29 @@ async def still_there(call: Call, values: Values) -> None:
 
     Raises:
         Taken: its provider took it back.
-        UserError: it has another address; waiting for the old one would never end.
+        UserError: it is stopped or failed, or has another address; waiting for it would never end.
     """
     machine = await call.session.ask(call.session.cloud().instance, str(values["instanceId"]))
-    if machine is None or machine.terminal:
+    if machine is None or machine.gone:
         said = f"{machine.name} is {machine.status}" if machine else "the cloud no longer knows the machine"
         raise Taken(
             f"{call.name}: {said}; `pulumi up --refresh` rents another one, which goes on with what the volume has"
         )
+    if machine.status in USELESS:
+        raise UserError(f"{call.name}: {machine.name} is {machine.status}; {another(call)}")
     known = (reveal(values.get("connection")) or {}).get("host")
     if machine.address and known and machine.address != known:
         raise UserError(
             f"{call.name}: {machine.name} restarted with another address, {machine.address} instead of {known}; "
             "`pulumi up --refresh` goes on there"
         )
+
+
+def another(call: Call) -> str:
+    """What a person does about a machine that will not run again; only its own resource knows its URN."""
+    if call.urn.split("::")[2].rpartition("$")[2] == "vllm:spheron:Instance":
+        return f"`pulumi up --replace '{call.urn}'` rents another"
+    return "it is billed, and `pulumi refresh` says how another is rented"
 
 
 async def host_of(call: Call, values: Values) -> Any:

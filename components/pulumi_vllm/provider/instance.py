@@ -5,7 +5,8 @@ from typing import Any
 from pulumi_vllm.plan.names import physical_name
 
 from . import cheaper
-from .arrival import USELESS, arrive, billed_as, seen
+from .arrival import arrive, billed_as, seen
+from .common import USELESS, another
 from .departure import leave
 from .resource import (
     Call,
@@ -137,10 +138,7 @@ class Instance(Resource):
         outputs = {name: state.get(name) for name in self.outputs} | seen(machine)
         unready = None
         if machine.status in USELESS:
-            unready = (
-                f"machine {machine.name} ({resource_id}) is {machine.status}; it is billed, and "
-                f"`pulumi up --replace '{call.urn}'` rents another"
-            )
+            unready = f"machine {machine.name} ({resource_id}) is {machine.status}; it is billed, and {another(call)}"
         elif not imported and not state.get("hostKey"):
             unready = (
                 f"machine {machine.name} ({resource_id}) is {machine.status} and was never reached over SSH; "
