@@ -40,6 +40,7 @@ OUTPUTS: Final[dict[str, dict[str, Any]]] = {
     "vllm:spheron:VolumeAttachment": {
         "source": "unit-llm-volume",
         "restarted": False,
+        "fileSystemGb": 295.0,
         "reachable": True,
     },
     "vllm:index:Authority": {

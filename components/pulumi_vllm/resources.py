@@ -473,6 +473,7 @@ class VolumeAttachment(pulumi.CustomResource):
                 "source": None,
                 "restarted": None,
                 "reachable": None,
+                "fileSystemGb": None,
             },
             _options(opts),
         )
@@ -531,6 +532,11 @@ class VolumeAttachment(pulumi.CustomResource):
     def reachable(self) -> pulumi.Output[bool]:
         """Whether the machine answered over SSH when last looked at."""
         return pulumi.get(self, "reachable")  # type: ignore[no-any-return]
+
+    @property
+    def file_system_gb(self) -> pulumi.Output[float]:
+        """Size of /models in GB, as the machine showed it when it was mounted."""
+        return pulumi.get(self, "fileSystemGb")  # type: ignore[no-any-return]
 
 
 class Files(pulumi.CustomResource):

@@ -3,9 +3,10 @@
 import shlex
 
 import pytest
-from pulumi_vllm.host.ssh import Result
+from pulumi_vllm.host.ssh import Result, Unreachable
 from pulumi_vllm.provider import attachment
 from pulumi_vllm.provider.attachment import VolumeAttachment
+from pulumi_vllm.provider.common import Taken
 from pulumi_vllm.provider.resource import UserError
 
 
@@ -14,6 +15,7 @@ class Guest:
 
     def __init__(self, cloud, volume):
         self.cloud, self.volume, self.ran = cloud, volume, []
+        self.sizes, self.forgotten = [0.98], 0
         self.disks, self.comes, self.late_looks = {"/dev/nvme1n1": "-blank-"}, {"/dev/nvme2n1": "-blank-"}, 0
 
     async def get(self, *_address):
@@ -24,11 +26,19 @@ class Guest:
         (volume,) = [one for one in self.cloud.volumes() if one.handle == self.volume]
         return bool(volume.attached_to)
 
+    async def forget(self, _host):
+        self.forgotten += 1
+
     async def put(self, files):
         self.ran += [file.path for file in files]
 
     async def run(self, script, **_):
         self.ran.append(script)
+        if script.endswith(attachment._SIZE):
+            size = self.sizes.pop(0) if len(self.sizes) > 1 else self.sizes[0]
+            if isinstance(size, Exception):
+                raise size
+            return Result(f" 1B-blocks\n{size * 10**9:.0f}\n", "", 0)
         if script != attachment._LOOK:
             return Result("", "", 0)
         shown = dict(self.disks)
@@ -49,7 +59,7 @@ def guest(cloud, call, monkeypatch):
     api = call[0].session.cloud()
     volume = api.create_volume("s-models-0123456789", 1, "data-crunch", "Finland 3")
     made = Guest(api, volume.handle)
-    made.machine = machine
+    made.machine, made.address = machine, api.instance(machine).address
     monkeypatch.setattr(call[0].session, "hosts", lambda: made)
     monkeypatch.setattr(attachment, "pause_s", lambda _attempt: 0.01)
     return made
@@ -62,7 +72,7 @@ def wish(guest, **more):
         "volumeName": "s-models-0123456789",
         "mountKind": "block",
         "sizeGb": 1,
-        "connection": {"host": "192.0.2.1", "privateKey": "never used: no machine here answers"},
+        "connection": {"host": guest.address, "privateKey": "never used: no machine here answers"},
     } | more
 
 
@@ -104,3 +114,39 @@ async def test_a_volume_with_our_file_system_is_mounted_as_it_is(call, guest):
     await VolumeAttachment().create(call[0], wish(guest))
     assert guest.formatted == []
     assert "/etc/systemd/system/models.mount" in guest.ran
+
+
+GONE = Unreachable("root@10.77.0.2: can't be reached")
+
+
+@pytest.mark.parametrize("kind", ["block", "virtiofs"])
+async def test_a_size_that_came_is_waited_for_however_small_the_growth(call, guest, kind):
+    """295 of 300 GB are shown at first, 314.6 of 320 at the end; the machine may restart between the two."""
+    guest.disks |= {"/dev/vdb": "pv-0123456789"}
+    guest.cloud.attach(guest.volume, guest.machine)
+    guest.sizes = [295.0, GONE, 295.0, 314.6] if kind == "virtiofs" else [295.0, 295.0, 295.0, 314.6]
+    old = wish(guest, mountKind=kind, mountTag="t", sizeGb=300) | {"fileSystemGb": 295.0}
+    outputs = await VolumeAttachment().update(call[0], "id", old, old | {"sizeGb": 320})
+    assert (outputs["fileSystemGb"], guest.sizes) == (314.6, [314.6])
+    assert guest.forgotten == (kind == "virtiofs")
+    assert not [line for line in call[1] if "although" in line]
+
+
+async def test_a_file_system_that_does_not_grow_is_said(call, guest, monkeypatch):
+    monkeypatch.setattr(attachment, "_GROWN_WITHIN_S", 0.1)
+    guest.disks |= {"/dev/vdb": "pv-0123456789"}
+    guest.cloud.attach(guest.volume, guest.machine)
+    guest.sizes = [295.0]
+    old = wish(guest, sizeGb=300) | {"fileSystemGb": 295.0}
+    await VolumeAttachment().update(call[0], "id", old, old | {"sizeGb": 320})
+    assert [line for line in call[1] if "/models shows 295 GB although its volume has 320" in line]
+
+
+async def test_a_machine_that_is_taken_while_its_share_grows_is_not_waited_for(call, cloud, guest):
+    guest.cloud.attach(guest.volume, guest.machine)
+    guest.sizes = [295.0, GONE]
+    cloud.sim(f"reclaim/{guest.machine}")
+    cloud.until(lambda: cloud.status(guest.machine) == "terminated-provider")
+    old = wish(guest, mountKind="virtiofs", mountTag="t", sizeGb=300) | {"fileSystemGb": 295.0}
+    with pytest.raises(Taken, match="is terminated-provider"):
+        await VolumeAttachment().update(call[0], "id", old, old | {"sizeGb": 320})

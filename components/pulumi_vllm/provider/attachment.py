@@ -1,6 +1,7 @@
 """A volume at a machine: attached in the cloud, mounted on /models in the guest, proved by a marker."""
 
 import shlex
+import time
 from typing import Any
 
 from .common import CONNECTION, INSTANCE_ID, REACHABLE, host_of, pause_s, still_there
@@ -12,7 +13,7 @@ _ATTACHED_WITHIN_S = 600.0
 _GROWN_WITHIN_S = 180.0
 _LETS_GO_WITHIN_LOOKS = 5
 _BLANK = "-blank-"
-_SHOWN_AT_LEAST = 0.8  # of the volume's size: a file system's own tables take less than the rest
+_GROWN_BY = 0.8  # of what the volume grew by: a file system's own tables take less than the rest
 
 
 class VolumeAttachment(Resource):
@@ -38,6 +39,9 @@ class VolumeAttachment(Resource):
         "source": Property("string", "What is mounted: a device's label or a share's tag."),
         "restarted": Property("boolean", "Whether attaching restarted the machine."),
         "reachable": REACHABLE,
+        "fileSystemGb": Property(
+            "number", "Size of /models in GB, as the machine showed it when it was mounted."
+        ),
     }
 
     async def check(self, call: Call, new: Values, old: Values | None) -> list[Any]:
@@ -52,9 +56,13 @@ class VolumeAttachment(Resource):
 
     async def update(self, call: Call, resource_id: str, old: Values, new: Values) -> Values:
         """Put it back: attached, mounted, and as large as the volume, whose growth may restart the machine."""
-        if old.get("sizeGb") not in (None, new.get("sizeGb")) and new["mountKind"] != "block":
-            await self._grown(call, new)
-        return await self._attach_and_mount(call, new)
+        grown = None not in (old.get("sizeGb"), new.get("sizeGb")) and new["sizeGb"] > old["sizeGb"]
+        if grown and new["mountKind"] != "block":
+            await self._grown(call, old, new)
+        outputs = await self._attach_and_mount(call, new)
+        if grown and new["mountKind"] == "block":
+            outputs["fileSystemGb"] = await self._grown(call, old, new)
+        return outputs
 
     async def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Reading | None:
         """Attached in the cloud, mounted in the guest."""
@@ -102,8 +110,8 @@ class VolumeAttachment(Resource):
                 await call.session.ask(cloud.attach, handle, machine)
         after = await self._wait_present(call, new, before)
         restarted = after["boot"] != before["boot"]
-        source = await self._mount(call, new, before, after)
-        return {"source": source, "restarted": restarted, "reachable": True}
+        source, size_gb = await self._mount(call, new, before, after)
+        return {"source": source, "restarted": restarted, "reachable": True, "fileSystemGb": size_gb}
 
     async def _release(self, call: Call, volume: Any, other: str) -> None:
         holder = await call.session.ask(call.session.cloud().instance, other)
@@ -135,26 +143,34 @@ class VolumeAttachment(Resource):
             seen["present"] = seen["mounted"] or await self._share_is_there(host, new)
         return seen
 
-    async def _grown(self, call: Call, new: Values) -> None:
-        """Until the guest shows a share's new size; its machine may restart meanwhile."""
-        from pulumi_vllm.host.ssh import HostError  # noqa: PLC0415
+    async def _grown(self, call: Call, old: Values, new: Values) -> float:
+        """Until the guest shows the new size, in GB; a share's machine may restart meanwhile."""
+        from pulumi_vllm.host.ssh import AuthRefused, Unreachable  # noqa: PLC0415
 
-        waited, shown_gb = 0.0, 0.0
-        while waited < _GROWN_WITHIN_S:
+        # A state of an earlier version has no size: then there is nothing to compare with.
+        at_least = (old.get("fileSystemGb") or 0.0) + _GROWN_BY * (new["sizeGb"] - old["sizeGb"])
+        began, attempt, shown = time.monotonic(), 0, 0.0
+        while (waited := time.monotonic() - began) < _GROWN_WITHIN_S:
             try:
-                host = await host_of(call, new)
-                shown_gb = float((await host.run(_SIZE, timeout_s=30)).stdout) / 1e9
-            except HostError:
+                shown = await self._measure(await host_of(call, new), new)
+            except (Unreachable, AuthRefused):
                 await call.session.hosts().forget(reveal(new["connection"])["host"])
-            if shown_gb >= _SHOWN_AT_LEAST * new["sizeGb"]:
-                return
+                await still_there(call, new)
+            if shown >= at_least:
+                return shown
             await call.progress(f"waiting for {new['volumeName']} to grow in the machine ({waited:.0f} s)")
-            await call.sleep(pause_s(0))
-            waited += pause_s(0)
+            await call.sleep(pause_s(attempt))
+            attempt += 1
         await call.warn(
-            f"{call.name}: /models shows {shown_gb:.0f} GB although its volume has {new['sizeGb']}; "
+            f"{call.name}: /models shows {shown:.0f} GB although its volume has {new['sizeGb']}; "
             "restart the machine if it stays so"
         )
+        return shown
+
+    async def _measure(self, host: Any, new: Values) -> float:
+        """GB of the file system on /models, which is mounted first; a disk's grows here, a share's at its server."""
+        script = _MOUNTED + (_GROW if new["mountKind"] == "block" else "") + _SIZE
+        return float((await host.run(script, timeout_s=300)).stdout.split()[-1]) / 1e9
 
     async def _share_is_there(self, host: Any, new: Values) -> bool:
         tag = shlex.quote(str(new.get("mountTag")))
@@ -165,8 +181,8 @@ class VolumeAttachment(Resource):
         """Until the guest shows a volume; the old sshd may answer for a while before a restart."""
         from pulumi_vllm.host.ssh import HostError  # noqa: PLC0415
 
-        waited, attempt = 0.0, 0
-        while waited < _ATTACHED_WITHIN_S:
+        began, attempt = time.monotonic(), 0
+        while (waited := time.monotonic() - began) < _ATTACHED_WITHIN_S:
             try:
                 seen = await self._look(call, new)
             except HostError:
@@ -177,7 +193,7 @@ class VolumeAttachment(Resource):
                     return seen
             await call.progress(f"waiting for {new['volumeName']} to appear in the machine ({waited:.0f} s)")
             await call.sleep(pause_s(attempt))
-            waited, attempt = waited + pause_s(attempt), attempt + 1
+            attempt += 1
         raise UserError(
             f"{call.name}: {new['volumeName']} is attached at the cloud, but the machine shows no such disk after "
             f"{_ATTACHED_WITHIN_S / 60:.0f} min; nothing was formatted. Look with `lsblk`, then run `pulumi up` again"
@@ -201,7 +217,7 @@ class VolumeAttachment(Resource):
     def _label(self, new: Values) -> str:
         return "pv-" + str(new["volumeName"])[-10:]  # ext4 labels end at 16 characters
 
-    async def _mount(self, call: Call, new: Values, before: Values, after: Values) -> str:
+    async def _mount(self, call: Call, new: Values, before: Values, after: Values) -> tuple[str, float]:
         from pulumi_vllm.host.ssh import PutFile  # noqa: PLC0415
         from pulumi_vllm.render import models_mount  # noqa: PLC0415
 
@@ -222,9 +238,7 @@ class VolumeAttachment(Resource):
         marker = shlex.quote('{"volume": "' + str(new["volumeName"]) + '"}')
         script = _MOUNT.format(marker=marker, path=_MARKER, name=shlex.quote(str(new["volumeName"])))
         await host.run(script, timeout_s=120)
-        if new["mountKind"] == "block":  # a share's file system is its server's business
-            await host.run(_GROW, timeout_s=300)
-        return source
+        return source, await self._measure(host, new)
 
     def _to_format(self, call: Call, before: Values, after: Values) -> str:
         fresh = self._fresh(before, after)
@@ -251,9 +265,9 @@ done
 exit 0
 """
 
-_SIZE = "mountpoint -q /models && df --output=size -B1 /models | tail -n 1"
-
-_GROW = 'resize2fs "$(findmnt -n -o SOURCE /models)" 2>&1'
+_MOUNTED = "mountpoint -q /models || systemctl start models.mount 2>/dev/null || true\n"
+_GROW = 'resize2fs "$(findmnt -n -o SOURCE /models)" 2>&1\n'
+_SIZE = "mountpoint -q /models && df --output=size -B1 /models || echo 0"
 
 _MOUNT = r"""
 mkdir -p /models
