@@ -267,10 +267,10 @@ class Disks:
             return point
 
     def _small(self, disk: Disk) -> bool:
-        """Whether a mounted share has been outgrown by its image; its own tables take less than a tenth."""
-        point = self._shares / disk.id
-        room = os.statvfs(point) if point.is_mount() else None
-        return room is not None and room.f_blocks * room.f_frsize < 0.9 * _bytes(disk.size_gb)
+        """Whether a share's file system was outgrown by its image: by a GB or more, not by ext4's odd last blocks."""
+        lines = tools.run("dumpe2fs", "-h", self.image(disk.id)).splitlines()
+        told = dict(line.split(":", 1) for line in lines if ":" in line)
+        return int(told["Block count"]) * int(told["Block size"]) < _bytes(disk.size_gb) - 10**9 // 2
 
     def _loops(self, volume_id: str) -> list[str]:
         image = self.image(volume_id)
