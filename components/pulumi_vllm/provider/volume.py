@@ -4,7 +4,7 @@ from typing import Any
 
 from pulumi_vllm.plan.names import physical_name
 
-from .resource import Call, Failure, Property, Reading, Resource, UserError, Values
+from .resource import Call, Failure, Property, Reading, Resource, UserError, Values, has_unknown
 
 
 class Volume(Resource):
@@ -62,8 +62,11 @@ class Volume(Resource):
         return self._outputs(found, name)
 
     async def preview_update(self, call: Call, old: Values, new: Values) -> Values:
-        """The size and `keep` change in place."""
-        return {}
+        """The size and `keep` change in place, and the price with the size."""
+        before, after, price = old.get("sizeGb"), new.get("sizeGb"), old.get("usdPerHour")
+        if before == after or not before or not price:
+            return {}
+        return {"usdPerHour": None if has_unknown(after) else round(price / before * after, 6)}
 
     async def update(self, call: Call, resource_id: str, old: Values, new: Values) -> Values:
         """Grow the disk; what is on it stays."""
@@ -147,6 +150,8 @@ class Volume(Resource):
         """Of a disk that is not made yet; None where the cloud tells no price, or has no such machine today."""
         from pulumi_vllm.cloud.errors import CloudError  # noqa: PLC0415
 
+        if has_unknown(new):
+            return None
         try:
             offer, region = await self._place(call, new)
             each = await call.session.ask(call.session.cloud().volume_price, offer.provider, region)
@@ -157,13 +162,13 @@ class Volume(Resource):
     async def _refuse_stranger(self, call: Call, volume: Any, new: Values) -> None:
         from pulumi_vllm.cloud.providers import unmountable  # noqa: PLC0415
 
-        region = new.get("region")
+        region = None if has_unknown(new.get("region")) else new.get("region")
         if not volume.mountable:
             raise UserError(
                 f"{call.name}: the disk {volume.name}: {unmountable(volume.provider, volume.region)}, and delete "
                 "the disk or give the stack another name"
             )
-        if volume.size_gb != new["sizeGb"]:
+        if volume.size_gb != new["sizeGb"] and not has_unknown(new["sizeGb"]):
             raise UserError(
                 f"{call.name}: the disk {volume.name} has {volume.size_gb} GB, the stack wants {new['sizeGb']}; "
                 f"set the size to {volume.size_gb} GB, or delete the disk"

@@ -1,0 +1,29 @@
+"""A volume against the simulated API: its previews, and how it grows."""
+
+import pytest
+from pulumi_vllm.provider.resource import UNKNOWN
+from pulumi_vllm.provider.volume import Volume
+
+NEW = {"sizeGb": 10, "gpu": "CPU", "count": 0, "region": "Finland 3"}
+USD_PER_GB = 0.000109  # of the simulated data-crunch
+
+
+@pytest.mark.parametrize("unknown", ["sizeGb", "gpu", "count", "region", "maxUsdPerHour"])
+async def test_a_preview_with_an_input_that_is_not_known_yet_tells_no_price(call, unknown):
+    assert (await Volume().preview(call[0], NEW))["usdPerHour"] == pytest.approx(10 * USD_PER_GB)
+    found = await Volume().preview(call[0], {**NEW, unknown: UNKNOWN})
+    assert found == {"volumeName": found["volumeName"], "usdPerHour": None}
+
+
+@pytest.mark.parametrize("unknown", ["sizeGb", "region"])
+async def test_a_disk_that_is_there_is_adopted_in_a_preview_whatever_is_not_known_yet(call, unknown):
+    _, made = await Volume().create(call[0], NEW)
+    assert (await Volume().preview(call[0], {**NEW, unknown: UNKNOWN}))["handle"] == made["handle"]
+
+
+async def test_a_preview_of_growth_tells_the_new_price(call):
+    _, made = await Volume().create(call[0], NEW)
+    old = {**NEW, **made}
+    for size, price in ((25, pytest.approx(25 * USD_PER_GB)), (UNKNOWN, None)):
+        assert await Volume().preview_update(call[0], old, {**NEW, "sizeGb": size}) == {"usdPerHour": price}
+    assert await Volume().preview_update(call[0], old, {**NEW, "keep": False}) == {}
