@@ -1,7 +1,8 @@
 """A volume against the simulated API: its previews, and how it grows."""
 
 import pytest
-from pulumi_vllm.provider.resource import UNKNOWN
+from pulumi_vllm.cloud.errors import Unauthorized
+from pulumi_vllm.provider.resource import UNKNOWN, UserError
 from pulumi_vllm.provider.volume import Volume
 
 NEW = {"sizeGb": 10, "gpu": "CPU", "count": 0, "region": "Finland 3"}
@@ -27,3 +28,15 @@ async def test_a_preview_of_growth_tells_the_new_price(call):
     for size, price in ((25, pytest.approx(25 * USD_PER_GB)), (UNKNOWN, None)):
         assert await Volume().preview_update(call[0], old, {**NEW, "sizeGb": size}) == {"usdPerHour": price}
     assert await Volume().preview_update(call[0], old, {**NEW, "keep": False}) == {}
+
+
+async def test_only_a_disk_that_can_t_grow_is_told_so(call):
+    _, made = await Volume().create(call[0], NEW)
+    grow = (call[0], "id", {**NEW, **made}, {**NEW, "sizeGb": 25})
+    with pytest.raises(UserError, match="keeps its 10 GB and what is on it; set the size back, or move"):
+        await Volume().update(*grow)
+    session = call[0].session
+    session.cloud().close()
+    session._cloud, session.config = None, session.config | {"spheronApiKey": "sai_pk_another"}
+    with pytest.raises(Unauthorized):
+        await Volume().update(*grow)

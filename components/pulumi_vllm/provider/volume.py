@@ -6,6 +6,9 @@ from pulumi_vllm.plan.names import physical_name
 
 from .resource import Call, Failure, Property, Reading, Resource, UserError, Values, has_unknown
 
+# The API says "where the provider allows it" and no status; another refusal (a key, a limit) has its own remedy.
+_CANT_GROW = frozenset({400, 404, 409, 422})
+
 
 class Volume(Resource):
     """`vllm:spheron:Volume`."""
@@ -78,7 +81,7 @@ class Volume(Resource):
         try:
             await call.session.ask(call.session.cloud().grow_volume, old["handle"], new["sizeGb"])
         except CloudError as error:
-            if not error.refused:
+            if error.status not in _CANT_GROW:
                 raise
             raise UserError(
                 f"{error}. The disk {old.get('volumeName')} keeps its {old.get('sizeGb')} GB and what is on it; set "
