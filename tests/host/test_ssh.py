@@ -53,6 +53,12 @@ async def test_nothing_listens(sshd, pem):
         await connect(sshd.address, pem, None)
 
 
+async def test_a_name_that_is_nobody_s_is_said(pem):
+    """`.invalid` is promised to be nobody's (RFC 6761)."""
+    with pytest.raises(Unreachable, match=r"can't be reached: .*(Name|name resolution|hostname)"):
+        await connect(Address("machine.invalid"), pem, None)
+
+
 async def test_something_that_never_speaks(pem):
     """A paused machine: its kernel takes the connection, its sshd says nothing."""
     server = await asyncio.start_server(lambda _, writer: writers.append(writer), "127.0.0.1", 0)

@@ -275,7 +275,8 @@ def _words(data: bytes | str | None) -> str:
 def _cause(error: Exception) -> str:
     """The system's own words ("No route to host"), which asyncio hides behind its own."""
     number = error.errno if isinstance(error, OSError) else None
-    return os.strerror(number) if number else str(error)
+    # A failed look-up of a name has a number of its own kind, below 0.
+    return os.strerror(number) if number and number > 0 else str(error)
 
 
 def _source(name: str) -> str:

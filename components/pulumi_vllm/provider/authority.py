@@ -72,7 +72,7 @@ class Authority(Kept):
         if left < _LEAF_DAYS:
             await call.warn(
                 f"the door's CA ends on {state['expires']} ({left} days); "
-                f"`pulumi up --replace {call.urn}` makes a new one, which every client needs"
+                f"`pulumi up --replace '{call.urn}'` makes a new one, which every client needs"
             )
         return await super().read(call, resource_id, state, inputs)
 
