@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     Hubs = Callable[[dict[str, bytes]], SmallHub]
     Found = Callable[[dict[str, Any]], dict[str, bytes]]
 
+PROGRAMS = Path(__file__).parents[2] / "templates/usr/local/lib/pulumi-vllm"
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -260,3 +263,36 @@ def test_what_another_revision_left_unfinished_is_removed(
     (other / "params.json").write_bytes(b"x")
     assert weights(**config).returncode == 0
     assert [place.name for place in other.iterdir()] == ["params.json"]
+
+
+_TOLD = """
+import io, pathlib, sys
+sys.path.insert(0, sys.argv[1])
+from parts import File
+from transfer import SPARE, Transfer
+
+class Told(set):  # what a thread that hashes may look at, at any moment
+    def add(self, index):
+        super().add(index)
+        print(index in file.held)
+
+class Body(io.BytesIO):
+    def isclosed(self):
+        return True
+
+root = pathlib.Path(sys.argv[2])
+(root / ".parts").mkdir()
+transfer = Transfer(None, root, chunk=4, attempts=1, backoff_s=0.0, owner=(-1, -1))
+transfer.answer = lambda file, at, end: (Body(b"abcdefgh"[at:end]), "")
+file = File("one", 8, "sha256", "")
+transfer.begin(file)
+file.done, transfer.spare = Told(), [None] * SPARE
+transfer.fetch(file, 1, memoryview(bytearray(4)))
+"""
+
+
+def test_a_chunk_is_done_only_once_its_memory_can_be_found(tmp_path: Path) -> None:
+    """Else it is read back from the disk, and the memory is lost to the transfer."""
+    words = [sys.executable, "-I", "-c", _TOLD, str(PROGRAMS), str(tmp_path)]
+    run = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (run.stdout, run.stderr) == ("True\n", "")

@@ -138,13 +138,13 @@ class Transfer:
         self.parts.keep(file, index)
         with self.changed:
             file.flying -= 1
-            file.done.add(index)
             if mine:
                 file.hashed, file.hashing = index + 1, False
             if mine or len(self.spare) < SPARE // 2:
                 self.spare.append(buffer)
             else:
                 file.held[index] = buffer
+            file.done.add(index)  # last: who hashes looks here without the lock, and then for the memory
             self.changed.notify_all()
 
     def arrived(self, file: File, index: int, count: int, chunk: memoryview, *, mine: bool) -> bool:
