@@ -90,7 +90,11 @@ def test_what_was_measured_before_an_interrupt_is_kept(start, tmp_path):
         str(tmp_path),
     ]
     command = [sys.executable, "-u", "-m", "pulumi_vllm.cli", *words]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    # A shell may have started the tests with SIGINT ignored, which a child inherits.
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **heard
+    ) as process:
         told = []
         for line in process.stderr:
             told.append(line)

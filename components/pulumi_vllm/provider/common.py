@@ -18,6 +18,8 @@ REACHABLE = Property("boolean", "Whether the machine answered over SSH when last
 # Seconds between two looks at the API: quick at first, then sparing its 100 calls per 15 minutes and address.
 _PAUSES_S = (1.0, 1.0, 2.0, 2.0, 3.0, 5.0, 8.0, 10.0, 15.0, 20.0)
 
+# Seconds between two looks at a unit of the host, over a connection that is there: most units are done within one.
+_LOOKS_S = (0.3, 0.5, 1.0, 2.0)
 
 USELESS = frozenset({"failed", "stopped"})  # the API has no call that starts a machine
 
@@ -29,6 +31,11 @@ class Taken(UserError):  # noqa: N818 (the name is the sentence)
 def pause_s(attempt: int) -> float:
     """How long to wait before look number `attempt`, counted from 0."""
     return _PAUSES_S[min(attempt, len(_PAUSES_S) - 1)]
+
+
+def look_s(attempt: int) -> float:
+    """How long to wait before look number `attempt` at a unit, counted from 0."""
+    return _LOOKS_S[min(attempt, len(_LOOKS_S) - 1)]
 
 
 async def still_there(call: Call, values: Values) -> None:

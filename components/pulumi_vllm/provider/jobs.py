@@ -5,10 +5,9 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from .common import host_of, still_there
+from .common import host_of, look_s, still_there
 from .resource import Call, UserError, Values
 
-_LOOK_S = 2.0
 _SILENT_S = 1800.0  # without a byte or a phase: something hangs
 # A restart of a share's machine took 45 s without SSH (Spheron, seen in client code 2026-05); bare metal takes minutes.
 _AWAY_S = 420.0
@@ -42,9 +41,10 @@ async def follow(call: Call, values: Values, job: Job, *, restart: bool = False)
     boot = await _start(host, job, restart=restart)
     last: Values = {}
     heard = moved = time.monotonic()
-    asked = _ASK_AFTER_S
+    asked, looks = _ASK_AFTER_S, 0
     while True:
-        await call.sleep(_LOOK_S)
+        await call.sleep(look_s(looks))
+        looks += 1
         try:
             host = await host_of(call, values)
             shown = await host.run(_SHOW.format(unit=job.unit, file=job.record), timeout_s=60)
@@ -66,9 +66,9 @@ async def follow(call: Call, values: Values, job: Job, *, restart: bool = False)
         record = _parse(tail) or last
         moved = now if record != last else moved
         last = record
-        if state == "active":
+        if not task and state == "active":  # with a task the state may be that of before
             return last
-        if state == "failed" or (state == "inactive" and not task):
+        if not task and state in {"failed", "inactive"}:
             raise UserError(f"{call.name}: {job.unit} failed: {await why(host, job.unit, last)}")
         if now - moved > _SILENT_S:
             raise UserError(

@@ -3,13 +3,12 @@
 import json
 from typing import Any
 
-from .common import CONNECTION, INSTANCE_ID, REACHABLE, host_of
+from .common import CONNECTION, INSTANCE_ID, REACHABLE, host_of, look_s
 from .jobs import INSTALL, PREFLIGHT, follow, why
 from .resource import Call, Property, Reading, Resource, UserError, Values
 
 _PROGRAMS = "/usr/local/lib/pulumi-vllm"
 _WANTED = {"vllm.service": "active", "haproxy.service": "active", "vllm-firewall.service": "active"}
-_LOOK_S = 2.0
 _GATE = "/run/pulumi-vllm/gate.json"
 # A start of a large model takes minutes of a paid machine: what died twice is not tried until systemd gives up.
 _STARTS_LOST = 2
@@ -127,11 +126,12 @@ class Service(Resource):
 
     async def _gate(self, call: Call, host: Any, timeout_s: float) -> Values:
         """Start the gate's unit; a healthy /health proves nothing, so it asks for golden tokens through the door."""
-        await host.run("rm -f " + _GATE + "; systemctl restart --no-block vllm-gate.service", timeout_s=60)
-        waited = 0.0
+        await host.run(_START_GATE, timeout_s=60)
+        waited, looks = 0.0, 0
         while waited < timeout_s:
-            await call.sleep(_LOOK_S)
-            waited += _LOOK_S
+            await call.sleep(look_s(looks))
+            waited += look_s(looks)
+            looks += 1
             shown = await host.run(_GATE_STATE, timeout_s=60)
             vllm, lost, gate, text = (part.strip() for part in (shown.stdout + "\n\n\n").split("\n", 3))
             if vllm == "failed" or int(lost or 0) >= _STARTS_LOST:
@@ -154,6 +154,12 @@ class Service(Resource):
 
 
 _FOUND_WRONG = f"grep -qs '\"passed\": false' {_GATE} && echo yes || true"
+
+_START_GATE = f"""
+rm -f {_GATE}
+systemctl reset-failed vllm-gate.service 2>/dev/null || true
+systemctl restart --no-block vllm-gate.service
+"""
 
 _GATE_STATE = f"""
 systemctl show -P ActiveState vllm.service
