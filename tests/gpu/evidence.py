@@ -25,12 +25,6 @@ DIFFERENCES = [
         "started": "random",
         "why": "no weights on the machine: every tensor has its real shape and random values, the text is noise",
     },
-    {
-        "what": "vision tower",
-        "shipped": "0.86 GB, 16 bit",
-        "started": "absent",
-        "why": "text only: the weights and the cache are 0.8 GiB kinder than with the published files",
-    },
 ]
 NO_MULTICAST = {
     "what": "NVLink multicast",
@@ -73,6 +67,7 @@ def run_of(result: dict[str, Any], log: str, machine: str) -> dict[str, Any]:
     return {
         "run": result["run"],
         "date": result["date"],
+        "vision_tower": "--language-model-only" not in result["argv"],
         "changed_flags": result["changed_flags"],
         "changed_environment": result.get("changed_environment", {}),
         "outcome": result["outcome"],

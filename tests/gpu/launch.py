@@ -32,14 +32,20 @@ def launch(stack: str, server: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Write one file."""
-    out, path, *changes = sys.argv[1:]
-    server = yaml.safe_load(Path(path).read_text())["config"]["pulumi-vllm:server"]
+def block(path: Path, changes: list[str]) -> dict[str, Any]:
+    """The stack file's `server`, with `key=value` changes to it or to its machine."""
+    server: dict[str, Any] = yaml.safe_load(path.read_text())["config"]["pulumi-vllm:server"]
     for change in changes:
         key, _, value = change.partition("=")
         place = server["machine"] if key in server["machine"] else server
         place[key] = yaml.safe_load(value)
+    return server
+
+
+def main() -> None:
+    """Write one file."""
+    out, path, *changes = sys.argv[1:]
+    server = block(Path(path), changes)
     machine = server["machine"]
     stack = (
         f"{machine['cloud']}-{machine['gpu'].lower()}-{machine['count']}x-{server.get('precision', 'fp8')}"

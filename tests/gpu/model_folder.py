@@ -47,6 +47,25 @@ DIMENSIONS: dict[str, Any] = {
         "expert_hidden_dim": 2048,
         "num_shared_experts": 1,
     },
+    # 428,472,320 parameters with the projector, as published; 16 bit in every precision.
+    "vision_encoder": {
+        "hidden_size": 1024,
+        "num_channels": 3,
+        "image_size": 1540,
+        "max_image_size": 1540,
+        "patch_size": 14,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "rope_theta": 10000.0,
+        "adapter_bias": False,
+        "mm_projector_id": "patch_merge",
+        "spatial_merge_size": 2,
+        "add_pre_mm_projector_layer_norm": True,
+        "image_token_id": 10,
+        "image_break_token_id": 12,
+        "image_end_token_id": 13,
+    },
 }
 
 BLOCK: dict[str, Any] = {
@@ -73,13 +92,20 @@ QUANTISATION: dict[str, dict[str, Any]] = {
             }
         },
         # Only the experts are packed: that is what makes the published 70.8 GB.
-        "ignore": ["lm_head", "output", "re:.*gate$", "re:.*self_attn.*", "re:.*attention.*"],
+        "ignore": [
+            "lm_head",
+            "output",
+            "re:.*gate$",
+            "re:.*self_attn.*",
+            "re:.*attention.*",
+            "re:.*vision.*",
+        ],
     },
 }
 
 
 def parameters(precision: str) -> dict[str, Any]:
-    """Text of params.json, without the vision tower."""
+    """Text of params.json."""
     return {**DIMENSIONS, "quantization": QUANTISATION[precision]}
 
 
@@ -97,6 +123,7 @@ def tokenizer() -> dict[str, Any]:
             special.append({"rank": len(special), "token_str": token.value, "is_control": True})
     data["config"]["version"] = "v15"
     data["special_tokens"] = special
+    data["image"] = {"image_patch_size": 14, "max_image_size": 1540, "spatial_merge_size": 2}
     data["model_settings_builder"] = {
         "reasoning_effort": {
             "type": "enum",

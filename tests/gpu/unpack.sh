@@ -13,4 +13,6 @@ info=/tmp/site/random_weights-1.0.dist-info
 mkdir "$info"
 printf 'Metadata-Version: 2.1\nName: random-weights\nVersion: 1.0\n' > "$info/METADATA"
 printf '[vllm.general_plugins]\nrandom_weights = random_weights:register\n' > "$info/entry_points.txt"
+# As vllm-install.service does it: without, each process of each start would compile every module anew.
+time PYTHONPATH=/tmp/site python3 -m compileall -q -j 0 /tmp/site > /dev/null || true
 du -sm /tmp/site

@@ -99,7 +99,9 @@ def held_out() -> Iterator[Row]:
     for path in sorted(EVIDENCE.glob(f"{ENGINE.version}/*.json")):
         evidence = json.loads(path.read_text())
         for run in (evidence, *evidence["other_runs"]):
-            if run["reported"].keys() >= {"kv_tokens", "limit_gib", "max_num_batched_tokens"}:
+            # With the tower: 0.35 GiB less of weights and 0.57 more of activations than told (docs/performance.md).
+            told = run["reported"].keys() >= {"kv_tokens", "limit_gib", "max_num_batched_tokens"}
+            if told and not run.get("vision_tower"):
                 yield _row(evidence, run)
 
 

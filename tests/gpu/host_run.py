@@ -1,0 +1,192 @@
+"""On the GPU machine: the units of a stack, as rendered and locked in, under the systemd that host.sh started.
+
+usage: host_run.py FOLDER NAME [--levels 1,32,256] [--deadline-s 500]   (FOLDER from host_files.py)
+
+Checks the machine, starts the engine and the door, asks the gate, then `pulumi-vllm smoke` and `bench` through the door,
+the same load without the door, and stops the engine with 32 streams running. OUT/NAME.host.json says how each ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import drain
+import measure
+import model_folder
+from server import SITE
+
+ROOT = Path(__file__).parent
+OUT = measure.OUT
+TREE = Path("/tmp/gpu-host")
+UNITS = ("models.mount", "vllm-preflight.service", "haproxy.service", "vllm.service", "vllm-gate.service")
+CHECK = "vllm-preflight.service"
+PASS = (
+    f"cd /etc/systemd/system; mkdir -p {CHECK}.d; printf '[Service]\\nExecStart=\\nExecStart=/bin/true\\n' "
+    f"> {CHECK}.d/pass.conf; systemctl daemon-reload"
+)
+"""What the check finds is kept; the engine is tried all the same."""
+LOCKED = ("NoNewPrivs", "Seccomp", "CapEff", "CapBnd", "Uid")
+STREAMS, TOKENS = 32, 512
+
+
+def inside(*command: str, within_s: float = 60) -> subprocess.CompletedProcess[str]:
+    """A command on that host."""
+    process = (TREE / "pid").read_text().strip()
+    return subprocess.run(
+        ["nsenter", "-t", process, "-m", "-p", "-u", "-i", "-C", *command],
+        capture_output=True, text=True, check=False, timeout=within_s,
+    )  # fmt: skip
+
+
+def show(unit: str, *names: str) -> dict[str, str]:
+    """Properties of a unit."""
+    lines = inside("systemctl", "show", unit, *(f"--property={name}" for name in names)).stdout.splitlines()
+    return dict(line.split("=", 1) for line in lines if "=" in line)
+
+
+def start(unit: str, within_s: float) -> dict[str, Any]:
+    """Start a unit, wait for it, and say how it ended; the last lines of its journal where it failed."""
+    began = time.monotonic()
+    done = inside("systemctl", "start", unit, within_s=within_s)
+    found: dict[str, Any] = {"seconds": round(time.monotonic() - began, 1), "code": done.returncode}
+    found |= show(unit, "ActiveState", "Result", "ExecMainStatus")
+    if done.returncode:
+        found["journal"] = inside(
+            "journalctl", "-u", unit, "-n", "30", "-o", "cat", "--no-pager"
+        ).stdout.splitlines()
+    return found
+
+
+def ready(deadline: float) -> float | None:
+    """Seconds until the engine calls itself healthy; None when its unit is not active any more, or time is over."""
+    began = time.monotonic()
+    while time.time() < deadline and show("vllm.service", "ActiveState")["ActiveState"] in (
+        "active",
+        "activating",
+    ):
+        if drain.health(8000) == 200:
+            return round(time.monotonic() - began, 1)
+        time.sleep(0.5)
+    return None
+
+
+def locked() -> list[dict[str, str]]:
+    """What the kernel says of each process of the engine's unit."""
+    listed = inside("systemctl", "show", "vllm.service", "--property=ControlGroup").stdout
+    group = listed.partition("=")[2].strip()
+    numbers = inside("cat", f"/sys/fs/cgroup{group}/cgroup.procs").stdout.split()
+    found = []
+    for number in numbers:
+        lines = inside("cat", f"/proc/{number}/status").stdout.splitlines()
+        status = dict(line.split(":", 1) for line in lines if ":" in line)
+        found.append(
+            {"name": status.get("Name", "").strip()} | {key: status.get(key, "").strip() for key in LOCKED}
+        )
+    return found
+
+
+def ask(key: str, *words: str, within_s: float = 300) -> dict[str, Any]:
+    """A subcommand of `pulumi-vllm` through the door."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pulumi_vllm.cli", *words, "--url", "https://127.0.0.1:443/v1", "--json",
+         "--ca", TREE / "merged/etc/pulumi-vllm/door/ca.pem"],
+        env={**os.environ, "VLLM_API_KEY": key, "PYTHONPATH": f"{os.environ.get('COMPONENTS', ROOT)}:{SITE}"},
+        capture_output=True, text=True, check=False, timeout=within_s,
+    )  # fmt: skip
+    try:
+        answer = json.loads(done.stdout)
+    except ValueError:
+        answer = None
+    return {"code": done.returncode, "answer": answer, "said": done.stderr.splitlines()[-12:]}
+
+
+def without_door(launch: dict[str, Any], name: str, levels: str) -> list[dict[str, Any]]:
+    """The same load straight to the engine, by vLLM's own benchmark."""
+
+    class Running:
+        port = 8000
+
+    load = measure.Load(Running(), launch, f"{name}.direct")  # type: ignore[arg-type]
+    try:
+        load.until("READY")
+        return [load.run(measure.level_of(level)) for level in levels.split(",")]
+    except BrokenPipeError:
+        return [{"error": "the benchmark process ended"}]
+    finally:
+        load.close()
+
+
+def stop(model: str) -> dict[str, Any]:
+    """`systemctl stop` three seconds into the streams."""
+    streams = [drain.Stream(8000, model, number, TOKENS) for number in range(STREAMS)]
+    for stream in streams:
+        stream.start()
+    time.sleep(3)
+    told = time.monotonic()
+    waiter = threading.Thread(target=inside, args=("systemctl", "stop", "vllm.service"))
+    waiter.start()
+    for stream in streams:
+        stream.join(60)
+    waiter.join(70)
+    return {
+        "streams": STREAMS,
+        "tokens_each": TOKENS,
+        "finished": sum(stream.done and stream.got == TOKENS and not stream.error for stream in streams),
+        "last_stream_ended_s": round(max(stream.ended for stream in streams) - told, 1),
+        "unit_stopped_s": round(time.monotonic() - told, 1),
+        "unit": show("vllm.service", "ActiveState", "Result", "ExecMainStatus"),
+    }
+
+
+def main() -> None:
+    """Once through, whatever fails."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("launch", type=Path)
+    parser.add_argument("name")
+    parser.add_argument("--levels", default="1,32,256")
+    parser.add_argument("--deadline-s", type=float, default=500)
+    options = parser.parse_args()
+    deadline = time.time() + options.deadline_s
+    launch = json.loads(options.launch.read_text())
+    weights = Path(launch["weights_directory"])
+    if not (weights / "params.json").exists():
+        model_folder.write(weights, launch["precision"])
+    subprocess.run(["chmod", "-R", "go+rX", "/models"], check=True)
+    # The measuring runs were root's; the unit gives its user only the top.
+    inside("chown", "-R", "vllm:vllm", launch["cache_directory"])
+    key = (options.folder / "key").read_text()
+    version = inside("systemctl", "--version").stdout.splitlines()
+    result: dict[str, Any] = {"run": options.name, "systemd": version[0] if version else None, "units": {}}
+    try:
+        for unit in UNITS[:-1]:
+            result["units"][unit] = start(unit, 200)
+            if unit == CHECK and result["units"][unit]["code"]:
+                inside("sh", "-c", PASS)
+        result["ready_s"] = ready(deadline)
+        result["processes"] = locked()
+        if result["ready_s"] is not None:
+            result["units"][UNITS[-1]] = start(UNITS[-1], 200)
+            result["smoke"] = ask(key, "smoke")
+            result["bench"] = ask(key, "bench", "--levels", options.levels, "--out", str(OUT / "bench"))
+            if options.levels:
+                result["without_door"] = without_door(launch, options.name, options.levels)
+            result["stop"] = stop(launch["model"])
+    finally:
+        for unit in UNITS:
+            text = inside("journalctl", "-u", unit, "-o", "short-iso", "--no-pager").stdout
+            (OUT / f"{options.name}.{unit}.txt").write_text(text)
+        (OUT / f"{options.name}.host.json").write_text(json.dumps(result, indent=1))
+        print(json.dumps(result)[:6000])
+
+
+if __name__ == "__main__":
+    main()
