@@ -69,7 +69,8 @@ def test_drift_is_a_diff_and_up_puts_it_right(project):
     # A stopped service.
     on_host(project, "systemctl stop vllm.service")
     shown = project.pulumi("preview", "--diff").stdout
-    assert "vllm.service is inactive" in shown
+    # Either is drift: on a busy machine the stop itself may end as failed.
+    assert "vllm.service is inactive" in shown or 'vllm.service: "failed" => "active"' in shown
     project.up()
     assert on_host(project, "systemctl is-active vllm.service").strip() == "active"
 
