@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from http import HTTPStatus
@@ -16,6 +15,7 @@ from .errors import CloudError, UnknownStatus
 from .http import Http
 from .models import CreateInstance, Instance, SshKey, Termination, Volume
 from .renting import rent
+from .ssh_keys import SshKeys
 from .volumes import Volumes
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Spheron:
         self.clock = clock
         self.guard = guard or SpendGuard(clock=clock)
         self.lookup_s = lookup_s
-        self._volumes = Volumes(self)
+        self._keys, self._volumes = SshKeys(self), Volumes(self)
         self._team = team_id
         self._lock = threading.Lock()
 
@@ -183,38 +183,15 @@ class Spheron:
     # -- SSH keys ------------------------------------------------------------------------------------------
     def ssh_keys(self) -> tuple[SshKey, ...]:
         """The registered keys; the key itself is None where the list leaves it out."""
-        action = "listing SSH keys"
-        return tuple(
-            models.ssh_key(item, action=action)
-            for item in self.list("/api/ssh-keys", "sshKeys", "keys", action=action)
-        )
+        return self._keys.all()
 
     def create_ssh_key(self, name: str, public_key: str) -> SshKey:
         """Register a key; the very same key under the very same name is returned, not registered twice."""
-        action = f"registering the SSH key {name}"
-        body = {"name": name, "publicKey": public_key, "teamId": self.team_id()}
-        try:
-            answer = self.http.post("/api/ssh-keys", body, action=action)
-            item = wire.record(answer, "sshKey", "key", action=action)
-            made = models.ssh_key(item, action=action)
-        except CloudError as error:
-            if error.acted is False and error.status not in {400, 409}:
-                raise
-            made_before = self._find_ssh_key(name, public_key)
-            if made_before is None:
-                raise
-            return made_before
-        return SshKey(made.id, made.name or name, made.public_key or public_key)
+        return self._keys.create(name, public_key)
 
     def delete_ssh_key(self, key_id: str) -> None:
         """Forget a key; one that is not there is a success."""
-        try:
-            self.http.delete(
-                f"/api/ssh-keys/{quote(key_id, safe='')}", action=f"removing the SSH key {key_id}"
-            )
-        except CloudError as error:
-            if error.status != HTTPStatus.NOT_FOUND:
-                raise
+        self._keys.delete(key_id)
 
     # -- volumes -------------------------------------------------------------------------------------------
     def volumes(self) -> tuple[Volume, ...]:
@@ -281,19 +258,3 @@ class Spheron:
         if not teams:
             raise CloudError(f"{action}: the key belongs to no team; create one in the dashboard")
         return (current or teams)[0]
-
-    def _find_ssh_key(self, name: str, public_key: str) -> SshKey | None:
-        for key in self.ssh_keys():
-            known = key.public_key
-            if known is None and key.name == name:
-                action = f"looking at the SSH key {name}"
-                answer = self.http.get(f"/api/ssh-keys/{quote(key.id, safe='')}", action=action)
-                known = wire.text(wire.record(answer, "sshKey", "key", action=action), "publicKey")
-            if known is not None and _same_key(known, public_key):
-                return SshKey(key.id, key.name, known)
-        return None
-
-
-def _same_key(one: str, other: str) -> bool:
-    """By type and key; the comment is anybody's, and the API's fingerprint was seen to be a constant."""
-    return re.split(r"\s+", one.strip())[:2] == re.split(r"\s+", other.strip())[:2]
