@@ -210,9 +210,23 @@ def test_an_unknown_status_is_an_error_and_the_machine_is_not_gone(cloud, sphero
         spheron.instance("m1")
 
 
-def test_404_is_none_and_ids_are_encoded(cloud, spheron):
+def test_404_is_none_where_the_list_agrees_and_ids_are_encoded(cloud, spheron, answer, machine):
+    cloud.always[LIST] = answer([machine()])
     assert spheron.instance("a/b c::d") is None
-    assert cloud.asked[-1].path == "/api/deployments/a%2Fb%20c%3A%3Ad"
+    assert "/api/deployments/a%2Fb%20c%3A%3Ad" in [one.path for one in cloud.asked]
+
+
+@pytest.mark.parametrize(("status", "code"), [(200, None), (500, 500), (404, 404)])
+def test_404_of_a_machine_that_is_listed_or_may_be_is_not_gone(
+    cloud, spheron, *, answer, machine, status, code
+):
+    cloud.always[LIST] = answer([machine(id="m1")], status)
+    if code is None:
+        assert spheron.instance("m1").status == "running"
+    else:
+        with pytest.raises(CloudError) as caught:
+            spheron.instance("m1")
+        assert caught.value.status == code
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,10 @@ class Spheron:
         return live[0] if live else None
 
     def instance(self, instance_id: str) -> Instance | None:
-        """One machine, also when it has ended; None when the API does not know it.
+        """One machine, also when it has ended; None when the API neither knows nor lists it.
+
+        A machine that is taken for gone is forgotten and bills on, so that "not found" is believed only when the
+        list agrees.
 
         Raises:
             UnknownStatus: it is in a state nobody has documented.
@@ -120,10 +123,13 @@ class Spheron:
         try:
             answer = self.http.get(f"/api/deployments/{quote(instance_id, safe='')}", action=action)
         except CloudError as error:
-            if error.status == HTTPStatus.NOT_FOUND:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+            found = next((one for one in self.instances() if one.id == instance_id), None)
+            if found is None:
                 return None
-            raise
-        found = models.instance(wire.record(answer, "deployment", action=action), action=action)
+        else:
+            found = models.instance(wire.record(answer, "deployment", action=action), action=action)
         if found.status not in models.STATUSES:
             raise UnknownStatus(
                 f"{action}: the cloud says it is {found.status!r}, which this version does not know; "
