@@ -1,5 +1,6 @@
 """How a machine goes: serve out the minimum run time, drain, stop, unmount, DELETE, detach what is left."""
 
+import time
 from typing import Any
 
 from .common import host_of, pause_s
@@ -11,17 +12,12 @@ _GONE_WITHIN_S = 300.0  # after an accepted DELETE; past that somebody must look
 
 async def leave(call: Call, machine_id: str, state: Values) -> None:
     """Let the machine go, without a lost request where it can be helped."""
-    cloud = call.session.cloud()
-    machine = await call.session.ask(cloud.instance, machine_id)
-    if machine is None:
-        return
-    if not machine.gone:
+    machine = await call.session.ask(call.session.cloud().instance, machine_id)
+    if machine is not None and not machine.gone:
         await _serve_minimum(call, machine_id, machine.name)
         await _quiet(call, state)
         await _terminate(call, machine_id, machine.name)
-    for volume in await call.session.ask(cloud.volumes):
-        if machine_id in volume.attached_to:
-            await call.session.ask(cloud.detach, volume.handle, machine_id, ignore_errors=True)
+    await _release_disks(call, machine_id)
 
 
 async def _serve_minimum(call: Call, machine_id: str, name: str) -> None:
@@ -35,13 +31,15 @@ async def _serve_minimum(call: Call, machine_id: str, name: str) -> None:
             f"{name} serves on: the cloud's minimum run time of {answer.minimum_min} min ends in "
             f"{answer.remaining_min} min"
         )
-        try:
-            await call.sleep(min(pause_s(attempt), 10.0))
-        except Cancelled:
-            raise UserError(
-                f"cancelled: {name} is still running, billed and in state; run `pulumi destroy` again"
-            ) from None
+        await _wait(call, attempt, f"{name} is still running, billed and in state")
         attempt += 1
+
+
+async def _wait(call: Call, attempt: int, left: str) -> None:
+    try:
+        await call.sleep(min(pause_s(attempt), 10.0))
+    except Cancelled:
+        raise UserError(f"cancelled: {left}; run `pulumi destroy` again") from None
 
 
 async def _quiet(call: Call, state: Values) -> None:
@@ -73,22 +71,44 @@ sync
 
 
 async def _terminate(call: Call, machine_id: str, name: str) -> None:
-    from pulumi_vllm.cloud.errors import TooEarly  # noqa: PLC0415
+    from pulumi_vllm.cloud.errors import TooEarly, UnknownStatus  # noqa: PLC0415
 
     cloud: Any = call.session.cloud()
+    attempt = 0
     while True:
         try:
             await call.session.ask(cloud.terminate, machine_id)
             break
-        except TooEarly:
+        except TooEarly as error:
+            await call.progress(f"{name} serves on: {error}")
+            await _wait(call, attempt, f"{name} is still running, billed and in state")
             await _serve_minimum(call, machine_id, name)
-    waited, attempt = 0.0, 0
-    while waited < _GONE_WITHIN_S:
-        machine = await call.session.ask(cloud.instance, machine_id)
-        if machine is None or machine.gone:
-            return
-        await call.sleep(pause_s(attempt))
-        waited, attempt = waited + pause_s(attempt), attempt + 1
+            attempt += 1
+    began, attempt = time.monotonic(), 0
+    while time.monotonic() - began < _GONE_WITHIN_S:
+        try:
+            machine = await call.session.ask(cloud.instance, machine_id)
+        except UnknownStatus:
+            pass  # a word for its last moments, maybe; only the known ones say that it is over
+        else:
+            # A machine that failed may stay so in the list after its DELETE, the last thing that can be done to it.
+            if machine is None or machine.terminal:
+                return
+        await _wait(call, attempt, f"the cloud was told to end {name} ({machine_id}), which may still bill")
+        attempt += 1
     raise UserError(
         f"{name} ({machine_id}) still runs 5 min after its DELETE; look at the cloud's console, then destroy again"
     )
+
+
+async def _release_disks(call: Call, machine_id: str) -> None:
+    """Detach what is still listed at the machine, which is gone whatever comes of this: state must not keep it."""
+    from pulumi_vllm.cloud.errors import CloudError  # noqa: PLC0415
+
+    cloud: Any = call.session.cloud()
+    try:
+        for volume in await call.session.ask(cloud.volumes):
+            if machine_id in volume.attached_to:
+                await call.session.ask(cloud.detach, volume.handle, machine_id, ignore_errors=True)
+    except CloudError as error:
+        await call.warn(f"the machine is gone; its disk is released when it is used or deleted next: {error}")
