@@ -3,13 +3,15 @@
 import asyncio
 
 import pytest
-from pulumi_vllm.provider import departure
+from pulumi_vllm.cloud.errors import CloudError
+from pulumi_vllm.provider import departure, volume
 from pulumi_vllm.provider.instance import Instance
 from pulumi_vllm.provider.resource import UserError
 from pulumi_vllm.provider.volume import Volume
 
 LOOK, END = ({"method": method, "path": "/api/deployments/[^/]+"} for method in ("GET", "DELETE"))
 DETACH = {"method": "POST", "path": "/api/volumes/.*/detach"}
+DROP_DISK = {"method": "DELETE", "path": "/api/volumes/.*"}
 NO_HOST = {"instanceName": "machine"}  # a machine that SSH never reached has nothing to drain
 
 
@@ -92,3 +94,28 @@ async def test_a_machine_the_cloud_forgot_leaves_no_disk_behind(cloud, call, mac
     del cloud.store.deployments[machine]
     await departure.leave(call[0], machine, NO_HOST)
     assert asked(cloud, "POST", "/detach") == 1
+
+
+async def test_a_disk_that_is_held_a_moment_longer_is_waited_for(cloud, call, machine, monkeypatch):
+    monkeypatch.setattr(volume, "pause_s", lambda _attempt: 0.01)
+    disk = disk_at(call[0], cloud, machine)
+    held = {"error": "Bad Request", "message": "Volume must be detached before it can be deleted"}
+    cloud.sim("fault", kind="status", status=400, body=held, times=2, **DROP_DISK)
+    await departure.leave(call[0], machine, NO_HOST)
+    await Volume().delete(call[0], "id", disk)
+    assert cloud.get("/api/volumes").json()["volumes"] == []
+
+
+@pytest.mark.parametrize(
+    ("status", "sort", "said"),
+    [
+        (400, UserError, "held; detach the disk in the cloud's console, or run `pulumi destroy` again"),
+        (403, CloudError, "the key lacks the right"),
+    ],
+)
+async def test_a_disk_that_can_t_go_is_a_sentence(cloud, call, machine, monkeypatch, *, status, sort, said):
+    monkeypatch.setattr(volume, "pause_s", lambda _attempt: 0.01)
+    disk = disk_at(call[0], cloud, machine)
+    cloud.sim("fault", kind="status", status=status, body={"error": "held"}, times=None, **DROP_DISK)
+    with pytest.raises(sort, match=said):
+        await Volume().delete(call[0], "id", disk)

@@ -4,10 +4,14 @@ from typing import Any
 
 from pulumi_vllm.plan.names import physical_name
 
+from .common import pause_s
 from .resource import Call, Failure, Property, Reading, Resource, UserError, Values, has_unknown
 
 # The API says "where the provider allows it" and no status; another refusal (a key, a limit) has its own remedy.
 _CANT_GROW = frozenset({400, 404, 409, 422})
+# How the API may refuse a disk that is attached: 400 was seen in client code, 409 is HTTP's own word for it.
+_STILL_HELD = frozenset({400, 409})
+_LETS_GO_WITHIN_LOOKS = 5
 
 
 class Volume(Resource):
@@ -128,7 +132,25 @@ class Volume(Resource):
             return
         for instance in volume.attached_to:
             await call.session.ask(cloud.detach, volume.handle, instance, ignore_errors=True)
-        await call.session.ask(cloud.delete_volume, volume.handle)
+        await self._remove(call, volume)
+
+    async def _remove(self, call: Call, volume: Any) -> None:
+        """A machine that has just gone may hold the disk a moment longer."""
+        from pulumi_vllm.cloud.errors import CloudError  # noqa: PLC0415
+
+        for attempt in range(_LETS_GO_WITHIN_LOOKS):
+            try:
+                await call.session.ask(call.session.cloud().delete_volume, volume.handle)
+            except CloudError as error:
+                if error.status not in _STILL_HELD:
+                    raise
+                refused = error
+            else:
+                return
+            await call.sleep(pause_s(attempt))
+        raise UserError(
+            f"{refused}; detach the disk in the cloud's console, or run `pulumi destroy` again in some minutes"
+        )
 
     def _name(self, call: Call) -> str:
         return physical_name(call.stack, call.name, call.urn)
