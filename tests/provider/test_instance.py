@@ -55,6 +55,26 @@ async def test_a_machine_that_takes_too_long_is_kept_in_state_and_said(cloud, do
     assert [failure.value.resource_id] == [machine for machine, _ in listed(cloud)]
 
 
+async def test_a_machine_that_every_second_look_finds_is_waited_for_with_pauses_and_an_end(
+    cloud, doubles, call, monkeypatch
+):
+    cloud.sim("profile/data-crunch", running_after_s=1e9)
+    api, looks = call[0].session.cloud(), []
+    look = api.instance
+
+    def flicker(machine_id):
+        looks.append(machine_id)
+        return None if len(looks) % 2 else look(machine_id)
+
+    monkeypatch.setattr(api, "instance", flicker)
+    call[0].timeout_s = 1.5
+    with pytest.raises(
+        Partial, match=r"still not in the cloud's list after \d s; .* it exists and is billed"
+    ):
+        await asyncio.wait_for(create(call[0], wish(cloud, doubles)), 20)
+    assert len(looks) < 10
+
+
 @pytest.mark.parametrize("status", ["terminated-provider", "stopped"])
 async def test_a_machine_that_is_taken_while_it_deploys_is_not_waited_for(cloud, doubles, call, status):
     cloud.sim("profile/data-crunch", running_after_s=1e9)

@@ -37,19 +37,21 @@ async def _wait_running(call: Call, machine_id: str, new: Values, outputs: Value
     cloud, began, attempt = call.session.cloud(), time.monotonic(), 0
     while True:
         machine = await call.session.ask(cloud.instance, machine_id)
+        status = "not in the cloud's list"
         if machine is None or machine.gone:
-            await still_there(call, {"instanceId": machine_id})
-            continue
-        outputs |= seen(machine)
-        if machine.status in USELESS:
-            raise UserError(f"the cloud says {machine.status}; {another(call)}")
-        _refuse_dearer(machine, new)
-        if machine.status == "running" and machine.address:
-            return
+            await still_there(call, {"instanceId": machine_id})  # goes on only where a second look finds it
+        else:
+            outputs |= seen(machine)
+            status = machine.status
+            if status in USELESS:
+                raise UserError(f"the cloud says {status}; {another(call)}")
+            _refuse_dearer(machine, new)
+            if status == "running" and machine.address:
+                return
         waited = time.monotonic() - began
         if time.monotonic() > ends:
-            raise UserError(f"still {machine.status} after {waited:.0f} s; {_GO_ON}")
-        await call.progress(f"{machine.name} is {machine.status} ({waited:.0f} s)")
+            raise UserError(f"still {status} after {waited:.0f} s; {_GO_ON}")
+        await call.progress(f"{outputs['instanceName']} is {status} ({waited:.0f} s)")
         await call.sleep(min(pause_s(attempt), max(0.1, ends - time.monotonic())))
         attempt += 1
 
