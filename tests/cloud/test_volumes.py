@@ -78,6 +78,30 @@ def test_attach_believes_the_list_when_the_answer_is_bad(cloud, spheron, answer,
     assert cloud.count(f"POST /api/volumes/{HANDLE}/attach") == 2
 
 
+def test_a_volume_and_a_machine_that_were_seen_have_their_names_in_a_sentence(
+    cloud, spheron, *, answer, volume, machine
+):
+    cloud.always[LIST] = answer([volume()])
+    for verb in ("attach", "detach"):
+        cloud.always[f"POST /api/volumes/{HANDLE}/{verb}"] = answer({"error": "no"}, 500)
+    cloud.always["GET /api/deployments/m1"] = answer(machine(id="m1", name="ms4-machine"))
+    with pytest.raises(CloudError, match=rf"^attaching the volume {HANDLE} to machine m1: "):
+        spheron.attach(HANDLE, "m1")
+    spheron.volumes()
+    spheron.instance("m1")
+    named = (
+        rf"the volume ms4-weights \({HANDLE}\) {{}} machine ms4-machine \(m1\): the cloud answered 500: no"
+    )
+    with pytest.raises(CloudError, match="^attaching " + named.format("to")):
+        spheron.attach(HANDLE, "m1")
+    cloud.always[LIST] = answer([volume(attachedToDeploymentIds=["m1"])])
+    with pytest.raises(CloudError, match="^detaching " + named.format("from")):
+        spheron.detach(HANDLE, "m1")
+    cloud.always["DELETE /api/deployments/m1"] = answer({"error": "no"}, 403)
+    with pytest.raises(CloudError, match=r"^ending machine ms4-machine \(m1\): the cloud answered 403: no"):
+        spheron.terminate("m1")
+
+
 def test_attach_waits_out_a_429(cloud, spheron, answer, volume):
     cloud.once(f"POST /api/volumes/{HANDLE}/attach", answer({}, 429, {"Retry-After": "1"}), answer(volume()))
     spheron.attach(HANDLE, "m1")

@@ -109,7 +109,7 @@ ROWS = (
     Row(
         "the guest killed while weights are fetched",
         slow_hub,
-        ("is terminated-provider; `pulumi up --refresh` rents another one",),
+        ("was reclaimed by the provider; `pulumi up --refresh` rents another one",),
         start="weights",
         during=guest_dies_while_downloading,
         another=True,

@@ -4,7 +4,7 @@ from crashes import downloading, slow_hub
 from harness import wait_for
 from stand import Row, Running, Stand
 
-TAKEN = "is terminated-provider; `pulumi up --refresh` rents another one"
+TAKEN = "was reclaimed by the provider; `pulumi up --refresh` rents another one"
 
 
 def nothing(_: Stand) -> None:
@@ -56,7 +56,7 @@ ROWS = (
     Row(
         "reclaimed at the attach",
         nothing,
-        ("terminated-provider",),
+        (TAKEN,),
         during=taken_at(r"vllm:spheron:VolumeAttachment .*creating"),
         another=True,
     ),

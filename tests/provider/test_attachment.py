@@ -148,5 +148,7 @@ async def test_a_machine_that_is_taken_while_its_share_grows_is_not_waited_for(c
     cloud.sim(f"reclaim/{guest.machine}")
     cloud.until(lambda: cloud.status(guest.machine) == "terminated-provider")
     old = wish(guest, mountKind="virtiofs", mountTag="t", sizeGb=300) | {"fileSystemGb": 295.0}
-    with pytest.raises(Taken, match="is terminated-provider"):
+    with pytest.raises(
+        Taken, match=rf"\({guest.machine}\) was reclaimed by the provider; `pulumi up --refresh`"
+    ):
         await VolumeAttachment().update(call[0], "id", old, old | {"sizeGb": 320})

@@ -86,13 +86,34 @@ async def test_a_machine_that_is_taken_while_it_deploys_is_not_waited_for(cloud,
         await renting
 
     call[0].timeout_s = 20.0
-    remedy = (
-        "up --refresh` rents another"
-        if status == "terminated-provider"
-        else "up --replace '.*` rents another"
-    )
-    with pytest.raises(Partial, match=rf"{status}; `pulumi {remedy}"):
+    said = {
+        "terminated-provider": r"machine: \S+ \([0-9a-f]{24}\) was reclaimed by the provider; `pulumi up --refresh`",
+        "stopped": "the cloud says stopped; `pulumi up --replace '.*` rents another",
+    }[status]
+    with pytest.raises(Partial, match=said):
         await taken()
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        (
+            "ended",
+            r"\({id}\) was ended, in the cloud's console or for want of credit; `pulumi up --refresh`",
+        ),
+        ("forgotten", r"it: the cloud no longer lists the machine {id}; `pulumi up --refresh` rents"),
+    ],
+)
+async def test_what_became_of_a_machine_is_said_in_plain_words(cloud, call, how, said):
+    machine = cloud.running()
+    cloud.sim("advance", seconds=3600)
+    if how == "ended":
+        cloud.delete(f"/api/deployments/{machine}")
+    else:
+        del cloud.store.deployments[machine]
+    call[0].urn = "urn:pulumi:s::p::vllm:host:Files::it"
+    with pytest.raises(UserError, match=said.format(id=machine)):
+        await still_there(call[0], {"instanceId": machine})
 
 
 @pytest.mark.parametrize("fault", ["stock", "gone"])

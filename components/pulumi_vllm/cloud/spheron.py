@@ -48,6 +48,7 @@ class Spheron:
         self.guard = guard or SpendGuard(clock=clock)
         self.lookup_s = lookup_s
         self._keys, self._volumes = SshKeys(self), Volumes(self)
+        self._names: dict[str, str] = {}
         self._team = team_id
         self._lock = threading.Lock()
 
@@ -94,7 +95,7 @@ class Spheron:
         action = "listing machines"
         params = {"teamId": self.team_id()}
         found = self.list("/api/deployments", "deployments", action=action, params=params)
-        return tuple(models.instance(item, action=action) for item in found)
+        return tuple(self._seen(models.instance(item, action=action)) for item in found)
 
     def find_instance(self, name: str) -> Instance | None:
         """The live machine of this name; ended ones of the same name don't count.
@@ -129,7 +130,9 @@ class Spheron:
             if found is None:
                 return None
         else:
-            found = models.instance(wire.record(answer, "deployment", action=action), action=action)
+            found = self._seen(
+                models.instance(wire.record(answer, "deployment", action=action), action=action)
+            )
         if found.status not in models.STATUSES:
             raise UnknownStatus(
                 f"{action}: the cloud says it is {found.status!r}, which this version does not know; "
@@ -137,9 +140,14 @@ class Spheron:
             )
         return found
 
+    def called(self, instance_id: str) -> str:
+        """A machine for a person: with the name that an answer showed; the id finds it in the console."""
+        name = self._names.get(instance_id)
+        return f"{name} ({instance_id})" if name else instance_id
+
     def can_terminate(self, instance_id: str) -> Termination:
         """Whether the minimum run time is over; "yes" also where nobody could say: a DELETE refuses too."""
-        action = f"asking whether machine {instance_id} may end"
+        action = f"asking whether machine {self.called(instance_id)} may end"
         try:
             answer = self.http.get(
                 f"/api/deployments/{quote(instance_id, safe='')}/can-terminate", action=action
@@ -164,7 +172,8 @@ class Spheron:
         """
         try:
             self.http.delete(
-                f"/api/deployments/{quote(instance_id, safe='')}", action=f"ending machine {instance_id}"
+                f"/api/deployments/{quote(instance_id, safe='')}",
+                action=f"ending machine {self.called(instance_id)}",
             )
         except CloudError as error:
             ended = (
@@ -254,6 +263,10 @@ class Spheron:
             if not pages or page >= pages:
                 return found
         raise CloudError(f"{action}: more than {_MOST_PAGES} pages; this is no list a team has")
+
+    def _seen(self, found: Instance) -> Instance:
+        self._names[found.id] = found.name
+        return found
 
     def _purse(self, action: str) -> wire.Record:
         answer = self.http.get("/api/balance", action=action)

@@ -19,14 +19,16 @@ class Volumes:
 
     def __init__(self, cloud: Spheron) -> None:
         self._cloud = cloud
+        self._names: dict[str, str] = {}
 
     def all(self) -> tuple[Volume, ...]:
         """Every volume that was not deleted."""
         action = "listing volumes"
-        found = (
+        found = [
             models.volume(item, action=action)
             for item in self._cloud.list("/api/volumes", "volumes", action=action)
-        )
+        ]
+        self._names |= {volume.handle: volume.name for volume in found}
         return tuple(volume for volume in found if volume.status != "deleted")
 
     def find(self, name: str) -> Volume | None:
@@ -66,7 +68,7 @@ class Volumes:
 
     def grow(self, handle: str, size_gb: int) -> None:
         """PATCH, then read back if it was refused or lost. The API has it "where the provider allows it"."""
-        action = f"growing the volume {handle} to {size_gb} GB"
+        action = f"growing the volume {self._called(handle)} to {size_gb} GB"
         try:
             self._cloud.http.patch(
                 f"/api/volumes/{quote(handle, safe='')}", {"sizeInGb": size_gb}, action=action
@@ -80,7 +82,7 @@ class Volumes:
 
     def delete(self, reference: str) -> None:
         """DELETE by handle; "not found" is believed only when the list agrees."""
-        action = f"deleting the volume {reference}"
+        action = f"deleting the volume {self._called(reference)}"
         try:
             self._cloud.http.delete(f"/api/volumes/{quote(reference, safe='')}", action=action)
         except CloudError as error:
@@ -93,7 +95,7 @@ class Volumes:
 
     def attach(self, handle: str, instance_id: str) -> None:
         """POST, then read back if it was refused or lost: it may be so already."""
-        action = f"attaching the volume {handle} to machine {instance_id}"
+        action = f"attaching the volume {self._called(handle)} to machine {self._cloud.called(instance_id)}"
         try:
             self._post(handle, "attach", instance_id, action)
         except CloudError as error:
@@ -105,7 +107,7 @@ class Volumes:
 
     def detach(self, handle: str, instance_id: str, *, ignore_errors: bool) -> None:
         """POST, then read back if it was refused or lost."""
-        action = f"detaching the volume {handle} from machine {instance_id}"
+        action = f"detaching the volume {self._called(handle)} from machine {self._cloud.called(instance_id)}"
         try:
             self._post(handle, "detach", instance_id, action)
         except CloudError as error:
@@ -129,6 +131,11 @@ class Volumes:
                 f"{action}: none is published{where}; choose another provider or region for the volume"
             )
         return price
+
+    def _called(self, handle: str) -> str:
+        """With the name that a list showed, for a person; the id finds it in the console."""
+        name = self._names.get(handle)
+        return f"{name} ({handle})" if name else handle
 
     def _post(self, handle: str, verb: str, instance_id: str, action: str) -> None:
         path = f"/api/volumes/{quote(handle, safe='')}/{verb}"

@@ -25,7 +25,7 @@ async def arrive(call: Call, machine_id: str, new: Values, outputs: Values) -> V
             outputs,
         ) from None
     except Taken as error:
-        raise Partial(f"{error} (it was {machine_id})", machine_id, outputs) from error
+        raise Partial(str(error), machine_id, outputs) from error
     except Exception as error:
         remedy = "" if isinstance(error, UserError) else f"; {_GO_ON}"
         text = f"machine {outputs['instanceName']} ({machine_id}): {error}{remedy}; it exists and is billed"

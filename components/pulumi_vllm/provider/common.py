@@ -47,7 +47,7 @@ async def still_there(call: Call, values: Values) -> None:
     """
     machine = await call.session.ask(call.session.cloud().instance, str(values["instanceId"]))
     if machine is None or machine.gone:
-        said = f"{machine.name} is {machine.status}" if machine else "the cloud no longer knows the machine"
+        said = end_of(machine, str(values["instanceId"]))
         raise Taken(
             f"{call.name}: {said}; `pulumi up --refresh` rents another one, which goes on with what the volume has"
         )
@@ -59,6 +59,15 @@ async def still_there(call: Call, values: Values) -> None:
             f"{call.name}: {machine.name} restarted with another address, {machine.address} instead of {known}; "
             "`pulumi up --refresh` goes on there"
         )
+
+
+def end_of(machine: Any, machine_id: str) -> str:
+    """What became of a machine that is gone, or (None) that the cloud does not list; its id finds it in the console."""
+    if machine is None:
+        return f"the cloud no longer lists the machine {machine_id}"
+    if machine.status == "terminated-provider":
+        return f"{machine.name} ({machine_id}) was reclaimed by the provider"
+    return f"{machine.name} ({machine_id}) was ended, in the cloud's console or for want of credit"
 
 
 def another(call: Call) -> str:

@@ -6,7 +6,7 @@ from pulumi_vllm.plan.names import physical_name
 
 from . import cheaper
 from .arrival import arrive, billed_as, seen
-from .common import USELESS, another
+from .common import USELESS, another, end_of
 from .departure import leave
 from .resource import (
     Call,
@@ -125,7 +125,7 @@ class Instance(Resource):
         machine = await call.session.ask(call.session.cloud().instance, resource_id)
         if machine is None or machine.gone:
             if machine is not None and machine.status == "terminated-provider":
-                await call.warn(f"{machine.name} was reclaimed by the provider; `pulumi up` rents another")
+                await call.warn(f"{end_of(machine, resource_id)}; `pulumi up` rents another")
             return None
         imported = not state
         inputs = inputs or {
