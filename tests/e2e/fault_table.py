@@ -1,6 +1,6 @@
 """Runs every row of faults.py on a local cloud of its own and writes docs/faults.md.
 
-    python tests/e2e/fault_table.py --write            # all rows: about an hour
+    python tests/e2e/fault_table.py --write            # all rows: about an hour and a half
     python tests/e2e/fault_table.py --write hub 429    # the rows with these words, the others as they were
 
 Needs root and the engine on PATH, as the tests of tier ci do. Exit code 1 where a row did not hold.
@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 
+from destroys import Departure
 from faults import ROWS, key
 from harness import REPOSITORY, LocalCloud
 from stand import Outcome, Row, Stand
@@ -26,9 +27,9 @@ stand-in engine. After each of them at most one machine of ours is at the cloud 
 failed it said one sentence, and `up` again finished, on the same machine unless that was taken away; no machine was
 rented that the row does not tell of; the door answers; and the preview after it proposes nothing.
 
-Written by `python tests/e2e/fault_table.py --write` (root; about an hour). The rows are in `tests/e2e/faults.py`,
-`reclaims.py` and `crashes.py` beside it; some of them run in every CI. Seconds are of one run on a shared computer with
-two cores; the cloud's clock ran 60 times as fast.
+Written by `python tests/e2e/fault_table.py --write` (root; about an hour and a half). The rows are in
+`tests/e2e/faults.py`, `reclaims.py`, `crashes.py` and `destroys.py` beside it; some of them run in every CI. Seconds
+are of one run on a shared computer with two cores; the cloud's clock ran 60 times as fast.
 
 * A machine gets an hour to come up. `customTimeouts` on `vllm:spheron:Instance` change that (a transform reaches it
   inside `Server`); the rows "beyond its time" gave it 12 s.
@@ -38,7 +39,16 @@ two cores; the cloud's clock ran 60 times as fast.
   shorter one.
 
 """
-COLUMNS = ("fault", "outcome", "what the person reads", "s", "`up` again, s")
+DESTROY = """
+## While a stack is destroyed
+
+The same in a real `pulumi destroy` of a stack that serves. After the first of them nothing is at the cloud that state
+does not know; where it failed it said one sentence (one each for machine, disk and key where the whole API was away:
+the first is shown), and `destroy` again finished. Then state is empty and the cloud's
+own list has neither a machine nor a key of ours; the disk is kept, or gone too in the rows that tell of it.
+
+"""
+COLUMNS = ("fault", "outcome", "what the person reads", "s")
 
 
 def described(row: Row) -> tuple[str, str]:
@@ -79,12 +89,15 @@ def lines_of(text: str) -> dict[str, str]:
 
 def document(lines: dict[str, str]) -> str:
     """The whole page, its rows in the order of faults.py."""
-    ruler = _line(*["---"] * len(COLUMNS))
-    return (
-        HEAD
-        + "\n".join([_line(*COLUMNS), ruler, *(lines[r.switch] for r in ROWS if r.switch in lines)])
-        + "\n"
-    )
+    ups = [row for row in ROWS if not isinstance(row, Departure)]
+    destroys = [row for row in ROWS if isinstance(row, Departure)]
+    return HEAD + _table("up", ups, lines) + DESTROY + _table("destroy", destroys, lines)
+
+
+def _table(verb: str, rows: list[Row], lines: dict[str, str]) -> str:
+    columns = (*COLUMNS, f"`{verb}` again, s")
+    ruler = _line(*["---"] * len(columns))
+    return "\n".join([_line(*columns), ruler, *(lines[r.switch] for r in rows if r.switch in lines)]) + "\n"
 
 
 def main() -> int:
@@ -114,7 +127,7 @@ def main() -> int:
         for row in wanted:
             began = time.monotonic()
             try:
-                outcome = stand.prove(row)
+                outcome = row.prove(stand)
             except (AssertionError, OSError) as error:
                 failed.append(row.switch)
                 sys.stdout.write(f"FAILED  {row.switch}\n{error}\n")

@@ -3,7 +3,9 @@
 import re
 
 import crashes
+import destroys
 import reclaims
+from destroys import api
 from harness import wait_for
 from stand import PRICES, Row, Running, Stand
 
@@ -15,11 +17,6 @@ ON_DEMAND, SPOT = PRICES
 # In the first place a spot machine, else one on demand.
 EITHER = {"billing": "spot", "fallback": "on-demand"}
 AGAIN = "run the same command again, it adopts the machine"
-
-
-def api(kind: str, **values: object):
-    """A fault of the rental API."""
-    return lambda stand: stand.fault(kind, **values)
 
 
 def hub(**values: object):
@@ -56,13 +53,6 @@ def moved(stand: Stand) -> None:
 
 def corrupted(stand: Stand) -> None:
     stand.cloud.hub(corrupt="consolidated.safetensors")
-
-
-def stopped(stand: Stand) -> None:
-    """What some providers do with a spot machine instead of ending it."""
-    (machine,) = stand.machines()
-    stand.cloud.api(f"/_sim/reclaim/{machine['id']}?as=stopped", "POST")
-    wait_for(lambda: stand.machines()[0]["status"] == "stopped", 120, "stopped")
 
 
 def raised(stand: Stand) -> None:
@@ -116,7 +106,7 @@ ROWS = (
     Row("reclaimed while it serves", reclaims.taken, start="standing", another=True),
     Row(
         "powered off by its provider while it serves",
-        stopped,
+        reclaims.powered_off,
         ("the cloud says stopped", "`pulumi up --replace", "it exists and is billed"),
         start="standing",
         again=lambda stand: ("--replace", stand.urn("vllm:spheron:Instance")),
@@ -144,7 +134,7 @@ ROWS = (
     Row(
         "500 on the attach, before the act",
         api("status", status=500, **ATTACH),
-        ("attaching the volume", "answered 500", "try again in some minutes"),
+        ("attaching the volume fault-", "answered 500", "try again in some minutes"),
         left=1,
     ),
     Row(
@@ -233,6 +223,7 @@ ROWS = (
     ),
     *reclaims.ROWS,
     *crashes.ROWS,
+    *destroys.ROWS,
 )
 
 

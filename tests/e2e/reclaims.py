@@ -17,6 +17,13 @@ def taken(stand: Stand) -> None:
     wait_for(lambda: not stand.machines(), 120, "end of the machine")
 
 
+def powered_off(stand: Stand) -> None:
+    """What some providers do with a spot machine instead of ending it."""
+    (machine,) = stand.machines()
+    stand.cloud.api(f"/_sim/reclaim/{machine['id']}?as=stopped", "POST")
+    wait_for(lambda: stand.machines()[0]["status"] == "stopped", 120, "stopped")
+
+
 def taken_at(pattern: str, after=lambda _: True):
     """Reclaim once `up` shows a line, and the cloud something."""
 
