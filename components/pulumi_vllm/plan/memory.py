@@ -92,7 +92,9 @@ def budget(model: Dimensions, precision: Precision, engine: Engine, gpu: Gpu, lo
         limit_gib=gpu.visible_gib * load.utilization,
         weights_gib=weight_bytes(model, precision, load.tensor_parallel, vision=load.vision) / GIB
         + figures["buffers_gib"],
-        activation_gib=activation_bytes(model, load) / GIB + figures["workspace_gib"],
+        activation_gib=activation_bytes(model, load) / GIB
+        + figures["workspace_gib"]
+        + (figures["vision_gib"] if load.vision and model.vision_parameters else 0),
         other_gib=figures["other_gib"],
         graphs_gib=graphs,
         graphs_excess_gib=graphs * (figures["graphs_actual_over_estimated"] - 1),
@@ -127,8 +129,8 @@ def weight_bytes(model: Dimensions, precision: Precision, tensor_parallel: int, 
     vocabulary = model.vocabulary * model.hidden * _BF16 * (1 if model.tied_embeddings else 2)
     rope = model.rope_positions * _rope_dim(model) * _BF16
     tower = model.vision_parameters * _BF16 if vision else 0
-    split = model.layers * (sharded + experts) + vocabulary
-    return split / tensor_parallel + model.layers * (replicated + router + norms) + rope + tower
+    split = model.layers * (sharded + experts) + vocabulary + tower
+    return split / tensor_parallel + model.layers * (replicated + router + norms) + rope
 
 
 def activation_bytes(model: Dimensions, load: Load) -> float:
