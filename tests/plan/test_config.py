@@ -6,7 +6,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from pulumi_vllm.plan import Deployment, PlanError, plan, units
+from pulumi_vllm.plan import Deployment, PlanError, catalogue, plan, units
 
 GOOD = yaml.safe_load("""
 model: mistral-small-4
@@ -42,6 +42,14 @@ def test_units_and_defaults():
     assert deployment.access.ssh == ("203.0.113.0/24",)
     assert deployment.machine.billing == "on-demand"
     assert deployment.weights.endpoint == "https://huggingface.co"
+
+
+def test_the_default_limit_of_a_key_is_above_what_any_measured_machine_answers():
+    measured = catalogue.load().measured
+    # 256 tokens out in each of them
+    rates = [rate / 256 for one in measured for rate in one.tokens_per_s.values()]
+    rates += [row["output_throughput"] / row["output_tokens"] for one in measured for row in one.load]
+    assert Deployment.parse(GOOD).door.requests_per_minute > 2 * 60 * max(rates)
 
 
 @pytest.mark.parametrize(

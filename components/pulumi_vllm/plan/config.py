@@ -115,8 +115,9 @@ class Weights(_Block):
 class Door(_Block):
     """Limits at the front door."""
 
-    requests_per_minute: Annotated[int, Field(ge=1, le=1_000_000)] = 600
-    """Requests that one key may make in 60 s; more answer 429."""
+    requests_per_minute: Annotated[int, Field(ge=1, le=1_000_000)] = 6_000
+    """Requests that one key may make in 60 s; more answer 429. The default is three times what the fastest measured
+    machine answers: 2x H200, FP8, 256 streams, 8,358 output tok/s at 256 tokens each are 1,959 a minute."""
     max_body_mib: Annotated[int, Field(ge=1, le=512)] = 16
     """Largest request body; images arrive inside it as base64."""
     streams_per_key: Annotated[int, Field(ge=1, le=MOST_AT_ONCE)] = 512
