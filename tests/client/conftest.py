@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
+import itertools
 import os
-import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -16,21 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import yaml
 from pulumi_vllm.localcloud import fake_engine, tiny_model
-from pulumi_vllm.plan import Deployment, plan
-from pulumi_vllm.render import render
 
-ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(Path(__file__).parents[1] / "door"))
+from door import Door, free_port
+
 KEY = "sk-of-the-tests"
 MODEL = "mistral-small-4-tiny"
 PARSERS = ("--reasoning-parser", "mistral", "--tool-call-parser", "mistral", "--enable-auto-tool-choice")
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
 
 
 @dataclass
@@ -88,84 +80,27 @@ def engine(start) -> Engine:
     return start(*PARSERS)
 
 
-def answers(url: str, **more) -> None:
+def answers(url: str) -> None:
     end = time.monotonic() + 30
     while True:
         try:
-            with urllib.request.urlopen(url, timeout=5, **more):
+            with urllib.request.urlopen(url, timeout=5):
                 return
         except (urllib.error.URLError, ConnectionError):
             assert time.monotonic() < end, f"{url} does not answer"
             time.sleep(0.02)
 
 
-@dataclass
-class Door:
-    """HAProxy with our configuration on a free port, and the certificate that it shows."""
-
-    url: str
-    ca: Path
-    leaf: Path
-
-
 @pytest.fixture
-def door(tmp_path, start):
-    """Start doors before an engine; limits are keys of server.door. The engine behind has no key of its own."""
-    haproxy = shutil.which("haproxy", path="/usr/sbin:/usr/bin")
-    assert haproxy, "haproxy is not installed; run ./dev test ci once, it installs what the tests need"
-    running = []
+def door(tmp_path):
+    """Start doors before an engine; limits are keys of server.door."""
+    # The door takes the key away; this engine is shared with tests that have no door, and wants it.
+    keep = {"    http-request del-header Authorization\n": ""}
+    with contextlib.ExitStack() as running:
+        numbers = itertools.count()
 
-    def go(engine: Engine, **limits: int) -> Door:
-        folder = tmp_path / f"door{len(running)}"
-        folder.mkdir()
-        certificate(folder)
-        block = yaml.safe_load((ROOT / "stacks/Pulumi.local.yaml").read_text())["config"][
-            "pulumi-vllm:server"
-        ]
-        files = {file.path: file.text for file in render(plan(Deployment.parse(block | {"door": limits})))}
-        port = free_port()
-        text = files["/etc/pulumi-vllm/door/haproxy.cfg"]
-        for before, after in {
-            "/etc/pulumi-vllm/door": str(folder),
-            "/run/pulumi-vllm-door": str(folder),
-            "0.0.0.0:443": f"127.0.0.1:{port}",
-            "127.0.0.1:8000": f"127.0.0.1:{engine.port}",
-            "127.0.0.1:8405": f"127.0.0.1:{free_port()}",
-            # The door takes the key away; this engine is shared with tests that have no door, and wants it.
-            "    http-request del-header Authorization\n": "",
-        }.items():
-            assert before in text
-            text = text.replace(before, after)
-        (folder / "haproxy.cfg").write_text(re.sub(r"    (user|group) haproxy\n", "", text))
-        (folder / "keys.map").write_text(f"{hashlib.sha256(KEY.encode()).hexdigest()} default\n")
-        (folder / "limits.map").write_text(files["/etc/pulumi-vllm/door/limits.map"])
-        log = (folder / "log").open("w")
-        running.append(
-            (subprocess.Popen([haproxy, "-db", "-f", folder / "haproxy.cfg"], stdout=log, stderr=log), log)
-        )
-        import ssl
+        def go(engine: Engine, **limits: int) -> Door:
+            folder = tmp_path / f"door{next(numbers)}"
+            return running.enter_context(Door(folder, engine.port, {"team-a": KEY}, keep, **limits))
 
-        answers(
-            f"https://127.0.0.1:{port}/healthz", context=ssl.create_default_context(cafile=folder / "c.pem")
-        )
-        return Door(f"https://127.0.0.1:{port}/v1", folder / "c.pem", folder / "leaf.pem")
-
-    yield go
-    for process, log in running:
-        process.terminate()
-        process.wait(timeout=10)
-        log.close()
-
-
-def certificate(folder: Path) -> None:
-    """A CA (c.pem), and the door's own certificate that it signs (leaf.pem; with its key tls.pem)."""
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    (folder / "names").write_text("subjectAltName=IP:127.0.0.1\n")
-    for words in (
-        ["req", "-x509", *key, "-days", "1", "-subj", "/CN=ca", "-keyout", "ca.key", "-out", "c.pem"],
-        ["req", "-new", *key, "-subj", "/CN=door", "-keyout", "leaf.key", "-out", "leaf.csr"],
-        ["x509", "-req", "-in", "leaf.csr", "-CA", "c.pem", "-CAkey", "ca.key", "-days", "1", "-set_serial", "2",
-         "-extfile", "names", "-out", "leaf.pem"],
-    ):  # fmt: skip
-        subprocess.run(["openssl", *words], check=True, capture_output=True, cwd=folder)
-    (folder / "tls.pem").write_text((folder / "leaf.pem").read_text() + (folder / "leaf.key").read_text())
+        yield go

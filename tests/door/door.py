@@ -52,27 +52,19 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-def certificate(folder: Path, name: str = "door") -> Path:
-    """A self-signed certificate and its key in one file, as HAProxy reads them."""
-    pem, key = folder / f"{name}.pem", folder / f"{name}.key"
-    words = [
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-days",
-        "1",
-    ]
-    words += ["-subj", "/CN=door"]
-    names = "subjectAltName=DNS:door,IP:127.0.0.1"
-    subprocess.run(
-        ["openssl", *words, "-addext", names, "-keyout", key, "-out", pem], check=True, capture_output=True
-    )
-    pem.write_text(pem.read_text() + key.read_text())
-    return pem
+def certificate(folder: Path) -> None:
+    """A CA (ca.pem) and the door's certificate that it signs: leaf.pem; with its key, as HAProxy reads it, tls.pem."""
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    (folder / "names").write_text("subjectAltName=DNS:door,IP:127.0.0.1\nauthorityKeyIdentifier=keyid\n")
+    for words in (
+        ["req", "-x509", *key, "-days", "1", "-subj", "/CN=ca", "-addext", "keyUsage=keyCertSign",
+         "-keyout", "ca.key", "-out", "ca.pem"],
+        ["req", "-new", *key, "-subj", "/CN=door", "-keyout", "leaf.key", "-out", "leaf.csr"],
+        ["x509", "-req", "-in", "leaf.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-days", "1", "-set_serial", "2",
+         "-extfile", "names", "-out", "leaf.pem"],
+    ):  # fmt: skip
+        subprocess.run(["openssl", *words], check=True, capture_output=True, cwd=folder)
+    (folder / "tls.pem").write_text((folder / "leaf.pem").read_text() + (folder / "leaf.key").read_text())
 
 
 @dataclass(frozen=True)
@@ -85,13 +77,25 @@ class Answer:
 
 
 class Door:
-    """HAProxy with a stack's configuration in front of a port of this machine."""
+    """HAProxy with a stack's configuration in front of a port of this machine.
 
-    def __init__(self, folder: Path, backend_port: int, **limits: int) -> None:
+    `limits` are keys of server.door; `changes` are further texts of the configuration and what stands for them.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        backend_port: int,
+        keys: Mapping[str, str] = KEYS,
+        changes: Mapping[str, str] | None = None,
+        **limits: int,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.port, self.metrics_port = folder, free_port(), free_port()
         self.log, self.socket = folder / "log", folder / "admin.sock"
-        certificate(folder, "tls")
+        self.ca, self.leaf = folder / "ca.pem", folder / "leaf.pem"
+        self.url = f"https://127.0.0.1:{self.port}/v1"
+        certificate(folder)
         files = configuration(**limits)
         text = files["haproxy.cfg"]
         for old, new in {
@@ -100,12 +104,13 @@ class Door:
             "0.0.0.0:443 ": f"127.0.0.1:{self.port} ",
             "127.0.0.1:8000 ": f"127.0.0.1:{backend_port} ",
             "127.0.0.1:8405\n": f"127.0.0.1:{self.metrics_port}\n",
+            **(changes or {}),
         }.items():
             assert old in text, f"{old!r} is no longer in haproxy.cfg: the test would attack another door"
             text = text.replace(old, new)
         (folder / "haproxy.cfg").write_text(re.sub(r"    (user|group) haproxy\n", "", text))
         (folder / "limits.map").write_text(files["limits.map"])
-        self.write_keys(KEYS)
+        self.write_keys(keys)
 
     def write_keys(self, keys: Mapping[str, str]) -> None:
         rows = [f"{hashlib.sha256(key.encode()).hexdigest()} {name}\n" for name, key in keys.items()]
@@ -163,7 +168,7 @@ class Door:
             time.sleep(0.02)
 
     def tls(self) -> ssl.SSLContext:
-        return ssl.create_default_context(cafile=str(self.folder / "tls.pem"))
+        return ssl.create_default_context(cafile=str(self.ca))
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         where = ("127.0.0.1", self.port)
