@@ -11,6 +11,7 @@ OK, BAD, UNAUTHORIZED, NOT_FOUND, TOO_LARGE = (200,), (400,), (401,), (404,), (4
 NO_HTTP = (400, 501, 505)  # or the end of the connection
 POSTS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings")
 ALLOWED = {*(f"POST {path} HTTP/1.1" for path in POSTS), "GET /v1/models HTTP/1.1"}
+ALLOWED |= {"POST /v1/completions HTTP/1.0"}  # of a client that speaks no more
 CHUNKED = "Transfer-Encoding: chunked\r\n"
 SECOND = b"POST /invocations HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}"
 
@@ -119,6 +120,10 @@ def authorizations(key: str) -> list[Attack]:
         auth("upper case", f"AUTHORIZATION: BEARER {key}\r\n", OK, passes=True),
         auth("two spaces", f"Authorization: Bearer  {key}\r\n", OK, passes=True),
         auth("space after", f"Authorization: Bearer {key}  \r\n", OK, passes=True),
+        auth("20,000 spaces", f"Authorization: Bearer {' ' * 20_000}{key}\r\n", OK, passes=True),
+        auth("folded", f"Authorization: Bearer\r\n {key}\r\n", (200, 400), passes=True),
+        auth("a list", f"Authorization: Bearer x, Bearer {key}\r\n"),
+        auth("30,000 characters", f"Authorization: Bearer {'k' * 30_000}\r\n"),
         Attack("key in the query", request(key, f"/v1/completions?api_key={key}", auth=""), UNAUTHORIZED),
         Attack("routes are hidden before keys are asked for", request(key, "/metrics", auth=""), NOT_FOUND),
     ]  # fmt: skip
@@ -133,6 +138,7 @@ def paths(key: str) -> list[Attack]:
         "/v1/completions;/../../invocations", "/v1/completions%3f", "/v1/completions%00", "/v1/completions%20",
         "/v1/completions%0d%0aX:y", "/v1/%63ompletions", "/%76%31/completions", "/v1%2fcompletions", "/v1\\completions",
         "/v1/completions%23", "/v1/completions.json", "/v1/completions&x", "/v1/completions:x", "//door/v1/completions",
+        '/v1/"x"\\', f"/{'x' * 20_000}", "/" + '"' * 20_000,
     )  # fmt: skip
     found = [Attack(f"path {path}", request(key, path), NOT_FOUND) for path in closed]
     absolute = ("http://evil/v1/completions", "ftp://evil/v1/completions", "HTTP://x//v1/completions")
@@ -150,7 +156,7 @@ def paths(key: str) -> list[Attack]:
     same = ("/v1/completions?x=/invocations", "/v1/completions?/../../invocations", "/v1/completions?",
             "/v1/completions?a#b",
             "http://door/v1/completions", "https://door/v1/completions?x=1", "ftp://door/v1/completions",
-            "http://u:p@door/v1/completions")  # fmt: skip
+            "http://u:p@door/v1/completions", "http:///v1/completions", "/v1/completions\t")  # fmt: skip
     found += [Attack(f"path {path}", request(key, path), (200, 400), passes=True) for path in same]
     return found
 
@@ -220,6 +226,26 @@ def smuggling(key: str) -> list[Attack]:
         )
         for lines in headers
     ]
+    found += [
+        Attack(f"odd: {version}", request(key, version=version), (200, *NO_HTTP), passes=True)
+        for version in ("HTTP/1.0", "HTTP/1.9", "HTTP/2.0", "HTTP/3.0")
+    ]
+    hosts = (
+        "",
+        "Host:\r\n",
+        "Host: evil/../x\r\n",
+        "Host: 127.0.0.1:8000\r\n",
+        "Host: door\r\nX-Forwarded-Host: evil\r\n",
+    )
+    found += [Attack(f"odd: host {one!r}", request(key, host=one), (200, 400), passes=True) for one in hosts]
+    found += [
+        Attack(
+            "odd: lines that end in LF", request(key).replace(b"\r\n", b"\n"), (200, *NO_HTTP), passes=True
+        ),
+        Attack("odd: empty lines first", b"\r\n\r\n" + request(key), (200, *NO_HTTP), passes=True),
+        Attack("odd: a space first", b" " + request(key), NO_HTTP),
+        Attack("odd: a NUL in a name", request(key, headers="X\0: y\r\n"), NO_HTTP),
+    ]
     pipelined = request(key).replace(b"Connection: close\r\n", b"") + SECOND
     return [*found, Attack("odd: a second request behind the first", pipelined, OK, passes=True)]
 
@@ -237,6 +263,11 @@ def upgrades(key: str) -> list[Attack]:
     return [
         Attack("websocket on /v1/models", ask("/v1/models", "GET", websocket), BAD),
         Attack("websocket on /v1/realtime", ask("/v1/realtime", "GET", websocket), NOT_FOUND),
+        Attack(
+            "websocket with POST, no body",
+            ask("/v1/completions", "POST", websocket).replace(b"Content-Length: 2\r\n", b"")[:-2],
+            BAD,
+        ),
         Attack("websocket with POST", ask("/v1/completions", "POST", websocket), (200, 400), passes=True),
         Attack("h2c", ask("/v1/models", "GET", h2c, "Upgrade, HTTP2-Settings"), BAD),
         Attack("HTTP/2 without asking", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", NO_HTTP),

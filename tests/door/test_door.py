@@ -39,7 +39,7 @@ def openai_error(answer):
 async def test_nothing_but_the_allow_list_reaches_the_engine(doors, backend):
     door = doors(requests_per_minute=1_000_000, max_body_mib=1, request_timeout_s=2)
     tried = attacks.all_of(KEY, MIB)
-    assert len({one.name for one in tried}) == len(tried) > 170
+    assert len({one.name for one in tried}) == len(tried) > 190
     found = await door.all(one.data for one in tried)
     expected, wrong = {}, []
     for attack, answers in zip(tried, found, strict=True):
@@ -63,7 +63,7 @@ async def test_nothing_but_the_allow_list_reaches_the_engine(doors, backend):
         assert not {"authorization", "upgrade", "x-data-parallel-rank", "transfer-encoding"} & set(names)
         assert request.values("x-key-id") == ["team-a"]
         assert request.values("x-forwarded-for") == ["127.0.0.1"]
-        assert names.count("host") == 1
+        assert request.values("host") == ["localhost"]
         assert names.count("content-length") == (1 if request.line.startswith("POST") else 0)
 
 

@@ -98,7 +98,7 @@ SAMPLES = {
     **dict.fromkeys(["path", "method", "src", "date", "hex", "lower", "map_str", "map_str_int", "ltime"], (1, 5)),
     **dict.fromkeys(["nbsrv", "req.fhdr", "req.fhdr_cnt", "req.hdr", "req.hdr_cnt", "req.hdr_val"], (1, 5)),
     **dict.fromkeys(["sc_http_req_rate", "sc_conn_cur", "conn_cur", "http_req_rate", "base64"], (1, 5)),
-    **dict.fromkeys(["var", "req.body_size", "req.body", "regsub", "json", "sub", "add", "length"], (1, 6)),
+    **dict.fromkeys(["var", "req.body_size", "req.body", "regsub", "json", "bytes", "sub", "add", "length"], (1, 6)),
     **dict.fromkeys(["set-var", "int", "str", "bool"], (1, 6)),
     "field": (1, 6), "req.hdrs": (1, 9), "concat": (1, 9), "unique-id": (2, 0), "uuid": (2, 1), "sha2": (2, 1),
     "defined": (2, 4), "http_auth_bearer": (2, 5), "bytes_in": (3, 0),
