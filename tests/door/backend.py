@@ -31,7 +31,9 @@ class Backend:
     """Answers on a loopback port, in a thread of its own. What it does is asked for in the body, as JSON.
 
     `{"stream": N}`: N chunks, each sent only after one more call of `turn`; `{"hold": true}`: no answer until the
-    client goes, which is noted in `gone`; `{"cut": true}`: the connection is closed; else an answer of its own.
+    client goes, which is noted in `gone`; `{"flood": true}`: an answer without end, until the client goes;
+    `{"wait": true}`: its own answer after one more call of `turn`; `{"raw": TEXT}`: that, and the connection is
+    closed; else an answer of its own.
     """
 
     seen: list[Request] = field(default_factory=list)
@@ -41,8 +43,9 @@ class Backend:
 
     def __enter__(self) -> Self:
         self._loop, self._turns = asyncio.new_event_loop(), asyncio.Semaphore(0)
+        self._links: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
         self._server = self._loop.run_until_complete(
-            asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=1 << 20, backlog=1024)
+            asyncio.start_server(self._connected, "127.0.0.1", self.port, limit=1 << 20, backlog=1024)
         )
         self.port = self._server.sockets[0].getsockname()[1]
         self._thread = threading.Thread(target=self._loop.run_forever)
@@ -65,6 +68,11 @@ class Backend:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        for writer in self._links:  # a task that was cancelled before its first step has closed nothing
+            writer.transport.abort()
+
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._links[writer] = self._loop.create_task(self._serve(reader, writer))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
@@ -77,6 +85,7 @@ class Backend:
                     await self._answer(request, reader, writer)
                 await writer.drain()
         writer.close()
+        del self._links[writer]
 
     async def _read(self, reader: asyncio.StreamReader) -> Request:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin1")
@@ -99,8 +108,20 @@ class Backend:
                 await reader.read()  # the end of the connection
             self.gone.set()
             raise ConnectionError
-        if asked.get("cut"):
+        if asked.get("flood"):
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            with contextlib.suppress(ConnectionError):
+                while True:
+                    writer.write(b"x" * 65536)
+                    await writer.drain()
+            self.gone.set()
             raise ConnectionError
+        if "raw" in asked:
+            writer.write(asked["raw"].encode())
+            await writer.drain()
+            raise ConnectionError
+        if asked.get("wait"):
+            await self._turns.acquire()
         if not asked.get("stream"):
             self._write(writer, "200 OK", json.dumps({"line": request.line}).encode())
             return

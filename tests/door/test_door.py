@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import ssl
 import urllib.error
 import urllib.request
@@ -112,6 +113,31 @@ async def test_the_log_is_json_and_holds_no_key(doors):
         "out",
         "term",
     }
+
+
+@pytest.mark.parametrize(
+    ("status", "data"),
+    [
+        (400, b"GET /v1/models and more HTTP/1.1\r\n\r\n"),
+        (400, attacks.request(KEY, headers=f"X-Long: {'x' * 32_000}\r\n")),
+        (408, b"POST /v1/comple"),
+        (422, attacks.request(KEY, headers="Transfer-Encoding: identity, chunked\r\n", length=False)),
+    ],
+    ids=["no HTTP", "a huge header", "half a line", "an unknown encoding"],
+)
+async def test_what_is_refused_before_there_is_a_request(doors, backend, status, data):
+    """HAProxy's own page: it tells nothing of the program, the key or the machine, and the connection ends."""
+    door = doors(request_timeout_s=1)
+    reader, writer = await door.connect()
+    writer.write(data)
+    received = (await asyncio.wait_for(reader.read(), 30)).decode()
+    writer.close()
+    assert received.startswith(f"HTTP/1.1 {status} ")
+    head, _, page = received.partition("\r\n\r\n")
+    names = {line.partition(":")[0].lower() for line in head.split("\r\n")[1:]}
+    assert names <= {"content-length", "content-type", "cache-control", "connection"}
+    assert re.fullmatch(rf"<html><body><h1>{status} [\w -]+</h1>\n[\w ']+\.\n</body></html>\n", page)
+    assert backend.seen == []
 
 
 async def test_other_tls_and_other_protocols_are_refused(doors):

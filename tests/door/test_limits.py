@@ -103,7 +103,7 @@ async def test_a_slow_client_is_sent_away(doors, backend, cut):
 async def test_an_engine_that_says_nothing_or_breaks_off(doors, backend):
     door = doors(answer_timeout_s=1)
     assert openai_error(await door.one(ask({"hold": True}))).status == 504
-    assert openai_error(await door.one(ask({"cut": True}))).status == 502
+    assert openai_error(await door.one(ask({"raw": ""}))).status == 502
 
 
 async def test_a_client_that_leaves_is_noticed_by_the_engine(doors, backend):
@@ -183,6 +183,9 @@ def test_the_clients_of_openai_read_the_errors(doors):
         with pytest.raises(openai.NotFoundError) as missing:
             known.files.list()
         assert missing.value.code == "not_found"
+        with pytest.raises(openai.BadRequestError) as no_request:  # HAProxy's own page
+            known.with_options(default_headers={"X-Long": "x" * 32_000}).models.list()
+        assert no_request.value.status_code == 400
         for _ in range(2):
             known.post("/embeddings", body={"input": "x"}, cast_to=object)
         with pytest.raises(openai.RateLimitError) as many:

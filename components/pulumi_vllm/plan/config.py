@@ -125,9 +125,10 @@ class Door(_Block):
     request_timeout_s: Annotated[int, Field(ge=1, le=600)] = 10
     """How long a client may take to send a request's header, and the first 32 KiB of its body."""
     idle_timeout_s: Annotated[int, Field(ge=1, le=3600)] = 60
-    """How long a client may be silent when it is its turn to send, or to take what it is sent."""
+    """How long a client may be silent in the TLS handshake, or take nothing of what it is sent."""
     answer_timeout_s: Annotated[int, Field(ge=1, le=3600)] = 600
-    """Longest silence of the engine, before the first token or between two; then 504. A reload cuts after 61 min."""
+    """Longest silence of the engine, before the first token or between two; then 504. A reload cuts after 61 min.
+    A client that stops inside a body of more than 32 KiB is sent away after it, too."""
 
 
 class Engine(_Block):
