@@ -29,11 +29,11 @@ STACKS = Path(__file__).parents[2] / "stacks"
 KEYS = {"team-a": "sk-first-key-of-the-test", "team-b": "sk-second-key-of-the-test"}
 
 
-def haproxy() -> str:
-    """The program; CI has it, elsewhere the tests of the door are left out without it."""
-    found = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
+def program(name: str) -> str:
+    """Where it lies; CI has it, elsewhere the tests that need it are left out."""
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin")
     if found is None:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("haproxy is not installed here")
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"{name} is not installed here")
     return found
 
 
@@ -118,7 +118,7 @@ class Door:
 
     def __enter__(self) -> Self:
         with self.log.open("wb") as log:
-            command = [haproxy(), "-W", "-f", str(self.folder / "haproxy.cfg")]
+            command = [program("haproxy"), "-W", "-f", str(self.folder / "haproxy.cfg")]
             self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         self._until(lambda: self._loads() and self.answers(self.port), "open its port")
         return self
