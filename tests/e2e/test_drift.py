@@ -69,15 +69,9 @@ def test_drift_is_a_diff_and_up_puts_it_right(project):
     # A stopped service.
     on_host(project, "systemctl stop vllm.service")
     shown = project.pulumi("preview", "--diff").stdout
-    # Either is drift: on a busy machine the stop itself may end as failed.
-    assert "vllm.service is inactive" in shown or 'vllm.service: "failed" => "active"' in shown
+    assert "vllm.service is inactive" in shown
     project.up()
     assert on_host(project, "systemctl is-active vllm.service").strip() == "active"
-
-    # Stopped while it starts: nothing to drain, and vLLM would not obey SIGTERM before it listens.
-    on_host(project, "systemctl restart vllm.service && systemctl stop vllm.service || true")
-    assert "Result=signal" in on_host(project, "systemctl show -p Result vllm.service")
-    project.up()
 
     # A paused machine is unreachable, which is no drift.
     (machine,) = [m for m in project.cloud.machines() if m["id"] == project.machine_id()]

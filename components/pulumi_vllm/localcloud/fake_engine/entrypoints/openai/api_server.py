@@ -8,17 +8,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 import time
-from typing import TYPE_CHECKING
 
 from ... import __version__
 from ...arguments import parse
 from ...model import LoadError, check
 from ...server import Engine, serve
 
-if TYPE_CHECKING:
-    from types import FrameType
+_LOOK_S = 0.1
 
 
 def _say(text: str) -> None:
@@ -28,6 +25,7 @@ def _say(text: str) -> None:
 
 def main(argv: list[str]) -> int:
     """Run until SIGTERM or SIGINT; then finish what runs for --shutdown-timeout seconds."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # while it starts, as vLLM 0.26.0 does
     args = parse(argv)
     _say(f"vLLM API server version {__version__} (stand-in: no model is computed)")
     time.sleep(float(os.environ.get("VLLM_FAKE_START_S", "2")))
@@ -47,17 +45,14 @@ def main(argv: list[str]) -> int:
         token_s=float(os.environ.get("VLLM_FAKE_TOKEN_MS", "25")) / 1000,
         version=__version__,
     )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: setattr(engine, "draining", True))
     server = serve(engine, args.host or "0.0.0.0", args.port)  # noqa: S104 (vLLM's default)
-    asked = threading.Event()
-
-    def stop(_: int, __: FrameType | None) -> None:
-        asked.set()
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
     _say(f"Starting vLLM server on http://{args.host or '0.0.0.0'}:{args.port}")  # noqa: S104
     _say("Application startup complete.")
-    asked.wait()
+    # Not a wait on a lock: a signal that comes between two steps of its code, as on a busy machine, does not end it.
+    while not engine.draining:
+        time.sleep(_LOOK_S)
     timeout = float(args.shutdown_timeout or 0)
     _say(f"Shutting down; in-flight requests have {timeout:.0f} s")
     engine.drain(timeout)

@@ -1,0 +1,69 @@
+"""`systemctl stop vllm` on the machine: what serves is drained, what starts ends at once, and neither has failed."""
+
+import json
+
+UNIT = "vllm.service"
+ENGINE = "http://127.0.0.1:8000"
+HOW = f"systemctl show -p ActiveState -p Result {UNIT}"
+WELL = {"ActiveState=inactive", "Result=success"}
+TOKENS = 200
+"""Of one stream: 5 s at the stand-in's 25 ms each."""
+
+# Every local port towards the engine is taken, so that nobody can connect to it while it is told to stop.
+STOP_WITHOUT_A_PORT = """
+import pathlib, socket, subprocess, sys
+ports = pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range")
+before = ports.read_text()
+ports.write_text("40000 40003")
+held = []
+try:
+    while True:
+        held.append(socket.create_connection(("127.0.0.1", 8000)))
+except OSError as full:
+    print(full)
+finally:
+    try:
+        subprocess.run(["systemctl", "stop", "vllm.service"], check=True)
+    finally:
+        ports.write_text(before)
+"""
+
+
+def test_a_stop_drains_what_serves_and_ends_what_starts(projects):
+    project = projects("fake")
+    project.up()
+    body = {"model": project.outputs()["model"], "prompt": "hi", "stream": True}
+    body |= {"max_tokens": TOKENS, "ignore_eos": True}
+    shown = project.on_host(
+        f"""
+until curl -fs -o /dev/null {ENGINE}/health; do sleep 0.1; done
+curl -sN {ENGINE}/v1/completions -H 'Content-Type: application/json' -d '{json.dumps(body)}' > /run/stream &
+until grep -q '"text"' /run/stream; do sleep 0.1; done
+python3 - <<'END'
+{STOP_WITHOUT_A_PORT}
+END
+{HOW}
+wait
+grep -c '"text"' /run/stream
+tail -n 2 /run/stream
+"""
+    )
+    lines = shown.splitlines()
+    assert "Cannot assign requested address" in shown, "ports were left, so nothing was proved"
+    assert set(lines) >= {*WELL, str(TOKENS), "data: [DONE]"}, shown
+
+    # It starts: nothing to drain, and vLLM would not obey SIGTERM before it listens.
+    shown = project.on_host(
+        f"""
+mkdir -p /run/systemd/system/{UNIT}.d
+printf '[Service]\\nEnvironment=VLLM_FAKE_START_S=600\\n' > /run/systemd/system/{UNIT}.d/slow.conf
+systemctl daemon-reload
+systemctl start {UNIT}
+until journalctl -o cat _PID=$(systemctl show -P MainPID {UNIT}) | grep -q stand-in; do sleep 0.1; done
+timeout 20 systemctl stop {UNIT}
+{HOW}
+rm -r /run/systemd/system/{UNIT}.d
+systemctl daemon-reload
+"""
+    )
+    assert set(shown.splitlines()) >= WELL, shown
