@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pulumi_vllm.cloud import models, wire
 from pulumi_vllm.cloud.errors import CloudError
-from pulumi_vllm.cloud.offers import choose, instance_type, parse, verbatim_region
+from pulumi_vllm.cloud.offers import choose, instance_type, parse
 from pulumi_vllm.cloud.providers import login_user, mount_kind, same_provider
 from pulumi_vllm.plan.price import cheapest
 
@@ -134,9 +134,9 @@ def test_an_empty_list_is_said():
 
 def test_a_region_is_sent_as_the_offer_spells_it(offers):
     (offer,) = offers({"clusters": ["166e655a:culpeper-usa-1", "Finland 3"]})
-    assert verbatim_region(offer, "culpeper-usa-1") == "166e655a:culpeper-usa-1"
-    assert verbatim_region(offer, "FINLAND 3") == "Finland 3"
-    assert verbatim_region(offer, "Finland") is None
+    assert offer.own_region("culpeper-usa-1") == "166e655a:culpeper-usa-1"
+    assert offer.own_region("FINLAND 3") == "Finland 3"
+    assert offer.own_region("Finland") is None
 
 
 def test_the_client_pages_and_drops_doubles(cloud, spheron, answer, group):

@@ -1,7 +1,7 @@
 """What is called as good is what the plan takes: the same stack file with another machine."""
 
 import pytest
-from pulumi_vllm.plan import Deployment, plan
+from pulumi_vllm.plan import Deployment, Offer, plan
 from pulumi_vllm.plan.cheaper import alternatives, cheaper
 from pulumi_vllm.plan.errors import PlanError
 
@@ -46,3 +46,43 @@ def test_a_flag_of_ones_own_counts_on_the_other_machine_too():
     decided = plan(Deployment.parse(block("H200", 1, engine=large)))
     assert ("H100", 2) not in alternatives(decided)
     assert "2x H100" not in (cheaper(decided) or "")
+
+
+def offer(gpu, count, usd, billing="on-demand", region="Finland 3"):
+    return Offer("p", "o", gpu, gpu, count, 80, usd, billing, (region,), (), False, "block", "n", False, None)
+
+
+def test_only_machines_of_the_stack_files_region_are_called_cheaper():
+    machine = {"gpu": "H100", "count": 4, "max_usd_per_hour": 100, "region": "finland 3"}
+    asked = Deployment.parse(block("H100", 4, machine=machine))
+    here = [offer("H100", 4, 10.0), offer("H200", 2, 7.0, region="Iceland")]
+    decided = plan(asked, here)
+    assert decided.usd_per_hour == 10.0
+    assert cheaper(decided, here) is None
+    here.append(offer("H200", 2, 8.0, region="p0:Finland 3"))
+    told = "2x H200 does the same for $8.00/h (today's cheapest offer, p, p0:Finland 3)"
+    assert told in cheaper(decided, here)
+    # The dated list knows no regions, and says so.
+    assert "for any region, not today's offers" in cheaper(plan(asked))
+
+
+def test_without_a_spot_offer_the_price_is_the_fallbacks():
+    machine = {"gpu": "H200", "count": 1, "billing": "spot", "fallback": "on-demand", "max_usd_per_hour": 100}
+    asked = Deployment.parse(block("H200", 1, machine=machine))
+    offers = [offer("H200", 1, 4.0), offer("H200", 1, 3.0, region="Iceland")]
+    found = plan(asked, offers)
+    assert found.usd_per_hour == 3.0
+    told = "no spot offer of 1x H200 today; the fallback, on-demand: today's cheapest offer, p, Iceland"
+    assert found.price_source == told
+    assert found.summary()["labels"]["usd_per_hour"] == f"computed: {told}"
+    # It is not taken back, so its starts are not paid again and again: the same as without spot.
+    on_demand = plan(
+        Deployment.parse(block("H200", 1, machine={**machine, "billing": "on-demand", "fallback": None})),
+        offers,
+    )
+    assert found.usd_per_million_output_tokens == on_demand.usd_per_million_output_tokens
+    assert not any(one.startswith("Spot:") for one in found.because)
+    assert plan(asked, [*offers, offer("H200", 1, 3.5, "spot")]).usd_per_hour == 3.5
+    nothing = plan(asked, [])
+    assert nothing.usd_per_hour is None
+    assert nothing.price_source == "no spot offer of 1x H200 today and no on-demand offer of 1x H200 today"

@@ -7,9 +7,9 @@ from pulumi_vllm.plan import Offer
 from pulumi_vllm.provider import cheaper
 
 
-def offer(gpu, count, usd, billing="on-demand"):
+def offer(gpu, count, usd, billing="on-demand", *, provider="p", region="Finland 3"):
     return Offer(
-        "p", "o", f"{gpu}_SXM5", gpu, count, 80, usd, billing, ("Finland 3",), ("Ubuntu",), False, "block", "n",
+        provider, "o", f"{gpu}_SXM5", gpu, count, 80, usd, billing, (region,), ("Ubuntu",), False, "block", "n",
         False, None,
     )  # fmt: skip
 
@@ -40,6 +40,19 @@ async def test_only_what_costs_less_today_is_told(usd, told):
     new = {"gpu": "H100", "count": 2, "alternatives": ["1x H200", "4x H200"]}
     await cheaper.tell(call, new, offer("H100", 2, 5.08))
     assert [told in one for one in call.warned] == [True] * (told is not None)
+
+
+async def test_where_the_disk_is_only_machines_there_are_told():
+    call = Call(
+        offer("H200", 1, 3.0, provider="other"),
+        offer("H200", 1, 3.1, region="Iceland"),
+        offer("H200", 1, 3.2, region="p0:Finland 3"),
+    )
+    new = {"gpu": "H100", "count": 2, "alternatives": ["1x H200"], "provider": "p", "region": "Finland 3"}
+    await cheaper.tell(call, new, offer("H100", 2, 5.08))
+    assert ["1x H200 does the same for $3.20/h (p, p0:Finland 3)" in one for one in call.warned] == [True]
+    await cheaper.tell(call, {**new, "region": "Norway"}, offer("H100", 2, 5.08))
+    assert len(call.warned) == 1
 
 
 async def test_without_alternatives_nothing_is_asked():

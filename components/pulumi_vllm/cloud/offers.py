@@ -53,24 +53,13 @@ def choose(  # noqa: PLR0917 (read in the order of a stack file)
     same = [offer for offer in everything if _is_gpu(offer, gpu) and offer.gpu_count == count]
     billed = [offer for offer in same if offer.billing in billing]
     up = [offer for offer in billed if not offer.maintenance]
-    here = [offer for offer in up if region is None or verbatim_region(offer, region)]
+    here = [offer for offer in up if region is None or offer.own_region(region)]
     fit = [offer for offer in here if not with_volume or offer.mountable]
     found = [offer for offer in fit if max_usd_per_hour is None or offer.usd_per_hour <= max_usd_per_hour]
     if not found:
         why = _Sieve(gpu, everything, same, billed, up, here, fit).why(region, max_usd_per_hour)
         raise CloudError(f"{_label(gpu, count)}, {' or '.join(billing)}: {why}")
     return sorted(found, key=lambda offer: (billing.index(offer.billing), *_rank(offer)))
-
-
-def verbatim_region(offer: Offer, region: str) -> str | None:
-    """The offer's own spelling of a region; an opaque prefix and letter case are forgiven."""
-    if region in offer.regions:
-        return region
-    wanted = region.casefold()
-    for own in offer.regions:
-        if wanted in {own.casefold(), own.rpartition(":")[2].casefold()}:
-            return own
-    return None
 
 
 def instance_type(offer: Offer) -> str:

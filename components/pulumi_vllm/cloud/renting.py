@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import models, wire
 from .errors import Ambiguous, CloudError, OutOfStock
-from .offers import instance_type, verbatim_region
+from .offers import instance_type
 
 if TYPE_CHECKING:
     from .models import CreateInstance, Instance
@@ -44,7 +44,7 @@ def _body(wish: CreateInstance, action: str) -> dict[str, Any]:
     offer = wish.offer
     if not _NAME.fullmatch(wish.name):
         raise CloudError(f"{action}: a name has 3 to 45 of a-z, 0-9 and -, and begins with a letter")
-    region = verbatim_region(offer, wish.region)
+    region = offer.own_region(wish.region)
     if region is None:
         regions = ", ".join(offer.regions)
         raise CloudError(f"{action}: {offer.name} is not in {wish.region}; it is in {regions}")

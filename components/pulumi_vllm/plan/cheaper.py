@@ -55,17 +55,16 @@ def _moved(deployment: Deployment, gpu: str, count: int, known: Catalogue) -> Bu
 
 
 def cheaper(decided: Plan, offers: Sequence[Offer] | None = None) -> str | None:
-    """A sentence when another machine does the same for less, by the offers or by the dated prices."""
+    """A sentence when another machine does the same for less, by the offers of its region or by the dated prices."""
     if decided.usd_per_hour is None:
         return None
-    known, machine = catalogues.load(), decided.deployment.machine
-    priced = []
+    known, deployment = catalogues.load(), decided.deployment
+    machine, priced = deployment.machine, []
     for gpu, count in alternatives(decided):
-        if offers is None:
-            usd, source = price.listed(known.gpus[gpu], count, machine.billing), "price list"
-        else:
-            offer = price.cheapest(offers, gpu, count, machine.billing)
-            usd, source = (None, "") if offer is None else (offer.usd_per_hour, offer.provider)
-        if usd is not None:
-            priced.append((usd, count, gpu, source))
+        moved = deployment.model_copy(
+            update={"machine": machine.model_copy(update={"gpu": gpu, "count": count})}
+        )
+        cost = price.per_hour(moved, known.gpus[gpu], offers, known.prices_from)
+        if cost.usd_per_hour is not None:
+            priced.append((cost.usd_per_hour, count, gpu, cost.source))
     return price.less(decided.usd_per_hour, f"{machine.count}x {machine.gpu}", priced)

@@ -116,7 +116,7 @@ def plan(
     )
     cost = price.per_hour(deployment, choice.gpu, offers, known.prices_from, paid)
     busiest = price.rate(measured, deployment.sequences)
-    hour = price_spot.serving(cost.usd_per_hour, deployment.machine.billing, measured)
+    hour = price_spot.serving(cost.usd_per_hour, cost.billing, measured)
     per_million = price.per_million(hour, busiest[1] if busiest else None)
     return Plan(
         deployment=deployment,

@@ -30,6 +30,20 @@ class Offer:
     maintenance: bool
     minimum_runtime_min: int | None
 
+    def own_region(self, region: str) -> str | None:
+        """Its own spelling of a region; an opaque prefix and letter case are forgiven. None where it is not there."""
+        if region in self.regions:
+            return region
+        wanted = region.casefold()
+        for own in self.regions:
+            if wanted in {own.casefold(), own.rpartition(":")[2].casefold()}:
+                return own
+        return None
+
+    def place(self, region: str | None = None) -> str:
+        """Who rents it out, and where: in this region, or in the first of its own."""
+        return f"{self.provider}, {self.own_region(region) if region else self.regions[0]}"
+
     @property
     def mountable(self) -> bool:
         """Whether a volume can be mounted in this machine."""

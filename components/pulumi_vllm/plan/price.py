@@ -32,11 +32,15 @@ def data() -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """USD of the whole machine per hour, None when unknown; `source` says where it is from."""
+    """USD of the whole machine per hour, None when unknown; `source` says where it is from.
+
+    `billing` is how it is billed at that price: on-demand too where a spot machine's fallback has to do.
+    """
 
     usd_per_hour: float | None
     source: str
     ceiling: float
+    billing: str
 
     def sentence(self) -> str:
         """For a person."""
@@ -58,20 +62,29 @@ def per_hour(
     """The price of the machine that the stack file asks for; `offers` None means none were asked for."""
     machine = deployment.machine
     if paid is not None:
-        return Price(paid, "as the cloud offers it", machine.max_usd_per_hour)
-    if offers is None:
-        total = listed(gpu, machine.count, machine.billing)
-        source = (
-            f"no {machine.billing} price of {gpu.name} is recorded"
-            if total is None
-            else f"price list of {dated}, not today's offers"
-        )
-        return Price(total, source, machine.max_usd_per_hour)
-    found = cheapest(offers, machine.gpu, machine.count, machine.billing, machine.region)
-    if found is None:
-        source = f"no {machine.billing} offer of {machine.count}x {machine.gpu} today"
-        return Price(None, source, machine.max_usd_per_hour)
-    return Price(found.usd_per_hour, "today's cheapest offer", machine.max_usd_per_hour)
+        return Price(paid, "as the cloud offers it", machine.max_usd_per_hour, machine.billing)
+    missed: list[str] = []
+    for billing in kinds(machine.billing, machine.fallback):
+        if offers is None:
+            usd = listed(gpu, machine.count, billing)
+            source = f"price list of {dated}{' for any region' if machine.region else ''}, not today's offers"
+            nothing = f"no {billing} price of {gpu.name} is recorded"
+        else:
+            found = cheapest(offers, machine.gpu, machine.count, billing, machine.region)
+            usd, source = (None, "") if found is None else (found.usd_per_hour, found.place(machine.region))
+            source = f"today's cheapest offer, {source}"
+            where = f" in {machine.region}" if machine.region else ""
+            nothing = f"no {billing} offer of {machine.count}x {machine.gpu} today{where}"
+        if usd is not None:
+            head = f"{missed[0]}; the fallback, {billing}: " if missed else ""
+            return Price(usd, f"{head}{source}", machine.max_usd_per_hour, billing)
+        missed.append(nothing)
+    return Price(None, " and ".join(missed), machine.max_usd_per_hour, machine.billing)
+
+
+def kinds(billing: str, fallback: str | None) -> tuple[str, ...]:
+    """The ways of billing that a stack file takes, the first that is to be had."""
+    return (billing, fallback) if fallback else (billing,)
 
 
 def listed(gpu: Gpu, count: int, billing: str) -> float | None:
@@ -90,7 +103,7 @@ def cheapest(
         if not offer.maintenance
         and offer.mountable  # a server always has a volume
         and (offer.gpu, offer.gpu_count, offer.billing) == (gpu, count, billing)
-        and (region is None or region in offer.regions)
+        and (region is None or offer.own_region(region) is not None)
     )
     return min(fitting, key=lambda offer: (offer.usd_per_hour, offer.provider, offer.offer_id), default=None)
 

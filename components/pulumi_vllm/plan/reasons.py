@@ -61,10 +61,10 @@ def because(
         f"The volume of {deployment.storage_gb} GB costs ${storage:.2f} per month, also while no machine holds it "
         f"({price.data()['storage']['source']})."
     )
-    if machine.billing == "spot" and cost.usd_per_hour is not None:
+    if cost.billing == "spot" and cost.usd_per_hour is not None:
         lines.append(price_spot.expect(measured).sentence(cost.usd_per_hour))
     busiest = price.rate(measured, deployment.sequences)
-    hour = price_spot.serving(cost.usd_per_hour, machine.billing, measured)
+    hour = price_spot.serving(cost.usd_per_hour, cost.billing, measured)
     per_million = price.per_million(hour, busiest[1] if busiest else None)
     if busiest is not None and per_million is not None:
         streams = busiest[0]

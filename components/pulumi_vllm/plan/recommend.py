@@ -171,7 +171,7 @@ def _priced(
     else:
         found = price.cheapest(offers, gpu, count, billing)
         usd = None if found is None else found.usd_per_hour
-        source = "" if found is None else f"{found.provider}, {found.regions[0]}"
+        source = "" if found is None else found.place()
         nothing = f"no {billing} offer today"
     if usd is None:
         return Refused(machine, decided.precision, billing, nothing)

@@ -98,7 +98,7 @@ class Instance(Resource):
         }
         with_volume = new.get("provider") is not None
         offer = (await self._offers(call, {**new, **known}, with_volume=with_volume))[0]
-        await cheaper.tell(call, new, offer)
+        await cheaper.tell(call, {**new, **known}, offer)
         return {
             "usdPerHour": offer.usd_per_hour,
             "billedAs": offer.billing,
