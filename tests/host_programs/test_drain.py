@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import socket
 import subprocess
@@ -182,3 +183,19 @@ def test_a_running_request_ends_and_a_new_one_is_refused(door: str, place: Path)
     assert drain("--socket", str(place), "--undo").returncode == 0
     ask()
     assert answers == [b"ok", b"ok"]
+
+
+@pytest.mark.ci
+def test_a_busy_door_is_asked_again(door: str, place: Path) -> None:
+    others = [socket.socket(socket.AF_UNIX) for _ in range(12)]
+    try:
+        for one in others:
+            one.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                one.connect(str(place))
+        result = drain("--socket", str(place), "--timeout", "10")
+    finally:
+        for one in others:
+            one.close()
+    assert result.returncode == 0, result.stderr
+    assert "0 requests left" in result.stdout
