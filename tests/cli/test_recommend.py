@@ -59,6 +59,32 @@ def test_full_length_leaves_out_who_lets_requests_wait(capsys):
     assert any("requests of 131,072 tokens fit at once, not 20" in row["why"] for row in found["refused"])
 
 
+def test_the_price_of_tokens_is_for_the_streams_that_were_asked_for_and_says_where_they_were_measured(capsys):
+    row, prices = ("H200", 1, "nvfp4"), {}
+    for streams in (1, 20, 32):
+        _, found = asked(capsys, "--context", "32Ki", "--concurrency", str(streams))
+        (one,) = [one for one in found["fitting"] if (one["gpu"], one["count"], one["precision"]) == row]
+        prices[streams] = one["usd_per_million_output_tokens"], one["rate_from_streams"]
+    assert (prices[1][1], prices[20][1], prices[32][1]) == ([1], [1, 32], [32])
+    # A straight line of rates, so of the prices' inverses.
+    line = 1 / prices[1][0] + 19 / 31 * (1 / prices[32][0] - 1 / prices[1][0])
+    assert 1 / prices[20][0] == pytest.approx(line)
+    words = [
+        "recommend",
+        "--model",
+        "mistral-small-4",
+        "--offline",
+        "--context",
+        "32Ki",
+        "--concurrency",
+        "20",
+    ]
+    assert cli.main(words) == 0
+    shown = capsys.readouterr().out
+    assert re.search(rf"^1x H200 +nvfp4 .* {prices[20][0]:.2f} +1 to 32 ", shown, re.MULTILINE)
+    assert "on the straight line between theirs" in shown
+
+
 def test_no_machine_is_exit_code_2(capsys):
     code, found = asked(capsys, "--context", "256Ki", "--concurrency", "4", "--max-usd-per-hour", "0.5")
     assert (code, found["fitting"]) == (2, [])

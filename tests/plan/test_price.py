@@ -1,9 +1,11 @@
-"""Spot arithmetic and the comparison with separate servers."""
+"""Spot arithmetic, rates, and the comparison with separate servers."""
+
+import dataclasses
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pulumi_vllm.plan import Offer, price, price_comparison, price_spot
+from pulumi_vllm.plan import Offer, catalogue, price, price_comparison, price_spot
 from pulumi_vllm.plan.recommend import Wish, recommend
 
 
@@ -51,9 +53,35 @@ def test_who_asks_for_more_never_pays_less(context, concurrency, more_context, m
 
 
 @given(st.floats(0.01, 100), st.floats(0.01, 100), st.floats(1, 1e5), st.floats(0, 1e5))
-def test_a_dearer_or_slower_machine_never_makes_cheaper_tokens(usd, more, rate, faster):
-    assert price.per_million(usd + more, rate) >= price.per_million(usd, rate)
-    assert price.per_million(usd, rate + faster) <= price.per_million(usd, rate)
+def test_a_dearer_or_slower_machine_never_makes_cheaper_tokens(usd, more, tokens_per_s, faster):
+    slow, fast = (price.Rate(1, one, (1,)) for one in (tokens_per_s, tokens_per_s + faster))
+    assert price.per_million(usd + more, slow) >= price.per_million(usd, slow)
+    assert price.per_million(usd, fast) <= price.per_million(usd, slow)
+
+
+def runs():
+    return [one for one in catalogue.load().measured if one.tokens_per_s]
+
+
+def test_a_rate_names_the_levels_that_it_is_from():
+    run = dataclasses.replace(runs()[0], tokens_per_s={1: 168, 32: 1330, 128: 2954})
+    assert price.rate(run, 32) == price.Rate(32, 1330, (32,))
+    assert price.rate(run, 80) == price.Rate(80, (1330 + 2954) / 2, (32, 128))
+    assert price.rate(run, 500) == price.Rate(128, 2954, (128,))
+    assert price.rate(dataclasses.replace(run, tokens_per_s={32: 1330}), 20) is None
+    assert price.rate(None, 20) is None
+
+
+def test_between_two_measured_levels_no_more_is_promised_than_was_measured_there():
+    told = 0
+    for run in runs():
+        for level, really in list(run.tokens_per_s.items())[1:-1]:
+            others = {other: rate for other, rate in run.tokens_per_s.items() if other != level}
+            found = price.rate(dataclasses.replace(run, tokens_per_s=others), level)
+            assert found.levels[0] < level < found.levels[1]
+            assert found.tokens_per_s <= really
+            told += 1
+    assert told > 10
 
 
 @given(st.integers(1, 64_000), st.integers(0, 1000))

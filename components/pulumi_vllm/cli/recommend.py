@@ -113,19 +113,22 @@ def _wish(parsed: argparse.Namespace) -> "Wish | None":
 
 def _show(found: "Recommendation") -> None:
     print(f"Prices: {found.prices}.")
-    head = ("machine", "precision", "billing", "$/h", "$/730 h", "+ storage", "$/M out", "full", "KV tokens")
-    print("{:9} {:9} {:10} {:>7} {:>10} {:>9} {:>8} {:>6} {:>10}  ".format(*head))
+    head = ("machine", "precision", "billing", "$/h", "$/730 h", "+ storage", "$/M out", "streams", "full")
+    print("{:9} {:9} {:10} {:>7} {:>10} {:>9} {:>8} {:>10} {:>6} {:>10}  ".format(*head, "KV tokens"))
     for row in found.fitting:
         million = row.usd_per_million_output_tokens
+        streams = " to ".join(map(str, row.rate_from_streams)) or "-"
         print(
             f"{f'{row.count}x {row.gpu}':9} {row.precision:9} {row.billing:10} {row.usd_per_hour:7.2f} "
             f"{row.usd_per_month:10,.2f} {row.storage_usd_per_month:9.2f} "
-            f"{'-' if million is None else f'{million:.2f}':>8} {row.full_requests:6.1f} "
+            f"{'-' if million is None else f'{million:.2f}':>8} {streams:>10} {row.full_requests:6.1f} "
             f"{row.kv_cache_tokens:10,}  {_remark(row)}"
         )
     if found.fitting:
         print(
-            "full: requests of the whole context that fit at once; $/M out: where it was measured, if always busy"
+            "full: requests of the whole context that fit at once\n"
+            "$/M out: if always busy with as many streams as asked for; streams: where that was measured. Between "
+            "two, the rate is on the straight line between theirs; beyond the highest, it is that of the highest"
         )
     for refused in found.refused:
         print(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .flags import Finding
     from .memory import Budget
     from .offer import Offer
+    from .price import Rate
 
 ENGINE_PORT = 8000
 """Where vLLM listens, on loopback only."""
@@ -29,7 +30,7 @@ ENGINE_PORT = 8000
 class Plan:
     """Everything decided before a machine exists. `budget` and `because` are sentences for a person.
 
-    `measured` is yes (exactly these flags were started), "other flags", or no.
+    `measured` is yes (exactly these flags were started), "other flags", or no; `rate` is from what was started.
     """
 
     deployment: Deployment
@@ -48,6 +49,7 @@ class Plan:
     storage_usd_per_month: float
     usd_per_million_output_tokens: float | None
     measured: str
+    rate: Rate | None
     secrets: tuple[str, ...]
     needs_nvswitch: bool
 
@@ -115,9 +117,9 @@ def plan(
         (choice.model.name, choice.precision.name, choice.engine.version, *machine), argv
     )
     cost = price.per_hour(deployment, choice.gpu, offers, known.prices_from, paid)
-    busiest = price.rate(measured, deployment.sequences)
+    rate = price.rate(measured, deployment.sequences)
     hour = price_spot.serving(cost.usd_per_hour, cost.billing, measured)
-    per_million = price.per_million(hour, busiest[1] if busiest else None)
+    per_million = price.per_million(hour, rate)
     return Plan(
         deployment=deployment,
         model=choice.model,
@@ -137,6 +139,7 @@ def plan(
         storage_usd_per_month=round(price.storage_per_month(deployment.storage_gb), 2),
         usd_per_million_output_tokens=None if per_million is None else round(per_million, 4),
         measured="no" if measured is None else "yes" if measured.flags == argv else "other flags",
+        rate=rate,
         secrets=("hf_token", "gate_token", "keys_map", "tls_pem"),
         needs_nvswitch=choice.gpu.nvswitch_from is not None
         and deployment.machine.count >= choice.gpu.nvswitch_from,

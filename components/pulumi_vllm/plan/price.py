@@ -129,15 +129,41 @@ def storage_per_month(gigabytes: float) -> float:
     return storage_per_hour(gigabytes) * HOURS_PER_MONTH
 
 
-def rate(measured: Measured | None, sequences: int) -> tuple[int, float] | None:
-    """Streams and output tokens per second of the busiest measured load that the stack lets in."""
-    if measured is None:
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Output tokens per second with `streams` at once, and the measured numbers of streams that it is from."""
+
+    streams: int
+    tokens_per_s: float
+    levels: tuple[int, ...]
+
+    def sentence(self) -> str:
+        """Where the figure is from."""
+        told = f"{self.tokens_per_s:,.0f} output tokens/s at {self.streams} streams"
+        if len(self.levels) == 1:
+            return f"{told}, measured"
+        return f"{told}, on the straight line between those measured at {' and '.join(map(str, self.levels))}"
+
+
+def rate(measured: Measured | None, sequences: int) -> Rate | None:
+    """The rate with so many streams at once; None where nothing as low was measured.
+
+    Between two measured levels it is on the straight line between them, which rather promises too little: each stream
+    more adds less than the one before (true of every measured run). Above the highest it is that of the highest.
+    """
+    told = {} if measured is None else measured.tokens_per_s
+    below = max((level for level in told if level <= sequences), default=None)
+    above = min((level for level in told if level > sequences), default=None)
+    if below is None:
         return None
-    return max((one for one in measured.tokens_per_s.items() if one[0] <= sequences), default=None)
+    if above is None or below == sequences:
+        return Rate(below, told[below], (below,))
+    part = (sequences - below) / (above - below)
+    return Rate(sequences, told[below] + part * (told[above] - told[below]), (below, above))
 
 
-def per_million(usd_per_hour: float | None, tokens_per_s: float | None) -> float | None:
+def per_million(usd_per_hour: float | None, found: Rate | None) -> float | None:
     """USD per million output tokens of a machine that is always that busy."""
-    if usd_per_hour is None or not tokens_per_s:
+    if usd_per_hour is None or found is None:
         return None
-    return usd_per_hour / 3600 / tokens_per_s * 1e6
+    return usd_per_hour / 3600 / found.tokens_per_s * 1e6

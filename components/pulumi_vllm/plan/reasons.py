@@ -63,14 +63,13 @@ def because(
     )
     if cost.billing == "spot" and cost.usd_per_hour is not None:
         lines.append(price_spot.expect(measured).sentence(cost.usd_per_hour))
-    busiest = price.rate(measured, deployment.sequences)
+    rate = price.rate(measured, deployment.sequences)
     hour = price_spot.serving(cost.usd_per_hour, cost.billing, measured)
-    per_million = price.per_million(hour, busiest[1] if busiest else None)
-    if busiest is not None and per_million is not None:
-        streams = busiest[0]
+    per_million = price.per_million(hour, rate)
+    if rate is not None and per_million is not None:
         lines.append(
-            f"${per_million:.2f} per million output tokens at {streams} streams, "
-            "if it is always that busy (computed from that rate)."
+            f"${per_million:.2f} per million output tokens, if it is always that busy "
+            f"(computed from {rate.sentence()})."
         )
     for one in findings:
         waived = "" if one.waived is None else f" Waived: {one.waived}."

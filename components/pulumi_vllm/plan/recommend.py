@@ -39,7 +39,8 @@ class Wish:
 class Fitting:
     """A machine that can do it. `usd_per_serving_hour` counts the starts of spot machines.
 
-    `measured` is yes (exactly these flags were started), "other flags", or no.
+    `measured` is yes (exactly these flags were started), "other flags", or no. `rate_from_streams` are the measured
+    numbers of streams that the price of tokens rests on: one, or the two around the wished one (see `price.rate`).
     """
 
     gpu: str
@@ -50,6 +51,7 @@ class Fitting:
     usd_per_month: float
     usd_per_serving_hour: float
     usd_per_million_output_tokens: float | None
+    rate_from_streams: tuple[int, ...]
     storage_usd_per_month: float
     availability: float
     kv_cache_tokens: int
@@ -182,7 +184,6 @@ def _priced(
     measured = known.measurement(what, decided.argv)
     spot = price_spot.expect(measured, wish.interruptions_per_day, wish.cold_start_min)
     serving, availability = (spot.effective(usd), spot.availability) if billing == "spot" else (usd, 1.0)
-    busiest = price.rate(measured, wish.concurrency)
     assert decided.memory is not None  # noqa: S101 - checked by the caller
     return Fitting(
         gpu=gpu,
@@ -192,7 +193,8 @@ def _priced(
         usd_per_hour=usd,
         usd_per_month=round(usd * price.HOURS_PER_MONTH, 2),
         usd_per_serving_hour=serving,
-        usd_per_million_output_tokens=price.per_million(serving, busiest[1] if busiest else None),
+        usd_per_million_output_tokens=price.per_million(serving, decided.rate),
+        rate_from_streams=() if decided.rate is None else decided.rate.levels,
         storage_usd_per_month=round(price.storage_per_month(decided.disk_gib * 2**30 / 1e9), 2),
         availability=availability,
         kv_cache_tokens=decided.memory.kv_tokens,

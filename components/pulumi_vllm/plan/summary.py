@@ -75,10 +75,12 @@ def labels(plan: Plan) -> dict[str, str]:
     }.get(plan.measured, f"unverified: never started on {machine}")
     if plan.memory is None and not plan.deployment.engine.flags:
         flags = "measured: started by the tests, with the context and concurrency of stack local"
-    tokens = {
-        "yes": "computed: from the price and a rate measured with these flags",
-        "other flags": "unverified: from the price and a rate measured with other flags",
-    }.get(plan.measured, "unverified: no rate was measured")
+    tokens = "unverified: no rate was measured"
+    if plan.rate is not None:
+        tokens = {
+            "yes": f"computed: from the price and {plan.rate.sentence()} (with these flags)",
+            "other flags": f"unverified: from the price and {plan.rate.sentence()} (with other flags)",
+        }[plan.measured]
     paid = f"{'unverified' if plan.usd_per_hour is None else 'computed'}: {plan.price_source}"
     return {
         **dict.fromkeys(MEMORY, started),
