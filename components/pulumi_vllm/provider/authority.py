@@ -122,8 +122,7 @@ class Certificate(Kept):
             await call.warn(
                 f"the door's certificate ends on {state['expires']} ({left} days); `pulumi up` issues another"
             )
-        outputs = {name: state.get(name) for name in self.outputs}
-        return Reading(outputs, {**inputs, "fresh": left >= RENEW_DAYS})
+        return await super().read(call, resource_id, state, {**inputs, "fresh": left >= RENEW_DAYS})
 
 
 class ApiKey(Kept):
