@@ -4,7 +4,7 @@ usage: table.py [--write]    (without it the table is printed)
 
 The bound is the time in which a card could read what one decode step must: every weight that is used, and the KV
 cache of all streams at 640 tokens each (512 in, half of 256 out), at the memory bandwidth of NVIDIA's datasheets.
-KV tokens are those of a start with the vision tower, where there is one.
+KV tokens are those of a start of the same flags with the vision tower, where there is one.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ def rows(run: dict[str, Any], name: str) -> str:
     model = known.models[run["model"]]
     usd = known.gpus[run["gpu"]].usd_per_hour["on-demand"] * run["count"]
     out = ""
-    whole = next((one for one in (run, *run["other_runs"]) if one.get("vision_tower")), run)
+    same = (one for one in run["other_runs"] if "flags" not in one and not one["changed_flags"])
+    whole = next((one for one in (run, *same) if one.get("vision_tower")), run)
     first = f"{name} | {run['ready_s']:.0f} ({run['host']}) | {int(whole['reported']['kv_tokens']):,}"
     for load in run["throughput"]:
         if (load["input_tokens"], load["output_tokens"]) != (512, 256):

@@ -127,7 +127,7 @@ def test_what_becomes_of_images_is_said(flags, said):
     lines = plan(Deployment.parse(machine(engine={"flags": flags}))).because
     (line,) = [line for line in lines if line.startswith("Images are")]
     assert line.startswith(f"Images are {said}: ")
-    assert line.endswith("0.80 GiB per GPU (computed, unverified).")
+    assert line.endswith("0.40 GiB per GPU (computed).")
 
 
 def test_what_the_flags_say_of_memory_counts():

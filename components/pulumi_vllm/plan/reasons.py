@@ -104,9 +104,8 @@ def _memory(deployment: Deployment, choice: Choice, found: Budget | None, used: 
     if machine.count > 1 and choice.model.dimensions.attention["kind"] == "mla":
         yield "The latent KV cache is whole on every GPU: tensor parallelism divides the weights, not the cache."
     if choice.model.dimensions.vision_parameters:
-        tower = (
-            f"{choice.model.dimensions.vision_parameters * 2 / 2**30:.2f} GiB per GPU (computed, unverified)"
-        )
+        gib = choice.model.dimensions.vision_parameters * 2 / 2**30 / max(machine.count, 1)
+        tower = f"{gib:.2f} GiB per GPU (computed)"
         if deployment.engine.flags.get("language-model-only") is True:
             yield f"Images are refused: language-model-only leaves the vision tower out, {tower}."
         else:
