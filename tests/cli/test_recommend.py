@@ -18,8 +18,11 @@ def without_account(monkeypatch):
     monkeypatch.delenv("SPHERON_API_KEY", raising=False)
 
 
+WORDS = ["recommend", "--model", "mistral-small-4", "--offline"]
+
+
 def asked(capsys, *words):
-    code = cli.main(["recommend", "--model", "mistral-small-4", "--offline", "--json", *words])
+    code = cli.main([*WORDS, "--json", *words])
     return code, json.loads(capsys.readouterr().out)
 
 
@@ -69,17 +72,7 @@ def test_the_price_of_tokens_is_for_the_streams_that_were_asked_for_and_says_whe
     # A straight line of rates, so of the prices' inverses.
     line = 1 / prices[1][0] + 19 / 31 * (1 / prices[32][0] - 1 / prices[1][0])
     assert 1 / prices[20][0] == pytest.approx(line)
-    words = [
-        "recommend",
-        "--model",
-        "mistral-small-4",
-        "--offline",
-        "--context",
-        "32Ki",
-        "--concurrency",
-        "20",
-    ]
-    assert cli.main(words) == 0
+    assert cli.main([*WORDS, "--context", "32Ki", "--concurrency", "20"]) == 0
     shown = capsys.readouterr().out
     assert re.search(rf"^1x H200 +nvfp4 .* {prices[20][0]:.2f} +1 to 32 ", shown, re.MULTILINE)
     assert "on the straight line between theirs" in shown
@@ -98,17 +91,7 @@ def test_no_machine_is_exit_code_2(capsys):
     ],
 )
 def test_what_a_spot_machine_does_has_bounds(capsys, option, most, wrong):
-    words = [
-        "recommend",
-        "--model",
-        "mistral-small-4",
-        "--offline",
-        "--context",
-        "32Ki",
-        "--concurrency",
-        "4",
-        "--spot",
-    ]
+    words = [*WORDS, "--context", "32Ki", "--concurrency", "4", "--spot"]
     for value in wrong:
         assert cli.main([*words, option, value]) == 64
         said = capsys.readouterr().err

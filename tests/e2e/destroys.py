@@ -48,12 +48,7 @@ class Departure(Row):
         rented = len(stand.records())
         stand.cloud.pass_minutes(30)
         self.order(stand)
-        began = time.monotonic()
-        running = Running(stand.project, "destroy")
-        if self.during:
-            self.during(stand, running)
-        code, out = running.result()
-        seconds = time.monotonic() - began
+        code, out, seconds = stand.watched(self, "destroy")
         said = stand.said(self, code, out)
         alive = [m["id"] for m in stand.machines()]
         assert len(alive) == (self.left if self.says else 0), f"machines at the cloud: {alive}\n{out}"

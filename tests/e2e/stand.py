@@ -216,12 +216,7 @@ class Stand:
         row.order(self)
         if row.impatient:
             self.run_program(_IMPATIENT.format(program=str(REPOSITORY / "__main__.py")))
-        began = time.monotonic()
-        running = Running(self.project)
-        if row.during:
-            row.during(self, running)
-        code, out = running.result()
-        seconds = time.monotonic() - began
+        code, out, seconds = self.watched(row)
         said = self.said(row, code, out)
         alive = [m["id"] for m in self.machines()]
         assert len(alive) == (row.left if row.says else 1), f"machines at the cloud: {alive}\n{out}"
@@ -269,6 +264,15 @@ class Stand:
         described = yaml.safe_load(file.read_text())
         described["main"] = str(REPOSITORY if program is None else folder)
         file.write_text(yaml.safe_dump(described))
+
+    def watched(self, row: Row, verb: str = "up") -> tuple[int, str, float]:
+        """An update in which the row's fault happens: exit code, output, seconds."""
+        began = time.monotonic()
+        running = Running(self.project, verb)
+        if row.during:
+            row.during(self, running)
+        code, out = running.result()
+        return code, out, time.monotonic() - began
 
     def said(self, row: Row, code: int, out: str) -> str:
         assert "Traceback" not in out, out

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import phases
+from pulumi_vllm.plan import catalogue
 
 ROOT = Path(__file__).parents[2]
 DIFFERENCES = [
@@ -116,7 +117,7 @@ def add(folder: Path, evidence: Path, machine: str) -> None:
     content["other_runs"] = [one for one in content["other_runs"] if one["run"] not in runs] + list(
         runs.values()
     )
-    if any(one.get("vision_tower") and "flags" not in one for one in content["other_runs"]):
+    if catalogue.with_tower(content) is not content:
         for difference in content["permitted_differences"]:
             if difference["what"] == "vision tower":
                 difference["started"] = "absent for the rates, present for the KV tokens"

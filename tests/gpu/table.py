@@ -46,9 +46,7 @@ def rows(run: dict[str, Any], name: str) -> str:
     model = known.models[run["model"]]
     usd = known.gpus[run["gpu"]].usd_per_hour["on-demand"] * run["count"]
     out = ""
-    same = (one for one in run["other_runs"] if "flags" not in one and not one["changed_flags"])
-    whole = next((one for one in (run, *same) if one.get("vision_tower")), run)
-    first = f"{name} | {run['ready_s']:.0f} ({run['host']}) | {int(whole['reported']['kv_tokens']):,}"
+    first = f"{name} | {run['ready_s']:.0f} ({run['host']}) | {int(catalogue.with_tower(run)['reported']['kv_tokens']):,}"
     for load in run["throughput"]:
         if (load["input_tokens"], load["output_tokens"]) != (512, 256):
             continue

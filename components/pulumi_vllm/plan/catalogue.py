@@ -225,8 +225,6 @@ def _evidence(path: pathlib.Path) -> Measured:
     KV tokens are those of a start of these flags with the vision tower where there is one, as a deployment has it.
     """
     run: dict[str, Any] = json.loads(path.read_text())
-    same = (one for one in run["other_runs"] if "flags" not in one and not one["changed_flags"])
-    whole = next((one for one in (run, *same) if one.get("vision_tower")), run)
     load = [row for row in run["throughput"] if (row["input_tokens"], row["output_tokens"]) == (512, 256)]
     changed = (
         f"{one['what']} {one['started']}, shipped {one['shipped']}" for one in run["permitted_differences"]
@@ -234,7 +232,7 @@ def _evidence(path: pathlib.Path) -> Measured:
     return Measured(
         **{name: run[name] for name in ("model", "precision", "engine", "gpu", "count")},
         date=run["date"][:10],
-        kv_tokens=int(whole["reported"]["kv_tokens"]),
+        kv_tokens=int(with_tower(run)["reported"]["kv_tokens"]),
         ready_s={run["host"]: round(run["ready_s"])},
         tokens_per_s={row["concurrency"]: row["output_throughput"] for row in load},
         conditions="; ".join(changed),
@@ -242,6 +240,12 @@ def _evidence(path: pathlib.Path) -> Measured:
         load=tuple(load),
         died_of=run.get("died_of", "").partition(".")[0],
     )
+
+
+def with_tower(evidence: dict[str, Any]) -> dict[str, Any]:
+    """Of an evidence file, the run of its own flags that had the vision tower; its first run where none had."""
+    same = (one for one in evidence["other_runs"] if "flags" not in one and not one["changed_flags"])
+    return next((one for one in (evidence, *same) if one.get("vision_tower")), evidence)
 
 
 def _order(version: str) -> tuple[int, ...]:

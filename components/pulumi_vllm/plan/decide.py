@@ -131,7 +131,14 @@ def plan(
         budget=reasons.budget(budget),
         disk_gib=disk_gib(choice.precision, choice.engine),
         because=reasons.because(
-            deployment, choice, budget, cost, findings=findings, measured=measured, argv=argv
+            deployment,
+            choice,
+            budget,
+            cost,
+            findings=findings,
+            measured=measured,
+            argv=argv,
+            tokens=(rate, per_million),
         ),
         findings=findings,
         usd_per_hour=cost.usd_per_hour,

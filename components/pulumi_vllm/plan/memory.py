@@ -128,9 +128,14 @@ def weight_bytes(model: Dimensions, precision: Precision, tensor_parallel: int, 
     norms = 2 * model.hidden * _BF16
     vocabulary = model.vocabulary * model.hidden * _BF16 * (1 if model.tied_embeddings else 2)
     rope = model.rope_positions * _rope_dim(model) * _BF16
-    tower = model.vision_parameters * _BF16 if vision else 0
-    split = model.layers * (sharded + experts) + vocabulary + tower
-    return split / tensor_parallel + model.layers * (replicated + router + norms) + rope
+    tower = tower_bytes(model, tensor_parallel) if vision else 0
+    split = model.layers * (sharded + experts) + vocabulary
+    return split / tensor_parallel + tower + model.layers * (replicated + router + norms) + rope
+
+
+def tower_bytes(model: Dimensions, tensor_parallel: int) -> float:
+    """The vision tower's part on one GPU, 16 bit in every precision."""
+    return model.vision_parameters * _BF16 / tensor_parallel
 
 
 def activation_bytes(model: Dimensions, load: Load) -> float:

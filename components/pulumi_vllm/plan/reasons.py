@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from . import price, price_spot
-from .load import pairs, ranks
+from . import memory, price, price_spot
+from .load import count, pairs, ranks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from .catalogue import Measured
     from .choose import Choice
     from .config import Deployment
     from .flags import Finding
     from .memory import Budget
-    from .price import Price
+    from .price import Price, Rate
 
 _STEP = 1024
 
@@ -46,13 +46,14 @@ def because(
     findings: tuple[Finding, ...],
     measured: Measured | None,
     argv: tuple[str, ...],
+    tokens: tuple[Rate | None, float | None],
 ) -> tuple[str, ...]:
-    """Why this plan, and what to know about it."""
+    """Why this plan, and what to know about it; `tokens` are their rate and USD per million."""
     machine = deployment.machine
     lines = [f"vLLM {choice.engine.version}: the newest of the catalogue for such a machine."]
     if deployment.engine.version is not None:
         lines = [f"vLLM {choice.engine.version}: named in the stack file."]
-    lines += _memory(deployment, choice, found, ranks(pairs(argv)))
+    lines += _memory(deployment, choice, found, pairs(argv))
     if found is not None:
         lines.append(_measurement(f"{machine.count}x {machine.gpu}", measured, argv))
     lines.append(cost.sentence())
@@ -63,9 +64,7 @@ def because(
     )
     if cost.billing == "spot" and cost.usd_per_hour is not None:
         lines.append(price_spot.expect(measured).sentence(cost.usd_per_hour))
-    rate = price.rate(measured, deployment.sequences)
-    hour = price_spot.serving(cost.usd_per_hour, cost.billing, measured)
-    per_million = price.per_million(hour, rate)
+    rate, per_million = tokens
     if rate is not None and per_million is not None:
         lines.append(
             f"${per_million:.2f} per million output tokens, if it is always that busy "
@@ -77,13 +76,16 @@ def because(
     return tuple(lines)
 
 
-def _memory(deployment: Deployment, choice: Choice, found: Budget | None, used: int | None) -> Iterator[str]:
+def _memory(
+    deployment: Deployment, choice: Choice, found: Budget | None, given: Mapping[str, Any]
+) -> Iterator[str]:
     """Where a GPU's memory goes, and what that means for the requests."""
     machine, name = deployment.machine, choice.model.name
     if found is None:
         yield f"{name} runs on the CPU: it shows that everything works, not how fast a GPU is."
         return
     where = f"{machine.count}x {machine.gpu}"
+    used = ranks(given)
     if used is not None and used < machine.count:
         where = f"{used} of {where}"
     yield (
@@ -104,8 +106,10 @@ def _memory(deployment: Deployment, choice: Choice, found: Budget | None, used: 
     if machine.count > 1 and choice.model.dimensions.attention["kind"] == "mla":
         yield "The latent KV cache is whole on every GPU: tensor parallelism divides the weights, not the cache."
     if choice.model.dimensions.vision_parameters:
-        gib = choice.model.dimensions.vision_parameters * 2 / 2**30 / max(machine.count, 1)
-        tower = f"{gib:.2f} GiB per GPU (computed)"
+        parallel = count(given.get("tensor-parallel-size")) or 1
+        tower = (
+            f"{memory.tower_bytes(choice.model.dimensions, parallel) / memory.GIB:.2f} GiB per GPU (computed)"
+        )
         if deployment.engine.flags.get("language-model-only") is True:
             yield f"Images are refused: language-model-only leaves the vision tower out, {tower}."
         else:
