@@ -1,7 +1,8 @@
 """Here: results of the GPU machine → one evidence file per stack and context, and the captured files beside the tests.
 
 usage: evidence.py RESULTS_FOLDER FIRST_RUN MACHINE HOST
-       (MACHINE names the folder under tests/captured, such as h100-x1; HOST says what had run there: "fresh host")
+       (MACHINE names the folder under tests/captured, such as h100-x1; HOST says what had run there: "fresh host";
+       what the stack's evidence held before is kept among its other runs, with the flags of then)
        evidence.py --add RESULTS_FOLDER EVIDENCE.json MACHINE     more runs of a stack that has evidence already
 """
 
@@ -13,10 +14,13 @@ import shutil
 import sys
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import phases
 from pulumi_vllm.plan import catalogue
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 ROOT = Path(__file__).parents[2]
 DIFFERENCES = [
@@ -104,6 +108,9 @@ def gathered(folder: Path, machine: str) -> tuple[dict[str, dict[str, Any]], dic
             runs[path.stem] = run_of(result, lines.read(), machine)
         results[path.stem] = result
         shutil.copy(log, captured)
+        if "profile" in result:
+            steps = [step for one in result["profile"] for step in one["traces"].values()]
+            (captured / f"{path.stem}.decode-step.json").write_text(json.dumps(steps, indent=1) + "\n")
     return runs, results
 
 
@@ -124,6 +131,19 @@ def add(folder: Path, evidence: Path, machine: str) -> None:
     evidence.write_text(json.dumps(content, indent=1) + "\n")
 
 
+def earlier(out: Path, flags: list[str], runs: Iterable[str]) -> list[dict[str, Any]]:
+    """The runs of the evidence that is there already, each with its flags where they were others."""
+    if not out.exists():
+        return []
+    first: dict[str, Any] = json.loads(out.read_text())
+    then = first["flags"]
+    kept = [first, *first.pop("other_runs")]
+    for one in kept:
+        if one.setdefault("flags", then) == flags:
+            del one["flags"]
+    return [one for one in kept if one["run"] not in runs]
+
+
 def main() -> None:
     """Write the evidence of one stack; the first run is the shipped flags on a fresh machine."""
     if sys.argv[1] == "--add":
@@ -140,6 +160,11 @@ def main() -> None:
     for name, result in results.items():
         if result["argv"] != shipped["argv"]:
             runs[name]["flags"] = result["argv"]
+    context = int(shipped["argv"][shipped["argv"].index("--max-model-len") + 1])
+    measured = ROOT / "components/pulumi_vllm/plan/data/measured" / shipped["engine"]
+    measured.mkdir(parents=True, exist_ok=True)
+    out = measured / f"{shipped['stack']}-{context >> 10}ki.json"
+    before = earlier(out, shipped["argv"], list(runs))
     name, memory, driver, power, *_ = shipped["machine"]["gpus"][0].split(", ")
     evidence = {key: shipped[key] for key in ("stack", "engine", "model", "precision", "gpu", "count")} | {
         "card": name,
@@ -158,12 +183,8 @@ def main() -> None:
             {"request": one["request"], "status": one["status"]} for one in shipped.get("chat", [])
         ],
         "drain": next((one["drain"] for one in results.values() if one.get("drain")), None),
-        "other_runs": list(runs.values()),
+        "other_runs": [*runs.values(), *before],
     }
-    context = int(shipped["argv"][shipped["argv"].index("--max-model-len") + 1])
-    measured = ROOT / "components/pulumi_vllm/plan/data/measured" / shipped["engine"]
-    measured.mkdir(parents=True, exist_ok=True)
-    out = measured / f"{shipped['stack']}-{context >> 10}ki.json"
     out.write_text(json.dumps(evidence, indent=1) + "\n")
 
 

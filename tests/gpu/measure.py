@@ -2,7 +2,10 @@
 
 usage: measure.py LAUNCH.json NAME [--levels 1,32,128,256] [--set flag=value ...] [--env NAME=VALUE ...]
                   [--deadline-s 500] [--drain 32] [--capture] [--move-in HOST] [--stop-at REGEX]
---stop-at: SIGTERM as soon as the log says so, before the server is ready; how long it takes is `stop`
+                  [--profile 32,128]
+--stop-at: the signal that the unit's ExecStop sends to a server that does not listen yet, SIGHUP, as soon as the log
+           says so; how long it takes is `stop`
+--profile: kernels of a decode step at so many streams, after the levels
 level = CONCURRENCY[:PROMPTS[:IN[:OUT[:TOP_P]]]]; an empty value removes the flag or variable
 """
 
@@ -12,6 +15,7 @@ import argparse
 import gzip
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -21,9 +25,10 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+import decode_profile
 import drain
 import phases
-from server import PERMITTED, SITE, Server, move_in
+from server import PERMITTED, SITE, Server, move_in, used_mib
 
 HERE = Path(__file__).parent
 OUT = Path(os.environ.get("RESULTS", "/tmp/results"))
@@ -190,6 +195,7 @@ def main() -> None:
     parser.add_argument("--capture", action="store_true")
     parser.add_argument("--move-in", default="")
     parser.add_argument("--stop-at", default="")
+    parser.add_argument("--profile", default="")
     options = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
     launch = json.loads(options.launch.read_text())
@@ -211,20 +217,24 @@ def main() -> None:
         "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "other_host": options.move_in or None,
     }
+    traces = OUT / f"{options.name}.traces"
+    if options.profile:
+        result["changed_flags"]["profiler-config"] = decode_profile.flag(traces)
     server = Server(launch, result["changed_flags"], log, home, host)
     result |= {"started_argv": server.argv, "started_environment": server.environment}
     load = Load(server, launch, options.name)
     try:
         result["ready_s"] = server.wait(deadline, options.stop_at)
-        used = ask("nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits")
-        result["memory_used_mib"] = [int(one) for one in used.split() if one.isdigit()]
+        result["memory_used_mib"] = used_mib()
         cache = Path(launch["cache_directory"])
         result |= {"caches": sizes(cache), "home": sizes(home), "written": written_since(cache, server.began)}
         if result["ready_s"] is not None:
             result["outcome"] = "ready"
             loaded(server, load, options, result, deadline)
-            used = ask("nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits")
-            result["memory_used_after_load_mib"] = [int(one) for one in used.split() if one.isdigit()]
+            result["memory_used_after_load_mib"] = used_mib()
+            for count in filter(None, options.profile.split(",")):
+                found = decode_profile.take(server.port, launch["model"], int(count), traces)
+                result.setdefault("profile", []).append({"asked": int(count), "traces": found})
             if options.drain:
                 result["drain"] = drain.drain(server.process, server.port, launch["model"], options.drain)
         else:
@@ -232,7 +242,7 @@ def main() -> None:
             result["outcome"] = "ended" if server.process.poll() is not None else running
     finally:
         load.close()
-        result["stop"] = server.stop()
+        result["stop"] = server.stop(signal.SIGHUP if options.stop_at else signal.SIGTERM)
         text = log.read_text(errors="replace")
         started = datetime.fromtimestamp(server.began)  # noqa: DTZ006  # the log's clock is the machine's
         result |= phases.read(text, started)

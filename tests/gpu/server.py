@@ -61,6 +61,13 @@ def move_in(launch: dict[str, Any], home: Path, host: str) -> None:
         hosts.write(f"127.0.1.1 {host}\n")
 
 
+def used_mib() -> list[int]:
+    """Memory in use on each card, MiB; [0] where nvidia-smi does not say."""
+    query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+    said = subprocess.run(query, capture_output=True, text=True, check=False).stdout.split()
+    return [int(one) for one in said if one.isdigit()] or [0]
+
+
 class Server:
     """One `python -m vllm.entrypoints.openai.api_server`."""
 
@@ -100,16 +107,25 @@ class Server:
             time.sleep(0.2)
         return None
 
-    def stop(self) -> dict[str, Any]:
-        """SIGTERM to the main process, after 45 s SIGKILL to its session, as the unit's stop does."""
+    def stop(self, signal: int) -> dict[str, Any]:
+        """`signal` to the main process, after 45 s SIGKILL to its session, as the unit's stop does.
+
+        `left` counts the processes that outlived the main one (systemd kills them), `free_s` the seconds until no
+        card has more than 1 GiB in use.
+        """
         began = time.time()
         if self.process.poll() is None:
-            self.process.terminate()
+            self.process.send_signal(signal)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(45)
         took = round(time.time() - began, 1)
         killed = self.process.poll() is None
-        subprocess.run(["pkill", "-KILL", "-s", str(self.process.pid)], check=False)
+        session = ["-s", str(self.process.pid)]
+        left = subprocess.run(["pgrep", *session], capture_output=True, text=True, check=False).stdout.split()
+        subprocess.run(["pkill", "-KILL", *session], check=False)
         self.process.wait(10)
         self.log.close()
-        return {"stop_s": took, "had_to_kill": killed}
+        while max(used_mib()) > 1024 and time.time() - began < 60:
+            time.sleep(0.5)
+        free = round(time.time() - began, 1)
+        return {"stop_s": took, "had_to_kill": killed, "left": len(left), "free_s": free}
