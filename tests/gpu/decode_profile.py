@@ -22,6 +22,7 @@ ONLY_DECODING = re.compile(r"context_0\(\S*generation_(\d+)")
 """How vLLM names a step in which no prompt is processed."""
 
 PARTS = {
+    "head, sampling, copies": r"distribution_elementwise",
     "the experts' two products": r"^fused_moe_kernel",
     "projections, shared expert": r"cutlass_3x_gemm",
     "attention": r"flash",
@@ -91,17 +92,23 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def take(port: int, model: str, count: int, folder: Path) -> dict[str, Any]:
-    """Profile `count` streams, half a second after the last of them has begun to decode."""
+    """Profile `count` streams, 4 seconds after they began (their prompts took less than one on each card tried).
+
+    Trace's name → step; with several GPUs the name holds the rank.
+    """
     before = set(folder.glob("*.json.gz"))
     streams = [drain.Stream(port, model, number, 1024) for number in range(count)]
     for stream in streams:
         stream.start()
     time.sleep(4)
-    drain.post(port, "/start_profile", {})
+    answers = [drain.post(port, "/start_profile", {})]
     time.sleep(3)
-    drain.post(port, "/stop_profile", {})
+    answers.append(drain.post(port, "/stop_profile", {}))
     for stream in streams:
         stream.join(60)
+    wrong = [text for status, text in answers if status != 200] + [one.error for one in streams if one.error]
+    if wrong:
+        return {"none": {"error": wrong[0]}}
     return {path.name: read(path) for path in sorted(set(folder.glob("*.json.gz")) - before)}
 
 
@@ -109,9 +116,8 @@ def parts(step: dict[str, Any]) -> dict[str, tuple[float, float]]:
     """Part of the step → milliseconds and kernels."""
     out: dict[str, tuple[float, float]] = {}
     for kernel in step["kernels"]:
-        few = kernel["calls"] < FEW
-        name = next(name for name, pattern in PARTS.items() if re.search(pattern, kernel["name"]))
-        name = "head, sampling, copies" if few else name
+        fits = (name for name, pattern in PARTS.items() if re.search(pattern, kernel["name"]))
+        name = next(iter(PARTS)) if kernel["calls"] < FEW else next(fits)
         ms, calls = out.get(name, (0.0, 0.0))
         out[name] = ms + kernel["us"] / 1000, calls + kernel["calls"]
     return out | {"between kernels": (step["step_ms"] - step["busy_ms"], 0), "a step": (step["step_ms"], 0)}
@@ -120,6 +126,9 @@ def parts(step: dict[str, Any]) -> dict[str, tuple[float, float]]:
 def main() -> None:
     """A line per part and step."""
     for step in json.loads(Path(sys.argv[1]).read_text()):
+        if "error" in step:
+            print(step["error"])
+            continue
         print(f"{step['streams']} streams, {step['steps']} steps")
         for name, (ms, calls) in parts(step).items():
             print(f"  {ms:6.2f} ms {calls:5.0f}  {name}")

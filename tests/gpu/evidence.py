@@ -77,7 +77,7 @@ def run_of(result: dict[str, Any], log: str, machine: str) -> dict[str, Any]:
         "changed_environment": result.get("changed_environment", {}),
         "outcome": result["outcome"],
         "ready_s": result["ready_s"],
-        "phases_s": read["phases_s"],
+        "phases_s": result["phases_s"],  # counted there, from the start of the server
         "reported": read["reported"],
         "memory_used_mib": result["memory_used_mib"],
         "memory_used_after_load_mib": result.get("memory_used_after_load_mib"),
@@ -132,14 +132,15 @@ def add(folder: Path, evidence: Path, machine: str) -> None:
 
 
 def earlier(out: Path, flags: list[str], runs: Iterable[str]) -> list[dict[str, Any]]:
-    """The runs of the evidence that is there already, each with its flags where they were others."""
+    """The runs of the evidence that is there already, each with the conditions of then."""
     if not out.exists():
         return []
     first: dict[str, Any] = json.loads(out.read_text())
-    then = first["flags"]
     kept = [first, *first.pop("other_runs")]
     for one in kept:
-        if one.setdefault("flags", then) == flags:
+        for name in ("flags", "packages", "environment", "permitted_differences"):
+            one.setdefault(name, first[name])
+        if one["flags"] == flags:
             del one["flags"]
     return [one for one in kept if one["run"] not in runs]
 

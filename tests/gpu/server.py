@@ -62,10 +62,10 @@ def move_in(launch: dict[str, Any], home: Path, host: str) -> None:
 
 
 def used_mib() -> list[int]:
-    """Memory in use on each card, MiB; [0] where nvidia-smi does not say."""
+    """Memory in use on each card, MiB; [] where nvidia-smi does not say."""
     query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
     said = subprocess.run(query, capture_output=True, text=True, check=False).stdout.split()
-    return [int(one) for one in said if one.isdigit()] or [0]
+    return [int(one) for one in said if one.isdigit()]
 
 
 class Server:
@@ -110,8 +110,8 @@ class Server:
     def stop(self, signal: int) -> dict[str, Any]:
         """`signal` to the main process, after 45 s SIGKILL to its session, as the unit's stop does.
 
-        `left` counts the processes that outlived the main one (systemd kills them), `free_s` the seconds until no
-        card has more than 1 GiB in use.
+        `left` counts the others that lived on when the main one was gone (systemd kills them), `free_s` the seconds
+        until no card has more than 1 GiB in use, None after a minute or where nvidia-smi says nothing.
         """
         began = time.time()
         if self.process.poll() is None:
@@ -121,11 +121,17 @@ class Server:
         took = round(time.time() - began, 1)
         killed = self.process.poll() is None
         session = ["-s", str(self.process.pid)]
-        left = subprocess.run(["pgrep", *session], capture_output=True, text=True, check=False).stdout.split()
+        alive = subprocess.run(
+            ["pgrep", *session], capture_output=True, text=True, check=False
+        ).stdout.split()
+        left = [one for one in alive if int(one) != self.process.pid]
         subprocess.run(["pkill", "-KILL", *session], check=False)
         self.process.wait(10)
         self.log.close()
-        while max(used_mib()) > 1024 and time.time() - began < 60:
-            time.sleep(0.5)
-        free = round(time.time() - began, 1)
+        free = None
+        while free is None and time.time() - began < 60:
+            if max(used_mib(), default=1025) <= 1024:
+                free = round(time.time() - began, 1)
+            else:
+                time.sleep(0.5)
         return {"stop_s": took, "had_to_kill": killed, "left": len(left), "free_s": free}

@@ -26,7 +26,7 @@ EVIDENCE = Path(catalogue.__file__).parent / "data/measured"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One start; `graphs_gib` is vLLM's estimate, `actual_gib` what they took."""
+    """One start; `graphs_gib` is vLLM's estimate, `actual_gib` what they took, `run` its name in the evidence."""
 
     gpu: str
     precision: str
@@ -37,13 +37,14 @@ class Row:
     graphs_gib: float
     actual_gib: float
     kv_tokens: int
+    run: str = "2026-11-23"
 
     @property
     def name(self) -> str:
         """For a person."""
         load = self.load
         machine = f"{load.tensor_parallel}x {self.gpu} {self.precision}"
-        return f"{machine}, {load.context:,} x {load.sequences}, batch {load.batched_tokens:,}, {load.utilization}"
+        return f"{machine}, {load.context:,} x {load.sequences}, batch {load.batched_tokens:,}, {load.utilization} ({self.run})"
 
     def predict(self, figures: Mapping[str, Any]) -> memory.Budget:
         """The budget with these constants."""
@@ -126,7 +127,7 @@ def _row(evidence: Mapping[str, Any], run: Mapping[str, Any]) -> Row:
             "graphs_actual_gib",
         )
     ]
-    return Row(evidence["gpu"], evidence["precision"], load, *reported, int(told["kv_tokens"]))
+    return Row(evidence["gpu"], evidence["precision"], load, *reported, int(told["kv_tokens"]), run["run"])
 
 
 def predictions() -> Iterator[tuple[Row, memory.Budget, memory.Budget]]:

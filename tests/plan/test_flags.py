@@ -171,8 +171,9 @@ def block(**engine):
 
 def test_a_user_flag_passes_the_same_lint():
     with pytest.raises(LintError) as refusal:
-        plan(Deployment.parse(block(flags={"kv-cache-dtype": "fp8", "dtype": "fp8"})))
+        plan(Deployment.parse(block(flags={"mm-tensor-ipc": "torch_shm", "dtype": "fp8"})))
     assert len(refusal.value.mistakes) == 2
+    plan(Deployment.parse(block(flags={"mm-tensor-ipc": "direct_rpc"})))
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,10 @@ def conflict(launch: Launch) -> Said:
             "--enable-auto-tool-choice without --tool-call-parser: refused; add tool-call-parser: mistral"
         )
         yield "error", sentence, "the argument check of vLLM 0.33.0, run"
+    forked = launch.environment.get("VLLM_WORKER_MULTIPROC_METHOD") == "fork"
+    if forked and launch.flags.get("mm-tensor-ipc") == "torch_shm":
+        sentence = "--mm-tensor-ipc torch_shm: refused where the processes are forked, as here; leave it out"
+        yield "error", sentence, "VllmConfig of 0.26.0"
 
 
 def repository(launch: Launch) -> Said:
