@@ -135,7 +135,7 @@ def test_a_gpu_stack_is_compared_with_its_evidence(start, door, project, capsys,
     text = (ROOT / "stacks/Pulumi.spheron-h200-1x-fp8.yaml").read_text()
     decided = plan(Deployment.parse(yaml.safe_load(text)["config"]["pulumi-vllm:server"]))
     there = door(start(name=decided.served_name, token_ms=1))
-    limits = {"requests_per_minute": 60, "streams_per_key": 20}
+    limits = {"requests_per_minute": 60, "streams_per_key": 40}
     outputs = {
         "endpoint": there.url, "model": decided.served_name, "ca_certificate": there.ca.read_text(),
         "api_key": key, "usd_per_hour": 3.96, "plan": decided.summary() | {"door": limits},
@@ -147,18 +147,18 @@ def test_a_gpu_stack_is_compared_with_its_evidence(start, door, project, capsys,
     for words in (["stack", "init", "gpu"], ["up", "--yes", "--skip-preview"]):
         done = subprocess.run(["pulumi", *words], check=False, capture_output=True, env=os.environ, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
-    assert run(capsys, "bench", "--levels", "1,21")[2].endswith(
+    assert run(capsys, "bench", "--levels", "1,41")[2].endswith(
         "raise server.door.streams_per_key in the stack file"
     )
-    code = main(["bench", "--levels", "1,16"])
+    code = main(["bench", "--levels", "1,32"])
     out, err = capsys.readouterr()
     assert code == 0, err
-    assert "the door lets 60 requests of a key through in a minute, and the bench makes 68" in err
+    assert "the door lets 60 requests of a key through in a minute, and the bench makes 132" in err
     head, _, compared = out.partition("against measured, ")
     assert head.startswith("mistral-small-4, fp8, 1x H200, vLLM 0.26.0: 512 tokens in, 256 out")
     assert [line.split()[:3] for line in compared.splitlines()[1:3]] == [
         ["1", "output", "tok/s"],
-        ["16", "output", "tok/s"],
+        ["32", "output", "tok/s"],
     ]
     assert "measured with: --load-format" in compared
     assert key not in out + err
