@@ -44,7 +44,8 @@ class Row:
         """For a person."""
         load = self.load
         machine = f"{load.tensor_parallel}x {self.gpu} {self.precision}"
-        return f"{machine}, {load.context:,} x {load.sequences}, batch {load.batched_tokens:,}, {load.utilization} ({self.run})"
+        asked = f"{load.context:,} x {load.sequences}, batch {load.batched_tokens:,}, {load.utilization}"
+        return f"{machine}, {asked} ({self.run})"
 
     def predict(self, figures: Mapping[str, Any]) -> memory.Budget:
         """The budget with these constants."""

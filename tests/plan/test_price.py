@@ -9,6 +9,19 @@ from pulumi_vllm.plan import Offer, catalogue, price, price_comparison, price_sp
 from pulumi_vllm.plan.recommend import Wish, recommend
 
 
+def test_a_spot_machine_starts_from_its_volumes_caches_where_that_was_measured():
+    """A machine in a lost one's place is given the same volume; nothing measured, or only warm, is assumed."""
+    known = catalogue.load().measured
+    both = next(one for one in known if catalogue.CARRIED in one.ready_s and "fresh host" in one.ready_s)
+    carried, fresh = both.ready_s[catalogue.CARRIED], both.ready_s["fresh host"]
+    assert carried < fresh
+    found = price_spot.expect(both)
+    assert f"engine {carried} s measured" in found.because
+    slower = price_spot.expect(dataclasses.replace(both, ready_s={"fresh host": fresh}))
+    assert slower.cold_start_s - found.cold_start_s == fresh - carried
+    assert price_spot.expect(dataclasses.replace(both, ready_s={"warm host": 1})) == price_spot.expect(None)
+
+
 @given(st.floats(0, 50), st.floats(0.1, 120), st.floats(0.01, 100))
 def test_interruptions_and_longer_starts_never_make_spot_cheaper(per_day, minutes, usd):
     base = price_spot.expect(None, per_day, minutes)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _DATA = pathlib.Path(__file__).parent / "data"
+CARRIED = "host that the volume brought its caches to"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -113,6 +114,8 @@ class Gpu:
 @dataclass(frozen=True, slots=True)
 class Measured:
     """A start and a load that were really run; `tokens_per_s` by streams at once, output tokens only.
+
+    `ready_s` is by what the host was: "fresh host", CARRIED, or another.
 
     `flags` is the command line after the program, `load` each level's figures under the names of
     `vllm bench serve`; an older row that kept none has () for both. `died_of` is what an engine that had been
@@ -233,7 +236,7 @@ def _evidence(path: pathlib.Path) -> Measured:
         **{name: run[name] for name in ("model", "precision", "engine", "gpu", "count")},
         date=run["date"][:10],
         kv_tokens=int(with_tower(run)["reported"]["kv_tokens"]),
-        ready_s={run["host"]: round(run["ready_s"])},
+        ready_s={run["host"]: round(run["ready_s"]), **_carried(run)},
         tokens_per_s={row["concurrency"]: row["output_throughput"] for row in load},
         conditions="; ".join(changed),
         flags=tuple(run["flags"]),
@@ -244,8 +247,19 @@ def _evidence(path: pathlib.Path) -> Measured:
 
 def with_tower(evidence: dict[str, Any]) -> dict[str, Any]:
     """Of an evidence file, the run of its own flags that had the vision tower; its first run where none had."""
-    same = (one for one in evidence["other_runs"] if "flags" not in one and not one["changed_flags"])
-    return next((one for one in (evidence, *same) if one.get("vision_tower")), evidence)
+    return next((one for one in (evidence, *_as_shipped(evidence)) if one.get("vision_tower")), evidence)
+
+
+def _carried(evidence: dict[str, Any]) -> dict[str, int]:
+    """The start on another host that was given the volume's caches, where there was one."""
+    starts = (one for one in _as_shipped(evidence) if one["other_home_and_host_name"] and one["ready_s"])
+    return next(({CARRIED: round(one["ready_s"])} for one in starts), {})
+
+
+def _as_shipped(evidence: dict[str, Any]) -> list[dict[str, Any]]:
+    """The other runs of an evidence file's own flags and environment."""
+    changes = ("flags", "changed_flags", "changed_environment")
+    return [one for one in evidence["other_runs"] if not any(one.get(name) for name in changes)]
 
 
 def _order(version: str) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .catalogue import CARRIED
 from .price import HOURS_PER_MONTH, data
 
 if TYPE_CHECKING:
@@ -59,8 +60,10 @@ def expect(
         cold_start_s = cold_start_min * 60
         said.append("cold start as given")
     else:
-        # A new machine is a fresh host; where only a warm start was measured, the assumption is the safer figure.
-        ready = None if measured is None else measured.ready_s.get("fresh host")
+        # A machine in a lost one's place is given its volume. Where that start was not measured, a fresh host's is the
+        # safer figure, and where only a host's own second start was, the assumption is.
+        starts = {} if measured is None else measured.ready_s
+        ready = starts.get(CARRIED, starts.get("fresh host"))
         parts = [assumed[part]["value"] for part in ("machine_s", "attach_s", "install_s")]
         cold_start_s = sum(parts) + (assumed["engine_s"]["value"] if ready is None else ready)
         engine = "assumed" if ready is None else f"{ready} s measured"

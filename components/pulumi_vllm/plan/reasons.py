@@ -123,7 +123,9 @@ def _measurement(machine: str, measured: Measured | None, argv: tuple[str, ...])
         f"{rate:,.0f} output tokens/s at {streams} streams, "
         for streams, rate in sorted(measured.tokens_per_s.items())[-1:]
     )
-    ready = " and ".join(f"ready after {seconds} s on a {host}" for host, seconds in measured.ready_s.items())
+    ready = "ready after " + ", ".join(
+        f"{seconds} s on a {host}" for host, seconds in measured.ready_s.items()
+    )
     lost = f"; it was lost under load: {measured.died_of}" if measured.died_of else ""
     head = f"Measured {measured.date} on {machine} with exactly these flags: "
     if measured.flags != argv:
