@@ -1,11 +1,12 @@
 """The tables of README.md and docs/fits.md are those that the plan gives; the stacks' headers say what is true."""
 
+import json
 import re
 
 import fits
 import pytest
 import yaml
-from pulumi_vllm.plan import catalogue, price
+from pulumi_vllm.plan import Deployment, catalogue, plan, price
 
 STACKS = sorted((fits.ROOT / "stacks").glob("Pulumi.*.yaml"))
 
@@ -40,3 +41,18 @@ def test_a_stacks_header_says_its_price_and_what_was_measured(path):
     assert {(int(streams), int(rate.replace(",", ""))) for rate, streams in rates} <= told
     assert bool(tokens) == bool(runs), "measured, and not said"
     assert ("Never started" in header) == (not runs)
+
+
+def test_what_is_called_measured_was_started_with_this_environment():
+    """`plan` compares command lines; whoever changes an engine's environment has to start the stacks again."""
+    decided = [
+        plan(Deployment.parse(yaml.safe_load(path.read_text())["config"]["pulumi-vllm:server"]))
+        for path in STACKS
+    ]
+    measured = {one.argv: one for one in decided if one.measured == "yes"}
+    assert measured
+    for path in fits.ROOT.glob("components/pulumi_vllm/plan/data/measured/*/*.json"):
+        evidence = json.loads(path.read_text())
+        stack = measured.get(tuple(evidence["flags"]))
+        if stack is not None:
+            assert evidence["environment"] == dict(stack.environment), path.name
