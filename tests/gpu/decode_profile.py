@@ -21,8 +21,10 @@ ON_THE_GPU = {"kernel", "gpu_memcpy", "gpu_memset"}
 ONLY_DECODING = re.compile(r"context_0\(\S*generation_(\d+)")
 """How vLLM names a step in which no prompt is processed."""
 
+FEW, REST = 8, "head, sampling, copies"
+"""What runs fewer times in a step belongs to no layer: it is the rest."""
 PARTS = {
-    "head, sampling, copies": r"distribution_elementwise",
+    REST: r"distribution_elementwise",
     "the experts' two products": r"^fused_moe_kernel",
     "projections, shared expert": r"cutlass_3x_gemm",
     "attention": r"flash",
@@ -32,8 +34,7 @@ PARTS = {
     "latent vectors up and down": r"^nvjet",
     "norms, rotations, quantising, cache": r"",
 }
-"""Part of a step → its kernels, the first that fits; what runs but a few times a step is the head, the sampling and copies."""
-FEW = 8
+"""Part of a step → its kernels, the first that fits."""
 
 
 def flag(folder: Path) -> str:
@@ -117,7 +118,7 @@ def parts(step: dict[str, Any]) -> dict[str, tuple[float, float]]:
     out: dict[str, tuple[float, float]] = {}
     for kernel in step["kernels"]:
         fits = (name for name, pattern in PARTS.items() if re.search(pattern, kernel["name"]))
-        name = next(iter(PARTS)) if kernel["calls"] < FEW else next(fits)
+        name = REST if kernel["calls"] < FEW else next(fits)
         ms, calls = out.get(name, (0.0, 0.0))
         out[name] = ms + kernel["us"] / 1000, calls + kernel["calls"]
     return out | {"between kernels": (step["step_ms"] - step["busy_ms"], 0), "a step": (step["step_ms"], 0)}

@@ -8,7 +8,6 @@ usage: evidence.py RESULTS_FOLDER FIRST_RUN MACHINE HOST
 
 from __future__ import annotations
 
-import gzip
 import json
 import shutil
 import sys
@@ -16,7 +15,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import phases
 from pulumi_vllm.plan import catalogue
 
 if TYPE_CHECKING:
@@ -65,30 +63,29 @@ def utilisation(result: dict[str, Any], dmon: Path) -> list[dict[str, float]]:
     return out
 
 
-def run_of(result: dict[str, Any], log: str, machine: str) -> dict[str, Any]:
-    """What every run leaves, read again from its log."""
-    started = datetime.strptime(result["date"], "%Y-%m-%dT%H:%M:%SZ")  # noqa: DTZ007  # as the log: no zone
-    read = phases.read(log, started)
+def run_of(result: dict[str, Any], machine: str) -> dict[str, Any]:
+    """What every run leaves."""
     return {
         "run": result["run"],
+        "flags": result["argv"],
         "date": result["date"],
         "vision_tower": "--language-model-only" not in result["argv"],
         "changed_flags": result["changed_flags"],
         "changed_environment": result.get("changed_environment", {}),
         "outcome": result["outcome"],
         "ready_s": result["ready_s"],
-        "phases_s": result["phases_s"],  # counted there, from the start of the server
-        "reported": read["reported"],
+        "phases_s": result["phases_s"],
+        "reported": result["reported"],
         "memory_used_mib": result["memory_used_mib"],
         "memory_used_after_load_mib": result.get("memory_used_after_load_mib"),
-        "chose": read["chose"],
+        "chose": result["chose"],
         "warm_up_s": result.get("warm_up", {}).get("duration"),
         "throughput": levels(result),
         "caches": result["caches"],
         "files_written_by_start": result["written"],
         "stop": result["stop"],
         "other_home_and_host_name": bool(result["other_host"]),
-        **({"died_of": read["died_of"]} if read["died_of"] else {}),
+        **({"died_of": result["died_of"]} if result["died_of"] else {}),
         "source_log": f"tests/captured/{machine}/{result['run']}.log.gz",
     }
 
@@ -103,11 +100,9 @@ def gathered(folder: Path, machine: str) -> tuple[dict[str, dict[str, Any]], dic
         if path.name.endswith(".load.json"):
             continue
         result = json.loads(path.read_text())
-        log = folder / f"{path.stem}.log.gz"
-        with gzip.open(log, "rt", errors="replace") as lines:
-            runs[path.stem] = run_of(result, lines.read(), machine)
+        runs[path.stem] = run_of(result, machine)
         results[path.stem] = result
-        shutil.copy(log, captured)
+        shutil.copy(folder / f"{path.stem}.log.gz", captured)
         if "profile" in result:
             steps = [step for one in result["profile"] for step in one["traces"].values()]
             (captured / f"{path.stem}.decode-step.json").write_text(json.dumps(steps, indent=1) + "\n")
@@ -117,13 +112,9 @@ def gathered(folder: Path, machine: str) -> tuple[dict[str, dict[str, Any]], dic
 def add(folder: Path, evidence: Path, machine: str) -> None:
     """Append runs to an evidence file; a run of the same name is replaced."""
     content = json.loads(evidence.read_text())
-    runs, results = gathered(folder, machine)
-    for name, result in results.items():
-        if result["argv"] != content["flags"]:
-            runs[name]["flags"] = result["argv"]
-    content["other_runs"] = [one for one in content["other_runs"] if one["run"] not in runs] + list(
-        runs.values()
-    )
+    runs, _ = gathered(folder, machine)
+    kept = [one for one in content["other_runs"] if one["run"] not in runs]
+    content["other_runs"] = kept + beside(content["flags"], runs.values())
     if catalogue.with_tower(content) is not content:
         for difference in content["permitted_differences"]:
             if difference["what"] == "vision tower":
@@ -131,7 +122,12 @@ def add(folder: Path, evidence: Path, machine: str) -> None:
     evidence.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def earlier(out: Path, flags: list[str], runs: Iterable[str]) -> list[dict[str, Any]]:
+def beside(flags: list[str], runs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Runs as evidence of `flags` holds them among its others: with their own only where they were others."""
+    return [{name: one[name] for name in one if name != "flags" or one[name] != flags} for one in runs]
+
+
+def earlier(out: Path, runs: Iterable[str]) -> list[dict[str, Any]]:
     """The runs of the evidence that is there already, each with the conditions of then."""
     if not out.exists():
         return []
@@ -140,8 +136,6 @@ def earlier(out: Path, flags: list[str], runs: Iterable[str]) -> list[dict[str, 
     for one in kept:
         for name in ("flags", "packages", "environment", "permitted_differences"):
             one.setdefault(name, first[name])
-        if one["flags"] == flags:
-            del one["flags"]
     return [one for one in kept if one["run"] not in runs]
 
 
@@ -158,14 +152,11 @@ def main() -> None:
         shutil.rmtree(captured / "under-load", ignore_errors=True)
         shutil.copytree(seen, captured / "under-load")
     shipped = results[first]
-    for name, result in results.items():
-        if result["argv"] != shipped["argv"]:
-            runs[name]["flags"] = result["argv"]
     context = int(shipped["argv"][shipped["argv"].index("--max-model-len") + 1])
     measured = ROOT / "components/pulumi_vllm/plan/data/measured" / shipped["engine"]
     measured.mkdir(parents=True, exist_ok=True)
     out = measured / f"{shipped['stack']}-{context >> 10}ki.json"
-    before = earlier(out, shipped["argv"], list(runs))
+    before = earlier(out, list(runs))
     name, memory, driver, power, *_ = shipped["machine"]["gpus"][0].split(", ")
     evidence = {key: shipped[key] for key in ("stack", "engine", "model", "precision", "gpu", "count")} | {
         "card": name,
@@ -184,7 +175,7 @@ def main() -> None:
             {"request": one["request"], "status": one["status"]} for one in shipped.get("chat", [])
         ],
         "drain": next((one["drain"] for one in results.values() if one.get("drain")), None),
-        "other_runs": [*runs.values(), *before],
+        "other_runs": beside(shipped["argv"], [*runs.values(), *before]),
     }
     out.write_text(json.dumps(evidence, indent=1) + "\n")
 

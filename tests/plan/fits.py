@@ -32,9 +32,13 @@ def stacks() -> str:
     for path in sorted((ROOT / "stacks").glob("Pulumi.*.yaml")):
         text = path.read_text()
         purpose = text.partition(":")[0].removeprefix("# For ")
-        decided = plan(Deployment.parse(yaml.safe_load(text)["config"]["pulumi-vllm:server"]))
-        out += f"| `{path.name[7:-5]}` | {purpose} | {_row(decided)} |\n"
+        out += f"| `{path.name[7:-5]}` | {purpose} | {_row(planned(text))} |\n"
     return out
+
+
+def planned(text: str) -> Plan:
+    """The plan of a stack file's text."""
+    return plan(Deployment.parse(yaml.safe_load(text)["config"]["pulumi-vllm:server"]))
 
 
 def _row(decided: Plan) -> str:

@@ -6,7 +6,7 @@ import re
 import fits
 import pytest
 import yaml
-from pulumi_vllm.plan import Deployment, catalogue, plan, price
+from pulumi_vllm.plan import catalogue, price
 
 STACKS = sorted((fits.ROOT / "stacks").glob("Pulumi.*.yaml"))
 
@@ -45,10 +45,7 @@ def test_a_stacks_header_says_its_price_and_what_was_measured(path):
 
 def test_what_is_called_measured_was_started_with_this_environment():
     """`plan` compares command lines; whoever changes an engine's environment has to start the stacks again."""
-    decided = [
-        plan(Deployment.parse(yaml.safe_load(path.read_text())["config"]["pulumi-vllm:server"]))
-        for path in STACKS
-    ]
+    decided = [fits.planned(path.read_text()) for path in STACKS]
     measured = {one.argv: one for one in decided if one.measured == "yes"}
     assert measured
     for path in fits.ROOT.glob("components/pulumi_vllm/plan/data/measured/*/*.json"):

@@ -171,7 +171,7 @@ def block(**engine):
 
 def test_a_user_flag_passes_the_same_lint():
     with pytest.raises(LintError) as refusal:
-        plan(Deployment.parse(block(flags={"mm-tensor-ipc": "torch_shm", "dtype": "fp8"})))
+        plan(Deployment.parse(block(flags={"kv-cache-dtype": "fp8", "dtype": "fp8"})))
     assert len(refusal.value.mistakes) == 2
     plan(Deployment.parse(block(flags={"mm-tensor-ipc": "direct_rpc"})))
 
@@ -184,6 +184,7 @@ def test_a_user_flag_passes_the_same_lint():
         {"tensor-parallel-size": "two"},
         {"gpu-memory-utilization": 1.5},
         {"pipeline-parallel-size": 2},
+        {"mm-tensor-ipc": "torch_shm"},
     ],
 )
 def test_a_value_that_no_parser_reads_is_a_sentence(given):

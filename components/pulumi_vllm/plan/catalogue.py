@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _DATA = pathlib.Path(__file__).parent / "data"
-CARRIED = "host that the volume brought its caches to"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+CARRIED = "host that the volume brought its caches to"
+"""In `Measured.ready_s`: what a machine is that takes a lost one's place."""
 
 
 @dataclass(frozen=True, slots=True)
