@@ -3,6 +3,8 @@
 import pytest
 from harness import client
 
+OTHERS = "$(echo /models/cache/*)/others"
+
 
 def ids(project, kind):
     return [r["id"] for r in project.resources() if r["type"] == kind]
@@ -13,6 +15,11 @@ def test_another_offer_takes_the_volume_along(projects, tmp_path):
     project.up()
     before, volume = project.machine_id(), ids(project, "vllm:spheron:Volume")
     project.cloud.pass_minutes(30)
+    # What another machine's vllm wrote, whose number was another: to be read and written on by this one's.
+    project.on_host(
+        f"install -d -m 700 -o 4242 -g 4242 {OTHERS} && install -m 600 -o 4242 -g 4242 /dev/null {OTHERS}/kernel"
+    )
+    project.on_host(f"ln -s /etc/shadow {OTHERS}/link && chown -h 4242:4242 {OTHERS}/link")
 
     block = dict(project.block)
     block["machine"] = {**block["machine"], "billing": "spot"}
@@ -28,6 +35,8 @@ def test_another_offer_takes_the_volume_along(projects, tmp_path):
     (weights,) = [r for r in project.resources() if r["type"] == "vllm:host:Weights"]
     assert weights["outputs"]["downloadedBytes"] == 0
     outputs = project.outputs()
+    owners = project.on_host(f"stat -c %U {OTHERS} {OTHERS}/kernel {OTHERS}/link /etc/shadow").split()
+    assert owners == ["vllm", "vllm", "vllm", "root"]
     ai = client(outputs, tmp_path)
     assert [served.id for served in ai.models.list()] == [outputs["model"]]
 

@@ -99,8 +99,11 @@ def complaints(text: str, last: int = 12) -> list[str]:
 
 
 def died_of(text: str) -> str | None:
-    """Why an engine that had been serving was lost: PyTorch's own account of the memory."""
-    found = re.search(r"torch\.OutOfMemoryError: (.*?unallocated)", text)
+    """Why an engine was lost, or never served: PyTorch's own account of the memory, or vLLM's that none is left."""
+    found = re.search(
+        r"(?:torch\.OutOfMemoryError|ValueError): (CUDA out of memory.*?unallocated|No available memory for the cache blocks)",
+        text,
+    )
     return found[1] if found else None
 
 
