@@ -87,9 +87,9 @@ def test_the_rules_are_told_by_the_names_that_a_waiver_takes(capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--gpu H100 -- --max-model-len 262144", "49.49 GiB per GPU are missing"),
+        ("--gpu H100 -- --max-model-len 262144", "49.40 GiB per GPU are missing"),
         ("--gpu H200 -- --max-model-len 32k --gpu-memory-utilization 0.99", "use 0.98 or less"),
-        ("--gpu H200 -- --max-model-len 32k --max-num-seqs 2000", "use 722 or fewer"),
+        ("--gpu H200 -- --max-model-len 32k --max-num-seqs 2000", "use 727 or fewer"),
         (
             "-- --max-model-len 32k --load-format hf --config-format hf",
             "--load-format hf --config-format hf:",

@@ -105,10 +105,19 @@ def held_out() -> Iterator[Row]:
                 yield _row(evidence, run)
 
 
+def ended() -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Evidence and run of every start that the memory was too small for."""
+    for path in sorted(EVIDENCE.glob(f"{ENGINE.version}/*.json")):
+        evidence = json.loads(path.read_text())
+        for run in evidence["other_runs"]:
+            if run["outcome"] == "ended" and run.get("died_of"):
+                yield evidence, run
+
+
 def _row(evidence: Mapping[str, Any], run: Mapping[str, Any]) -> Row:
-    """What a run changed is told by vLLM's own report: its limit and its batch."""
+    """What a run changed is told by vLLM's own report, its limit and its batch, and by its changed flags."""
     flags = run.get("flags", evidence["flags"])
-    words = dict(pairwise(flags))
+    words = dict(pairwise(flags)) | {f"--{name}": value for name, value in run["changed_flags"].items()}
     told = run["reported"]
     load = memory.Load(
         evidence["count"],

@@ -23,7 +23,7 @@ def block(gpu, count, **changed):
     "engine",
     [
         {},
-        {"flags": {"max-num-batched-tokens": 131072}},
+        {"flags": {"max-num-batched-tokens": 131072, "language-model-only": True}},
         {"flags": {"tensor-parallel-size": 1}},
         {"flags": {"gpu-memory-utilization": 0.98}},
         {"version": "0.26.0"},
@@ -40,7 +40,7 @@ def test_every_alternative_is_a_plan(engine):
 
 
 def test_a_flag_of_ones_own_counts_on_the_other_machine_too():
-    large = {"flags": {"max-num-batched-tokens": 131072}}
+    large = {"flags": {"max-num-batched-tokens": 131072, "language-model-only": True}}
     with pytest.raises(PlanError):
         plan(Deployment.parse(block("H100", 2, engine=large)))
     decided = plan(Deployment.parse(block("H200", 1, engine=large)))

@@ -43,6 +43,42 @@ def test_starts_that_nothing_was_fitted_to_are_predicted():
         assert 0.97 * row.kv_tokens <= found.kv_tokens <= 1.01 * row.kv_tokens, row.name
 
 
+@pytest.mark.parametrize(
+    ("parallel", "batched", "reported"), [(1, 8192, 1.95), (2, 8192, 1.67), (2, 16384, 14.56)]
+)
+def test_pictures_take_what_vllm_reported(parallel, batched, reported):
+    load = memory.Load(parallel, 32768, 256, 0.95, batched)
+    found = memory.budget(MODEL.dimensions, MODEL.precisions["fp8"], ENGINE, KNOWN.gpus["H200"], load)
+    assert found.activation_gib == pytest.approx(reported, abs=0.02)
+    assert found.pictures == {8192: 2, 16384: 5}[batched]
+
+
+def test_starts_that_ended_for_lack_of_memory_are_refused():
+    """Each started with other flags in the same hour; only the batch and what goes with it differed."""
+    ended = [
+        (evidence, run)
+        for evidence, run in fit_memory.ended()
+        if "max-num-batched-tokens" in run["changed_flags"]
+    ]
+    assert len(ended) == 3
+    for evidence, run in ended:
+        changed = run["changed_flags"]
+        load = memory.Load(
+            evidence["count"],
+            int(changed["max-model-len"]),
+            int(changed["max-num-seqs"]),
+            float(changed["gpu-memory-utilization"]),
+            int(changed["max-num-batched-tokens"]),
+        )
+        sizes = (
+            MODEL.dimensions,
+            MODEL.precisions[evidence["precision"]],
+            ENGINE,
+            KNOWN.gpus[evidence["gpu"]],
+        )
+        assert not memory.budget(*sizes, load).fits, run["run"]
+
+
 def test_the_constants_are_those_of_the_fit():
     for name, value in fit_memory.fit(fit_memory.ROWS).items():
         if name == "graph_mib_per_layer":

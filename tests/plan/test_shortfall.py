@@ -21,6 +21,10 @@ def block(**engine):
         ({"gpu-memory-utilization": 0.001}, "with gpu-memory-utilization 0.001: .*; leave it out$"),
         ({"max-num-batched-tokens": "1G"}, "with max-num-batched-tokens 1G: .*activation .*; leave it out$"),
         (
+            {"max-num-batched-tokens": "64k"},
+            r"with max-num-batched-tokens 64k: .*; 24\d\.\d\d GiB are for reading 21 pictures .*; leave it out$",
+        ),
+        (
             {"gpu-memory-utilization": 0.2, "enforce-eager": True, "max-num-batched-tokens": "1G"},
             "with gpu-memory-utilization 0.2 and max-num-batched-tokens 1G: .*; leave them out",
         ),

@@ -51,5 +51,5 @@ def _known(endpoint: Endpoint, name: str, row: dict[str, Any]) -> Served:
         model.dimensions.vocabulary,
         thinks="--reasoning-parser" in started,
         calls_tools="--enable-auto-tool-choice" in started,
-        sees=model.dimensions.vision_parameters > 0 and "--language-model-only" not in started,
+        sees=bool(model.dimensions.vision) and "--language-model-only" not in started,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import pathlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -48,7 +48,10 @@ class Golden:
 
 @dataclass(frozen=True, slots=True)
 class Dimensions:
-    """Published sizes of the network; `attention` and `mlp` hold those of their kind."""
+    """Published sizes of the network; `attention` and `mlp` hold those of their kind.
+
+    `vision` is empty where the model sees nothing; `patches` and `tokens` are of one picture of the largest size.
+    """
 
     layers: int
     hidden: int
@@ -58,7 +61,7 @@ class Dimensions:
     rope_positions: int
     attention: Mapping[str, Any]
     mlp: Mapping[str, Any]
-    vision_parameters: int = 0
+    vision: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,10 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """GiB of one GPU. `limit_gib` is what vLLM may use; what is above it holds the graphs' excess."""
+    """GiB of one GPU. `limit_gib` is what vLLM may use; what is above it holds the graphs' excess.
+
+    `pictures`: so many of the largest size are read at once where they set the activation, 0 where text does.
+    """
 
     visible_gib: float
     limit_gib: float
@@ -41,6 +44,7 @@ class Budget:
     kv_bytes_per_token: int
     context: int
     headroom_gib: float = 0.0
+    pictures: int = 0
 
     @property
     def cache_gib(self) -> float:
@@ -87,20 +91,21 @@ def budget(model: Dimensions, precision: Precision, engine: Engine, gpu: Gpu, lo
     """The budget of one of the machine's GPUs; they are alike."""
     figures = engine.memory
     graphs = graph_bytes(model, precision, engine, load) / GIB
+    text = activation_bytes(model, load) / GIB + figures["workspace_gib"]
+    seen = picture_bytes(model, load, figures["picture_stream"]) / GIB if load.vision and model.vision else 0
     return Budget(
         visible_gib=gpu.visible_gib,
         limit_gib=gpu.visible_gib * load.utilization,
         weights_gib=weight_bytes(model, precision, load.tensor_parallel, vision=load.vision) / GIB
         + figures["buffers_gib"],
-        activation_gib=activation_bytes(model, load) / GIB
-        + figures["workspace_gib"]
-        + (figures["vision_gib"] if load.vision and model.vision_parameters else 0),
+        activation_gib=max(text, seen),
         other_gib=figures["other_gib"],
         graphs_gib=graphs,
         graphs_excess_gib=graphs * (figures["graphs_actual_over_estimated"] - 1),
         kv_bytes_per_token=kv_bytes_per_token(model, load.tensor_parallel, load.cache_bytes),
         context=load.context,
         headroom_gib=figures["headroom_gib"]["several" if load.tensor_parallel > 1 else "one"],
+        pictures=pictures(model, load.batched_tokens) if seen > text else 0,
     )
 
 
@@ -135,7 +140,27 @@ def weight_bytes(model: Dimensions, precision: Precision, tensor_parallel: int, 
 
 def tower_bytes(model: Dimensions, tensor_parallel: int) -> float:
     """The vision tower's part on one GPU, 16 bit in every precision."""
-    return model.vision_parameters * _BF16 / tensor_parallel
+    return float(model.vision.get("parameters", 0) * _BF16 / tensor_parallel)
+
+
+def pictures(model: Dimensions, batched_tokens: int) -> int:
+    """Of the largest size, how many vLLM reads at once: as many as the batch has tokens for, at least one."""
+    return max(1, int(batched_tokens // model.vision["tokens"]))
+
+
+def picture_bytes(model: Dimensions, load: Load, stream: float) -> float:
+    """Peak while the vision tower reads `pictures`, 16 bit; `stream` is in tower widths a patch.
+
+    vLLM 0.26.0 (`pixtral.py`) tells pictures apart by one dense mask, a square of all their patches, and PyTorch's
+    attention copies a mask whose side is no multiple of 8. So this grows with the square of the batch.
+    """
+    tower, parallel = model.vision, load.tensor_parallel
+    patches = pictures(model, load.batched_tokens) * tower["patches"]
+    mask = patches**2
+    copied = mask if patches % 8 else 0
+    attention = copied + patches * 3 * tower["hidden"] / parallel  # queries, keys, values
+    mlp = patches * 3 * tower["intermediate"] / parallel  # gate, up, and their product
+    return float(_BF16 * (mask + patches * stream * tower["hidden"] + max(attention, mlp)))
 
 
 def activation_bytes(model: Dimensions, load: Load) -> float:

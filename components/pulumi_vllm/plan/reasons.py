@@ -27,7 +27,7 @@ def budget(found: Budget | None) -> tuple[str, ...]:
     return (
         f"visible {found.visible_gib:.2f} GiB, vLLM may use {found.limit_gib:.2f} (measured)",
         f"weights {found.weights_gib:.2f} GiB (computed from published dimensions)",
-        f"activation {found.activation_gib:.2f} GiB (computed)",
+        f"activation {found.activation_gib:.2f} GiB (computed){_pictures(found)}",
         f"CUDA graphs {found.graphs_gib:.2f} GiB (computed), up to {found.graphs_excess_gib:.2f} more in use",
         f"other {found.other_gib:.2f} GiB (measured)",
         (
@@ -35,6 +35,14 @@ def budget(found: Budget | None) -> tuple[str, ...]:
             f"{found.full_requests:.1f} requests of {found.context:,} tokens (computed)"
         ),
     )
+
+
+def _pictures(found: Budget) -> str:
+    """What activation is for, where it is not the text."""
+    if not found.pictures:
+        return ""
+    told = f"{found.pictures} pictures" if found.pictures > 1 else "a picture"
+    return f" for reading {told} of the largest size at once"
 
 
 def because(
@@ -105,7 +113,7 @@ def _memory(
         )
     if machine.count > 1 and choice.model.dimensions.attention["kind"] == "mla":
         yield "The latent KV cache is whole on every GPU: tensor parallelism divides the weights, not the cache."
-    if choice.model.dimensions.vision_parameters:
+    if choice.model.dimensions.vision:
         parallel = count(given.get("tensor-parallel-size")) or 1
         tower = (
             f"{memory.tower_bytes(choice.model.dimensions, parallel) / memory.GIB:.2f} GiB per GPU (computed)"
@@ -172,6 +180,10 @@ def shortfall(
     remedy = f"use {' or '.join(remedies)}" if remedies else "no machine of the catalogue holds it"
     if not causes:
         return f"server.context: {head}: {why}; {remedy}"
+    if found.pictures and "max-num-batched-tokens" in causes:
+        why += (
+            f"; {found.activation_gib:.2f} GiB are{_pictures(found)}, most of which language-model-only saves"
+        )
     flags = " and ".join(f"{name} {deployment.engine.flags[name]}" for name in causes)
     out = f"leave {'it' if len(causes) == 1 else 'them'} out"
     return f"server.engine.flags: {head} with {flags}: {why}; {out}" + (f", or {remedy}" if remedies else "")
