@@ -1,6 +1,6 @@
 """On the GPU machine: the units of a stack, as rendered and locked in, under the systemd that host.sh started.
 
-usage: host_run.py FOLDER NAME [--levels 1,32,256] [--deadline-s 500]   (FOLDER from host_files.py)
+usage: host_run.py FOLDER LAUNCH.json NAME [--levels 1,32,256] [--deadline-s 500]   (FOLDER from host_files.py)
 
 Checks the machine, starts the engine and the door, asks the gate, then `pulumi-vllm smoke` and `bench` through the door,
 the same load without the door (no load where the levels are empty), and stops the engine with 32 streams running.

@@ -53,8 +53,35 @@ def test_pictures_take_what_vllm_reported(parallel, batched, reported):
     assert found.pictures == {8192: 2, 16384: 5}[batched]
 
 
+def test_a_batch_that_pictures_make_too_large_is_refused():
+    sizes = (MODEL.dimensions, MODEL.precisions["nvfp4"], ENGINE, KNOWN.gpus["H100"])
+    load = memory.Load(1, 32768, 256, 0.95, 16384)  # ended copying the mask, on a card
+    assert not memory.budget(*sizes, load).fits
+    assert memory.budget(*sizes, memory.replace(load, vision=False)).fits
+    few = memory.replace(load, context=8192, sequences=1)  # two pictures are a whole context
+    assert memory.pictures(MODEL.dimensions, few) == 2
+    assert memory.budget(*sizes, few).fits
+
+
+def test_every_model_has_a_budget_on_a_gpu():
+    for model in KNOWN.models.values():
+        for precision in model.precisions.values():
+            load = memory.Load(1, 2048, 4, 0.95, 8192)
+            assert memory.budget(model.dimensions, precision, ENGINE, KNOWN.gpus["H200"], load).cache_gib > 0
+
+
+@given(st.sampled_from([1, 2, 4]), st.integers(1, 65_536))
+def test_a_step_of_smaller_pictures_takes_no_less(parallel, batched):
+    load = memory.Load(parallel, 32768, 256, 0.95, batched)
+    profiled, largest = memory.picture_bytes(MODEL.dimensions, load, ENGINE.memory["picture_stream"])
+    assert largest >= profiled
+    text = memory.replace(load, vision=False)
+    sizes = (MODEL.dimensions, MODEL.precisions["fp8"], ENGINE, KNOWN.gpus["H200"])
+    assert memory.budget(*sizes, text).burst_gib == 0 <= memory.budget(*sizes, load).burst_gib
+
+
 def test_starts_that_ended_for_lack_of_memory_are_refused():
-    """Each started with other flags in the same hour; only the batch and what goes with it differed."""
+    """The recipe's flags on three machines: utilization 0.8 is too little for each, the batch asks for more."""
     ended = [
         (evidence, run)
         for evidence, run in fit_memory.ended()

@@ -32,6 +32,7 @@ class Budget:
     """GiB of one GPU. `limit_gib` is what vLLM may use; what is above it holds the graphs' excess.
 
     `pictures`: so many of the largest size are read at once where they set the activation, 0 where text does.
+    `burst_gib`: what a step full of smaller pictures takes beyond the activation that vLLM sets aside.
     """
 
     visible_gib: float
@@ -45,6 +46,7 @@ class Budget:
     context: int
     headroom_gib: float = 0.0
     pictures: int = 0
+    burst_gib: float = 0.0
 
     @property
     def cache_gib(self) -> float:
@@ -92,7 +94,9 @@ def budget(model: Dimensions, precision: Precision, engine: Engine, gpu: Gpu, lo
     figures = engine.memory
     graphs = graph_bytes(model, precision, engine, load) / GIB
     text = activation_bytes(model, load) / GIB + figures["workspace_gib"]
-    seen = picture_bytes(model, load, figures["picture_stream"]) / GIB if load.vision and model.vision else 0
+    seen = burst = 0.0
+    if load.vision and model.vision:
+        seen, burst = (one / GIB for one in picture_bytes(model, load, figures["picture_stream"]))
     return Budget(
         visible_gib=gpu.visible_gib,
         limit_gib=gpu.visible_gib * load.utilization,
@@ -105,7 +109,8 @@ def budget(model: Dimensions, precision: Precision, engine: Engine, gpu: Gpu, lo
         kv_bytes_per_token=kv_bytes_per_token(model, load.tensor_parallel, load.cache_bytes),
         context=load.context,
         headroom_gib=figures["headroom_gib"]["several" if load.tensor_parallel > 1 else "one"],
-        pictures=pictures(model, load.batched_tokens) if seen > text else 0,
+        pictures=pictures(model, load) if seen > text else 0,
+        burst_gib=max(0.0, burst - max(text, seen)),
     )
 
 
@@ -143,24 +148,31 @@ def tower_bytes(model: Dimensions, tensor_parallel: int) -> float:
     return float(model.vision.get("parameters", 0) * _BF16 / tensor_parallel)
 
 
-def pictures(model: Dimensions, batched_tokens: int) -> int:
-    """Of the largest size, how many vLLM reads at once: as many as the batch has tokens for, at least one."""
-    return max(1, int(batched_tokens // model.vision["tokens"]))
+def pictures(model: Dimensions, load: Load) -> int:
+    """Of the largest size, how many vLLM reads at once: as many as the batch and the requests have room for."""
+    each = model.vision["tokens"]
+    of_requests = load.sequences * max(1, load.context // each)
+    return int(max(1, min(load.batched_tokens // each, of_requests)))
 
 
-def picture_bytes(model: Dimensions, load: Load, stream: float) -> float:
-    """Peak while the vision tower reads `pictures`, 16 bit; `stream` is in tower widths a patch.
+def picture_bytes(model: Dimensions, load: Load, stream: float) -> tuple[float, float]:
+    """Peak while the vision tower reads `pictures`, as vLLM profiles it, and the largest of any step, 16 bit.
 
-    vLLM 0.26.0 (`pixtral.py`) tells pictures apart by one dense mask, a square of all their patches, and PyTorch's
-    attention copies a mask whose side is no multiple of 8. So this grows with the square of the batch.
+    vLLM 0.26.0 (`pixtral.py`) tells the pictures of a step apart by one dense mask, a square of all their patches, and
+    PyTorch's attention copies a mask whose side is no multiple of 8. So this grows with the square of the batch, and a
+    batch full of smaller pictures has more patches than the profiled one. `stream` is in tower widths a patch.
     """
     tower, parallel = model.vision, load.tensor_parallel
-    patches = pictures(model, load.batched_tokens) * tower["patches"]
-    mask = patches**2
-    copied = mask if patches % 8 else 0
-    attention = copied + patches * 3 * tower["hidden"] / parallel  # queries, keys, values
-    mlp = patches * 3 * tower["intermediate"] / parallel  # gate, up, and their product
-    return float(_BF16 * (mask + patches * stream * tower["hidden"] + max(attention, mlp)))
+
+    def peak(patches: float, *, copied: bool) -> float:
+        mask = patches**2
+        attention = copied * mask + patches * 3 * tower["hidden"] / parallel  # queries, keys, values
+        mlp = patches * 3 * tower["intermediate"] / parallel  # gate, up, and their product
+        return _BF16 * (mask + patches * stream * tower["hidden"] + max(attention, mlp))
+
+    profiled = pictures(model, load) * tower["patches"]
+    fullest = max(profiled, load.batched_tokens * tower["patches"] / tower["tokens"])
+    return peak(profiled, copied=profiled % 8 > 0), peak(fullest, copied=True)
 
 
 def activation_bytes(model: Dimensions, load: Load) -> float:

@@ -122,6 +122,10 @@ def _memory(
             yield f"Images are refused: language-model-only leaves the vision tower out, {tower}."
         else:
             yield f"Images are accepted: the vision tower takes {tower}."
+            yield (
+                f"A step full of smaller images may take {found.burst_gib:.1f} GiB beyond what vLLM sets aside, of the "
+                f"{found.above_limit_gib:.1f} above its limit (computed, never seen on a card)."
+            )
 
 
 def _measurement(machine: str, measured: Measured | None, argv: tuple[str, ...]) -> str:
