@@ -96,22 +96,24 @@ def _graphs(rows: Iterable[Row]) -> dict[str, float]:
     return {"fixed": one - sharded, "sharded": sharded}
 
 
-def held_out() -> Iterator[Row]:
-    """Rows that nothing was fitted to: every start of every evidence file of this engine."""
+def runs() -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Evidence and run of every start of this engine."""
     for path in sorted(EVIDENCE.glob(f"{ENGINE.version}/*.json")):
         evidence = json.loads(path.read_text())
         for run in (evidence, *evidence["other_runs"]):
-            if run["reported"].keys() >= {"kv_tokens", "limit_gib", "max_num_batched_tokens"}:
-                yield _row(evidence, run)
+            yield evidence, run
+
+
+def held_out() -> Iterator[Row]:
+    """Rows that nothing was fitted to: every start of every evidence file of this engine."""
+    for evidence, run in runs():
+        if run["reported"].keys() >= {"kv_tokens", "limit_gib", "max_num_batched_tokens"}:
+            yield _row(evidence, run)
 
 
 def ended() -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """Evidence and run of every start that the memory was too small for."""
-    for path in sorted(EVIDENCE.glob(f"{ENGINE.version}/*.json")):
-        evidence = json.loads(path.read_text())
-        for run in evidence["other_runs"]:
-            if run["outcome"] == "ended" and run.get("died_of"):
-                yield evidence, run
+    return (one for one in runs() if one[1]["outcome"] == "ended" and one[1].get("died_of"))
 
 
 def _row(evidence: Mapping[str, Any], run: Mapping[str, Any]) -> Row:
