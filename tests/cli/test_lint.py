@@ -88,7 +88,14 @@ def test_the_rules_are_told_by_the_names_that_a_waiver_takes(capsys):
     ("words", "said"),
     [
         ("--gpu H100 -- --max-model-len 262144", "49.40 GiB per GPU are missing"),
-        ("--gpu H200 -- --max-model-len 32k --gpu-memory-utilization 0.99", "use 0.98 or less"),
+        (
+            "--gpu H200 -- --max-model-len 32k --gpu-memory-utilization 0.99 --language-model-only",
+            "use 0.98 or less",
+        ),
+        (
+            "--gpu H200 -- --max-model-len 32k --gpu-memory-utilization 0.95",
+            "images take 7.21 GiB above the limit, and 6.99 are left; use 0.94 or less, a smaller --max-num",
+        ),
         ("--gpu H200 -- --max-model-len 32k --max-num-seqs 2000", "use 727 or fewer"),
         (
             "-- --max-model-len 32k --load-format hf --config-format hf",

@@ -2,10 +2,11 @@
 
 usage: measure.py LAUNCH.json NAME [--levels 1,32,128,256] [--set flag=value ...] [--env NAME=VALUE ...]
                   [--deadline-s 500] [--drain 32] [--capture] [--move-in HOST] [--stop-at REGEX]
-                  [--profile 32,128]
+                  [--profile 32,128] [--pictures 1540x812:5:16:4,1024x768:1:64:16]
 --stop-at: the signal that the unit's ExecStop sends to a server that does not listen yet, SIGHUP, as soon as the log
            says so; how long it takes is `stop`
 --profile: kernels of a decode step at so many streams, after the levels
+--pictures: after the levels, WIDTHxHEIGHT:A_REQUEST:REQUESTS:STREAMS (the last three default to 5:16:4)
 level = CONCURRENCY[:PROMPTS[:IN[:OUT[:TOP_P]]]]; an empty value removes the flag or variable
 """
 
@@ -28,6 +29,7 @@ from urllib.request import urlopen
 import decode_profile
 import drain
 import phases
+import pictures
 from server import PERMITTED, SITE, Server, move_in, used_mib
 
 HERE = Path(__file__).parent
@@ -196,6 +198,7 @@ def main() -> None:
     parser.add_argument("--move-in", default="")
     parser.add_argument("--stop-at", default="")
     parser.add_argument("--profile", default="")
+    parser.add_argument("--pictures", default="")
     options = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
     launch = json.loads(options.launch.read_text())
@@ -232,6 +235,8 @@ def main() -> None:
             result["outcome"] = "ready"
             loaded(server, load, options, result, deadline)
             result["memory_used_after_load_mib"] = used_mib()
+            for one in filter(None, options.pictures.split(",")):
+                result.setdefault("pictures", []).append(pictures.send(server.port, launch["model"], one))
             for count in filter(None, options.profile.split(",")):
                 found = decode_profile.take(server.port, launch["model"], int(count), traces)
                 result.setdefault("profile", []).append({"asked": int(count), "traces": found})
@@ -251,7 +256,7 @@ def main() -> None:
         log.unlink()
         (OUT / f"{options.name}.json").write_text(json.dumps(result, indent=1))
         print(json.dumps({key: result.get(key) for key in
-                          ("run", "outcome", "ready_s", "phases_s", "reported", "throughput", "stop")}))  # fmt: skip
+                          ("run", "outcome", "ready_s", "phases_s", "reported", "throughput", "pictures", "stop")}))  # fmt: skip
 
 
 if __name__ == "__main__":

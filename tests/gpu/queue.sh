@@ -9,7 +9,7 @@ cp "$kit"/*.py "$kit"/*.sh /tmp/kit/ && cp "$(dirname "$1")"/* /tmp/kit/
 setsid bash -c 'cd /tmp/kit; export PYTHONPATH=/tmp/site:/tmp/kit PYTHONDONTWRITEBYTECODE=1; while read -r line; do
   echo "== $(date +%T) $line"
   case $line in
-    "!"*) time ${line#!} ;;
+    "!"*) time ${line#!} </dev/null ;;
     *) python3 measure.py $line </dev/null ;;
   esac
 done < <(grep -v "^#" "$1"); touch /tmp/results/QUEUE_DONE' queue "/tmp/kit/$(basename "$1")" > /tmp/results/queue.txt 2>&1 < /dev/null &

@@ -45,11 +45,11 @@ def test_a_stacks_header_says_its_price_and_what_was_measured(path):
 
 def test_what_is_called_measured_was_started_with_this_environment():
     """`plan` compares command lines; whoever changes an engine's environment has to start the stacks again."""
-    decided = [fits.planned(path.read_text()) for path in STACKS]
-    measured = {one.argv: one for one in decided if one.measured == "yes"}
-    assert measured
-    for path in fits.ROOT.glob("components/pulumi_vllm/plan/data/measured/*/*.json"):
-        evidence = json.loads(path.read_text())
-        stack = measured.get(tuple(evidence["flags"]))
-        if stack is not None:
-            assert evidence["environment"] == dict(stack.environment), path.name
+    compared = 0
+    for path in STACKS:
+        decided = fits.planned(path.read_text())
+        name = f"{path.name[7:-5]}-{decided.deployment.context >> 10}ki.json"
+        for evidence in fits.ROOT.glob(f"components/pulumi_vllm/plan/data/measured/*/{name}"):
+            assert json.loads(evidence.read_text())["environment"] == dict(decided.environment), name
+            compared += 1
+    assert compared >= 5

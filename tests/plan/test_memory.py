@@ -26,12 +26,41 @@ def test_every_start_is_predicted_without_itself():
 
 def test_several_gpus_leave_room_for_what_0_95_ran_out_of():
     for gpu, count in (("H100", 2), ("H100", 4), ("H200", 2)):
-        load = memory.Load(count, 32768, 256, 0.95, 8192)
+        load = memory.Load(count, 32768, 256, 0.95, 8192, vision=False)
         sizes = (MODEL.dimensions, MODEL.precisions["fp8"], ENGINE, KNOWN.gpus[gpu])
         found, asked = memory.settled(*sizes, load), memory.budget(*sizes, load)
         assert found.fits
         assert found.above_limit_gib > 4.14  # what two H100 wanted before they were lost
         assert asked.fits is (found == asked) is (gpu == "H200")
+
+
+def test_what_pictures_ended_on_cards_is_refused_and_what_they_did_not_is_taken():
+    """Requests with five pictures; what served them had no prompt of the full length before."""
+    seen = {run["run"]: bool(run.get("died_of")) for _, run in fit_memory.runs() if run.get("pictures")}
+    rows = {row.run: row for row in fit_memory.held_out() if row.run in seen}
+    assert sorted(seen.values()) == [False, False, True, True, True]
+    for name, died in seen.items():
+        found = rows[name].predict({})
+        assert found.short_gib == 0
+        if died:
+            assert not found.fits, name
+    smaller = rows["1x-nvfp4-32ki-batch-4096"]
+    sizes = (MODEL.dimensions, MODEL.precisions["nvfp4"], ENGINE, KNOWN.gpus["H100"])
+    assert memory.settled(*sizes, smaller.load).limit_gib == pytest.approx(0.94 * 79.18)
+
+
+@pytest.mark.parametrize("gpu", ["H100", "H200"])
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_the_batch_of_pictures_leaves_most_of_the_cache(gpu, count):
+    """Of the engine's own batch and the one for pictures, each at the utilization that it allows."""
+    sizes = (MODEL.dimensions, MODEL.precisions["nvfp4"], ENGINE, KNOWN.gpus[gpu])
+    load = memory.Load(count, 32768, 256, 0.95, ENGINE.memory["batched_tokens"])
+    smaller = memory.replace(load, batched_tokens=ENGINE.vision_flags["max-num-batched-tokens"])
+    own, chosen = memory.settled(*sizes, load), memory.settled(*sizes, smaller)
+    assert own.fits
+    assert chosen.fits
+    assert chosen.kv_tokens > own.kv_tokens
+    assert chosen.limit_gib >= own.limit_gib
 
 
 def test_starts_that_nothing_was_fitted_to_are_predicted():
@@ -60,7 +89,7 @@ def test_a_batch_that_pictures_make_too_large_is_refused():
     assert memory.budget(*sizes, memory.replace(load, vision=False)).fits
     few = memory.replace(load, context=8192, sequences=1)  # two pictures are a whole context
     assert memory.pictures(MODEL.dimensions, few) == 2
-    assert memory.budget(*sizes, few).fits
+    assert memory.settled(*sizes, few).fits
 
 
 def test_every_model_has_a_budget_on_a_gpu():

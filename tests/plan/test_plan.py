@@ -3,12 +3,14 @@
 import json
 import pathlib
 import re
+from dataclasses import replace
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from pulumi_vllm.plan import Deployment, DoesNotFit, Offer, catalogue, plan
+from pulumi_vllm.plan.load import pairs
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 STACKS = {
@@ -189,26 +191,89 @@ def test_the_stack_of_the_tests_is_told_as_started_by_them():
 
 
 def test_only_exactly_the_flags_that_were_started_are_called_measured():
-    def said(**changed):
+    known = catalogue.load()
+
+    def decided(**changed):
         fields = {"precision": "fp8", "context": "256Ki", "concurrency": 256, **changed}
-        return " ".join(plan(Deployment.parse(machine("H200", 1, **fields))).because)
+        return plan(Deployment.parse(machine("H200", 1, **fields)), catalogue=known)
 
-    assert "with exactly these flags" in said()
-    assert "others (--max-model-len 262144) were" in said(context="128Ki")
-    assert "others (--max-num-seqs 256) were" in said(concurrency=128)
+    now = decided()
+    evidence = [replace(one, flags=now.argv) for one in known.measured if one.flags and one.gpu == "H200"]
+    known = replace(known, measured=tuple(evidence))
+    for changed, said, measured in (
+        ({}, "with exactly these flags", "yes"),
+        ({"context": "128Ki"}, "others (--max-model-len 262144) were", "other flags"),
+        ({"concurrency": 128}, "others (--max-num-seqs 256) were", "other flags"),
+        (
+            {"engine": {"flags": {"enable-log-requests": True}}},
+            "others (without --enable-log-requests) were",
+            "other flags",
+        ),
+        (
+            {"engine": {"flags": {"language-model-only": True}}},
+            "others (--max-num-batched-tokens 4096, without --language-model-only) were",
+            "other flags",
+        ),
+    ):
+        found = decided(**changed)
+        assert said in " ".join(found.because)
+        assert found.measured == measured
 
 
-def test_a_utilization_that_ran_out_of_memory_on_a_card_is_refused():
+@pytest.mark.parametrize(
+    ("flags", "most", "too_much"),
+    [
+        ({"language-model-only": True}, 0.98, 0.99),
+        ({"limit-mm-per-prompt": '{"image": 0}'}, 0.98, 0.99),
+        ({}, 0.96, 0.97),
+    ],
+)
+def test_a_utilization_that_ran_out_of_memory_on_a_card_is_refused(flags, most, too_much):
+    """Text alone: 0.98 started on one H200 and 0.99 did not; images take more beyond the limit."""
+
     def fits(utilization):
-        flags = {"gpu-memory-utilization": utilization}
+        asked = {"gpu-memory-utilization": utilization, **flags}
         wanted = machine(
-            "H200", 1, precision="fp8", context="256Ki", concurrency=256, engine={"flags": flags}
+            "H200", 1, precision="fp8", context="256Ki", concurrency=256, engine={"flags": asked}
         )
         return plan(Deployment.parse(wanted)).memory.fits
 
-    assert fits(0.98)
-    with pytest.raises(DoesNotFit, match="gpu-memory-utilization"):
-        fits(0.99)
+    assert fits(most)
+    said = (
+        "use 0.96 or less, a smaller max-num-batched-tokens or language-model-only$"
+        if not flags
+        else "use 0.98 or less$"
+    )
+    with pytest.raises(DoesNotFit, match=f"gpu-memory-utilization: .*{said}"):
+        fits(too_much)
+
+
+@pytest.mark.parametrize(
+    ("flags", "batch"),
+    [
+        ({}, "4096"),
+        ({"max-num-batched-tokens": 2048}, "2048"),
+        ({"language-model-only": True}, None),
+        ({"limit-mm-per-prompt": '{"image": {"count": 0}}'}, None),
+        ({"limit-mm-per-prompt": '{"image": 3}'}, "4096"),
+        ({"limit-mm-per-prompt": '{"audio": 0}'}, "4096"),
+    ],
+)
+def test_the_batch_is_smaller_where_images_are_accepted(flags, batch):
+    decided = plan(Deployment.parse(machine("H100", 1, precision="nvfp4", engine={"flags": flags})))
+    assert pairs(decided.argv).get("max-num-batched-tokens") == batch
+    said = " ".join(decided.because)
+    assert ("A step full of images" in said) == (batch is not None)
+    assert ("not vLLM's 8,192" in said) == (batch == "4096")
+
+
+def test_a_batch_of_ones_own_lowers_the_utilization():
+    def utilization(**flags):
+        decided = plan(Deployment.parse(machine("H200", 1, engine={"flags": flags})))
+        return decided.memory.limit_gib / decided.memory.visible_gib
+
+    assert utilization() == pytest.approx(0.95)
+    assert utilization(**{"max-num-batched-tokens": 8192}) == pytest.approx(0.94)
 
 
 def test_the_measured_data_names_what_the_catalogue_holds():

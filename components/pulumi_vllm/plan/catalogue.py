@@ -91,6 +91,7 @@ class Engine:
     flags: Mapping[str, Any]
     environment: Mapping[str, str]
     expert_flags: Mapping[str, Mapping[str, Any]]
+    vision_flags: Mapping[str, Any]
     tensor_parallel: Mapping[str, Mapping[str, Any]]
     memory: Mapping[str, Any]
 
@@ -246,8 +247,13 @@ def _evidence(path: pathlib.Path) -> Measured:
         conditions="; ".join(changed),
         flags=tuple(run["flags"]),
         load=tuple(load),
-        died_of=run.get("died_of", "").partition(".")[0],
+        died_of=next(filter(None, (_lost(one) for one in (run, *_as_shipped(run)))), ""),
     )
+
+
+def _lost(run: dict[str, Any]) -> str:
+    """What an engine that had been serving was lost to; "" where it was not."""
+    return str(run.get("died_of", "")).partition(".")[0] if run["outcome"] == "ready" else ""
 
 
 def with_tower(evidence: dict[str, Any]) -> dict[str, Any]:

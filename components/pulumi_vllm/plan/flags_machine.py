@@ -76,12 +76,15 @@ def utilization(launch: Launch) -> Said:
         yield "error", sentence, "the configuration check of vLLM 0.33.0, run"
     elif budget is not None and budget.beyond_gib > budget.above_limit_gib:
         sentence = (
-            f"--gpu-memory-utilization {written}: CUDA graphs and fragments take {budget.beyond_gib:.2f} GiB above "
+            f"--gpu-memory-utilization {written}: {budget.beyond_for} take {budget.beyond_gib:.2f} GiB above "
             f"the limit, and {budget.above_limit_gib:.2f} are left; use {budget.safe_utilization:.2f} or less"
         )
         evidence = "0.99 ran out of memory on one H200 and 0.98 started, 2026-11-24"
         if (load.count(launch.flags.get("tensor-parallel-size")) or 1) > 1:  # as the headroom
             evidence = "0.95 ran out of memory on two H100 under load, 2026-11-26"
+        if budget.burst_gib:
+            sentence += ", a smaller --max-num-batched-tokens or --language-model-only"
+            evidence = "a request with five images ended vLLM on one H100, two H100 and one H200, 2026-11-26"
         yield "error", sentence, evidence
 
 

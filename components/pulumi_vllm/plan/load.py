@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,8 @@ UNCOUNTED = (
     "speculative-config",
     "max-cudagraph-capture-size",
     "cudagraph-capture-sizes",
+    "skip-mm-profiling",
+    "mm-encoder-tp-mode",
 )
 """Arguments that change what a GPU holds, and that no formula here knows."""
 
@@ -98,6 +101,17 @@ def ranks(flags: Mapping[str, Any]) -> int | None:
     return None if found is None else math.prod(found)
 
 
+def accepts_pictures(flags: Mapping[str, Any]) -> bool:
+    """Whether a command line leaves the vision tower in: a limit of no image takes it out as well (0.26.0)."""
+    if flags.get("language-model-only") in (True, ""):
+        return False
+    try:
+        images = json.loads(str(flags.get("limit-mm-per-prompt", "{}")))["image"]
+        return bool((images["count"] if isinstance(images, dict) else images) != 0)
+    except (ValueError, LookupError, TypeError):  # unset, or what the lint tells
+        return True
+
+
 def pairs(argv: Sequence[str]) -> dict[str, str]:
     """A plan's command line by name; a bare flag has ""."""
     found: dict[str, str] = {}
@@ -119,7 +133,7 @@ def load_of(flags: Mapping[str, Any], engine: Engine, longest: int) -> Load:
         sequences=count(flags.get("max-num-seqs")) or _SEQUENCES,
         utilization=utilization(flags.get("gpu-memory-utilization")) or _UTILIZATION,
         batched_tokens=count(flags.get("max-num-batched-tokens")) or int(engine.memory["batched_tokens"]),
-        vision=flags.get("language-model-only") is not True,
+        vision=accepts_pictures(flags),
         graphs=flags.get("enforce-eager") is not True,
         cache_bytes=1 if str(flags.get("kv-cache-dtype", "")).startswith("fp8") else 2,
     )

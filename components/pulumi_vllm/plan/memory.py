@@ -29,8 +29,9 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """GiB of one GPU. `limit_gib` is what vLLM may use; what is above it holds the graphs' excess.
+    """GiB of one GPU. `limit_gib` is what vLLM may use; what is above it holds what `beyond_gib` adds up.
 
+    `headroom_gib`: PyTorch's fragments, and what several GPUs' communication takes.
     `pictures`: so many of the largest size are read at once where they set the activation, 0 where text does.
     `burst_gib`: what a step full of smaller pictures takes beyond the activation that vLLM sets aside.
     """
@@ -75,13 +76,18 @@ class Budget:
 
     @property
     def beyond_gib(self) -> float:
-        """What the process takes above vLLM's limit: the graphs' excess and PyTorch's fragments."""
-        return self.graphs_excess_gib + self.headroom_gib
+        """What the process takes above vLLM's limit."""
+        return self.graphs_excess_gib + self.headroom_gib + self.burst_gib
+
+    @property
+    def beyond_for(self) -> str:
+        """What that is for, in words."""
+        return "CUDA graphs, fragments and images" if self.burst_gib else "CUDA graphs and fragments"
 
     @property
     def safe_utilization(self) -> float:
-        """The largest utilization, in hundredths, that leaves room for what is taken above the limit."""
-        return floor((1 - self.beyond_gib / self.visible_gib) * 100) / 100
+        """The largest utilization, in hundredths, that leaves room above the limit for that; 0 where none does."""
+        return max(0, floor((1 - self.beyond_gib / self.visible_gib) * 100)) / 100
 
     @property
     def fits(self) -> bool:
@@ -95,7 +101,8 @@ def budget(model: Dimensions, precision: Precision, engine: Engine, gpu: Gpu, lo
     graphs = graph_bytes(model, precision, engine, load) / GIB
     text = activation_bytes(model, load) / GIB + figures["workspace_gib"]
     seen = burst = 0.0
-    if load.vision and model.vision:
+    sees = load.vision and bool(model.vision)
+    if sees:
         seen, burst = (one / GIB for one in picture_bytes(model, load, figures["picture_stream"]))
     return Budget(
         visible_gib=gpu.visible_gib,
@@ -108,7 +115,9 @@ def budget(model: Dimensions, precision: Precision, engine: Engine, gpu: Gpu, lo
         graphs_excess_gib=graphs * (figures["graphs_actual_over_estimated"] - 1),
         kv_bytes_per_token=kv_bytes_per_token(model, load.tensor_parallel, load.cache_bytes),
         context=load.context,
-        headroom_gib=figures["headroom_gib"]["several" if load.tensor_parallel > 1 else "one"],
+        headroom_gib=figures["headroom_gib"][
+            "several" if load.tensor_parallel > 1 else "one_with_pictures" if sees else "one"
+        ],
         pictures=pictures(model, load) if seen > text else 0,
         burst_gib=max(0.0, burst - max(text, seen)),
     )
@@ -117,7 +126,7 @@ def budget(model: Dimensions, precision: Precision, engine: Engine, gpu: Gpu, lo
 def settled(model: Dimensions, precision: Precision, engine: Engine, gpu: Gpu, load: Load) -> Budget:
     """The budget at the load's utilization, or at a lower one where that leaves too little above the limit."""
     found = budget(model, precision, engine, gpu, load)
-    if found.safe_utilization >= load.utilization:
+    if found.safe_utilization >= load.utilization or not found.safe_utilization:
         return found
     return budget(model, precision, engine, gpu, replace(load, utilization=found.safe_utilization))
 
@@ -171,7 +180,8 @@ def picture_bytes(model: Dimensions, load: Load, stream: float) -> tuple[float, 
         return _BF16 * (mask + patches * stream * tower["hidden"] + max(attention, mlp))
 
     profiled = pictures(model, load) * tower["patches"]
-    fullest = max(profiled, load.batched_tokens * tower["patches"] / tower["tokens"])
+    tokens = min(load.batched_tokens, load.sequences * load.context)
+    fullest = max(profiled, tokens * tower["patches"] / tower["tokens"])
     return peak(profiled, copied=profiled % 8 > 0), peak(fullest, copied=True)
 
 

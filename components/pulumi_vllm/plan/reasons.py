@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import memory, price, price_spot
-from .load import count, pairs, ranks
+from .load import accepts_pictures, count, pairs, ranks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from .catalogue import Measured
+    from .catalogue import Engine, Measured
     from .choose import Choice
     from .config import Deployment
     from .flags import Finding
@@ -109,7 +109,7 @@ def _memory(
     if found.limit_gib < usual * found.visible_gib - 0.001:
         yield (
             f"vLLM may use {found.limit_gib / found.visible_gib:.2f} of each GPU, not {usual}: beyond its own "
-            f"limit it takes {found.beyond_gib:.1f} GiB, and {found.above_limit_gib:.1f} are left for that."
+            f"limit it takes up to {found.beyond_gib:.1f} GiB, and {found.above_limit_gib:.1f} are left for that."
         )
     if machine.count > 1 and choice.model.dimensions.attention["kind"] == "mla":
         yield "The latent KV cache is whole on every GPU: tensor parallelism divides the weights, not the cache."
@@ -118,14 +118,25 @@ def _memory(
         tower = (
             f"{memory.tower_bytes(choice.model.dimensions, parallel) / memory.GIB:.2f} GiB per GPU (computed)"
         )
-        if deployment.engine.flags.get("language-model-only") is True:
-            yield f"Images are refused: language-model-only leaves the vision tower out, {tower}."
+        if not accepts_pictures(given):
+            yield f"Images are refused: the vision tower is left out, {tower}."
         else:
             yield f"Images are accepted: the vision tower takes {tower}."
-            yield (
-                f"A step full of smaller images may take {found.burst_gib:.1f} GiB beyond what vLLM sets aside, of the "
-                f"{found.above_limit_gib:.1f} above its limit (computed, never seen on a card)."
-            )
+            yield from _step_of_pictures(choice.engine, found, given)
+
+
+def _step_of_pictures(engine: Engine, found: Budget, given: Mapping[str, Any]) -> Iterator[str]:
+    """What a step full of pictures takes, and why the batch is smaller than vLLM's own."""
+    batch = count(given.get("max-num-batched-tokens"))
+    if batch is not None and batch == engine.vision_flags.get("max-num-batched-tokens"):
+        yield (
+            f"max-num-batched-tokens {batch:,}, not vLLM's {engine.memory['batched_tokens']:,}: what a step of images "
+            "takes grows with the square of it, and ended the engine there (docs/performance.md)."
+        )
+    yield (
+        f"A step full of images takes up to {found.burst_gib:.1f} GiB beyond what vLLM sets aside, "
+        f"of the {found.above_limit_gib:.1f} above its limit (computed)."
+    )
 
 
 def _measurement(machine: str, measured: Measured | None, argv: tuple[str, ...]) -> str:
@@ -154,7 +165,8 @@ def _others(started: tuple[str, ...], argv: tuple[str, ...]) -> str:
         return "similar ones"
     kept, now = pairs(started), pairs(argv)
     changed = [f"--{name} {value}".rstrip() for name, value in kept.items() if now.get(name) != value]
-    return "others (" + (", ".join(changed) or "without " + " ".join(sorted(now.keys() - kept.keys()))) + ")"
+    changed += [f"without --{name}" for name in sorted(now.keys() - kept.keys())]
+    return f"others ({', '.join(changed)})"
 
 
 def shortfall(
@@ -165,8 +177,9 @@ def shortfall(
     if not found.short_gib:
         return (
             "server.engine.flags.gpu-memory-utilization: "
-            f"CUDA graphs and fragments need {found.beyond_gib:.2f} GiB above the limit, "
+            f"{found.beyond_for} need {found.beyond_gib:.2f} GiB above the limit, "
             f"{found.above_limit_gib:.2f} GiB are left; use {found.safe_utilization:.2f} or less"
+            + (", a smaller max-num-batched-tokens or language-model-only" if found.burst_gib else "")
         )
     head = f"{choice.model.name} in {choice.precision.name} does not fit {machine}"
     missing = f"{found.short_gib:.2f} GiB per GPU are missing"
