@@ -88,6 +88,11 @@ def test_the_rules_are_told_by_the_names_that_a_waiver_takes(capsys):
     ("words", "said"),
     [
         ("--gpu H100 -- --max-model-len 262144", "49.40 GiB per GPU are missing"),
+        ("--gpu H100 -- --max-num-seqs 4", "no --max-model-len: 47.98 GiB per GPU are missing"),
+        (
+            "--gpu H200 -- --max-model-len 32k --max-num-batched-tokens 32k",
+            "activation 31.6 for reading 10 images at once of 128.6 GiB, and the KV cache holds 0 tokens; use a higher",
+        ),
         (
             "--gpu H200 -- --max-model-len 32k --gpu-memory-utilization 0.99 --language-model-only",
             "use 0.98 or less",

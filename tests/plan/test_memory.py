@@ -49,6 +49,13 @@ def test_what_pictures_ended_on_cards_is_refused_and_what_they_did_not_is_taken(
     assert memory.settled(*sizes, smaller.load).limit_gib == pytest.approx(0.94 * 79.18)
 
 
+def test_what_lives_beside_a_patch_is_what_the_starts_say():
+    found = [widths for _, widths in fit_memory.picture_streams()]
+    assert len(found) > 20
+    assert ENGINE.memory["picture_stream"] == pytest.approx(sum(found) / len(found), abs=0.1)
+    assert max(found) - min(found) < 0.4  # GiB are reported with two digits
+
+
 @pytest.mark.parametrize("gpu", ["H100", "H200"])
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_the_batch_of_pictures_leaves_most_of_the_cache(gpu, count):

@@ -22,7 +22,7 @@ def block(**engine):
         ({"max-num-batched-tokens": "1G"}, "with max-num-batched-tokens 1G: .*activation .*; leave it out$"),
         (
             {"max-num-batched-tokens": "64k"},
-            r"with max-num-batched-tokens 64k: .*; 24\d\.\d\d GiB are for reading 21 pictures .*; leave it out$",
+            r"with max-num-batched-tokens 64k: .* activation 24\d\.\d for reading 21 pictures .*saves; leave it out$",
         ),
         (
             {"gpu-memory-utilization": 0.2, "enforce-eager": True, "max-num-batched-tokens": "1G"},

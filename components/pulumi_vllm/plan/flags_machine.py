@@ -11,9 +11,11 @@ if TYPE_CHECKING:
 
     from .catalogue import Dimensions
     from .flags import Launch
+    from .memory import Budget
 
     Said = Iterator[tuple[str, str, str]]
 
+COMPUTED = "computed from published dimensions"
 RUN = "run on 2026-11-23 with vLLM 0.26.0 on H200"
 MEASURED_TOKENS = 768
 """Of one request of the measured load: 512 in and 256 out (2026-11-23)."""
@@ -31,6 +33,8 @@ def context(launch: Launch) -> Said:
             f"set it, at most {launch.model.maximum_context}"
         )
         yield "warning", sentence, "the published configuration against the vendor's limit"
+        if launch.budget is not None and not launch.budget.kv_tokens:
+            yield "error", _no_room("no --max-model-len", launch.budget), COMPUTED
         return
     tokens, budget = load.whole(written), launch.budget
     if tokens is None or tokens < 1:
@@ -41,17 +45,23 @@ def context(launch: Launch) -> Said:
         )
         yield "error", sentence, "the vendor's limit"
     elif budget is not None and budget.short_gib:
-        remedy = "use more or larger GPUs"
-        if budget.kv_tokens:
-            remedy = f"use {budget.kv_tokens} or fewer"
-        elif budget.weights_gib < budget.visible_gib:
-            remedy = "use a higher --gpu-memory-utilization, fewer --max-num-batched-tokens or more GPUs"
-        sentence = (
-            f"--max-model-len {written}: {budget.short_gib:.2f} GiB per GPU are missing, weights take "
-            f"{budget.weights_gib:.1f} of {budget.limit_gib:.1f} GiB and the KV cache holds "
-            f"{budget.kv_tokens:,} tokens; {remedy}"
-        )
-        yield "error", sentence, "computed from published dimensions"
+        yield "error", _no_room(f"--max-model-len {written}", budget), COMPUTED
+
+
+def _no_room(written: str, budget: Budget) -> str:
+    """What takes the memory, and what to do."""
+    remedy = "use more or larger GPUs"
+    if budget.kv_tokens:
+        remedy = f"use {budget.kv_tokens} or fewer"
+    elif budget.weights_gib < budget.visible_gib:
+        images = ", --language-model-only" if budget.pictures else ""
+        remedy = f"use a higher --gpu-memory-utilization, fewer --max-num-batched-tokens{images} or more GPUs"
+    reading = f" for reading {budget.pictures} images at once" if budget.pictures else ""
+    return (
+        f"{written}: {budget.short_gib:.2f} GiB per GPU are missing, weights take {budget.weights_gib:.1f} and "
+        f"activation {budget.activation_gib:.1f}{reading} of {budget.limit_gib:.1f} GiB, and the KV cache holds "
+        f"{budget.kv_tokens:,} tokens; {remedy}"
+    )
 
 
 def sequences(launch: Launch) -> Said:

@@ -131,7 +131,7 @@ def _step_of_pictures(engine: Engine, found: Budget, given: Mapping[str, Any]) -
     if batch is not None and batch == engine.vision_flags.get("max-num-batched-tokens"):
         yield (
             f"max-num-batched-tokens {batch:,}, not vLLM's {engine.memory['batched_tokens']:,}: what a step of images "
-            "takes grows with the square of it, and ended the engine there (docs/performance.md)."
+            "takes grows with the square of it, and ended the engine there (docs/fits.md)."
         )
     yield (
         f"A step full of images takes up to {found.burst_gib:.1f} GiB beyond what vLLM sets aside, "
@@ -184,23 +184,23 @@ def shortfall(
     head = f"{choice.model.name} in {choice.precision.name} does not fit {machine}"
     missing = f"{found.short_gib:.2f} GiB per GPU are missing"
     fitting = found.kv_tokens // _STEP * _STEP
+    images = ""
+    if found.pictures and "max-num-batched-tokens" in causes:
+        images = f"{_pictures(found)}, most of which language-model-only saves"
     if fitting:
         needed = deployment.context * found.kv_bytes_per_token / 2**30
         tokens = f"{deployment.context:,} tokens need {needed:.2f} GiB of KV cache"
         why = f"{tokens}, {found.cache_gib:.2f} GiB are free, {missing}"
+        why += f"; {found.activation_gib:.2f} GiB are{images}" if images else ""
     elif found.weights_gib > found.limit_gib:
         why = f"{missing}, the weights alone take {found.weights_gib:.1f} of {found.limit_gib:.1f} GiB"
     else:
-        activation = f"weights take {found.weights_gib:.1f} and activation {found.activation_gib:.1f}"
-        why = f"{missing}, {activation} of {found.limit_gib:.1f} GiB"
+        why = f"{missing}: of {found.limit_gib:.1f} GiB weights take {found.weights_gib:.1f} "
+        why += f"and activation {found.activation_gib:.1f}{images}"
     remedies = (*((f"context {fitting} here",) if fitting else ()), *others)
     remedy = f"use {' or '.join(remedies)}" if remedies else "no machine of the catalogue holds it"
     if not causes:
         return f"server.context: {head}: {why}; {remedy}"
-    if found.pictures and "max-num-batched-tokens" in causes:
-        why += (
-            f"; {found.activation_gib:.2f} GiB are{_pictures(found)}, most of which language-model-only saves"
-        )
     flags = " and ".join(f"{name} {deployment.engine.flags[name]}" for name in causes)
     out = f"leave {'it' if len(causes) == 1 else 'them'} out"
     return f"server.engine.flags: {head} with {flags}: {why}; {out}" + (f", or {remedy}" if remedies else "")
