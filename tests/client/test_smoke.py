@@ -1,11 +1,15 @@
 """`pulumi-vllm smoke` as a user runs it, against the stand-in engine."""
 
+import asyncio
 import json
+import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from pulumi_vllm.cli import main
+from pulumi_vllm.client import served
+from pulumi_vllm.client.endpoint import Endpoint
 
 pytestmark = pytest.mark.usefixtures("key")
 ALL = [
@@ -65,6 +69,22 @@ def test_where_nobody_knows_the_engines_own_refusal_says_so(start, capsys):
     )
     assert "--enable-auto-tool-choice" in checks["tool call"]["sentence"]
     assert "At most 0 image(s)" in checks["image"]["sentence"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "sees"),
+    [
+        ([], True),
+        (["--language-model-only"], False),
+        (["--limit-mm-per-prompt", '{"image": 0}'], False),
+        (["--limit-mm-per-prompt", '{"image": 2}'], True),
+    ],
+)
+def test_whether_images_are_asked_follows_the_plans_flags(engine, flags, sees):
+    endpoint = Endpoint(
+        engine.url, "here", key=os.environ["VLLM_API_KEY"], plan={"flags": ["--model", "m", *flags]}
+    )
+    assert asyncio.run(served.look(endpoint, None)).sees is sees
 
 
 def test_what_the_catalogue_promises_and_the_engine_refuses_has_failed(start, capsys):

@@ -1,0 +1,32 @@
+"""The evidence of the starts on cards against the logs that it names, read again."""
+
+import gzip
+import importlib.util
+from pathlib import Path
+
+import fit_memory
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RUNS = {run["source_log"]: run for _, run in fit_memory.runs() if "source_log" in run}
+
+
+def reader():
+    spec = importlib.util.spec_from_file_location("phases", ROOT / "tests/gpu/phases.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("log", RUNS)
+def test_a_run_says_what_its_log_says(log):
+    text, run, phases = gzip.decompress((ROOT / log).read_bytes()).decode(), RUNS[log], reader()
+    assert run.get("died_of") == phases.died_of(text)
+    found = phases.numbers(text)
+    assert {name: found[name] for name in run["reported"]} == run["reported"]
+
+
+def test_the_ways_to_end_are_among_them():
+    ends = [run["died_of"].partition(".")[0] for run in RUNS.values() if run.get("died_of")]
+    assert ends.count("CUDA out of memory") >= 4
+    assert ends.count("No available memory for the cache blocks") >= 2
