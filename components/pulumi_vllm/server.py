@@ -1,5 +1,6 @@
 """The component: one served model on one machine, from the disk to the door."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -262,8 +263,6 @@ def _alternatives(decided: Plan) -> list[str]:
 
 def _keys_map(keys: Mapping[str, str], gate: str) -> str:
     """HAProxy's map: sha256 of a key, and whose it is."""
-    import hashlib  # noqa: PLC0415
-
     named = {**keys, MARK: gate}
     rows = [f"{hashlib.sha256(value.encode()).hexdigest()} {name}" for name, value in sorted(named.items())]
     return "\n".join(rows) + "\n"

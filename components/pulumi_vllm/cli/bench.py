@@ -66,9 +66,9 @@ def _levels(text: str) -> tuple[int, ...]:
 
 
 def _bench(parsed: argparse.Namespace) -> int:
-    import asyncio  # noqa: PLC0415 (lazy: every other subcommand would pay for it)
+    import asyncio
 
-    from pulumi_vllm.client.errors import UsageError  # noqa: PLC0415
+    from pulumi_vllm.client.errors import UsageError
 
     result: dict[str, Any] = {"rows": []}
     interrupted = False
@@ -92,7 +92,7 @@ def _bench(parsed: argparse.Namespace) -> int:
 
 def _keep(parsed: argparse.Namespace, result: dict[str, Any]) -> None:
     """Compare, save, draw, tell."""
-    from pulumi_vllm.client import chart, results  # noqa: PLC0415
+    from pulumi_vllm.client import chart, results
 
     rows, others = result["rows"], dict[str, Any]()
     before, evidence = results.last(parsed.out, result), results.measured(result)
@@ -114,12 +114,12 @@ def _keep(parsed: argparse.Namespace, result: dict[str, Any]) -> None:
 
 async def _measure(parsed: argparse.Namespace, endpoint: "Endpoint", result: dict[str, Any]) -> None:
     """Fill the result, level by level."""
-    import secrets  # noqa: PLC0415
-    from datetime import UTC, datetime  # noqa: PLC0415
+    import secrets
+    from datetime import UTC, datetime
 
-    from pulumi_vllm import __version__  # noqa: PLC0415
-    from pulumi_vllm.client import load, served  # noqa: PLC0415
-    from pulumi_vllm.client.errors import printable  # noqa: PLC0415
+    from pulumi_vllm import __version__
+    from pulumi_vllm.client import load, served
+    from pulumi_vllm.client.errors import printable
 
     found = await served.look(endpoint, parsed.model)
     seed = secrets.randbits(32)
@@ -156,7 +156,7 @@ async def _measure(parsed: argparse.Namespace, endpoint: "Endpoint", result: dic
 
 def _possible(endpoint: "Endpoint", served: "Served", asked: "Load") -> None:
     """What can't work is said before the first request, and what may not."""
-    from pulumi_vllm.client.errors import UsageError  # noqa: PLC0415
+    from pulumi_vllm.client.errors import UsageError
 
     whole = asked.input_tokens + asked.output_tokens
     if served.context is not None and whole > served.context:

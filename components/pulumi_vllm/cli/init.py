@@ -37,7 +37,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _init(parsed: argparse.Namespace) -> int:
-    from .project import Project, mistakes  # noqa: PLC0415
+    from .project import Project, mistakes
 
     folder: Path = parsed.folder
     name = parsed.name or re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name).strip("-") or "models"

@@ -53,7 +53,7 @@ def _lint(parsed: argparse.Namespace) -> int:
 
 
 def _rules() -> int:
-    from pulumi_vllm.plan import flags  # noqa: PLC0415
+    from pulumi_vllm.plan import flags
 
     for name, rule in flags.RULES.items():
         print(f"{name:18} {rule.__doc__}")
@@ -61,10 +61,10 @@ def _rules() -> int:
 
 
 def _stack(name: str, engine: str | None) -> "tuple[Finding, ...]":
-    from pulumi_vllm.plan import decide  # noqa: PLC0415
-    from pulumi_vllm.plan.config import Deployment  # noqa: PLC0415
+    from pulumi_vllm.plan import decide
+    from pulumi_vllm.plan.config import Deployment
 
-    from . import stack_file  # noqa: PLC0415
+    from . import stack_file
 
     block = stack_file.block_of(stack_file.find(name))
     if engine is not None:
@@ -73,9 +73,9 @@ def _stack(name: str, engine: str | None) -> "tuple[Finding, ...]":
 
 
 def _flags(words: Sequence[str], parsed: argparse.Namespace) -> "tuple[Finding, ...] | None":
-    from pulumi_vllm.plan import catalogue, flags, flags_schema, memory  # noqa: PLC0415
-    from pulumi_vllm.plan.load import load_of, ranks  # noqa: PLC0415
-    from pulumi_vllm.plan.mistakes import nearest  # noqa: PLC0415
+    from pulumi_vllm.plan import catalogue, flags, flags_schema, memory
+    from pulumi_vllm.plan.load import load_of, ranks
+    from pulumi_vllm.plan.mistakes import nearest
 
     known = catalogue.load()
     engine = known.engine("cuda")

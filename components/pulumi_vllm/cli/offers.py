@@ -25,8 +25,8 @@ def find(file: Path | None, *, offline: bool) -> "tuple[Offer, ...] | None":
     if not key:
         say("SPHERON_API_KEY is not set: prices are from the dated list")
         return None
-    from pulumi_vllm.cloud.errors import CloudError  # noqa: PLC0415
-    from pulumi_vllm.cloud.spheron import Spheron  # noqa: PLC0415
+    from pulumi_vllm.cloud.errors import CloudError
+    from pulumi_vllm.cloud.spheron import Spheron
 
     try:
         return Spheron(os.environ.get("SPHERON_URL") or "https://app.spheron.ai", key).offers()
@@ -37,7 +37,7 @@ def find(file: Path | None, *, offline: bool) -> "tuple[Offer, ...] | None":
 
 def _read(file: Path) -> "tuple[Offer, ...]":
     """An answer of the API's /api/gpu-offers, kept as a file: `{"data": [groups]}`, or the groups."""
-    from pulumi_vllm.cloud import offers  # noqa: PLC0415
+    from pulumi_vllm.cloud import offers
 
     try:
         document = json.loads(file.read_text())

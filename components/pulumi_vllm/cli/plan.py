@@ -69,10 +69,10 @@ def _plan(parsed: argparse.Namespace) -> int:
 
 
 def _decide(stack: str, changes: list[str]) -> "Plan":
-    from pulumi_vllm.plan import plan  # noqa: PLC0415
-    from pulumi_vllm.plan.config import Deployment  # noqa: PLC0415
+    from pulumi_vllm.plan import plan
+    from pulumi_vllm.plan.config import Deployment
 
-    from . import stack_file  # noqa: PLC0415
+    from . import stack_file
 
     block = stack_file.block_of(stack_file.find(stack))
     for dotted in changes:
@@ -82,7 +82,7 @@ def _decide(stack: str, changes: list[str]) -> "Plan":
 
 def _summary(stack: str, changes: list[str]) -> dict[str, Any]:
     """The plan as JSON, or why there is none; `fits` is None where that could not be asked."""
-    from pulumi_vllm.plan.errors import ConfigError, DoesNotFit, PlanError  # noqa: PLC0415
+    from pulumi_vllm.plan.errors import ConfigError, DoesNotFit, PlanError
 
     try:
         return _decide(stack, changes).summary()
@@ -92,7 +92,7 @@ def _summary(stack: str, changes: list[str]) -> dict[str, Any]:
 
 
 def _show(decided: "Plan") -> None:
-    from pulumi_vllm.plan.cheaper import cheaper  # noqa: PLC0415
+    from pulumi_vllm.plan.cheaper import cheaper
 
     found = decided.summary()
     labels = found["labels"]
@@ -128,7 +128,7 @@ def _severity(line: str) -> str:
 
 def _words(flags: list[str]) -> list[str]:
     """A line per argument, as a shell would read it."""
-    import shlex  # noqa: PLC0415 - JSON needs no shell
+    import shlex  # JSON needs no shell
 
     lines: list[str] = []
     for word in flags:

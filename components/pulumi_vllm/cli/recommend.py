@@ -47,9 +47,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _recommend(parsed: argparse.Namespace) -> int:
-    from pulumi_vllm.plan.recommend import recommend  # noqa: PLC0415
+    from pulumi_vllm.plan.recommend import recommend
 
-    from . import offers  # noqa: PLC0415
+    from . import offers
 
     wish = _wish(parsed)
     if wish is None:
@@ -69,8 +69,8 @@ def _recommend(parsed: argparse.Namespace) -> int:
 
 def _wish(parsed: argparse.Namespace) -> "Wish | None":
     """What was asked for, or None after every mistake in it was told."""
-    from pulumi_vllm.plan import units  # noqa: PLC0415
-    from pulumi_vllm.plan.recommend import Wish  # noqa: PLC0415
+    from pulumi_vllm.plan import units
+    from pulumi_vllm.plan.recommend import Wish
 
     wrong, context = [], 1
     try:
@@ -148,10 +148,10 @@ def _remark(row: "Fitting") -> str:
 
 def _write(stack: str, wish: "Wish", row: "Fitting") -> None:
     """Change the stack file, if what comes out is a stack that plans."""
-    from pulumi_vllm.plan import ConfigError, Deployment, plan  # noqa: PLC0415
-    from pulumi_vllm.plan.stack_name import contradictions  # noqa: PLC0415
+    from pulumi_vllm.plan import ConfigError, Deployment, plan
+    from pulumi_vllm.plan.stack_name import contradictions
 
-    from . import stack_file  # noqa: PLC0415
+    from . import stack_file
 
     path = stack_file.find(stack)
     text, before = path.read_text(), stack_file.block_of(path)

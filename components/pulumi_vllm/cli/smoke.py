@@ -27,9 +27,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _smoke(parsed: argparse.Namespace) -> int:
-    import asyncio  # noqa: PLC0415 (lazy: every other subcommand would pay for it)
+    import asyncio
 
-    from pulumi_vllm.client.errors import UsageError  # noqa: PLC0415
+    from pulumi_vllm.client.errors import UsageError
 
     try:
         endpoint = target.find(parsed)
@@ -47,9 +47,9 @@ def _smoke(parsed: argparse.Namespace) -> int:
 
 
 async def _all(endpoint: "Endpoint", model: str | None, *, quiet: bool) -> "list[Finding]":
-    from pulumi_vllm.client import served  # noqa: PLC0415
-    from pulumi_vllm.client.checks import Checks  # noqa: PLC0415
-    from pulumi_vllm.client.errors import printable  # noqa: PLC0415
+    from pulumi_vllm.client import served
+    from pulumi_vllm.client.checks import Checks
+    from pulumi_vllm.client.errors import printable
 
     found = await served.look(endpoint, model)
     say(f"{printable(found.name)} at {endpoint.url}")

@@ -32,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def find(parsed: argparse.Namespace) -> "Endpoint":
     """The endpoint; raises UsageError or ClientError."""
-    from pulumi_vllm.client import endpoint  # noqa: PLC0415
-    from pulumi_vllm.client.errors import UsageError  # noqa: PLC0415
+    from pulumi_vllm.client import endpoint
+    from pulumi_vllm.client.errors import UsageError
 
     if parsed.url is not None:
         if parsed.stack:

@@ -14,7 +14,7 @@ __all__ = ["LocalCloudError", "Running", "down", "status", "up"]
 def __getattr__(name: str) -> Any:
     """Import on first use: the command line must not pay for it."""
     if name in __all__:
-        from pulumi_vllm.localcloud import control  # noqa: PLC0415 (lazy)
+        from pulumi_vllm.localcloud import control
 
         return getattr(control, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -75,7 +75,7 @@ def _print(line: str) -> None:
 
 def _told(run: Callable[[argparse.Namespace], int], parsed: argparse.Namespace) -> int:
     """Run a subcommand and tell its errors as sentences."""
-    from pulumi_vllm.localcloud.settings import LocalCloudError  # noqa: PLC0415 (lazy)
+    from pulumi_vllm.localcloud.settings import LocalCloudError
 
     try:
         return run(parsed)
@@ -85,7 +85,7 @@ def _told(run: Callable[[argparse.Namespace], int], parsed: argparse.Namespace) 
 
 
 def _cloud() -> Running:
-    from pulumi_vllm.localcloud import control, settings  # noqa: PLC0415 (lazy)
+    from pulumi_vllm.localcloud import control, settings
 
     found = control.running(settings.default_state_dir())
     if found is None:
@@ -102,7 +102,7 @@ def _show(found: Running, as_json: bool) -> None:
 
 
 def _up(parsed: argparse.Namespace) -> int:
-    from pulumi_vllm.localcloud import control, settings  # noqa: PLC0415 (lazy)
+    from pulumi_vllm.localcloud import control, settings
 
     state_dir = settings.default_state_dir()
     if parsed.foreground:
@@ -113,11 +113,11 @@ def _up(parsed: argparse.Namespace) -> int:
 
 def _foreground(parsed: argparse.Namespace) -> int:
     """Serve here; the guests live on after Ctrl-C, as after any end of the process."""
-    import logging  # noqa: PLC0415 (lazy)
-    import threading  # noqa: PLC0415 (lazy)
-    from dataclasses import replace  # noqa: PLC0415 (lazy)
+    import logging
+    import threading
+    from dataclasses import replace
 
-    from pulumi_vllm.localcloud import control, daemon, settings  # noqa: PLC0415 (lazy)
+    from pulumi_vllm.localcloud import control, daemon, settings
 
     state_dir = settings.default_state_dir().resolve()
     if control.running(state_dir) is not None:
@@ -139,7 +139,7 @@ def _foreground(parsed: argparse.Namespace) -> int:
 
 
 def _status(parsed: argparse.Namespace) -> int:
-    from pulumi_vllm.localcloud import control, settings  # noqa: PLC0415 (lazy)
+    from pulumi_vllm.localcloud import control, settings
 
     found = control.status(settings.default_state_dir())
     if parsed.json:
@@ -171,12 +171,12 @@ def _lines(found: dict[str, Any]) -> list[str]:
 
 
 def _logs(parsed: argparse.Namespace) -> int:
-    from pulumi_vllm.localcloud import settings  # noqa: PLC0415 (lazy)
+    from pulumi_vllm.localcloud import settings
 
     state_dir = settings.default_state_dir()
     path = settings.Files(state_dir).log
     if parsed.name:
-        from pulumi_vllm.localcloud.machines import Machines  # noqa: PLC0415 (lazy)
+        from pulumi_vllm.localcloud.machines import Machines
 
         records = settings.read_json(settings.Files(state_dir).records) or {"deployments": []}
         ids = [item["id"] for item in records["deployments"] if parsed.name in (item["id"], item["name"])]
@@ -194,7 +194,7 @@ def _logs(parsed: argparse.Namespace) -> int:
 
 
 def _control(parsed: argparse.Namespace) -> int:
-    from pulumi_vllm.localcloud import control  # noqa: PLC0415 (lazy)
+    from pulumi_vllm.localcloud import control
 
     answer = control.ask(_cloud(), f"{parsed.verb}/{parsed.id}", "POST", {})
     if parsed.json:
@@ -205,7 +205,7 @@ def _control(parsed: argparse.Namespace) -> int:
 
 
 def _down(parsed: argparse.Namespace) -> int:
-    from pulumi_vllm.localcloud import control, settings  # noqa: PLC0415 (lazy)
+    from pulumi_vllm.localcloud import control, settings
 
     control.down(settings.default_state_dir(), purge=parsed.purge, progress=_say)
     return 0

@@ -100,7 +100,7 @@ def prepare(engine: str, progress: Callable[[str], None]) -> None:
     Raises:
         LocalCloudError: what is missing, with the line that installs it.
     """
-    from pulumi_vllm.localcloud import host_checks, images  # noqa: PLC0415 (heavy, and not for every command)
+    from pulumi_vllm.localcloud import host_checks, images
 
     if missing := host_checks.preflight():
         raise LocalCloudError("local up: this computer cannot run it yet:\n  " + "\n  ".join(missing))
@@ -210,7 +210,7 @@ def status(state_dir: Path) -> dict[str, Any]:
 
 def down(state_dir: Path, *, purge: bool = False, progress: Callable[[str], None] = lambda _: None) -> None:
     """End the process and every machine; nothing stays mounted. Volumes' files stay unless purged."""
-    from pulumi_vllm.localcloud import closing  # noqa: PLC0415 (heavy, and not for every command)
+    from pulumi_vllm.localcloud import closing
 
     state_dir = state_dir.resolve()
     if not state_dir.is_dir():

@@ -58,9 +58,9 @@ PARAMS: dict[str, Any] = {
 def tokenizer_file() -> dict[str, Any]:
     """A v15 tekken file cut to VOCAB words, whose reasoning_effort accepts none and high."""
     # These take a second to import, and only the first start of a computer makes the model.
-    import mistral_common  # noqa: PLC0415
-    from mistral_common.tokens.tokenizers.base import SpecialTokens  # noqa: PLC0415
-    from mistral_common.tokens.tokenizers.tekken import Tekkenizer  # noqa: PLC0415
+    import mistral_common
+    from mistral_common.tokens.tokenizers.base import SpecialTokens
+    from mistral_common.tokens.tokenizers.tekken import Tekkenizer
 
     source = Path(mistral_common.__file__).parent / "data" / "tekken_240911.json"
     data: dict[str, Any] = json.loads(source.read_text(encoding="utf-8"))
@@ -86,9 +86,9 @@ def tokenizer_file() -> dict[str, Any]:
 
 def write(folder: Path) -> None:
     """Write the repository's files into an existing folder."""
-    from mistral_common.tokens.tokenizers.tekken import Tekkenizer  # noqa: PLC0415 (see above)
+    from mistral_common.tokens.tokenizers.tekken import Tekkenizer
 
-    from pulumi_vllm.localcloud import tiny_weights  # noqa: PLC0415 (numpy)
+    from pulumi_vllm.localcloud import tiny_weights  # numpy
 
     (folder / "README.md").write_text(_README, encoding="utf-8")
     (folder / "tekken.json").write_text(json.dumps(tokenizer_file()), encoding="utf-8")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import typing
+from collections.abc import Mapping
 
 if typing.TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     import pydantic
     from pydantic_core import ErrorDetails
@@ -21,8 +22,6 @@ def sentences(error: pydantic.ValidationError, model: type[pydantic.BaseModel], 
 
 def named(block: object) -> tuple[str, ...]:
     """What the catalogue says about those parts of a block with mistakes that can be read."""
-    from collections.abc import Mapping  # noqa: PLC0415
-
     from . import catalogue, choose  # noqa: PLC0415 - both use this module
 
     if not isinstance(block, Mapping):

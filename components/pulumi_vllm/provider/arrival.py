@@ -67,7 +67,7 @@ def _refuse_dearer(machine: Any, new: Values) -> None:
 
 
 async def _wait_ssh(call: Call, machine_id: str, new: Values, outputs: Values, ends: float) -> None:
-    from pulumi_vllm.host.reach import wait_ssh  # noqa: PLC0415
+    from pulumi_vllm.host.reach import wait_ssh
 
     users = [outputs["user"]] if outputs.get("user") else ["ubuntu", "root"]
     there = {"instanceId": machine_id, "connection": {"host": outputs["address"]}}
@@ -102,7 +102,7 @@ def billed_as(machine: Any) -> str:
 
 def seen(machine: Any) -> Values:
     """What the cloud says of a machine, as outputs."""
-    from pulumi_vllm.cloud.providers import mount_kind  # noqa: PLC0415
+    from pulumi_vllm.cloud.providers import mount_kind
 
     known = {
         "instanceName": machine.name,

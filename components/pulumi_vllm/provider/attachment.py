@@ -71,7 +71,7 @@ class VolumeAttachment(Resource):
         outputs = {name: state.get(name) for name in self.outputs}
         if volume is None or values["instanceId"] not in volume.attached_to:
             return None
-        from pulumi_vllm.host.ssh import HostError  # noqa: PLC0415
+        from pulumi_vllm.host.ssh import HostError
 
         try:
             host = await host_of(call, values)
@@ -145,7 +145,7 @@ class VolumeAttachment(Resource):
 
     async def _grown(self, call: Call, old: Values, new: Values) -> float:
         """Until the guest shows the new size, in GB; a share's machine may restart meanwhile."""
-        from pulumi_vllm.host.ssh import AuthRefused, Unreachable  # noqa: PLC0415
+        from pulumi_vllm.host.ssh import AuthRefused, Unreachable
 
         # A state of an earlier version has no size: then there is nothing to compare with.
         at_least = (old.get("fileSystemGb") or 0.0) + _GROWN_BY * (new["sizeGb"] - old["sizeGb"])
@@ -179,7 +179,7 @@ class VolumeAttachment(Resource):
 
     async def _wait_present(self, call: Call, new: Values, before: Values) -> Values:
         """Until the guest shows a volume; the old sshd may answer for a while before a restart."""
-        from pulumi_vllm.host.ssh import HostError  # noqa: PLC0415
+        from pulumi_vllm.host.ssh import HostError
 
         began, attempt = time.monotonic(), 0
         while (waited := time.monotonic() - began) < _ATTACHED_WITHIN_S:
@@ -218,8 +218,8 @@ class VolumeAttachment(Resource):
         return "pv-" + str(new["volumeName"])[-10:]  # ext4 labels end at 16 characters
 
     async def _mount(self, call: Call, new: Values, before: Values, after: Values) -> tuple[str, float]:
-        from pulumi_vllm.host.ssh import PutFile  # noqa: PLC0415
-        from pulumi_vllm.render import models_mount  # noqa: PLC0415
+        from pulumi_vllm.host.ssh import PutFile
+        from pulumi_vllm.render import models_mount
 
         host = await host_of(call, new)
         if new["mountKind"] == "block":

@@ -34,9 +34,9 @@ class Authority(Kept):
 
     async def create(self, call: Call, new: Values) -> tuple[str, Values]:
         """A P-256 key and its self-signed certificate."""
-        from cryptography import x509  # noqa: PLC0415
-        from cryptography.hazmat.primitives import hashes  # noqa: PLC0415
-        from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes
+        from cryptography.hazmat.primitives.asymmetric import ec
 
         key = ec.generate_private_key(ec.SECP256R1())
         name = _name(str(new["commonName"]))
@@ -144,9 +144,9 @@ def days_left(state: Values) -> int:
 
 
 def _issue(authority_pem: str, authority_key: str, wanted: list[str]) -> Values:
-    from cryptography import x509  # noqa: PLC0415
-    from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415
-    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
 
     authority = x509.load_pem_x509_certificate(authority_pem.encode())
     signer: Any = serialization.load_pem_private_key(authority_key.encode(), None)
@@ -182,21 +182,21 @@ def _span(days: int) -> tuple[dt.datetime, dt.datetime]:
 
 
 def _name(text: str) -> Any:
-    from cryptography import x509  # noqa: PLC0415
+    from cryptography import x509
 
     return x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, text[:64])])
 
 
 def certificate_pem(certificate: Any) -> str:
     """One certificate as PEM text."""
-    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
+    from cryptography.hazmat.primitives import serialization
 
     return str(certificate.public_bytes(serialization.Encoding.PEM).decode())
 
 
 def key_pem(key: Any) -> str:
     """A private key as PEM text (PKCS #8), in clear."""
-    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
+    from cryptography.hazmat.primitives import serialization
 
     return str(
         key.private_bytes(

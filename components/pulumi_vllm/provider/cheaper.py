@@ -17,7 +17,7 @@ async def tell(call: Call, new: Values, taken: "Offer") -> None:
     machines = [machine.partition("x ") for machine in new.get("alternatives") or ()]
     if not machines:
         return
-    from pulumi_vllm.plan import price  # noqa: PLC0415 (YAML takes 0.07 s of the plugin's start)
+    from pulumi_vllm.plan import price  # YAML takes 0.07 s of the plugin's start
 
     provider, region, priced = new.get("provider"), new.get("region"), []
     offers = [

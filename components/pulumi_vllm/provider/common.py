@@ -86,7 +86,7 @@ async def host_of(call: Call, values: Values) -> Any:
     connection = reveal(values.get("connection"))
     if not isinstance(connection, dict) or not connection.get("host"):
         raise UserError(f"{call.name}: no connection in state; run `pulumi up` once")
-    from pulumi_vllm.host.ssh import Address  # noqa: PLC0415 (asyncssh takes 0.2 s)
+    from pulumi_vllm.host.ssh import Address  # asyncssh takes 0.2 s
 
     address = Address(connection["host"], int(connection.get("port") or 22), connection.get("user") or "root")
     return await call.session.hosts().get(address, connection["privateKey"], connection.get("hostKey"))

@@ -16,12 +16,12 @@ _SECRET: Final = {
 
 @cache
 def _host() -> Any:
-    from pulumi import RunError  # noqa: PLC0415
-    from pulumi.provider.experimental.component import ComponentProvider  # noqa: PLC0415
-    from pulumi.provider.server import ComponentInitError  # noqa: PLC0415
+    from pulumi import RunError
+    from pulumi.provider.experimental.component import ComponentProvider
+    from pulumi.provider.server import ComponentInitError
 
-    from pulumi_vllm.discovery import inside_plugin  # noqa: PLC0415
-    from pulumi_vllm.server import Server  # noqa: PLC0415
+    from pulumi_vllm.discovery import inside_plugin
+    from pulumi_vllm.server import Server
 
     inside_plugin.set()
 
@@ -52,11 +52,11 @@ async def construct(request: Any, context: Any, engine_address: str) -> Any:
     Raises:
         UserError: the arguments have mistakes; all are listed.
     """
-    from pulumi import RunError  # noqa: PLC0415
-    from pulumi.provider.server import ProviderServicer  # noqa: PLC0415
-    from pulumi.runtime import proto  # noqa: PLC0415
+    from pulumi import RunError
+    from pulumi.provider.server import ProviderServicer
+    from pulumi.runtime import proto
 
-    from .protocol import message  # noqa: PLC0415
+    from .protocol import message
 
     servicer = ProviderServicer(_host(), [], engine_address)
     asked = proto.ConstructRequest.FromString(request.SerializeToString())

@@ -44,7 +44,7 @@ async def _wait(call: Call, attempt: int, left: str) -> None:
 
 async def _quiet(call: Call, state: Values) -> None:
     """Drain the door, stop the units, unmount; a machine that can't be reached goes as it is."""
-    from pulumi_vllm.host.ssh import HostError  # noqa: PLC0415
+    from pulumi_vllm.host.ssh import HostError
 
     if not state.get("hostKey"):
         return
@@ -71,7 +71,7 @@ sync
 
 
 async def _terminate(call: Call, machine_id: str, name: str) -> None:
-    from pulumi_vllm.cloud.errors import TooEarly, UnknownStatus  # noqa: PLC0415
+    from pulumi_vllm.cloud.errors import TooEarly, UnknownStatus
 
     cloud: Any = call.session.cloud()
     attempt = 0
@@ -103,7 +103,7 @@ async def _terminate(call: Call, machine_id: str, name: str) -> None:
 
 async def _release_disks(call: Call, machine_id: str) -> None:
     """Detach what is still listed at the machine, which is gone whatever comes of this: state must not keep it."""
-    from pulumi_vllm.cloud.errors import CloudError  # noqa: PLC0415
+    from pulumi_vllm.cloud.errors import CloudError
 
     cloud: Any = call.session.cloud()
     try:

@@ -80,7 +80,7 @@ class Files(Resource):
 
     async def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Reading | None:
         """The host's own text, with every secret hidden."""
-        from pulumi_vllm.host.ssh import HostError  # noqa: PLC0415
+        from pulumi_vllm.host.ssh import HostError
 
         values = {**state, **inputs}
         paths = list(state.get("paths") or values["files"])
@@ -118,7 +118,7 @@ class Files(Resource):
         return hashlib.sha256(repr(sorted(reveal(texts).items())).encode()).hexdigest()
 
     async def _converge(self, call: Call, new: Values, gone: tuple[str, ...]) -> Values:
-        from pulumi_vllm.host.ssh import PutFile  # noqa: PLC0415
+        from pulumi_vllm.host.ssh import PutFile
 
         host = await host_of(call, new)
         secrets, values = reveal(new.get("secrets")) or {}, reveal(new.get("values")) or {}
@@ -142,7 +142,7 @@ class Files(Resource):
 
     async def _bootstrap(self, call: Call, host: Any, script: bytes | None, new: Values) -> None:
         """The same script that cloud-init runs, where cloud-init did not, or an older one."""
-        from pulumi_vllm.host.ssh import HostError, PutFile  # noqa: PLC0415
+        from pulumi_vllm.host.ssh import HostError, PutFile
 
         if script is None:
             return
@@ -188,6 +188,6 @@ class Files(Resource):
 
 
 def _quote(path: str) -> str:
-    import shlex  # noqa: PLC0415
+    import shlex
 
     return shlex.quote(path)

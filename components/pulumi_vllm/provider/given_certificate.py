@@ -73,7 +73,7 @@ class GivenCertificate(Kept):
 
 def _outputs(new: Values) -> Values:
     """Written anew from what was parsed: whatever else the texts hold goes nowhere."""
-    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
+    from cryptography.hazmat.primitives import serialization
 
     certificates = _chain(str(reveal(new["certificate"])))
     key = serialization.load_pem_private_key(str(reveal(new["privateKey"])).encode(), None)
@@ -84,7 +84,7 @@ def _outputs(new: Values) -> Values:
 
 def mistakes(certificate: str, private_key: str, hostname: str) -> list[str]:
     """What is wrong, one sentence each; none holds anything of the key."""
-    from cryptography import x509  # noqa: PLC0415
+    from cryptography import x509
 
     if _KEY in certificate:
         return [_HOLDS_A_KEY]
@@ -102,8 +102,8 @@ def mistakes(certificate: str, private_key: str, hostname: str) -> list[str]:
 
 
 def _of_the_key(leaf: Any, private_key: str) -> Iterator[str]:
-    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
-    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import serialization
 
     try:
         key: Any = serialization.load_pem_private_key(private_key.encode(), None)
@@ -117,7 +117,7 @@ def _of_the_key(leaf: Any, private_key: str) -> Iterator[str]:
 
 def _of_the_leaf(leaf: Any, hostname: str) -> Iterator[str]:
     """Its names, and that it is a server's."""
-    from cryptography import x509  # noqa: PLC0415
+    from cryptography import x509
 
     names = _names(leaf)
     if not any(_covers(name, hostname) for name in names):
@@ -133,7 +133,7 @@ def _of_the_leaf(leaf: Any, hostname: str) -> Iterator[str]:
 
 def _of_each(what: str, one: Any) -> Iterator[str]:
     """The dates and the key of the leaf, or of one above it."""
-    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
     now = dt.datetime.now(dt.UTC)
     if now > one.not_valid_after_utc:
@@ -153,7 +153,7 @@ def _of_each(what: str, one: Any) -> Iterator[str]:
 
 
 def _of_a_link(below: Any, above: Any) -> Iterator[str]:
-    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm  # noqa: PLC0415
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
     try:
         below.verify_directly_issued_by(above)
@@ -164,14 +164,14 @@ def _of_a_link(below: Any, above: Any) -> Iterator[str]:
 
 
 def _chain(text: str) -> list[Any]:
-    from cryptography import x509  # noqa: PLC0415
+    from cryptography import x509
 
     return list(x509.load_pem_x509_certificates(text.encode()))
 
 
 def _public_key(one: Any) -> Any:
     """None where it is of a kind that can't be read."""
-    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
+    from cryptography.exceptions import UnsupportedAlgorithm
 
     try:
         return one.public_key()
@@ -184,7 +184,7 @@ def _subject(one: Any) -> str:
 
 
 def _extension(one: Any, kind: Any) -> Any:
-    from cryptography import x509  # noqa: PLC0415
+    from cryptography import x509
 
     try:
         return one.extensions.get_extension_for_class(kind).value
@@ -193,7 +193,7 @@ def _extension(one: Any, kind: Any) -> Any:
 
 
 def _names(leaf: Any) -> list[str]:
-    from cryptography import x509  # noqa: PLC0415
+    from cryptography import x509
 
     names = _extension(leaf, x509.SubjectAlternativeName) or ()
     return [str(name.value) for name in names if isinstance(name, (x509.DNSName, x509.IPAddress))]

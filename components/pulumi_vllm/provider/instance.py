@@ -163,7 +163,7 @@ class Instance(Resource):
         return physical_name(call.stack, call.name, call.urn, *identity)
 
     async def _offers(self, call: Call, new: Values, *, with_volume: bool) -> list[Any]:
-        from pulumi_vllm.cloud.offers import choose  # noqa: PLC0415
+        from pulumi_vllm.cloud.offers import choose
 
         offers = await call.session.ask(call.session.cloud().offers)
         if new.get("provider"):
@@ -174,8 +174,8 @@ class Instance(Resource):
         return list(choose(offers, new["gpu"], new["count"], kinds, *limits, with_volume=with_volume))
 
     async def _rent(self, call: Call, new: Values, name: str) -> Any:
-        from pulumi_vllm.cloud.errors import OutOfStock  # noqa: PLC0415
-        from pulumi_vllm.cloud.models import CreateInstance  # noqa: PLC0415
+        from pulumi_vllm.cloud.errors import OutOfStock
+        from pulumi_vllm.cloud.models import CreateInstance
 
         refused: Exception | None = None
         for offer in await self._offers(call, new, with_volume=bool(new.get("provider"))):

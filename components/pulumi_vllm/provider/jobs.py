@@ -35,7 +35,7 @@ async def follow(call: Call, values: Values, job: Job, *, restart: bool = False)
         UserError: it failed; ends with its own sentence, or with its last journal lines.
         HostError: the machine stays away.
     """
-    from pulumi_vllm.host.ssh import AuthRefused, Unreachable  # noqa: PLC0415
+    from pulumi_vllm.host.ssh import AuthRefused, Unreachable
 
     host = await host_of(call, values)
     boot = await _start(host, job, restart=restart)
@@ -87,7 +87,7 @@ async def _start(host: Any, job: Job, *, restart: bool) -> str:
 
 async def why(host: Any, unit: str, record: Values | None = None) -> str:
     """The unit's own sentence, or its last journal lines; never with anything that looks like a secret."""
-    from pulumi_vllm.host.mask import mask  # noqa: PLC0415
+    from pulumi_vllm.host.mask import mask
 
     if record and record.get("error"):
         return mask(str(record["error"]))

@@ -127,7 +127,7 @@ def _from_value(value: Any) -> Any:  # noqa: PLR0911 (one line per kind)
 
 def to_struct(values: dict[str, Any]) -> Any:
     """Plain Python, `Secret` and `UNKNOWN` included, as a protocol-buffer Struct."""
-    from google.protobuf import struct_pb2  # noqa: PLC0415 (kept beside its only use)
+    from google.protobuf import struct_pb2  # kept beside its only use
 
     struct = struct_pb2.Struct()
     for key, value in values.items():

@@ -41,7 +41,7 @@ The engine prints it where it finds no plugin, whatever language the program is 
 
 def package_schema() -> str:
     """The whole package as Pulumi's schema JSON, the component included."""
-    from .construct import component_schema  # noqa: PLC0415 (loads the SDK; only this request needs it)
+    from .construct import component_schema  # loads the SDK; only this request needs it
 
     schema = custom_schema()
     component = component_schema()

@@ -63,7 +63,7 @@ class Servicer(_Servicer):  # type: ignore[misc] # generated code has no types
         return empty_pb2.Empty()
 
     async def Construct(self, request: Any, context: Any) -> Any:
-        from .construct import construct  # noqa: PLC0415 (loads the whole SDK: other languages only)
+        from .construct import construct  # loads the whole SDK: other languages only
 
         return await _sentences(context, lambda: construct(request, context, self.session.engine_address))
 
@@ -168,7 +168,7 @@ class Servicer(_Servicer):  # type: ignore[misc] # generated code has no types
 
 def _mark(resource: Resource, values: Values) -> Values:
     """Wrap what is declared secret, wherever it came from."""
-    from .protocol import Secret  # noqa: PLC0415
+    from .protocol import Secret
 
     declared = {**resource.inputs, **resource.outputs}
     return {
@@ -181,7 +181,7 @@ def _mark(resource: Resource, values: Values) -> Values:
 
 def _state(resource: Resource, inputs: Values, outputs: Values, *, unknown: bool = False) -> Any:
     """Inputs and outputs as one state; outputs nobody can know yet are unknown in a preview."""
-    from .protocol import UNKNOWN  # noqa: PLC0415
+    from .protocol import UNKNOWN
 
     values = {name: value for name, value in inputs.items() if name in resource.inputs} | outputs
     if unknown:
@@ -231,7 +231,7 @@ async def _sentences(
         raise
     except Exception as error:  # noqa: BLE001 (the last place before the engine)
         if os.environ.get("PULUMI_VLLM_DEBUG"):
-            import traceback  # noqa: PLC0415
+            import traceback
 
             traceback.print_exc()
         await context.abort(grpc.StatusCode.UNKNOWN, _sentence(error))

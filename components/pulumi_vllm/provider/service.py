@@ -64,7 +64,7 @@ class Service(Resource):
 
     async def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Reading | None:
         """The units' states, and the process against its unit."""
-        from pulumi_vllm.host.ssh import HostError  # noqa: PLC0415
+        from pulumi_vllm.host.ssh import HostError
 
         values = {**state, **inputs}
         outputs = {name: state.get(name) for name in self.outputs}

@@ -32,7 +32,7 @@ class Session:
     def cloud(self) -> Any:
         """The rental API's client, made on first use so that a preview without it stays cheap."""
         if self._cloud is None:
-            from pulumi_vllm.cloud.spheron import Spheron  # noqa: PLC0415 (requests takes 0.1 s)
+            from pulumi_vllm.cloud.spheron import Spheron  # requests takes 0.1 s
 
             key = self.config.get("spheronApiKey") or os.environ.get("SPHERON_API_KEY", "")
             url = self.config.get("spheronUrl") or os.environ.get("SPHERON_URL") or "https://app.spheron.ai"
@@ -47,7 +47,7 @@ class Session:
     def hosts(self) -> Any:
         """Connections to the machines: one per host, shared by its resources."""
         if self._hosts is None:
-            from pulumi_vllm.host.pool import Connections  # noqa: PLC0415 (asyncssh takes 0.2 s)
+            from pulumi_vllm.host.pool import Connections  # asyncssh takes 0.2 s
 
             self._hosts = Connections()
         return self._hosts
@@ -68,7 +68,7 @@ class Session:
     # -- the engine ---------------------------------------------------------------------------------
     async def log(self, urn: str, text: str, severity: str, *, ephemeral: bool = False) -> None:
         """Print a line at the resource; a lost engine is no reason to fail."""
-        import grpc  # noqa: PLC0415 (already loaded by the server)
+        import grpc  # already loaded by the server
 
         engine = message("engine_pb2")
         if self._stub is None:

@@ -60,8 +60,8 @@ class SshKey(Resource):
 
 
 def _make() -> str:
-    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
-    from cryptography.hazmat.primitives.asymmetric import ed25519  # noqa: PLC0415
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ed25519
 
     key = ed25519.Ed25519PrivateKey.generate()
     return key.private_bytes(
@@ -79,7 +79,7 @@ def _private_key(call: Call, text: str) -> str:
 
 
 def _public(private: str) -> str:
-    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
+    from cryptography.hazmat.primitives import serialization
 
     data = private.encode()
     load = serialization.load_ssh_private_key if b"OPENSSH" in data else serialization.load_pem_private_key

@@ -80,7 +80,7 @@ class Volume(Resource):
         outputs = {name: old.get(name) for name in self.outputs}
         if new["sizeGb"] == old.get("sizeGb"):
             return outputs
-        from pulumi_vllm.cloud.errors import CloudError  # noqa: PLC0415 (requests takes 0.1 s)
+        from pulumi_vllm.cloud.errors import CloudError  # requests takes 0.1 s
 
         try:
             await call.session.ask(call.session.cloud().grow_volume, old["handle"], new["sizeGb"])
@@ -136,7 +136,7 @@ class Volume(Resource):
 
     async def _remove(self, call: Call, volume: Any) -> None:
         """A machine that has just gone may hold the disk a moment longer."""
-        from pulumi_vllm.cloud.errors import CloudError  # noqa: PLC0415
+        from pulumi_vllm.cloud.errors import CloudError
 
         for attempt in range(_LETS_GO_WITHIN_LOOKS):
             try:
@@ -156,7 +156,7 @@ class Volume(Resource):
         return physical_name(call.stack, call.name, call.urn)
 
     async def _place(self, call: Call, new: Values) -> tuple[Any, str]:
-        from pulumi_vllm.cloud.offers import choose  # noqa: PLC0415
+        from pulumi_vllm.cloud.offers import choose
 
         offers = await call.session.ask(call.session.cloud().offers)
         billing, fallback = new.get("billing") or "on-demand", new.get("fallback")
@@ -173,7 +173,7 @@ class Volume(Resource):
 
     async def _price(self, call: Call, new: Values) -> float | None:
         """Of a disk that is not made yet; None where the cloud tells no price, or has no such machine today."""
-        from pulumi_vllm.cloud.errors import CloudError  # noqa: PLC0415
+        from pulumi_vllm.cloud.errors import CloudError
 
         if has_unknown(new):
             return None
@@ -185,7 +185,7 @@ class Volume(Resource):
         return round(float(each) * float(new["sizeGb"]), 6)
 
     async def _refuse_stranger(self, call: Call, volume: Any, new: Values) -> None:
-        from pulumi_vllm.cloud.providers import unmountable  # noqa: PLC0415
+        from pulumi_vllm.cloud.providers import unmountable
 
         region = None if has_unknown(new.get("region")) else new.get("region")
         if not volume.mountable:

@@ -55,7 +55,7 @@ class Weights(Resource):
 
     async def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Reading | None:
         """The manifest's revision, and every file at its size."""
-        from pulumi_vllm.host.ssh import HostError  # noqa: PLC0415
+        from pulumi_vllm.host.ssh import HostError
 
         values = {**state, **inputs}
         outputs = {name: state.get(name) for name in self.outputs}
