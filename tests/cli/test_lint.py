@@ -88,10 +88,40 @@ def test_the_rules_are_told_by_the_names_that_a_waiver_takes(capsys):
     ("words", "said"),
     [
         ("--gpu H100 -- --max-model-len 262144", "49.40 GiB per GPU are missing"),
-        ("--gpu H100 -- --max-num-seqs 4", "no --max-model-len: 47.98 GiB per GPU are missing"),
+        ("--gpu H100 -- --max-num-seqs 4", "no --max-model-len: 64.85 GiB per GPU are missing"),
+        ("--gpu H100 -- --max-num-seqs 4 --max-model-len auto", "--max-model-len auto: 47"),
+        (
+            "--gpu H200 -- --max-model-len 32k --gpu-memory-utilization 0.5",
+            "use a higher --gpu-memory-utilization, fewer --max-num-batched-tokens or more GPUs",
+        ),
+        (
+            "--gpu H200 --precision nvfp4 -- --max-model-len 32k --max-num-seqs 256 --max-num-batched-tokens 24k",
+            "no --gpu-memory-utilization (vLLM's own 0.92): CUDA graphs, fragments and images take",
+        ),
+        (
+            "--gpu H200 -- --max-model-len 32k --max-num-seqs 256 --max-num-batched-tokens 128k",
+            "are left; use a smaller --max-num-batched-tokens, or --language-model-only",
+        ),
+        (
+            "--gpu H200 -- --max-model-len 32k --gpu-memory-utilization 0.98 --max-num-batched-tokens 2048",
+            "are left; use 0.96 or less, or --language-model-only",
+        ),
+        (
+            "--gpu H200 -- --max-model-len 32k --skip-mm-profiling --mm-encoder-tp-mode data",
+            "--skip-mm-profiling, --mm-encoder-tp-mode: the plan's memory figures leave this out",
+        ),
+        ("--gpu H200 -- --max-model-len 32k --limit-mm-per-prompt []", "is no object of whole numbers"),
+        (
+            '--gpu H200 -- --max-model-len 32k --limit-mm-per-prompt {"image":"0"}',
+            "is no object of whole numbers",
+        ),
+        (
+            '--gpu H200 -- --max-model-len 32k --limit-mm-per-prompt {"image":{"count":-1}}',
+            "write for example",
+        ),
         (
             "--gpu H200 -- --max-model-len 32k --max-num-batched-tokens 32k",
-            "activation 31.6 for reading 10 images at once of 128.6 GiB, and the KV cache holds 0 tokens; use a higher",
+            "activation 31.6 for reading 10 images at once of 128.6 GiB, and the KV cache holds 0 tokens; use fewer",
         ),
         (
             "--gpu H200 -- --max-model-len 32k --gpu-memory-utilization 0.99 --language-model-only",
@@ -99,7 +129,7 @@ def test_the_rules_are_told_by_the_names_that_a_waiver_takes(capsys):
         ),
         (
             "--gpu H200 -- --max-model-len 32k --gpu-memory-utilization 0.95",
-            "images take 7.21 GiB above the limit, and 6.99 are left; use 0.94 or less, a smaller --max-num",
+            "images take 7.21 GiB above the limit, and 6.99 are left; use 0.94 or less, or a smaller --max-num",
         ),
         ("--gpu H200 -- --max-model-len 32k --max-num-seqs 2000", "use 727 or fewer"),
         (

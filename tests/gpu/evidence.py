@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pulumi_vllm.plan import catalogue
+from pulumi_vllm.plan.load import image_limit, pairs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -69,7 +70,7 @@ def run_of(result: dict[str, Any], machine: str) -> dict[str, Any]:
         "run": result["run"],
         "flags": result["argv"],
         "date": result["date"],
-        "vision_tower": "--language-model-only" not in result["argv"],
+        "vision_tower": image_limit(pairs(result["started_argv"])) > 0,
         "changed_flags": result["changed_flags"],
         "changed_environment": result.get("changed_environment", {}),
         "outcome": result["outcome"],

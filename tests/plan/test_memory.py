@@ -97,6 +97,9 @@ def test_a_batch_that_pictures_make_too_large_is_refused():
     few = memory.replace(load, context=8192, sequences=1)  # two pictures are a whole context
     assert memory.pictures(MODEL.dimensions, few) == 2
     assert memory.settled(*sizes, few).fits
+    assert memory.pictures(MODEL.dimensions, memory.replace(few, images=1)) == 1
+    single = memory.picture_bytes(MODEL.dimensions, memory.replace(few, images=1), 6.6)
+    assert max(single) < min(memory.picture_bytes(MODEL.dimensions, few, 6.6))
 
 
 def test_every_model_has_a_budget_on_a_gpu():

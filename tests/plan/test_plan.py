@@ -240,7 +240,7 @@ def test_a_utilization_that_ran_out_of_memory_on_a_card_is_refused(flags, most, 
 
     assert fits(most)
     said = (
-        "use 0.96 or less, a smaller max-num-batched-tokens or language-model-only$"
+        "use 0.96 or less, or a smaller max-num-batched-tokens, or language-model-only$"
         if not flags
         else "use 0.98 or less$"
     )
@@ -257,14 +257,35 @@ def test_a_utilization_that_ran_out_of_memory_on_a_card_is_refused(flags, most, 
         ({"limit-mm-per-prompt": '{"image": {"count": 0}}'}, None),
         ({"limit-mm-per-prompt": '{"image": 3}'}, "4096"),
         ({"limit-mm-per-prompt": '{"audio": 0}'}, "4096"),
+        ({"limit-mm-per-prompt.image": 0}, None),
+        ({"limit-mm-per-prompt.image.count": 0}, None),
+        ({"language-model-only": False}, "4096"),
     ],
 )
 def test_the_batch_is_smaller_where_images_are_accepted(flags, batch):
     decided = plan(Deployment.parse(machine("H100", 1, precision="nvfp4", engine={"flags": flags})))
     assert pairs(decided.argv).get("max-num-batched-tokens") == batch
     said = " ".join(decided.because)
-    assert ("A step full of images" in said) == (batch is not None)
+    assert ("A step full of images" in said) == (batch == "4096")
     assert ("not vLLM's 8,192" in said) == (batch == "4096")
+
+
+def test_what_requests_with_images_ended_is_told_where_images_are_accepted():
+    def said(**flags):
+        decided = plan(
+            Deployment.parse(machine("H200", 1, precision="fp8", context="256Ki", engine={"flags": flags}))
+        )
+        return " ".join(decided.because)
+
+    assert "requests with images ended it: CUDA out of memory" in said()
+    assert "CUDA out of memory" not in said(**{"language-model-only": True})
+
+
+def test_without_chunked_prefill_the_batch_is_vllms_own():
+    wanted = machine("H200", 1, context="8Ki", engine={"flags": {"enable-chunked-prefill": False}})
+    assert "--max-num-batched-tokens" not in plan(Deployment.parse(wanted)).argv
+    with pytest.raises(DoesNotFit, match="GiB per GPU are missing"):
+        plan(Deployment.parse(wanted | {"context": "32Ki"}))
 
 
 def test_a_batch_of_ones_own_lowers_the_utilization():

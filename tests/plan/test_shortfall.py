@@ -22,7 +22,7 @@ def block(**engine):
         ({"max-num-batched-tokens": "1G"}, "with max-num-batched-tokens 1G: .*activation .*; leave it out$"),
         (
             {"max-num-batched-tokens": "64k"},
-            r"with max-num-batched-tokens 64k: .* activation 24\d\.\d for reading 21 pictures .*saves; leave it out$",
+            r"with max-num-batched-tokens 64k: .* activation 24\d\.\d for reading 21 images .*saves; leave it out$",
         ),
         (
             {"gpu-memory-utilization": 0.2, "enforce-eager": True, "max-num-batched-tokens": "1G"},
@@ -35,6 +35,24 @@ def test_a_flag_that_takes_the_memory_is_named(given, told):
         DoesNotFit, match=rf"^server.engine.flags: mistral-small-4 in fp8 does not fit 2x H200 {told}"
     ):
         plan(Deployment.parse(block(flags=given)))
+
+
+@pytest.mark.parametrize(
+    ("context", "batch", "told"),
+    [
+        ("32Ki", "32K", r"of 99\.3 GiB weights take 112\.9 and activation 31\.6 for reading 10 images "),
+        ("256Ki", "15K", r"GiB per GPU are missing; 14\.74 GiB are for reading 5 images "),
+    ],
+)
+def test_images_that_take_the_room_are_named(context, batch, told):
+    one = {"gpu": "H200", "count": 1, "max_usd_per_hour": 9}
+    asked = block(flags={"max-num-batched-tokens": batch}) | {
+        "context": context,
+        "machine": one,
+        "precision": "fp8",
+    }
+    with pytest.raises(DoesNotFit, match=f"{told}.*, most of which language-model-only saves; leave it out"):
+        plan(Deployment.parse(asked))
 
 
 def test_a_flag_that_is_not_the_cause_is_not_named():

@@ -100,7 +100,9 @@ def _flags(words: Sequence[str], parsed: argparse.Namespace) -> "tuple[Finding, 
     precision = (
         model.precisions[parsed.precision] if parsed.precision else [*named, *model.precisions.values()][0]
     )
-    load = load_of(given, engine, model.maximum_context) if engine.memory else None
+    # Without a length vLLM takes the one that the configuration advertises.
+    longest = model.maximum_context if "max-model-len" in given else model.dimensions.rope_positions
+    load = load_of(given, engine, longest) if engine.memory else None
     budget = None
     if load and parsed.gpu and parsed.gpu != "CPU":
         budget = memory.budget(model.dimensions, precision, engine, known.gpus[parsed.gpu], load)

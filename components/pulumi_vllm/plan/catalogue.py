@@ -13,7 +13,7 @@ import yaml
 from .load import divisions, pairs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 _DATA = pathlib.Path(__file__).parent / "data"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -125,7 +125,7 @@ class Measured:
 
     `flags` is the command line after the program, `load` each level's figures under the names of
     `vllm bench serve`; an older row that kept none has () for both. `died_of` is what an engine that had been
-    serving was lost to, "" where it was not.
+    serving was lost to, "" where it was not, `died_of_images` the same for one that requests with images ended.
     """
 
     model: str
@@ -141,6 +141,7 @@ class Measured:
     flags: tuple[str, ...] = ()
     load: tuple[Mapping[str, Any], ...] = ()
     died_of: str = ""
+    died_of_images: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +235,7 @@ def _evidence(path: pathlib.Path) -> Measured:
     KV tokens are those of a start of these flags with the vision tower where there is one, as a deployment has it.
     """
     run: dict[str, Any] = json.loads(path.read_text())
+    shipped = (run, *_as_shipped(run))
     load = [row for row in run["throughput"] if (row["input_tokens"], row["output_tokens"]) == (512, 256)]
     changed = (
         f"{one['what']} {one['started']}, shipped {one['shipped']}" for one in run["permitted_differences"]
@@ -247,13 +249,14 @@ def _evidence(path: pathlib.Path) -> Measured:
         conditions="; ".join(changed),
         flags=tuple(run["flags"]),
         load=tuple(load),
-        died_of=next(filter(None, (_lost(one) for one in (run, *_as_shipped(run)))), ""),
+        died_of=_lost(one for one in shipped if not one.get("pictures")),
+        died_of_images=_lost(one for one in shipped if one.get("pictures")),
     )
 
 
-def _lost(run: dict[str, Any]) -> str:
-    """What an engine that had been serving was lost to; "" where it was not."""
-    return str(run.get("died_of", "")).partition(".")[0] if run["outcome"] == "ready" else ""
+def _lost(runs: Iterable[dict[str, Any]]) -> str:
+    """What the first of the engines that were lost was lost to; "" where none was."""
+    return next((one["died_of"].partition(".")[0] for one in runs if one.get("died_of")), "")
 
 
 def with_tower(evidence: dict[str, Any]) -> dict[str, Any]:
@@ -268,9 +271,14 @@ def _carried(evidence: dict[str, Any]) -> dict[str, int]:
 
 
 def _as_shipped(evidence: dict[str, Any]) -> list[dict[str, Any]]:
-    """The other runs of an evidence file's own flags and environment."""
+    """The other runs of an evidence file's own flags, environment and packages."""
     changes = ("flags", "changed_flags", "changed_environment")
-    return [one for one in evidence["other_runs"] if not any(one.get(name) for name in changes)]
+    return [
+        one
+        for one in evidence["other_runs"]
+        if not any(one.get(name) for name in changes)
+        and one.get("packages", evidence["packages"]) == evidence["packages"]
+    ]
 
 
 def _order(version: str) -> tuple[int, ...]:

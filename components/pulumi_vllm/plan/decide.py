@@ -9,7 +9,7 @@ from . import catalogue as catalogues
 from . import flags, memory, price, price_spot, reasons, summary
 from .choose import Choice, Named, choose, disk_gib, too_small
 from .errors import DoesNotFit, LintError
-from .load import accepts_pictures, load_of
+from .load import image_limit, load_of
 from .nearest import nearest
 
 if TYPE_CHECKING:
@@ -191,12 +191,12 @@ def _flags(deployment: Deployment, choice: Choice) -> dict[str, Any]:
     if deployment.machine.count > 1:
         chosen["tensor-parallel-size"] = deployment.machine.count
         chosen.update(choice.engine.tensor_parallel["flags"])
-    if choice.model.dimensions.vision and accepts_pictures(deployment.engine.flags):
+    own = deployment.engine.flags
+    if choice.model.dimensions.vision and image_limit(own) and own.get("enable-chunked-prefill") is not False:
         chosen.update(choice.engine.vision_flags)
-    budget = _budget(choice, {**chosen, **deployment.engine.flags})
-    if (
-        budget is not None and budget.safe_utilization
-    ):  # several GPUs and pictures take more beyond vLLM's limit
+    budget = _budget(choice, {**chosen, **own})
+    # Several GPUs and images take more beyond vLLM's limit.
+    if budget is not None and budget.safe_utilization:
         chosen["gpu-memory-utilization"] = min(chosen["gpu-memory-utilization"], budget.safe_utilization)
     return chosen
 

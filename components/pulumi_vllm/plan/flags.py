@@ -170,6 +170,7 @@ RULES: Mapping[str, Callable[[Launch], Said]] = {
     "uncounted": flags_machine.uncounted,
     "driver": flags_machine.driver,
     "reasoning-effort": flags_model.reasoning,
+    "image-limit": flags_model.image_limit,
     "prefix-caching": flags_model.prefix_caching,
     "environment": flags_model.environment,
     "dtype": _dtype,

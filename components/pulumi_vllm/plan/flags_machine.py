@@ -33,12 +33,14 @@ def context(launch: Launch) -> Said:
             f"set it, at most {launch.model.maximum_context}"
         )
         yield "warning", sentence, "the published configuration against the vendor's limit"
-        if launch.budget is not None and not launch.budget.kv_tokens:
+        if launch.budget is not None and launch.budget.short_gib:
             yield "error", _no_room("no --max-model-len", launch.budget), COMPUTED
         return
     tokens, budget = load.whole(written), launch.budget
-    if tokens is None or tokens < 1:
-        return  # "auto", or what another rule tells
+    if tokens is None or tokens < 1:  # "auto", which takes what there is, or what another rule tells
+        if budget is not None and not budget.kv_tokens:
+            yield "error", _no_room(f"--max-model-len {written}", budget), COMPUTED
+        return
     if tokens > launch.model.maximum_context:
         sentence = (
             f"--max-model-len {written}: beyond what the vendor supports; use {launch.model.maximum_context}"
@@ -54,8 +56,11 @@ def _no_room(written: str, budget: Budget) -> str:
     if budget.kv_tokens:
         remedy = f"use {budget.kv_tokens} or fewer"
     elif budget.weights_gib < budget.visible_gib:
-        images = ", --language-model-only" if budget.pictures else ""
-        remedy = f"use a higher --gpu-memory-utilization, fewer --max-num-batched-tokens{images} or more GPUs"
+        higher = budget.limit_gib < budget.safe_utilization * budget.visible_gib
+        ways = ["a higher --gpu-memory-utilization"] if higher else []
+        ways.append("fewer --max-num-batched-tokens")
+        ways += ["--language-model-only"] if budget.pictures and budget.weights_gib < budget.limit_gib else []
+        remedy = f"use {', '.join(ways)} or more GPUs"
     reading = f" for reading {budget.pictures} images at once" if budget.pictures else ""
     return (
         f"{written}: {budget.short_gib:.2f} GiB per GPU are missing, weights take {budget.weights_gib:.1f} and "
@@ -85,22 +90,38 @@ def utilization(launch: Launch) -> Said:
         sentence = f"--gpu-memory-utilization {written}: is not a part of the memory; use 0.95"
         yield "error", sentence, "the configuration check of vLLM 0.33.0, run"
     elif budget is not None and budget.beyond_gib > budget.above_limit_gib:
-        sentence = (
-            f"--gpu-memory-utilization {written}: {budget.beyond_for} take {budget.beyond_gib:.2f} GiB above "
-            f"the limit, and {budget.above_limit_gib:.2f} are left; use {budget.safe_utilization:.2f} or less"
-        )
+        flag = f"--gpu-memory-utilization {written}"
+        if written is None:
+            flag = f"no --gpu-memory-utilization (vLLM's own {budget.limit_gib / budget.visible_gib:.2f})"
+        sentence = f"{flag}: {beyond(budget, 'take')}; {make_room(budget, '--')}"
         evidence = "0.99 ran out of memory on one H200 and 0.98 started, 2026-11-24"
         if (load.count(launch.flags.get("tensor-parallel-size")) or 1) > 1:  # as the headroom
             evidence = "0.95 ran out of memory on two H100 under load, 2026-11-26"
-        if budget.burst_gib:
-            sentence += ", a smaller --max-num-batched-tokens or --language-model-only"
-            evidence = "a request with five images ended vLLM on one H100, two H100 and one H200, 2026-11-26"
+        if budget.images:
+            evidence = "requests with five images ended vLLM on one H100, two H100 and one H200, 2026-11-26"
         yield "error", sentence, evidence
+
+
+def beyond(budget: Budget, take: str) -> str:
+    """What is taken above vLLM's limit, and what is left for it."""
+    what = "CUDA graphs, fragments and images" if budget.images else "CUDA graphs and fragments"
+    return f"{what} {take} {budget.beyond_gib:.2f} GiB above the limit, and {budget.above_limit_gib:.2f} are left"
+
+
+def make_room(budget: Budget, dashes: str = "") -> str:
+    """What leaves more there."""
+    ways = [f"{budget.safe_utilization:.2f} or less"] if budget.safe_utilization else []
+    ways += [f"a smaller {dashes}max-num-batched-tokens"] if budget.burst_gib else []
+    ways += [f"{dashes}language-model-only"] if budget.images else []
+    return f"use {', or '.join(ways)}"
 
 
 def uncounted(launch: Launch) -> Said:
     """Arguments that move memory in a way that the plan's figures leave out."""
     named = [name for name in load.UNCOUNTED if launch.flags.get(name) not in (None, False)]
+    if launch.model.dimensions.vision and load.image_limit(launch.flags):
+        named += ["skip-mm-profiling"] if launch.flags.get("skip-mm-profiling") else []
+        named += ["mm-encoder-tp-mode"] if launch.flags.get("mm-encoder-tp-mode") == "data" else []
     if named:
         written = ", ".join(f"--{name}" for name in named)
         sentence = f"{written}: the plan's memory figures leave this out; try it before you rely on them"

@@ -103,6 +103,26 @@ def reasoning(launch: Launch) -> Said:
                 yield "error", sentence, "run on the CPU build 0.32.0 with mistral_common 1.12.0"
 
 
+def image_limit(launch: Launch) -> Said:
+    """A limit of a request's images that is JSON, and no limit."""
+    written = launch.flags.get("limit-mm-per-prompt")
+    try:
+        given = json.loads(str(written)) if written is not None else {}
+    except ValueError:
+        return  # the rule about values tells
+    counts = (
+        [one.get("count", 0) if isinstance(one, dict) else one for one in given.values()]
+        if isinstance(given, dict)
+        else [None]
+    )
+    if not all(isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in counts):
+        sentence = (
+            f"--limit-mm-per-prompt {written}: is no object of whole numbers, and vLLM does not start; "
+            'write for example {"image": 4}'
+        )
+        yield "error", sentence, "MultiModalConfig of vLLM 0.26.0 (source)"
+
+
 def prefix_caching(launch: Launch) -> Said:
     """Prefix caching switched off."""
     if launch.flags.get("enable-prefix-caching") is False:

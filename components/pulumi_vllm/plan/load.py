@@ -18,6 +18,8 @@ _SUFFIXED = re.compile(r"(\d+(?:\.\d+)?)([kKmMgGtT])")
 _FACTORS = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _SEQUENCES = 1024
 """vLLM's own max-num-seqs for a server on GPUs of 70 GiB and more (source of 0.26.0 and 0.33.0)."""
+_IMAGES = 999
+"""vLLM's own limit of images in a request (0.26.0)."""
 _UTILIZATION = 0.92
 """vLLM's own (0.26.0 and 0.33.0)."""
 
@@ -45,8 +47,6 @@ UNCOUNTED = (
     "speculative-config",
     "max-cudagraph-capture-size",
     "cudagraph-capture-sizes",
-    "skip-mm-profiling",
-    "mm-encoder-tp-mode",
 )
 """Arguments that change what a GPU holds, and that no formula here knows."""
 
@@ -101,15 +101,17 @@ def ranks(flags: Mapping[str, Any]) -> int | None:
     return None if found is None else math.prod(found)
 
 
-def accepts_pictures(flags: Mapping[str, Any]) -> bool:
-    """Whether a command line leaves the vision tower in: a limit of no image takes it out as well (0.26.0)."""
+def image_limit(flags: Mapping[str, Any]) -> int:
+    """Images that one request may have; with none vLLM leaves the vision tower out (MultiModalConfig of 0.26.0)."""
     if flags.get("language-model-only") in (True, ""):
-        return False
+        return 0
+    name = "limit-mm-per-prompt"
+    dotted = flags.get(f"{name}.image.count", flags.get(f"{name}.image"))
     try:
-        images = json.loads(str(flags.get("limit-mm-per-prompt", "{}")))["image"]
-        return bool((images["count"] if isinstance(images, dict) else images) != 0)
+        given = json.loads(str(flags.get(name, "{}")))["image"] if dotted is None else json.loads(str(dotted))
+        return max(0, int(given["count"] if isinstance(given, dict) else given))
     except (ValueError, LookupError, TypeError):  # unset, or what the lint tells
-        return True
+        return _IMAGES
 
 
 def pairs(argv: Sequence[str]) -> dict[str, str]:
@@ -127,13 +129,18 @@ def pairs(argv: Sequence[str]) -> dict[str, str]:
 
 def load_of(flags: Mapping[str, Any], engine: Engine, longest: int) -> Load:
     """The load of a command line; `longest` is the context where none is set."""
+    context, batch = count(flags.get("max-model-len")) or longest, int(engine.memory["batched_tokens"])
+    if flags.get("enable-chunked-prefill") is False:
+        batch = max(batch, context)  # a prompt is one step (EngineArgs of 0.26.0)
+    images = image_limit(flags)
     return Load(
         tensor_parallel=count(flags.get("tensor-parallel-size")) or 1,
-        context=count(flags.get("max-model-len")) or longest,
+        context=context,
         sequences=count(flags.get("max-num-seqs")) or _SEQUENCES,
         utilization=utilization(flags.get("gpu-memory-utilization")) or _UTILIZATION,
-        batched_tokens=count(flags.get("max-num-batched-tokens")) or int(engine.memory["batched_tokens"]),
-        vision=accepts_pictures(flags),
+        batched_tokens=count(flags.get("max-num-batched-tokens")) or batch,
+        vision=images > 0,
         graphs=flags.get("enforce-eager") is not True,
+        images=images,
         cache_bytes=1 if str(flags.get("kv-cache-dtype", "")).startswith("fp8") else 2,
     )

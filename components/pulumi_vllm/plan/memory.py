@@ -15,7 +15,7 @@ _BF16 = 2
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How the server is to be used, as far as memory cares."""
+    """How the server is to be used, as far as memory cares; `images` is the limit of one request."""
 
     tensor_parallel: int
     context: int
@@ -25,13 +25,14 @@ class Load:
     vision: bool = True
     graphs: bool = True
     cache_bytes: int = 2
+    images: int = 999
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
     """GiB of one GPU. `limit_gib` is what vLLM may use; what is above it holds what `beyond_gib` adds up.
 
-    `headroom_gib`: PyTorch's fragments, and what several GPUs' communication takes.
+    `headroom_gib`: PyTorch's fragments, and what several GPUs' communication takes; `images`: whether any are read.
     `pictures`: so many of the largest size are read at once where they set the activation, 0 where text does.
     `burst_gib`: what a step full of smaller pictures takes beyond the activation that vLLM sets aside.
     """
@@ -48,6 +49,7 @@ class Budget:
     headroom_gib: float = 0.0
     pictures: int = 0
     burst_gib: float = 0.0
+    images: bool = False
 
     @property
     def cache_gib(self) -> float:
@@ -80,11 +82,6 @@ class Budget:
         return self.graphs_excess_gib + self.headroom_gib + self.burst_gib
 
     @property
-    def beyond_for(self) -> str:
-        """What that is for, in words."""
-        return "CUDA graphs, fragments and images" if self.burst_gib else "CUDA graphs and fragments"
-
-    @property
     def safe_utilization(self) -> float:
         """The largest utilization, in hundredths, that leaves room above the limit for that; 0 where none does."""
         return max(0, floor((1 - self.beyond_gib / self.visible_gib) * 100)) / 100
@@ -101,8 +98,8 @@ def budget(model: Dimensions, precision: Precision, engine: Engine, gpu: Gpu, lo
     graphs = graph_bytes(model, precision, engine, load) / GIB
     text = activation_bytes(model, load) / GIB + figures["workspace_gib"]
     seen = burst = 0.0
-    sees = load.vision and bool(model.vision)
-    if sees:
+    images = load.vision and bool(model.vision)
+    if images:
         seen, burst = (one / GIB for one in picture_bytes(model, load, figures["picture_stream"]))
     return Budget(
         visible_gib=gpu.visible_gib,
@@ -116,17 +113,18 @@ def budget(model: Dimensions, precision: Precision, engine: Engine, gpu: Gpu, lo
         kv_bytes_per_token=kv_bytes_per_token(model, load.tensor_parallel, load.cache_bytes),
         context=load.context,
         headroom_gib=figures["headroom_gib"][
-            "several" if load.tensor_parallel > 1 else "one_with_pictures" if sees else "one"
+            "several" if load.tensor_parallel > 1 else "one_with_pictures" if images else "one"
         ],
         pictures=pictures(model, load) if seen > text else 0,
         burst_gib=max(0.0, burst - max(text, seen)),
+        images=images,
     )
 
 
 def settled(model: Dimensions, precision: Precision, engine: Engine, gpu: Gpu, load: Load) -> Budget:
     """The budget at the load's utilization, or at a lower one where that leaves too little above the limit."""
     found = budget(model, precision, engine, gpu, load)
-    if found.safe_utilization >= load.utilization or not found.safe_utilization:
+    if found.safe_utilization >= load.utilization:
         return found
     return budget(model, precision, engine, gpu, replace(load, utilization=found.safe_utilization))
 
@@ -160,7 +158,7 @@ def tower_bytes(model: Dimensions, tensor_parallel: int) -> float:
 def pictures(model: Dimensions, load: Load) -> int:
     """Of the largest size, how many vLLM reads at once: as many as the batch and the requests have room for."""
     each = model.vision["tokens"]
-    of_requests = load.sequences * max(1, load.context // each)
+    of_requests = load.sequences * max(1, min(load.images, load.context // each))
     return int(max(1, min(load.batched_tokens // each, of_requests)))
 
 
@@ -180,7 +178,9 @@ def picture_bytes(model: Dimensions, load: Load, stream: float) -> tuple[float, 
         return _BF16 * (mask + patches * stream * tower["hidden"] + max(attention, mlp))
 
     profiled = pictures(model, load) * tower["patches"]
-    tokens = min(load.batched_tokens, load.sequences * load.context)
+    tokens = min(
+        load.batched_tokens, load.sequences * load.context, load.sequences * load.images * tower["tokens"]
+    )
     fullest = max(profiled, tokens * tower["patches"] / tower["tokens"])
     return peak(profiled, copied=profiled % 8 > 0), peak(fullest, copied=True)
 

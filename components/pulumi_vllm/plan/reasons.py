@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import memory, price, price_spot
-from .load import accepts_pictures, count, pairs, ranks
+from . import flags_machine, memory, price, price_spot
+from .load import count, image_limit, pairs, ranks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -41,7 +41,7 @@ def _pictures(found: Budget) -> str:
     """What activation is for, where it is not the text."""
     if not found.pictures:
         return ""
-    told = f"{found.pictures} pictures" if found.pictures > 1 else "a picture"
+    told = f"{found.pictures} images" if found.pictures > 1 else "an image"
     return f" for reading {told} of the largest size at once"
 
 
@@ -118,7 +118,7 @@ def _memory(
         tower = (
             f"{memory.tower_bytes(choice.model.dimensions, parallel) / memory.GIB:.2f} GiB per GPU (computed)"
         )
-        if not accepts_pictures(given):
+        if not image_limit(given):
             yield f"Images are refused: the vision tower is left out, {tower}."
         else:
             yield f"Images are accepted: the vision tower takes {tower}."
@@ -133,10 +133,11 @@ def _step_of_pictures(engine: Engine, found: Budget, given: Mapping[str, Any]) -
             f"max-num-batched-tokens {batch:,}, not vLLM's {engine.memory['batched_tokens']:,}: what a step of images "
             "takes grows with the square of it, and ended the engine there (docs/fits.md)."
         )
-    yield (
-        f"A step full of images takes up to {found.burst_gib:.1f} GiB beyond what vLLM sets aside, "
-        f"of the {found.above_limit_gib:.1f} above its limit (computed)."
-    )
+    if round(found.burst_gib, 1):
+        yield (
+            f"A step full of images takes up to {found.burst_gib:.1f} GiB beyond what vLLM sets aside, "
+            f"of the {found.above_limit_gib:.1f} above its limit (computed)."
+        )
 
 
 def _measurement(machine: str, measured: Measured | None, argv: tuple[str, ...]) -> str:
@@ -150,6 +151,8 @@ def _measurement(machine: str, measured: Measured | None, argv: tuple[str, ...])
         f"{seconds} s on a {host}" for host, seconds in measured.ready_s.items()
     )
     lost = f"; it was lost under load: {measured.died_of}" if measured.died_of else ""
+    if measured.died_of_images and image_limit(pairs(argv)):
+        lost += f"; requests with images ended it: {measured.died_of_images}"
     head = f"Measured {measured.date} on {machine} with exactly these flags: "
     if measured.flags != argv:
         head = (
@@ -176,14 +179,13 @@ def shortfall(
     machine = f"{deployment.machine.count}x {deployment.machine.gpu}"
     if not found.short_gib:
         return (
-            "server.engine.flags.gpu-memory-utilization: "
-            f"{found.beyond_for} need {found.beyond_gib:.2f} GiB above the limit, "
-            f"{found.above_limit_gib:.2f} GiB are left; use {found.safe_utilization:.2f} or less"
-            + (", a smaller max-num-batched-tokens or language-model-only" if found.burst_gib else "")
+            f"server.engine.flags.gpu-memory-utilization: {flags_machine.beyond(found, 'need')}; "
+            f"{flags_machine.make_room(found)}"
         )
     head = f"{choice.model.name} in {choice.precision.name} does not fit {machine}"
     missing = f"{found.short_gib:.2f} GiB per GPU are missing"
     fitting = found.kv_tokens // _STEP * _STEP
+    usual = choice.engine.flags["gpu-memory-utilization"]
     images = ""
     if found.pictures and "max-num-batched-tokens" in causes:
         images = f"{_pictures(found)}, most of which language-model-only saves"
@@ -192,7 +194,7 @@ def shortfall(
         tokens = f"{deployment.context:,} tokens need {needed:.2f} GiB of KV cache"
         why = f"{tokens}, {found.cache_gib:.2f} GiB are free, {missing}"
         why += f"; {found.activation_gib:.2f} GiB are{images}" if images else ""
-    elif found.weights_gib > found.limit_gib:
+    elif found.weights_gib > max(found.limit_gib, found.visible_gib * usual):
         why = f"{missing}, the weights alone take {found.weights_gib:.1f} of {found.limit_gib:.1f} GiB"
     else:
         why = f"{missing}: of {found.limit_gib:.1f} GiB weights take {found.weights_gib:.1f} "

@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
         root=args.model,
         context=args.max_model_len if args.max_model_len > 0 else 8192,
         keys=tuple(keys),
-        images=not args.language_model_only,
+        images=not args.language_model_only and (args.limit_mm_per_prompt or {}).get("image") != 0,
         tools=bool(args.enable_auto_tool_choice),
         token_s=float(os.environ.get("VLLM_FAKE_TOKEN_MS", "25")) / 1000,
         version=__version__,
