@@ -10,6 +10,36 @@ def ids(project, kind):
     return [r["id"] for r in project.resources() if r["type"] == kind]
 
 
+# A link where root makes a folder, or gives it to vllm, at each start. In older versions /models/cache was vllm's.
+LINKED = """
+mkdir /root/there
+chown {by} /models/cache
+runuser -u {by} -- mv {place} {place}.moved
+runuser -u {by} -- ln -s {target} {place}
+systemctl reset-failed vllm.service
+systemctl restart vllm.service
+stat -c %F:%U:%a /models/cache {engine}
+stat -c %U /root/there
+test ! -e /root/new || echo made
+journalctl --sync
+start=$(systemctl show -P InvocationID vllm.service)
+journalctl -o cat _SYSTEMD_INVOCATION_ID=$start | grep -x "removed .*" || true
+rm -r /root/there {place}.moved
+"""
+
+
+def follows_no_link(project):
+    """Root makes the folder where a link stood and says so; what the link named is left alone, the engine starts."""
+    engine = project.on_host("echo /models/cache/*").strip()
+    project.on_host("! runuser -u vllm -- ln -s /root/new /models/cache/link")
+    for by, place in (("vllm", engine), ("root", "/models/cache")):
+        for target in ("/root/there", "/root/new"):
+            script = LINKED.format(by=by, place=place, target=target, engine=engine)
+            said = project.on_host(script).splitlines()
+            assert said == ["directory:root:755", "directory:vllm:755", "root", f"removed '{place}'"], target
+    project.on_host("systemctl restart vllm-gate.service")
+
+
 def test_another_offer_takes_the_volume_along(projects, tmp_path):
     project = projects("fake", stack="replace")
     project.up()
@@ -37,6 +67,7 @@ def test_another_offer_takes_the_volume_along(projects, tmp_path):
     outputs = project.outputs()
     owners = project.on_host(f"stat -c %U {OTHERS} {OTHERS}/kernel {OTHERS}/link /etc/shadow").split()
     assert owners == ["vllm", "vllm", "vllm", "root"]
+    follows_no_link(project)
     ai = client(outputs, tmp_path)
     assert [served.id for served in ai.models.list()] == [outputs["model"]]
 

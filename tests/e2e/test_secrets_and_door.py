@@ -207,19 +207,24 @@ def attacked(project, root):
 
 
 def locked_in(project):
-    """The running engine has no way up and writes to its caches only; not even root could, where it stands."""
+    """The engine has no way up, writes to its caches only and links nothing there; in its place not even root could."""
     said = project.on_host("""
         pid=$(systemctl show -P MainPID vllm.service)
         grep -E '^(Uid|NoNewPrivs|Seccomp|CapBnd):' /proc/$pid/status
-        for place in /models/weights /opt/vllm /etc /usr/local /var/log /models/cache /var/lib/vllm; do
+        engine=$(echo /models/cache/*)
+        for place in /models/weights /opt/vllm /etc /usr/local /var/log /models/cache "$engine" /var/lib/vllm; do
           nsenter -t "$pid" -m touch "$place/tried" 2>/dev/null && echo "wrote $place" && rm "$place/tried" || true
-        done""")
+        done
+        weights=$(find /models/weights -type f | head -n 1)
+        nsenter -t "$pid" -m ln "$weights" "$engine/tried" 2>&1 | sed 's/.*: /link: /' || true""")
     status = dict(line.split(":", 1) for line in said.splitlines() if ":" in line)
     assert status["Uid"].split()[0] != "0"
     found = {name: status[name].strip() for name in ("NoNewPrivs", "Seccomp", "CapBnd")}
     assert found == {"NoNewPrivs": "1", "Seccomp": "2", "CapBnd": "0" * 16}
     wrote = [line.removeprefix("wrote ") for line in said.splitlines() if line.startswith("wrote ")]
-    assert wrote == ["/models/cache", "/var/lib/vllm"]
+    assert wrote[0].startswith("/models/cache/")
+    assert wrote[1:] == ["/var/lib/vllm"]
+    assert status["link"].strip() == "Invalid cross-device link"
 
 
 def on_the_host(project, secrets):
