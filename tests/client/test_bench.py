@@ -106,7 +106,7 @@ def test_what_was_measured_before_an_interrupt_is_kept(start, tmp_path):
     assert [row["concurrency"] for row in json.loads(saved.read_text())["rows"]] == [1]
 
 
-def test_the_measured_row_of_exactly_these_flags_is_found():
+def test_the_measured_row_of_these_flags_or_the_likest_is_found():
     (evidence, *_) = [one for one in catalogue.load().measured if one.flags and one.gpu == "H200"]
     plan = {
         "machine": f"{evidence.count}x {evidence.gpu}",
@@ -115,10 +115,12 @@ def test_the_measured_row_of_exactly_these_flags_is_found():
         "engine": evidence.engine,
         "flags": list(evidence.flags),
     }
-    assert results.measured({"plan": plan}) == evidence
-    assert results.measured({"plan": plan | {"flags": [*evidence.flags, "--enforce-eager"]}}) is None
-    assert results.measured({"plan": plan | {"machine": "8x H200"}}) is None
-    assert results.measured({"plan": dict.fromkeys(plan)}) is None
+    named = f"measured, {evidence.date}"
+    assert results.measured({"plan": plan}) == (evidence, named)
+    eager = {"plan": plan | {"flags": [*evidence.flags, "--enforce-eager"]}}
+    assert results.measured(eager) == (evidence, f"{named} with others (without --enforce-eager)")
+    for other in ({"machine": "8x H200"}, {"flags": []}, {"engine": "0.33.0"}, dict.fromkeys(plan)):
+        assert results.measured({"plan": plan | other}) == (None, "")
     ours = [{**row, "output_throughput": row["output_throughput"] / 2} for row in evidence.load]
     compared = results.compare(ours, evidence.load)
     assert {ratio["output_throughput"] for ratio in compared.values()} == {0.5}

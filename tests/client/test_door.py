@@ -155,6 +155,7 @@ def test_a_gpu_stack_is_compared_with_its_evidence(start, door, project, capsys,
     assert code == 0, err
     assert "the door lets 60 requests of a key through in a minute, and the bench makes 132" in err
     head, _, compared = out.partition("against measured, ")
+    assert compared.splitlines()[0].endswith(" with others (without --max-num-batched-tokens)")
     assert head.startswith("mistral-small-4, fp8, 1x H200, vLLM 0.26.0: 512 tokens in, 256 out")
     assert [line.split()[:3] for line in compared.splitlines()[1:3]] == [
         ["1", "output", "tok/s"],

@@ -95,11 +95,11 @@ def _keep(parsed: argparse.Namespace, result: dict[str, Any]) -> None:
     from pulumi_vllm.client import chart, results
 
     rows, others = result["rows"], dict[str, Any]()
-    before, evidence = results.last(parsed.out, result), results.measured(result)
+    before, (evidence, name) = results.last(parsed.out, result), results.measured(result)
     if before:
         others[f"last run, {before['date'][:16]}"] = before["rows"]
     if evidence:
-        others[f"measured, {evidence.date}"] = results.alike(rows, evidence.load)
+        others[name] = results.alike(rows, evidence.load)
     result["compared"] = {name: results.compare(rows, old) for name, old in others.items()}
     result["conditions_of_measured"] = evidence.conditions if evidence else None
     saved = results.save(parsed.out, result, chart.draw(_title(result), rows, others))

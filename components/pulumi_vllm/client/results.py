@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from pulumi_vllm.plan import catalogue
+from pulumi_vllm.plan.load import others
 
 from .errors import ClientError
 
@@ -47,16 +48,19 @@ def last(folder: Path, result: Mapping[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def measured(result: Mapping[str, Any]) -> catalogue.Measured | None:
-    """The evidence for exactly this stack's machine, engine and flags, if somebody has measured them."""
+def measured(result: Mapping[str, Any]) -> tuple[catalogue.Measured | None, str]:
+    """Evidence for this stack's machine and engine, and its name: of exactly these flags, else of the likest."""
     plan = result["plan"]
     count, _, gpu = str(plan.get("machine", "")).partition("x ")
-    wanted = (*(plan.get(key) for key in ("model", "precision", "engine")), gpu, count)
-    for one in catalogue.load().measured:
-        machine = (one.model, one.precision, one.engine, one.gpu, str(one.count))
-        if machine == wanted and one.flags and one.flags == tuple(plan.get("flags", ())):
-            return one
-    return None
+    flags = tuple(plan.get("flags") or ())
+    if not count.isdecimal() or not flags:
+        return None, ""
+    model, precision, engine = (str(plan.get(key)) for key in ("model", "precision", "engine"))
+    found = catalogue.load().measurement((model, precision, engine, gpu, int(count)), flags)
+    if found is None or not found.load:
+        return None, ""
+    unlike = "" if found.flags == flags else f" with {others(found.flags, flags)}"
+    return found, f"measured, {found.date}{unlike}"
 
 
 def alike(rows: Sequence[Mapping[str, Any]], old: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -127,6 +127,16 @@ def pairs(argv: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def others(started: Sequence[str], argv: Sequence[str]) -> str:
+    """What a command line that was started says differently from this one."""
+    if not started:
+        return "similar ones"
+    kept, now = pairs(started), pairs(argv)
+    changed = [f"--{name} {value}".rstrip() for name, value in kept.items() if now.get(name) != value]
+    changed += [f"without --{name}" for name in sorted(now.keys() - kept.keys())]
+    return f"others ({', '.join(changed)})"
+
+
 def load_of(flags: Mapping[str, Any], engine: Engine, longest: int) -> Load:
     """The load of a command line; `longest` is the context where none is set."""
     context, batch = count(flags.get("max-model-len")) or longest, int(engine.memory["batched_tokens"])

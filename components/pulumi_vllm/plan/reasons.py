@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import flags_machine, memory, price, price_spot
-from .load import count, image_limit, pairs, ranks
+from .load import count, image_limit, others, pairs, ranks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -157,19 +157,9 @@ def _measurement(machine: str, measured: Measured | None, argv: tuple[str, ...])
     if measured.flags != argv:
         head = (
             f"These flags were never started on {machine}; "
-            f"{_others(measured.flags, argv)} were, on {measured.date}: "
+            f"{others(measured.flags, argv)} were, on {measured.date}: "
         )
     return f"{head}{speed}{measured.kv_tokens:,} KV tokens, {ready}{lost} ({measured.conditions})."
-
-
-def _others(started: tuple[str, ...], argv: tuple[str, ...]) -> str:
-    """What the measured run said differently."""
-    if not started:
-        return "similar ones"
-    kept, now = pairs(started), pairs(argv)
-    changed = [f"--{name} {value}".rstrip() for name, value in kept.items() if now.get(name) != value]
-    changed += [f"without --{name}" for name in sorted(now.keys() - kept.keys())]
-    return f"others ({', '.join(changed)})"
 
 
 def shortfall(
