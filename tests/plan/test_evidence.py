@@ -18,11 +18,14 @@ def reader():
     return module
 
 
+PHASES = reader()
+
+
 @pytest.mark.parametrize("log", RUNS)
 def test_a_run_says_what_its_log_says(log):
-    text, run, phases = gzip.decompress((ROOT / log).read_bytes()).decode(), RUNS[log], reader()
-    assert run.get("died_of") == phases.died_of(text)
-    found = phases.numbers(text)
+    text, run = gzip.decompress((ROOT / log).read_bytes()).decode(), RUNS[log]
+    assert run.get("died_of") == PHASES.died_of(text)
+    found = PHASES.numbers(text)
     assert {name: found[name] for name in run["reported"]} == run["reported"]
 
 
