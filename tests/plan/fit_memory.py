@@ -56,7 +56,7 @@ class Row:
 
 
 def _load(parallel: int, context: int, sequences: int) -> memory.Load:
-    return memory.Load(parallel, context, sequences, 0.95, 8192, vision=False)
+    return memory.Load(parallel, context, sequences, 0.95, 8192, images=0)
 
 
 ROWS = (
@@ -88,7 +88,7 @@ def fit(rows: Sequence[Row]) -> dict[str, Any]:
 def picture_streams() -> Iterator[tuple[Row, float]]:
     """Of every start whose activation is that of two pictures and more: the tower widths a patch that give it."""
     for row in held_out():
-        if row.load.vision and memory.pictures(MODEL.dimensions, row.load) > 1:
+        if row.load.images and memory.pictures(MODEL.dimensions, row.load) > 1:
             none, one = (memory.picture_bytes(MODEL.dimensions, row.load, widths)[0] for widths in (0, 1))
             yield row, (row.activation_gib * memory.GIB - none) / (one - none)
 
@@ -135,7 +135,7 @@ def _row(evidence: Mapping[str, Any], run: Mapping[str, Any]) -> Row:
         int(words["--max-num-seqs"]),
         round(told["limit_gib"] / told["visible_gib"], 3),
         int(told["max_num_batched_tokens"]),
-        vision=run.get("vision_tower", False),  # runs before 2026-11-26 had none
+        images=memory.IMAGES if run.get("vision_tower") else 0,  # runs before 2026-11-26 had no tower
     )
     reported = [
         told.get(name, 0.0)

@@ -12,7 +12,7 @@ ENGINE = KNOWN.engines["0.26.0"]
 
 
 def budget(gpu, precision, parallel, context, sequences, *, vision=False):
-    load = memory.Load(parallel, context, sequences, 0.95, 8192, vision)
+    load = memory.Load(parallel, context, sequences, 0.95, 8192, memory.IMAGES if vision else 0)
     return memory.budget(MODEL.dimensions, MODEL.precisions[precision], ENGINE, KNOWN.gpus[gpu], load)
 
 
@@ -26,7 +26,7 @@ def test_every_start_is_predicted_without_itself():
 
 def test_several_gpus_leave_room_for_what_0_95_ran_out_of():
     for gpu, count in (("H100", 2), ("H100", 4), ("H200", 2)):
-        load = memory.Load(count, 32768, 256, 0.95, 8192, vision=False)
+        load = memory.Load(count, 32768, 256, 0.95, 8192, images=0)
         sizes = (MODEL.dimensions, MODEL.precisions["fp8"], ENGINE, KNOWN.gpus[gpu])
         found, asked = memory.settled(*sizes, load), memory.budget(*sizes, load)
         assert found.fits
@@ -93,7 +93,7 @@ def test_a_batch_that_pictures_make_too_large_is_refused():
     sizes = (MODEL.dimensions, MODEL.precisions["nvfp4"], ENGINE, KNOWN.gpus["H100"])
     load = memory.Load(1, 32768, 256, 0.95, 16384)  # ended copying the mask, on a card
     assert not memory.budget(*sizes, load).fits
-    assert memory.budget(*sizes, memory.replace(load, vision=False)).fits
+    assert memory.budget(*sizes, memory.replace(load, images=0)).fits
     few = memory.replace(load, context=8192, sequences=1)  # two pictures are a whole context
     assert memory.pictures(MODEL.dimensions, few) == 2
     assert memory.settled(*sizes, few).fits
@@ -114,7 +114,7 @@ def test_a_step_of_smaller_pictures_takes_no_less(parallel, batched):
     load = memory.Load(parallel, 32768, 256, 0.95, batched)
     profiled, largest = memory.picture_bytes(MODEL.dimensions, load, ENGINE.memory["picture_stream"])
     assert largest >= profiled
-    text = memory.replace(load, vision=False)
+    text = memory.replace(load, images=0)
     sizes = (MODEL.dimensions, MODEL.precisions["fp8"], ENGINE, KNOWN.gpus["H200"])
     assert memory.budget(*sizes, text).burst_gib == 0 <= memory.budget(*sizes, load).burst_gib
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pulumi_vllm.plan import catalogue
-from pulumi_vllm.plan.load import image_limit, pairs
+from pulumi_vllm.plan.load import accepts_images, pairs
 
 from .checks import Served
 from .errors import ClientError, printable
@@ -52,5 +52,5 @@ def _known(endpoint: Endpoint, name: str, row: dict[str, Any]) -> Served:
         model.dimensions.vocabulary,
         thinks="--reasoning-parser" in started,
         calls_tools="--enable-auto-tool-choice" in started,
-        sees=bool(model.dimensions.vision) and image_limit(pairs(started)) > 0,
+        sees=accepts_images(model.dimensions, pairs(started)),
     )

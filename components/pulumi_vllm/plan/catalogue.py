@@ -244,7 +244,7 @@ def _evidence(path: pathlib.Path) -> Measured:
         **{name: run[name] for name in ("model", "precision", "engine", "gpu", "count")},
         date=run["date"][:10],
         kv_tokens=int(with_tower(run)["reported"]["kv_tokens"]),
-        ready_s={run["host"]: round(run["ready_s"]), **_carried(run)},
+        ready_s={run["host"]: round(run["ready_s"]), **_carried(shipped[1:])},
         tokens_per_s={row["concurrency"]: row["output_throughput"] for row in load},
         conditions="; ".join(changed),
         flags=tuple(run["flags"]),
@@ -264,9 +264,9 @@ def with_tower(evidence: dict[str, Any]) -> dict[str, Any]:
     return next((one for one in (evidence, *_as_shipped(evidence)) if one.get("vision_tower")), evidence)
 
 
-def _carried(evidence: dict[str, Any]) -> dict[str, int]:
+def _carried(shipped: Iterable[dict[str, Any]]) -> dict[str, int]:
     """The start on another host that was given the volume's caches, where there was one."""
-    starts = (one for one in _as_shipped(evidence) if one["other_home_and_host_name"] and one["ready_s"])
+    starts = (one for one in shipped if one["other_home_and_host_name"] and one["ready_s"])
     return next(({CARRIED: round(one["ready_s"])} for one in starts), {})
 
 

@@ -9,7 +9,7 @@ from . import catalogue as catalogues
 from . import flags, memory, price, price_spot, reasons, summary
 from .choose import Choice, Named, choose, disk_gib, too_small
 from .errors import DoesNotFit, LintError
-from .load import image_limit, load_of
+from .load import accepts_images, load_of
 from .nearest import nearest
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def _flags(deployment: Deployment, choice: Choice) -> dict[str, Any]:
         chosen["tensor-parallel-size"] = deployment.machine.count
         chosen.update(choice.engine.tensor_parallel["flags"])
     own = deployment.engine.flags
-    if choice.model.dimensions.vision and image_limit(own) and own.get("enable-chunked-prefill") is not False:
+    if accepts_images(choice.model.dimensions, own) and own.get("enable-chunked-prefill") is not False:
         chosen.update(choice.engine.vision_flags)
     budget = _budget(choice, {**chosen, **own})
     # Several GPUs and images take more beyond vLLM's limit.

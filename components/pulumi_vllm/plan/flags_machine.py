@@ -61,12 +61,17 @@ def _no_room(written: str, budget: Budget) -> str:
         ways.append("fewer --max-num-batched-tokens")
         ways += ["--language-model-only"] if budget.pictures and budget.weights_gib < budget.limit_gib else []
         remedy = f"use {', '.join(ways)} or more GPUs"
-    reading = f" for reading {budget.pictures} images at once" if budget.pictures else ""
+    reading = f" for reading {counted(budget.pictures)} at once" if budget.pictures else ""
     return (
         f"{written}: {budget.short_gib:.2f} GiB per GPU are missing, weights take {budget.weights_gib:.1f} and "
         f"activation {budget.activation_gib:.1f}{reading} of {budget.limit_gib:.1f} GiB, and the KV cache holds "
         f"{budget.kv_tokens:,} tokens; {remedy}"
     )
+
+
+def counted(images: int) -> str:
+    """So many images, in words."""
+    return f"{images} images" if images > 1 else "an image"
 
 
 def sequences(launch: Launch) -> Said:
@@ -119,7 +124,7 @@ def make_room(budget: Budget, dashes: str = "") -> str:
 def uncounted(launch: Launch) -> Said:
     """Arguments that move memory in a way that the plan's figures leave out."""
     named = [name for name in load.UNCOUNTED if launch.flags.get(name) not in (None, False)]
-    if launch.model.dimensions.vision and load.image_limit(launch.flags):
+    if load.accepts_images(launch.model.dimensions, launch.flags):
         named += ["skip-mm-profiling"] if launch.flags.get("skip-mm-profiling") else []
         named += ["mm-encoder-tp-mode"] if launch.flags.get("mm-encoder-tp-mode") == "data" else []
     if named:

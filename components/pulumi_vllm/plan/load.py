@@ -7,19 +7,17 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
-from .memory import Load
+from .memory import IMAGES, Load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from .catalogue import Engine
+    from .catalogue import Dimensions, Engine
 
 _SUFFIXED = re.compile(r"(\d+(?:\.\d+)?)([kKmMgGtT])")
 _FACTORS = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _SEQUENCES = 1024
 """vLLM's own max-num-seqs for a server on GPUs of 70 GiB and more (source of 0.26.0 and 0.33.0)."""
-_IMAGES = 999
-"""vLLM's own limit of images in a request (0.26.0)."""
 _UTILIZATION = 0.92
 """vLLM's own (0.26.0 and 0.33.0)."""
 
@@ -111,7 +109,12 @@ def image_limit(flags: Mapping[str, Any]) -> int:
         given = json.loads(str(flags.get(name, "{}")))["image"] if dotted is None else json.loads(str(dotted))
         return max(0, int(given["count"] if isinstance(given, dict) else given))
     except (ValueError, LookupError, TypeError):  # unset, or what the lint tells
-        return _IMAGES
+        return IMAGES
+
+
+def accepts_images(sizes: Dimensions, flags: Mapping[str, Any]) -> bool:
+    """Whether a model sees and its command line lets it."""
+    return bool(sizes.vision) and image_limit(flags) > 0
 
 
 def pairs(argv: Sequence[str]) -> dict[str, str]:
@@ -142,15 +145,13 @@ def load_of(flags: Mapping[str, Any], engine: Engine, longest: int) -> Load:
     context, batch = count(flags.get("max-model-len")) or longest, int(engine.memory["batched_tokens"])
     if flags.get("enable-chunked-prefill") is False:
         batch = max(batch, context)  # a prompt is one step (EngineArgs of 0.26.0)
-    images = image_limit(flags)
     return Load(
         tensor_parallel=count(flags.get("tensor-parallel-size")) or 1,
         context=context,
         sequences=count(flags.get("max-num-seqs")) or _SEQUENCES,
         utilization=utilization(flags.get("gpu-memory-utilization")) or _UTILIZATION,
         batched_tokens=count(flags.get("max-num-batched-tokens")) or batch,
-        vision=images > 0,
+        images=image_limit(flags),
         graphs=flags.get("enforce-eager") is not True,
-        images=images,
         cache_bytes=1 if str(flags.get("kv-cache-dtype", "")).startswith("fp8") else 2,
     )

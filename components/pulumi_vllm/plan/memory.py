@@ -11,21 +11,25 @@ if TYPE_CHECKING:
 
 GIB = 2**30
 _BF16 = 2
+IMAGES = 999
+"""vLLM's own limit of images in a request (0.26.0)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How the server is to be used, as far as memory cares; `images` is the limit of one request."""
+    """How the server is to be used, as far as memory cares.
+
+    `images` is the limit of one request; with 0 the vision tower is left out.
+    """
 
     tensor_parallel: int
     context: int
     sequences: int
     utilization: float
     batched_tokens: int
-    vision: bool = True
+    images: int = IMAGES
     graphs: bool = True
     cache_bytes: int = 2
-    images: int = 999
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +102,13 @@ def budget(model: Dimensions, precision: Precision, engine: Engine, gpu: Gpu, lo
     graphs = graph_bytes(model, precision, engine, load) / GIB
     text = activation_bytes(model, load) / GIB + figures["workspace_gib"]
     seen = burst = 0.0
-    images = load.vision and bool(model.vision)
+    images = load.images > 0 and bool(model.vision)
     if images:
         seen, burst = (one / GIB for one in picture_bytes(model, load, figures["picture_stream"]))
     return Budget(
         visible_gib=gpu.visible_gib,
         limit_gib=gpu.visible_gib * load.utilization,
-        weights_gib=weight_bytes(model, precision, load.tensor_parallel, vision=load.vision) / GIB
+        weights_gib=weight_bytes(model, precision, load.tensor_parallel, vision=load.images > 0) / GIB
         + figures["buffers_gib"],
         activation_gib=max(text, seen),
         other_gib=figures["other_gib"],

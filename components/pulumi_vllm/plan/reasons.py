@@ -41,8 +41,7 @@ def _pictures(found: Budget) -> str:
     """What activation is for, where it is not the text."""
     if not found.pictures:
         return ""
-    told = f"{found.pictures} images" if found.pictures > 1 else "an image"
-    return f" for reading {told} of the largest size at once"
+    return f" for reading {flags_machine.counted(found.pictures)} of the largest size at once"
 
 
 def because(
@@ -118,7 +117,7 @@ def _memory(
         tower = (
             f"{memory.tower_bytes(choice.model.dimensions, parallel) / memory.GIB:.2f} GiB per GPU (computed)"
         )
-        if not image_limit(given):
+        if not found.images:
             yield f"Images are refused: the vision tower is left out, {tower}."
         else:
             yield f"Images are accepted: the vision tower takes {tower}."
@@ -163,7 +162,7 @@ def _measurement(machine: str, measured: Measured | None, argv: tuple[str, ...])
 
 
 def shortfall(
-    deployment: Deployment, choice: Choice, found: Budget, others: tuple[str, ...], causes: tuple[str, ...]
+    deployment: Deployment, choice: Choice, found: Budget, nearest: tuple[str, ...], causes: tuple[str, ...]
 ) -> str:
     """By how much it does not fit, because of which flags, and the nearest things that would."""
     machine = f"{deployment.machine.count}x {deployment.machine.gpu}"
@@ -189,7 +188,7 @@ def shortfall(
     else:
         why = f"{missing}: of {found.limit_gib:.1f} GiB weights take {found.weights_gib:.1f} "
         why += f"and activation {found.activation_gib:.1f}{images}"
-    remedies = (*((f"context {fitting} here",) if fitting else ()), *others)
+    remedies = (*((f"context {fitting} here",) if fitting else ()), *nearest)
     remedy = f"use {' or '.join(remedies)}" if remedies else "no machine of the catalogue holds it"
     if not causes:
         return f"server.context: {head}: {why}; {remedy}"
