@@ -127,9 +127,9 @@ def _insert(text: str, path: tuple[str, ...], lines: str) -> str | None:
 
 def _merges(text: str, changed: str, lines: str) -> str | None:
     """What was changed, if it says what both said."""
-    before, wanted = yaml.load(text, Loader=_LOADER) or {}, yaml.load(lines, Loader=_LOADER)  # noqa: S506
+    before, wanted = yaml.load(text, Loader=_LOADER) or {}, yaml.load(lines, Loader=_LOADER)  # noqa: S506 - safe
     try:
-        after = yaml.load(changed, Loader=_LOADER)  # noqa: S506
+        after = yaml.load(changed, Loader=_LOADER)  # noqa: S506 - a safe loader
     except yaml.YAMLError:
         return None
     return changed if after == _merged(before, wanted) else None

@@ -27,7 +27,7 @@ def find(stack: str) -> Path:
 def block_of(path: Path, text: str | None = None) -> dict[str, Any]:
     """The `pulumi-vllm:server` block."""
     try:
-        document = yaml.load(path.read_text() if text is None else text, Loader=_LOADER)  # noqa: S506
+        document = yaml.load(path.read_text() if text is None else text, Loader=_LOADER)  # noqa: S506 - a safe loader
         block = document["config"]["pulumi-vllm:server"]
     except OSError as error:
         raise StackFileError(f"{path}: {error.strerror}; name a stack file") from None

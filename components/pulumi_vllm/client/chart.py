@@ -91,7 +91,7 @@ def _panel(
         for px, py, value in points:
             out.append(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3" fill="{colour}"/>')
             if not dash:
-                shown = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"  # noqa: PLR2004
+                shown = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"  # noqa: PLR2004 - three digits
                 labels.append(
                     f'<text x="{px:.1f}" y="{py + aside:.1f}" fill="{colour}" {_LABEL}>{shown}</text>'
                 )
@@ -105,7 +105,7 @@ def _linear(values: Sequence[float]) -> tuple[list[float], Callable[[float], flo
     """From nothing to a round figure above the largest, in 4 to 8 steps."""
     largest = max(values)
     power = 10.0 ** math.floor(math.log10(largest))
-    step = next(power * part for part in (0.1, 0.2, 0.25, 0.5, 1, 2) if largest / (power * part) < 8)  # noqa: PLR2004
+    step = next(power * part for part in (0.1, 0.2, 0.25, 0.5, 1, 2) if largest / (power * part) < 8)  # noqa: PLR2004 - ticks
     top = step * math.ceil(largest * 1.05 / step)
     return [step * index for index in range(round(top / step) + 1)], lambda value: value / top
 

@@ -65,11 +65,11 @@ class Finding:
     seconds: float
 
 
-class _Failed(Exception):  # noqa: N818
+class _Failed(Exception):  # noqa: N818 - an outcome of a check
     """The answer is not what it should be."""
 
 
-class _Absent(Exception):  # noqa: N818
+class _Absent(Exception):  # noqa: N818 - an outcome of a check
     """The engine was not started with this, or the model can't do it."""
 
 
@@ -158,7 +158,7 @@ class Checks:
             raise _Failed("the stream carried no text")
         if usage is None:
             raise _Failed("the stream ended without the usage that was asked for")
-        if pieces == 1 and usage["completion_tokens"] > 2:  # noqa: PLR2004
+        if pieces == 1 and usage["completion_tokens"] > 2:  # noqa: PLR2004 - two may come as one
             raise _Failed(f"{usage['completion_tokens']} tokens came in one event: that is no stream")
         return f"{pieces} pieces, the first after {first * 1000:,.0f} ms"
 
@@ -269,7 +269,7 @@ def _said(answer: dict[str, Any]) -> str:
 def _cut(text: str) -> str:
     """The beginning of what a model said, quoted, on one line."""
     line = printable(text)
-    return repr(line if len(line) <= 60 else line[:57] + "...")  # noqa: PLR2004
+    return repr(line if len(line) <= 60 else line[:57] + "...")  # noqa: PLR2004 - one line of a table
 
 
 def _blue_square() -> str:

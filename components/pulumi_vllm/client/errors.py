@@ -18,7 +18,7 @@ class Cut(ClientError):  # noqa: N818 - an answer, not a failure of ours
     """The connection ended, or fell silent, in the middle of an answer."""
 
 
-class Refused(ClientError):  # noqa: N818
+class Refused(ClientError):  # noqa: N818 - an answer, not a failure of ours
     """An answer other than success; `status` is HTTP's, `said` the server's own message."""
 
     def __init__(self, sentence: str, status: int, said: str) -> None:

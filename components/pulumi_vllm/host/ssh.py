@@ -35,7 +35,7 @@ class Address:
     user: str = "root"
 
     def __str__(self) -> str:
-        return f"{self.user}@{self.host}" + (f" port {self.port}" if self.port != 22 else "")  # noqa: PLR2004
+        return f"{self.user}@{self.host}" + (f" port {self.port}" if self.port != 22 else "")  # noqa: PLR2004 - SSH
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,9 +93,9 @@ def choose(deployment: Deployment, catalogue: Catalogue) -> Choice:
         raise ConfigError((*problems, *too_small(named, catalogue)))
     model, precision, engine, gpu = entries(named, catalogue)
     assert model is not None  # noqa: S101 - every name is known
-    assert precision is not None  # noqa: S101
-    assert engine is not None  # noqa: S101
-    assert gpu is not None  # noqa: S101
+    assert precision is not None  # noqa: S101 - every name is known
+    assert engine is not None  # noqa: S101 - every name is known
+    assert gpu is not None  # noqa: S101 - every name is known
     return Choice(model, precision, engine, gpu)
 
 
