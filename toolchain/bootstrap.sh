@@ -139,7 +139,7 @@ need_engine() {
   need_go
   step "Pulumi engine $version: built from pinned Go modules (4 to 9 minutes)" \
     logged engine whole "${built%/bin}" env GO="$go" "${go_env[@]}" nice "$root/toolchain/build"
-  [[ -z ${go_env[*]} ]] || { chmod -R u+w "$cache/go/work" && rm -rf "$cache/go/work"; }
+  [[ -z ${go_env[*]} ]] || { chmod -R u+w "$cache/go/build" && rm -rf "$cache/go/build"; }
   engine=$built
 }
 
@@ -165,7 +165,7 @@ need_go() {
   [[ -x $home/go/bin/go ]] || step "Go, for the engine" logged go whole "$home" install_go
   go=$home/go/bin/go
   # Somebody without Go does not want two gigabytes of its caches: they go when the engine is built.
-  go_env=("GOPATH=$cache/go/work/path" "GOCACHE=$cache/go/work/cache")
+  go_env=("GOPATH=$cache/go/build/path" "GOCACHE=$cache/go/build/cache")
 }
 
 install_go() {
