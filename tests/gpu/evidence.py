@@ -8,6 +8,7 @@ usage: evidence.py RESULTS_FOLDER FIRST_RUN MACHINE HOST
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 import sys
@@ -15,8 +16,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import phases
 from pulumi_vllm.plan import catalogue
 from pulumi_vllm.plan.load import image_limit, pairs
+from server import with_flags
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -92,6 +95,16 @@ def run_of(result: dict[str, Any], machine: str) -> dict[str, Any]:
     }
 
 
+def cut_off(result: dict[str, Any], log: Path) -> dict[str, Any]:
+    """What measure.py had not come to when the machine went: the log as it was then, packed beside itself, says it."""
+    text = log.read_text(errors="replace")
+    with gzip.open(f"{log}.gz", "wt") as packed:
+        packed.write(text)
+    unknown: dict[str, Any] = {"memory_used_mib": [], "caches": {}, "written": {}}
+    read = phases.read(text, datetime.fromisoformat(result["began"]))
+    return {**unknown, **result, **read, "stop": {"cut_off": "the machine's time was over"}}
+
+
 def gathered(folder: Path, machine: str) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
     """Runs by name as evidence holds them, and as they were written; their logs go to tests/captured."""
     captured = ROOT / "tests/captured" / machine
@@ -102,6 +115,8 @@ def gathered(folder: Path, machine: str) -> tuple[dict[str, dict[str, Any]], dic
         if path.name.endswith(".load.json"):
             continue
         result = json.loads(path.read_text())
+        if "stop" not in result:
+            result |= cut_off(result, folder / f"{path.stem}.log")
         runs[path.stem] = run_of(result, machine)
         results[path.stem] = result
         shutil.copy(folder / f"{path.stem}.log.gz", captured)
@@ -129,8 +144,8 @@ def beside(flags: list[str], runs: Iterable[dict[str, Any]]) -> list[dict[str, A
     return [{name: one[name] for name in one if name != "flags" or one[name] != flags} for one in runs]
 
 
-def earlier(out: Path, runs: Iterable[str]) -> list[dict[str, Any]]:
-    """The runs of the evidence that is there already, each with the conditions of then."""
+def earlier(out: Path, logs: Iterable[str]) -> list[dict[str, Any]]:
+    """The runs of the evidence that is there already, but those of these logs, each with the conditions of then."""
     if not out.exists():
         return []
     first: dict[str, Any] = json.loads(out.read_text())
@@ -138,7 +153,7 @@ def earlier(out: Path, runs: Iterable[str]) -> list[dict[str, Any]]:
     for one in kept:
         for name in ("flags", "packages", "environment", "permitted_differences"):
             one.setdefault(name, first[name])
-    return [one for one in kept if one["run"] not in runs]
+    return [one for one in kept if one.get("source_log") not in logs]
 
 
 def main() -> None:
@@ -154,11 +169,14 @@ def main() -> None:
         shutil.rmtree(captured / "under-load", ignore_errors=True)
         shutil.copytree(seen, captured / "under-load")
     shipped = results[first]
+    # Started with changes, it is evidence of what it ended up with.
+    shipped["argv"] = with_flags(shipped["argv"], shipped["changed_flags"])
+    runs[first] |= {"flags": shipped["argv"], "changed_flags": {}}
     context = int(shipped["argv"][shipped["argv"].index("--max-model-len") + 1])
     measured = ROOT / "components/pulumi_vllm/plan/data/measured" / shipped["engine"]
     measured.mkdir(parents=True, exist_ok=True)
     out = measured / f"{shipped['stack']}-{context >> 10}ki.json"
-    before = earlier(out, list(runs))
+    before = earlier(out, [one["source_log"] for one in runs.values()])
     name, memory, driver, power, *_ = shipped["machine"]["gpus"][0].split(", ")
     evidence = {key: shipped[key] for key in ("stack", "engine", "model", "precision", "gpu", "count")} | {
         "card": name,

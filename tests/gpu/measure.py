@@ -152,6 +152,11 @@ def chats(port: int, model: str) -> list[dict[str, Any]]:
     return out
 
 
+def keep(result: dict[str, Any]) -> None:
+    """Write what is known by now: a machine may be taken away at any moment, and evidence.py reads the log's rest."""
+    (OUT / f"{result['run']}.json").write_text(json.dumps(result, indent=1))
+
+
 def loaded(
     server: Server, load: Load, options: argparse.Namespace, result: dict[str, Any], deadline: float
 ) -> None:
@@ -177,6 +182,7 @@ def loaded(
         if timer:
             timer.join()
         result["throughput"].append(row | {"ended": datetime.now(UTC).strftime("%H:%M:%S")})
+        keep(result)
     if dmon:
         dmon.terminate()
         dmon.wait()
@@ -224,7 +230,10 @@ def main() -> None:
     if options.profile:
         result["changed_flags"]["profiler-config"] = decode_profile.flag(traces)
     server = Server(launch, result["changed_flags"], log, home, host)
+    started = datetime.fromtimestamp(server.began)  # noqa: DTZ006  # the log's clock is the machine's
     result |= {"started_argv": server.argv, "started_environment": server.environment}
+    result |= {"outcome": "cut off", "ready_s": None, "began": started.isoformat()}
+    keep(result)
     load = Load(server, launch, options.name)
     try:
         result["ready_s"] = server.wait(deadline, options.stop_at)
@@ -233,10 +242,12 @@ def main() -> None:
         result |= {"caches": sizes(cache), "home": sizes(home), "written": written_since(cache, server.began)}
         if result["ready_s"] is not None:
             result["outcome"] = "ready"
+            keep(result)
             loaded(server, load, options, result, deadline)
             result["memory_used_after_load_mib"] = used_mib()
             for one in filter(None, options.pictures.split(",")):
                 result.setdefault("pictures", []).append(pictures.send(server.port, launch["model"], one))
+                keep(result)
             for count in filter(None, options.profile.split(",")):
                 found = decode_profile.take(server.port, launch["model"], int(count), traces)
                 result.setdefault("profile", []).append({"asked": int(count), "traces": found})
@@ -249,12 +260,11 @@ def main() -> None:
         load.close()
         result["stop"] = server.stop(signal.SIGHUP if options.stop_at else signal.SIGTERM)
         text = log.read_text(errors="replace")
-        started = datetime.fromtimestamp(server.began)  # noqa: DTZ006  # the log's clock is the machine's
         result |= phases.read(text, started)
         with gzip.open(OUT / f"{options.name}.log.gz", "wt") as packed:
             packed.write(text)
         log.unlink()
-        (OUT / f"{options.name}.json").write_text(json.dumps(result, indent=1))
+        keep(result)
         print(json.dumps({key: result.get(key) for key in
                           ("run", "outcome", "ready_s", "phases_s", "reported", "throughput", "pictures", "stop")}))  # fmt: skip
 

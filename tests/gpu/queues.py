@@ -2,8 +2,9 @@
 
 usage: queues.py FOLDER GPU COUNT     (queues.py .g9 H100 2; there `queue.sh FOLDER/queue.txt`)
 
-Each stack of that machine is started as it is, loaded, looked at and drained, and where its context is shorter with
-256Ki; prompts of nearly the context and requests with images come last.
+Each stack of that machine is started as it is, loaded, looked at and drained, started again as another host that has
+the caches only, and where its context is shorter started with 256Ki. Prompts of nearly the context come last, and after
+them the images that fill a step: the fragments are largest then.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from pulumi_vllm.plan.config import Deployment
 ROOT = Path(__file__).parents[2]
 OWN, LONGER = "1,32,128,256", "32"
 PROMPTS = (65_000, 130_500, 261_000)
-IMAGES = "--pictures 1092x1092:3:1:1,1024x768:1:64:16,1540x1540:2:16:4,1540x812:5:16:4"
+FULL_STEP = "1540x812:5:16:4"
+SIZES = f"1092x1092:3:1:1,1024x768:1:64:16,1540x1540:2:16:4,{FULL_STEP}"
 
 
 def main() -> None:
@@ -36,11 +38,14 @@ def main() -> None:
         for context in sorted({own, 262_144}):
             levels = [OWN if context == own else LONGER]
             levels += [f"1:1:{tokens}:16" for tokens in PROMPTS if tokens < context]
-            more = "--capture --drain 32" if context == own else ""
-            name = f"{count}x-{block['precision']}-{context >> 10}ki"
+            more = f"--capture --drain 32 --pictures {SIZES}" if context == own else f"--pictures {FULL_STEP}"
             launched = launch.launch(path.name[7:-5], {**block, "context": context})
+            used = launched["argv"][launched["argv"].index("--gpu-memory-utilization") + 1]
+            name = f"{count}x-{block['precision']}-{context >> 10}ki-{used}"
             (folder / f"{name}.json").write_text(json.dumps(launched, indent=1))
-            lines.append(f"{name}.json {name} --levels {','.join(levels)} {more} {IMAGES} --deadline-s 420\n")
+            lines.append(f"{name}.json {name} --levels {','.join(levels)} {more} --deadline-s 420\n")
+            if context == own:
+                lines.append(f"{name}.json {name}-moved --levels , --move-in second-host --deadline-s 200\n")
     if not lines:
         sys.exit(f"no stack has {count}x {gpu}")
     (folder / "queue.txt").write_text("".join(lines))

@@ -48,7 +48,7 @@ def rows(run: dict[str, Any], name: str) -> str:
     out = ""
     first = f"{name} | {run['ready_s']:.0f} ({run['host']}) | {int(catalogue.with_tower(run)['reported']['kv_tokens']):,}"
     for load in run["throughput"]:
-        if (load["input_tokens"], load["output_tokens"]) != (512, 256):
+        if not load.get("completed") or (load["input_tokens"], load["output_tokens"]) != (512, 256):
             continue
         streams, rate = load["concurrency"], load["output_throughput"]
         read = step_bytes(model, model.precisions[run["precision"]], streams, run["count"])
