@@ -202,7 +202,7 @@ def test_of_two_stacks_the_one_that_does_not_fit_says_why(capsys):
 @pytest.mark.parametrize(
     ("change", "fits", "said"),
     [
-        ("machine.gpu=H100", False, "46.76 GiB per GPU are missing"),
+        ("machine.gpu=H100", False, "50.74 GiB per GPU are missing"),
         ("engine.flags={dtype: fp8}", True, "--dtype fp8"),
         ("context=many", None, "server.context: 'many' is not tokens"),
     ],

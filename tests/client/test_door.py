@@ -132,13 +132,14 @@ def test_a_gpu_stack_is_compared_with_its_evidence(start, door, project, capsys,
 
     key = os.environ["VLLM_API_KEY"]
     monkeypatch.delenv("VLLM_API_KEY")
-    text = (ROOT / "stacks/Pulumi.spheron-h200-1x-fp8.yaml").read_text()
-    decided = plan(Deployment.parse(yaml.safe_load(text)["config"]["pulumi-vllm:server"]))
+    text = (ROOT / "stacks/Pulumi.spheron-h100-1x-nvfp4.yaml").read_text()
+    block = yaml.safe_load(text)["config"]["pulumi-vllm:server"]
+    decided = plan(Deployment.parse(block | {"concurrency": 250}))  # 256 were measured
     there = door(start(name=decided.served_name, token_ms=1))
     limits = {"requests_per_minute": 60, "streams_per_key": 40}
     outputs = {
         "endpoint": there.url, "model": decided.served_name, "ca_certificate": there.ca.read_text(),
-        "api_key": key, "usd_per_hour": 3.96, "plan": decided.summary() | {"door": limits},
+        "api_key": key, "usd_per_hour": 2.54, "plan": decided.summary() | {"door": limits},
     }  # fmt: skip
     (project / "outputs.json").write_text(json.dumps(outputs))
     (project / "__main__.py").write_text(PROGRAM)
@@ -155,8 +156,8 @@ def test_a_gpu_stack_is_compared_with_its_evidence(start, door, project, capsys,
     assert code == 0, err
     assert "the door lets 60 requests of a key through in a minute, and the bench makes 132" in err
     head, _, compared = out.partition("against measured, ")
-    assert compared.splitlines()[0].endswith(" with others (without --max-num-batched-tokens)")
-    assert head.startswith("mistral-small-4, fp8, 1x H200, vLLM 0.26.0: 512 tokens in, 256 out")
+    assert compared.splitlines()[0].endswith(" with others (--max-num-seqs 256)")
+    assert head.startswith("mistral-small-4, nvfp4, 1x H100, vLLM 0.26.0: 512 tokens in, 256 out")
     assert [line.split()[:3] for line in compared.splitlines()[1:3]] == [
         ["1", "output", "tok/s"],
         ["32", "output", "tok/s"],

@@ -36,15 +36,12 @@ def test_the_batch_is_smaller_where_images_are_accepted(flags, batch):
     assert ("not vLLM's 8,192" in said) == (batch == "4096")
 
 
-def test_what_requests_with_images_ended_is_told_where_images_are_accepted():
-    def said(**flags):
-        decided = plan(
-            Deployment.parse(machine("H200", 1, precision="fp8", context="256Ki", engine={"flags": flags}))
-        )
-        return " ".join(decided.because)
-
-    assert "requests with images ended it: CUDA out of memory" in said()
-    assert "CUDA out of memory" not in said(**{"language-model-only": True})
+@pytest.mark.parametrize(("precision", "batch", "used"), [("fp8", "8192", "0.94"), ("nvfp4", "4096", "0.95")])
+def test_the_batch_of_images_is_the_precisions(precision, batch, used):
+    decided = plan(Deployment.parse(machine("H200", 1, precision=precision)))
+    found = pairs(decided.argv)
+    assert (found["max-num-batched-tokens"], found["gpu-memory-utilization"]) == (batch, used)
+    assert ("not vLLM's 8,192" in " ".join(decided.because)) == (precision == "nvfp4")
 
 
 def test_without_chunked_prefill_the_batch_is_vllms_own():
@@ -59,5 +56,5 @@ def test_a_batch_of_ones_own_lowers_the_utilization():
         decided = plan(Deployment.parse(machine("H200", 1, engine={"flags": flags})))
         return decided.memory.limit_gib / decided.memory.visible_gib
 
-    assert utilization() == pytest.approx(0.95)
-    assert utilization(**{"max-num-batched-tokens": 8192}) == pytest.approx(0.94)
+    assert utilization() == pytest.approx(0.94)
+    assert utilization(**{"max-num-batched-tokens": 4096}) == pytest.approx(0.95)

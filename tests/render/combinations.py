@@ -43,7 +43,7 @@ COMBINATIONS = {
     "flags-with-a-waiver": Combination(
         "spheron-h200-1x-fp8",
         {
-            "engine.flags": {"kv-cache-dtype": "fp8", "max-num-batched-tokens": 16384},
+            "engine.flags": {"kv-cache-dtype": "fp8", "max-num-batched-tokens": 10240},
             "engine.waive": {"kv-cache-dtype": "a FlashMLA of our own is installed"},
         },
     ),

@@ -79,7 +79,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A vLLM version. `runs_on` is cuda or cpu."""
+    """A vLLM version. `runs_on` is cuda or cpu; `expert_flags` and `vision_flags` are by precision."""
 
     version: str
     runs_on: str
@@ -91,7 +91,7 @@ class Engine:
     flags: Mapping[str, Any]
     environment: Mapping[str, str]
     expert_flags: Mapping[str, Mapping[str, Any]]
-    vision_flags: Mapping[str, Any]
+    vision_flags: Mapping[str, Mapping[str, Any]]
     tensor_parallel: Mapping[str, Mapping[str, Any]]
     memory: Mapping[str, Any]
 
@@ -125,7 +125,7 @@ class Measured:
 
     `flags` is the command line after the program, `load` each level's figures under the names of
     `vllm bench serve`; an older row that kept none has () for both. `died_of` is what an engine that had been
-    serving was lost to, "" where it was not, `died_of_images` the same for one that requests with images ended.
+    serving was lost to, "" where it was not.
     """
 
     model: str
@@ -141,7 +141,6 @@ class Measured:
     flags: tuple[str, ...] = ()
     load: tuple[Mapping[str, Any], ...] = ()
     died_of: str = ""
-    died_of_images: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +235,8 @@ def _evidence(path: pathlib.Path) -> Measured:
     """
     run: dict[str, Any] = json.loads(path.read_text())
     shipped = (run, *_as_shipped(run))
-    load = [row for row in run["throughput"] if (row["input_tokens"], row["output_tokens"]) == (512, 256)]
+    answered = (row for row in run["throughput"] if row.get("completed"))  # others were skipped, or failed
+    load = [row for row in answered if (row["input_tokens"], row["output_tokens"]) == (512, 256)]
     changed = (
         f"{one['what']} {one['started']}, shipped {one['shipped']}" for one in run["permitted_differences"]
     )
@@ -249,14 +249,8 @@ def _evidence(path: pathlib.Path) -> Measured:
         conditions="; ".join(changed),
         flags=tuple(run["flags"]),
         load=tuple(load),
-        died_of=_lost(one for one in shipped if not one.get("pictures")),
-        died_of_images=_lost(one for one in shipped if one.get("pictures")),
+        died_of=next((one["died_of"].partition(".")[0] for one in shipped if one.get("died_of")), ""),
     )
-
-
-def _lost(runs: Iterable[dict[str, Any]]) -> str:
-    """What the first of the engines that were lost was lost to; "" where none was."""
-    return next((one["died_of"].partition(".")[0] for one in runs if one.get("died_of")), "")
 
 
 def with_tower(evidence: dict[str, Any]) -> dict[str, Any]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import flags_machine, memory, price, price_spot
-from .load import count, image_limit, others, pairs, ranks
+from .load import count, others, pairs, ranks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from .catalogue import Engine, Measured
+    from .catalogue import Measured
     from .choose import Choice
     from .config import Deployment
     from .flags import Finding
@@ -121,15 +121,16 @@ def _memory(
             yield f"Images are refused: the vision tower is left out, {tower}."
         else:
             yield f"Images are accepted: the vision tower takes {tower}."
-            yield from _step_of_pictures(choice.engine, found, given)
+            yield from _step_of_pictures(choice, found, given)
 
 
-def _step_of_pictures(engine: Engine, found: Budget, given: Mapping[str, Any]) -> Iterator[str]:
+def _step_of_pictures(choice: Choice, found: Budget, given: Mapping[str, Any]) -> Iterator[str]:
     """What a step full of pictures takes, and why the batch is smaller than vLLM's own."""
-    batch = count(given.get("max-num-batched-tokens"))
-    if batch is not None and batch == engine.vision_flags.get("max-num-batched-tokens"):
+    batch, usual = count(given.get("max-num-batched-tokens")), choice.engine.memory["batched_tokens"]
+    ours = choice.engine.vision_flags.get(choice.precision.name, {}).get("max-num-batched-tokens")
+    if batch is not None and batch == ours and batch < usual:
         yield (
-            f"max-num-batched-tokens {batch:,}, not vLLM's {engine.memory['batched_tokens']:,}: what a step of images "
+            f"max-num-batched-tokens {batch:,}, not vLLM's {usual:,}: what a step of images "
             "takes grows with the square of it, and ended the engine there (docs/fits.md)."
         )
     if round(found.burst_gib, 1):
@@ -150,8 +151,6 @@ def _measurement(machine: str, measured: Measured | None, argv: tuple[str, ...])
         f"{seconds} s on a {host}" for host, seconds in measured.ready_s.items()
     )
     lost = f"; it was lost under load: {measured.died_of}" if measured.died_of else ""
-    if measured.died_of_images and image_limit(pairs(argv)):
-        lost += f"; requests with images ended it: {measured.died_of_images}"
     head = f"Measured {measured.date} on {machine} with exactly these flags: "
     if measured.flags != argv:
         head = (
