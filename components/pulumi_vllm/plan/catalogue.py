@@ -156,6 +156,7 @@ class Catalogue:
     def measurement(self, wanted: tuple[str, str, str, str, int], flags: tuple[str, ...]) -> Measured | None:
         """The evidence for exactly these flags, else the likest of the same machine, if there is any.
 
+        Of two that are as like it is the one with more levels of load, then the later one.
         `wanted` is model, precision, engine, gpu and count. A model that is divided over the GPUs in another way is
         another launch: its figures say nothing here. A row that kept no flags was tensor parallel over all of them.
         """
@@ -167,9 +168,9 @@ class Catalogue:
             and divisions(pairs(one.flags) or {"tensor-parallel-size": one.count}) == divided
         ]
 
-        def likeness(one: Measured) -> tuple[bool, bool, int, str]:
-            differing = set(one.flags) ^ set(flags)
-            return one.flags == flags, bool(one.tokens_per_s), -len(differing), one.date
+        def likeness(one: Measured) -> tuple[bool, bool, int, int, str]:
+            differing, levels = set(one.flags) ^ set(flags), len(one.tokens_per_s)
+            return one.flags == flags, levels > 0, -len(differing), levels, one.date
 
         return max(found, key=likeness, default=None)
 
