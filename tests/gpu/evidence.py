@@ -122,7 +122,7 @@ def gathered(folder: Path, machine: str) -> tuple[dict[str, dict[str, Any]], dic
         shutil.copy(folder / f"{path.stem}.log.gz", captured)
         if "profile" in result:
             steps = [step for one in result["profile"] for step in one["traces"].values()]
-            (captured / f"{path.stem}.decode-step.json").write_text(json.dumps(steps, indent=1) + "\n")
+            (captured / f"{path.stem}.steps.json").write_text(json.dumps(steps, indent=1) + "\n")
     return runs, results
 
 

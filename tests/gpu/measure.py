@@ -2,10 +2,12 @@
 
 usage: measure.py LAUNCH.json NAME [--levels 1,32,128,256] [--set flag=value ...] [--env NAME=VALUE ...]
                   [--deadline-s 500] [--drain 32] [--capture] [--move-in HOST] [--stop-at REGEX]
-                  [--profile 32,128] [--pictures 1540x812:5:16:4,1024x768:1:64:16]
+                  [--profile 32,128] [--profile-prompts 512:64]
+                  [--pictures 1540x812:5:16:4,1024x768:1:64:16]
 --stop-at: the signal that the unit's ExecStop sends to a server that does not listen yet, SIGHUP, as soon as the log
            says so; how long it takes is `stop`
 --profile: kernels of a decode step at so many streams, after the levels
+--profile-prompts: after that, kernels of the largest steps of TOKENS:REQUESTS, prompts of so many tokens, all at once
 --pictures: after the levels, WIDTHxHEIGHT:A_REQUEST:REQUESTS:STREAMS (the last three default to 5:16:4)
 level = CONCURRENCY[:PROMPTS[:IN[:OUT[:TOP_P]]]]; an empty value removes the flag or variable
 """
@@ -26,10 +28,10 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
-import decode_profile
 import drain
 import phases
 import pictures
+import step_profile
 from server import PERMITTED, SITE, Server, move_in, used_mib
 
 HERE = Path(__file__).parent
@@ -204,6 +206,7 @@ def main() -> None:
     parser.add_argument("--move-in", default="")
     parser.add_argument("--stop-at", default="")
     parser.add_argument("--profile", default="")
+    parser.add_argument("--profile-prompts", default="")
     parser.add_argument("--pictures", default="")
     options = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
@@ -227,8 +230,8 @@ def main() -> None:
         "other_host": options.move_in or None,
     }
     traces = OUT / f"{options.name}.traces"
-    if options.profile:
-        result["changed_flags"]["profiler-config"] = decode_profile.flag(traces)
+    if options.profile or options.profile_prompts:
+        result["changed_flags"]["profiler-config"] = step_profile.flag(traces)
     server = Server(launch, result["changed_flags"], log, home, host)
     started = datetime.fromtimestamp(server.began)  # noqa: DTZ006  # the log's clock is the machine's
     result |= {"started_argv": server.argv, "started_environment": server.environment}
@@ -249,8 +252,11 @@ def main() -> None:
                 result.setdefault("pictures", []).append(pictures.send(server.port, launch["model"], one))
                 keep(result)
             for count in filter(None, options.profile.split(",")):
-                found = decode_profile.take(server.port, launch["model"], int(count), traces)
+                found = step_profile.take(server.port, launch["model"], int(count), traces)
                 result.setdefault("profile", []).append({"asked": int(count), "traces": found})
+            for one in filter(None, options.profile_prompts.split(",")):
+                found = step_profile.take_prompts(server.port, launch["model"], one, traces)
+                result.setdefault("profile", []).append({"asked": one, "traces": found})
             if options.drain:
                 result["drain"] = drain.drain(server.process, server.port, launch["model"], options.drain)
         else:
