@@ -102,7 +102,7 @@ def plan(
     chosen = {**_flags(deployment, choice), **deployment.engine.flags}
     environment = _environment(deployment, choice)
     budget = _budget(choice, chosen)
-    findings = _lint(deployment, choice, budget)
+    findings = _lint(deployment, choice, chosen, budget)
     wrong = [one for one in findings if one.severity == "error" and one.waived is None]
     refused = [f"server.engine.flags: {one.sentence} ({one.evidence})" for one in wrong]
     short = too_small(Named.of(deployment), known)
@@ -157,11 +157,12 @@ def findings(deployment: Deployment, catalogue: Catalogue | None = None) -> tupl
     """What the lint says about a stack's flags, whether or not it fits."""
     choice = choose(deployment, catalogues.load() if catalogue is None else catalogue)
     chosen = {**_flags(deployment, choice), **deployment.engine.flags}
-    return _lint(deployment, choice, _budget(choice, chosen))
+    return _lint(deployment, choice, chosen, _budget(choice, chosen))
 
 
-def _lint(deployment: Deployment, choice: Choice, budget: Budget | None) -> tuple[Finding, ...]:
-    chosen = {**_flags(deployment, choice), **deployment.engine.flags}
+def _lint(
+    deployment: Deployment, choice: Choice, chosen: Mapping[str, Any], budget: Budget | None
+) -> tuple[Finding, ...]:
     launch = flags.Launch(
         chosen,
         _environment(deployment, choice),
