@@ -1,10 +1,10 @@
-"""Here: everything that one kind of machine has to run so that its stacks are measured as they are shipped now.
+"""Here: what one kind of machine still has to run so that its stacks are measured as they are shipped now.
 
 usage: queues.py FOLDER GPU COUNT     (queues.py .g9 H100 2; there `queue.sh FOLDER/queue.txt`)
 
 Each stack of that machine is started as it is, loaded, looked at and drained, started again as another host that has
 the caches only, and where its context is shorter started with 256Ki. Prompts of nearly the context come last, and after
-them the images that fill a step: the fragments are largest then.
+them the images that fill a step: the fragments are largest then. What has evidence of exactly its flags is left out.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import launch
-from pulumi_vllm.plan import plan
+from pulumi_vllm.plan import catalogue, plan
 from pulumi_vllm.plan.config import Deployment
 
 ROOT = Path(__file__).parents[2]
@@ -22,6 +23,14 @@ OWN, LONGER = "1,32,128,256", "32"
 PROMPTS = (65_000, 130_500, 261_000)
 FULL_STEP = "1540x812:5:16:4"
 SIZES = f"1092x1092:3:1:1,1024x768:1:64:16,1540x1540:2:16:4,{FULL_STEP}"
+
+
+def measured(launched: dict[str, Any], levels: str) -> bool:
+    """Whether these flags were loaded at all these levels."""
+    wanted = [launched[name] for name in ("model", "precision", "engine", "gpu", "count")]
+    found = catalogue.load().measurement(tuple(wanted), tuple(launched["argv"]))
+    loaded = found.tokens_per_s if found and list(found.flags) == launched["argv"] else {}
+    return all(int(level) in loaded for level in levels.split(","))
 
 
 def main() -> None:
@@ -36,18 +45,21 @@ def main() -> None:
             continue
         own = plan(Deployment.parse(block)).deployment.context
         for context in sorted({own, 262_144}):
-            levels = [OWN if context == own else LONGER]
-            levels += [f"1:1:{tokens}:16" for tokens in PROMPTS if tokens < context]
+            levels = OWN if context == own else LONGER
             more = f"--capture --drain 32 --pictures {SIZES}" if context == own else f"--pictures {FULL_STEP}"
             launched = launch.launch(path.name[7:-5], {**block, "context": context})
             used = launched["argv"][launched["argv"].index("--gpu-memory-utilization") + 1]
             name = f"{count}x-{block['precision']}-{context >> 10}ki-{used}"
+            if measured(launched, levels):
+                print(f"measured: {name}", file=sys.stderr)
+                continue
+            levels = ",".join([levels, *(f"1:1:{tokens}:16" for tokens in PROMPTS if tokens < context)])
             (folder / f"{name}.json").write_text(json.dumps(launched, indent=1))
-            lines.append(f"{name}.json {name} --levels {','.join(levels)} {more} --deadline-s 420\n")
+            lines.append(f"{name}.json {name} --levels {levels} {more} --deadline-s 420\n")
             if context == own:
                 lines.append(f"{name}.json {name}-moved --levels , --move-in second-host --deadline-s 200\n")
     if not lines:
-        sys.exit(f"no stack has {count}x {gpu}")
+        sys.exit(f"{count}x {gpu}: no stack has it, or none is to be measured")
     (folder / "queue.txt").write_text("".join(lines))
     print("".join(lines), end="")
 
