@@ -57,10 +57,12 @@ def utilisation(result: dict[str, Any], dmon: Path) -> list[dict[str, float]]:
     out = []
     for level in result["throughput"]:
         if "ended" not in level or level["duration"] < 5:
-            continue
+            continue  # skipped, failed, or too short
         end = datetime.strptime(level["ended"], "%H:%M:%S")  # noqa: DTZ007  # both clocks are the machine's
         first, last = end - timedelta(seconds=level["duration"] - 2), end - timedelta(seconds=2)
         inside = [row for row in rows if first <= datetime.strptime(row[0], "%H:%M:%S") <= last]  # noqa: DTZ007
+        if not inside:
+            continue  # what was taken away with the machine
         middle = {name: sorted(float(row[at]) for row in inside)[len(inside) // 2]
                   for name, at in (("power_w", 2), ("sm_percent", 5), ("memory_percent", 6))}  # fmt: skip
         out.append({"concurrency": level["concurrency"], "samples": len(inside), **middle})
@@ -89,7 +91,7 @@ def run_of(result: dict[str, Any], machine: str) -> dict[str, Any]:
         "files_written_by_start": result["written"],
         "stop": result["stop"],
         "other_home_and_host_name": bool(result["other_host"]),
-        **({"pictures": result["pictures"]} if result.get("pictures") else {}),
+        **{name: result[name] for name in ("drain", "pictures") if result.get(name)},
         **({"died_of": result["died_of"]} if result["died_of"] else {}),
         "source_log": f"tests/captured/{machine}/{result['run']}.log.gz",
     }
@@ -98,8 +100,7 @@ def run_of(result: dict[str, Any], machine: str) -> dict[str, Any]:
 def cut_off(result: dict[str, Any], log: Path) -> dict[str, Any]:
     """What measure.py had not come to when the machine went: the log as it was then, packed beside itself, says it."""
     text = log.read_text(errors="replace")
-    with gzip.open(f"{log}.gz", "wt") as packed:
-        packed.write(text)
+    Path(f"{log}.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
     unknown: dict[str, Any] = {"memory_used_mib": [], "caches": {}, "written": {}}
     read = phases.read(text, datetime.fromisoformat(result["began"]))
     return {**unknown, **result, **read, "stop": {"cut_off": "the machine's time was over"}}
@@ -127,11 +128,14 @@ def gathered(folder: Path, machine: str) -> tuple[dict[str, dict[str, Any]], dic
 
 
 def add(folder: Path, evidence: Path, machine: str) -> None:
-    """Append runs to an evidence file; a run of the same name is replaced."""
+    """Append runs to an evidence file; a run whose log it names is replaced."""
     content = json.loads(evidence.read_text())
     runs, _ = gathered(folder, machine)
-    kept = [one for one in content["other_runs"] if one["run"] not in runs]
-    content["other_runs"] = kept + beside(content["flags"], runs.values())
+    if content["source_log"] in [one["source_log"] for one in runs.values()]:
+        sys.exit(
+            f"{evidence}: {content['run']} is its first run; make it anew: evidence.py {folder} {content['run']} ..."
+        )
+    content["other_runs"] = kept(content["other_runs"], runs) + beside(content["flags"], runs.values())
     if catalogue.with_tower(content) is not content:
         for difference in content["permitted_differences"]:
             if difference["what"] == "vision tower":
@@ -144,16 +148,20 @@ def beside(flags: list[str], runs: Iterable[dict[str, Any]]) -> list[dict[str, A
     return [{name: one[name] for name in one if name != "flags" or one[name] != flags} for one in runs]
 
 
-def earlier(out: Path, logs: Iterable[str]) -> list[dict[str, Any]]:
-    """The runs of the evidence that is there already, but those of these logs, each with the conditions of then."""
+def kept(known: Iterable[dict[str, Any]], runs: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """What is known but for the runs that are given anew: a run is known by its log, names return."""
+    logs = [one["source_log"] for one in runs.values()]
+    return [one for one in known if one.get("source_log") not in logs]
+
+
+def earlier(out: Path, runs: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """The runs of the evidence that is there already, but those given anew, each with the conditions of then."""
     if not out.exists():
         return []
     first: dict[str, Any] = json.loads(out.read_text())
-    kept = [first, *first.pop("other_runs")]
-    for one in kept:
-        for name in ("flags", "packages", "environment", "permitted_differences"):
-            one.setdefault(name, first[name])
-    return [one for one in kept if one.get("source_log") not in logs]
+    conditions = {name: first[name] for name in ("flags", "packages", "environment", "permitted_differences")}
+    before = kept([first, *first.pop("other_runs")], runs)
+    return [one | {name: conditions[name] for name in conditions if name not in one} for one in before]
 
 
 def main() -> None:
@@ -169,6 +177,10 @@ def main() -> None:
         shutil.rmtree(captured / "under-load", ignore_errors=True)
         shutil.copytree(seen, captured / "under-load")
     shipped = results[first]
+    if shipped["outcome"] != "ready":
+        sys.exit(
+            f"{folder}/{first}.json: {shipped['outcome']}, never ready: add it to other evidence with --add"
+        )
     # Started with changes, it is evidence of what it ended up with.
     shipped["argv"] = with_flags(shipped["argv"], shipped["changed_flags"])
     runs[first] |= {"flags": shipped["argv"], "changed_flags": {}}
@@ -176,7 +188,7 @@ def main() -> None:
     measured = ROOT / "components/pulumi_vllm/plan/data/measured" / shipped["engine"]
     measured.mkdir(parents=True, exist_ok=True)
     out = measured / f"{shipped['stack']}-{context >> 10}ki.json"
-    before = earlier(out, [one["source_log"] for one in runs.values()])
+    before = earlier(out, runs)
     name, memory, driver, power, *_ = shipped["machine"]["gpus"][0].split(", ")
     evidence = {key: shipped[key] for key in ("stack", "engine", "model", "precision", "gpu", "count")} | {
         "card": name,
@@ -189,12 +201,12 @@ def main() -> None:
         "permitted_differences": [*DIFFERENCES, *([NO_MULTICAST] if shipped["count"] > 1 else [])],
         "repetitions": 1,
         "host": host,
+        "drain": None,
         **runs.pop(first),
-        "utilisation": utilisation(shipped, seen / "dmon.txt") if seen.exists() else [],
+        "utilisation": utilisation(shipped, dmon) if (dmon := seen / "dmon.txt").exists() else [],
         "chat_status": [
             {"request": one["request"], "status": one["status"]} for one in shipped.get("chat", [])
         ],
-        "drain": next((one["drain"] for one in results.values() if one.get("drain")), None),
         "other_runs": beside(shipped["argv"], [*runs.values(), *before]),
     }
     out.write_text(json.dumps(evidence, indent=1) + "\n")

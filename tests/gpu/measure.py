@@ -156,7 +156,10 @@ def chats(port: int, model: str) -> list[dict[str, Any]]:
 
 def keep(result: dict[str, Any]) -> None:
     """Write what is known by now: a machine may be taken away at any moment, and evidence.py reads the log's rest."""
-    (OUT / f"{result['run']}.json").write_text(json.dumps(result, indent=1))
+    path = OUT / f"{result['run']}.json"
+    whole = path.with_suffix(".json.new")
+    whole.write_text(json.dumps(result, indent=1))
+    whole.replace(path)
 
 
 def loaded(
