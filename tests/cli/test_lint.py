@@ -129,7 +129,7 @@ def test_the_rules_are_told_by_the_names_that_a_waiver_takes(capsys):
         ),
         (
             "--gpu H200 -- --max-model-len 32k --gpu-memory-utilization 0.95",
-            "images take 7.51 GiB above the limit, and 6.99 are left; use 0.94 or less, or a smaller --max-num",
+            "images take 8.01 GiB above the limit, and 6.99 are left; use 0.94 or less, or a smaller --max-num",
         ),
         ("--gpu H200 -- --max-model-len 32k --max-num-seqs 2000", "use 727 or fewer"),
         (

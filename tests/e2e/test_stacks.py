@@ -97,7 +97,7 @@ def test_what_does_not_fit_is_refused_and_what_is_cheaper_is_told(projects):
     first = project.stack
     block = shipped("spheron-h100-1x-nvfp4")
     shown = previewed(project, "small", block | {"precision": "fp8", "storage": "300GB"})
-    assert "GiB per GPU are missing, the weights alone take 112.9 of 74.4 GiB" in shown
+    assert "GiB per GPU are missing, the weights alone take 112.9 of 71.3 GiB" in shown
     assert "use precision nvfp4 here or 1x H200 ($3.96/h)" in shown
     assert "Traceback" not in shown
 

@@ -26,7 +26,7 @@ MODEL = "mistral-small-4"
 def stacks() -> str:
     """A row per stack file: what for, where, what it costs, what is known."""
     out = (
-        "| stack | for | machine | weights | context, at once | KV tokens | output tok/s | $ per million |\n"
+        "| stack | for | machine | weights | context, at once | KV tokens | output tok/s | $ per million of them |\n"
         "|---|---|---|---|---|---|---|---|\n"
     )
     for path in sorted((ROOT / "stacks").glob("Pulumi.*.yaml")):

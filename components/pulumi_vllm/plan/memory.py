@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import floor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .catalogue import Dimensions, Engine, Gpu, Precision
 
 GIB = 2**30
@@ -116,13 +118,21 @@ def budget(model: Dimensions, precision: Precision, engine: Engine, gpu: Gpu, lo
         graphs_excess_gib=graphs * (figures["graphs_actual_over_estimated"] - 1),
         kv_bytes_per_token=kv_bytes_per_token(model, load.tensor_parallel, load.cache_bytes),
         context=load.context,
-        headroom_gib=figures["headroom_gib"][
-            "several" if load.tensor_parallel > 1 else "one_with_pictures" if images else "one"
-        ],
+        headroom_gib=_headroom(figures["headroom_gib"], load, images=images),
         pictures=pictures(model, load) if seen > text else 0,
         burst_gib=max(0.0, burst - max(text, seen)),
         images=images,
     )
+
+
+def _headroom(known: Mapping[str, Any], load: Load, *, images: bool) -> float:
+    """GiB beyond the limit, the graphs and the masks. With images it is by the batch, and the largest known above."""
+    if load.tensor_parallel > 1:
+        return float(known["several"])
+    if not images:
+        return float(known["one"])
+    batches: Mapping[int, float] = known["one_with_pictures"]
+    return float(batches[min((one for one in batches if load.batched_tokens <= one), default=max(batches))])
 
 
 def settled(model: Dimensions, precision: Precision, engine: Engine, gpu: Gpu, load: Load) -> Budget:
