@@ -49,6 +49,7 @@ def project(clouds, place, language_host):
         folder, "local", HF_ENDPOINT=cloud.environment["HF_ENDPOINT"],
         ACCOUNT_KEY=cloud.environment["SPHERON_API_KEY"], ACCOUNT_URL=cloud.environment["SPHERON_URL"],
         PATH=f"{language_host}:{os.environ['PATH']}",
+        TMPDIR=str(place),  # ts-node and the language host leave folders there
     )  # fmt: skip
     made.pulumi("stack", "init", "local")
     yield made
