@@ -1,24 +1,17 @@
 """The evidence of the starts on cards against the logs that it names, read again."""
 
 import gzip
-import importlib.util
 from pathlib import Path
 
 import fit_memory
+import gpu_kit
 import pytest
 
 ROOT = Path(__file__).parents[2]
 RUNS = {run["source_log"]: run for _, run in fit_memory.runs() if "source_log" in run}
 
 
-def reader():
-    spec = importlib.util.spec_from_file_location("phases", ROOT / "tests/gpu/phases.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-PHASES = reader()
+PHASES = gpu_kit.load("phases")
 
 
 @pytest.mark.parametrize("log", RUNS)

@@ -1,13 +1,13 @@
 """How results of a card become evidence: which runs are kept, what a run that was cut off leaves, what `plan` reads."""
 
 import gzip
-import importlib.util
 import json
 import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import gpu_kit
 import pytest
 from pulumi_vllm.plan import Deployment, catalogue, plan
 from test_plan import machine
@@ -21,10 +21,7 @@ LOG = "tests/captured/h200-x1-batch/1x-fp8-256ki-0.94.log.gz"
 @pytest.fixture
 def kit(monkeypatch, tmp_path):
     """evidence.py of the kit, on a checkout that holds one evidence file."""
-    monkeypatch.setattr(sys, "path", [str(ROOT / "tests/gpu"), *sys.path])
-    spec = importlib.util.spec_from_file_location("evidence", ROOT / "tests/gpu/evidence.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = gpu_kit.load("evidence")
     monkeypatch.setattr(module, "ROOT", tmp_path)
     (tmp_path / MEASURED).mkdir(parents=True)
     shutil.copy(ROOT / EVIDENCE, tmp_path / EVIDENCE)

@@ -1,11 +1,11 @@
 """The reader of the kit's profiles, on a trace of which every number is known, and on what it has read before."""
 
 import gzip
-import importlib.util
 import json
 import sys
 from pathlib import Path
 
+import gpu_kit
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -18,16 +18,7 @@ LARGE, REDUCE = (
 )
 
 
-def reader():
-    spec = importlib.util.spec_from_file_location("step_profile", ROOT / "tests/gpu/step_profile.py")
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [str(ROOT / "tests/gpu"), *sys.path])
-        spec.loader.exec_module(module)
-    return module
-
-
-PROFILE = reader()
+PROFILE = gpu_kit.load("step_profile")
 
 
 def mark(at, prompts, decoding, stream=MAIN, category="gpu_user_annotation"):
