@@ -28,6 +28,11 @@ class Choice:
     engine: Engine
     gpu: Gpu
 
+    @property
+    def vision_flags(self) -> Mapping[str, Any]:
+        """What the engine sets where this precision's model accepts images."""
+        return self.engine.vision_flags.get(self.precision.name, {})
+
 
 @dataclass(frozen=True, slots=True)
 class Named:

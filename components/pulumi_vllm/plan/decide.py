@@ -194,7 +194,7 @@ def _flags(deployment: Deployment, choice: Choice) -> dict[str, Any]:
         chosen.update(choice.engine.tensor_parallel["flags"])
     own = deployment.engine.flags
     if accepts_images(choice.model.dimensions, own) and own.get("enable-chunked-prefill") is not False:
-        chosen.update(choice.engine.vision_flags.get(choice.precision.name, {}))
+        chosen.update(choice.vision_flags)
     budget = _budget(choice, {**chosen, **own})
     # Several GPUs and images take more beyond vLLM's limit.
     if budget is not None and budget.safe_utilization:

@@ -127,7 +127,7 @@ def _memory(
 def _step_of_pictures(choice: Choice, found: Budget, given: Mapping[str, Any]) -> Iterator[str]:
     """What a step full of pictures takes, and why the batch is smaller than vLLM's own."""
     batch, usual = count(given.get("max-num-batched-tokens")), choice.engine.memory["batched_tokens"]
-    ours = choice.engine.vision_flags.get(choice.precision.name, {}).get("max-num-batched-tokens")
+    ours = choice.vision_flags.get("max-num-batched-tokens")
     if batch is not None and batch == ours and batch < usual:
         yield (
             f"max-num-batched-tokens {batch:,}, not vLLM's {usual:,}: what a step of images "
