@@ -4,7 +4,8 @@ usage: queues.py FOLDER GPU COUNT     (queues.py .g9 H100 2; there `queue.sh FOL
 
 Each stack of that machine is started as it is, loaded, looked at and drained, started again as another host that has
 the caches only, and where its context is shorter started with 256Ki. Prompts of nearly the context come last, and after
-them the images that fill a step: the fragments are largest then. What has evidence of exactly its flags is left out.
+them the images that fill a step: the fragments are largest then. What has evidence of exactly its flags is left out; where
+only the start with the caches is missing, a start that fills them and that one are queued.
 """
 
 from __future__ import annotations
@@ -25,12 +26,11 @@ FULL_STEP = "1540x812:5:16:4"
 SIZES = f"1092x1092:3:1:1,1024x768:1:64:16,1540x1540:2:16:4,{FULL_STEP}"
 
 
-def measured(launched: dict[str, Any], levels: str) -> bool:
-    """Whether these flags were loaded at all these levels."""
+def evidence(launched: dict[str, Any]) -> catalogue.Measured | None:
+    """Of exactly these flags."""
     wanted = [launched[name] for name in ("model", "precision", "engine", "gpu", "count")]
     found = catalogue.load().measurement(tuple(wanted), tuple(launched["argv"]))
-    loaded = found.tokens_per_s if found and list(found.flags) == launched["argv"] else {}
-    return all(int(level) in loaded for level in levels.split(","))
+    return found if found and list(found.flags) == launched["argv"] else None
 
 
 def main() -> None:
@@ -50,14 +50,19 @@ def main() -> None:
             launched = launch.launch(path.name[7:-5], {**block, "context": context})
             used = launched["argv"][launched["argv"].index("--gpu-memory-utilization") + 1]
             name = f"{count}x-{block['precision']}-{context >> 10}ki-{used}"
-            if measured(launched, levels):
+            known, added = evidence(launched), []
+            loaded = known is not None and all(int(one) in known.tokens_per_s for one in levels.split(","))
+            if loaded:
                 print(f"measured: {name}", file=sys.stderr)
-                continue
-            levels = ",".join([levels, *(f"1:1:{tokens}:16" for tokens in PROMPTS if tokens < context)])
-            (folder / f"{name}.json").write_text(json.dumps(launched, indent=1))
-            lines.append(f"{name}.json {name} --levels {levels} {more} --deadline-s 420\n")
-            if context == own:
-                lines.append(f"{name}.json {name}-moved --levels , --move-in second-host --deadline-s 200\n")
+            else:
+                levels = ",".join([levels, *(f"1:1:{tokens}:16" for tokens in PROMPTS if tokens < context)])
+                added.append(f"{name} --levels {levels} {more} --deadline-s 420")
+            if context == own and (known is None or catalogue.CARRIED not in known.ready_s):
+                added += [f"{name}-caches --levels , --deadline-s 300"] if loaded else []
+                added.append(f"{name}-moved --levels , --move-in second-host --deadline-s 200")
+            if added:
+                (folder / f"{name}.json").write_text(json.dumps(launched, indent=1))
+                lines += [f"{name}.json {one}\n" for one in added]
     if not lines:
         sys.exit(f"{count}x {gpu}: no stack has it, or none is to be measured")
     (folder / "queue.txt").write_text("".join(lines))

@@ -122,3 +122,27 @@ def test_a_level_without_an_answer_and_a_lost_engine_are_read(tmp_path):
     said = " ".join(plan(Deployment.parse(wanted), catalogue=known).because)
     assert "with exactly these flags" in said
     assert "; it was lost under load: CUDA out of memory (" in said
+
+
+@pytest.mark.parametrize(
+    ("ready_s", "rates", "queued"),
+    [
+        ({"fresh host": 154, catalogue.CARRIED: 52}, dict.fromkeys((1, 32, 128, 256), 1.0), []),
+        ({"fresh host": 154}, dict.fromkeys((1, 32, 128, 256), 1.0), ["-caches", "-moved"]),
+        ({"fresh host": 154}, dict.fromkeys((1, 32, 128), 1.0), ["", "-moved"]),
+        ({"fresh host": 154, catalogue.CARRIED: 52}, {32: 1.0}, [""]),
+    ],
+)
+def test_what_a_stack_still_has_to_run_is_queued(monkeypatch, tmp_path, ready_s, rates, queued):
+    kit, name, known = gpu_kit.load("queues"), "1x-fp8-256ki-0.94", catalogue.load()
+    changed = [
+        replace(one, ready_s=ready_s, tokens_per_s=rates)
+        for one in known.measured
+        if (one.gpu, one.precision) == ("H200", "fp8")
+    ]
+    monkeypatch.setattr(kit.catalogue, "load", lambda: replace(known, measured=tuple(changed)))
+    monkeypatch.setattr(sys, "argv", ["queues.py", str(tmp_path), "H200", "1"])
+    kit.main()  # the stack with NVFP4 has no evidence, and is queued each time
+    lines = (tmp_path / "queue.txt").read_text().splitlines()
+    assert [line.split()[1] for line in lines if "fp8" in line] == [name + one for one in queued]
+    assert (tmp_path / f"{name}.json").exists() is bool(queued)
