@@ -108,7 +108,7 @@ def _memory(
     if found.limit_gib < usual * found.visible_gib - 0.001:
         yield (
             f"vLLM may use {found.limit_gib / found.visible_gib:.2f} of each GPU, not {usual}: beyond its own "
-            f"limit it takes up to {found.beyond_gib:.1f} GiB, and {found.above_limit_gib:.1f} are left for that."
+            f"limit it needs up to {found.beyond_gib:.1f} GiB, and {found.above_limit_gib:.1f} are left for that."
         )
     if machine.count > 1 and choice.model.dimensions.attention["kind"] == "mla":
         yield "The latent KV cache is whole on every GPU: tensor parallelism divides the weights, not the cache."
