@@ -33,6 +33,26 @@ def evidence(launched: dict[str, Any]) -> catalogue.Measured | None:
     return found if found and list(found.flags) == launched["argv"] else None
 
 
+def missing(name: str, context: int, known: catalogue.Measured | None, *, own: bool) -> list[str]:
+    """Arguments of measure.py for what is not known of these flags."""
+    levels, more = LONGER, f"--pictures {FULL_STEP}"
+    if own:
+        levels, more = OWN, f"--capture --drain 32 --pictures {SIZES}"
+    loaded = known is not None and all(int(one) in known.tokens_per_s for one in levels.split(","))
+    carried = not own or (known is not None and catalogue.CARRIED in known.ready_s)
+    runs = []
+    if loaded:
+        print(f"measured: {name}", file=sys.stderr)
+    else:
+        levels = ",".join([levels, *(f"1:1:{tokens}:16" for tokens in PROMPTS if tokens < context)])
+        runs.append(f"{name} --levels {levels} {more} --deadline-s 420")
+    if loaded and not carried:
+        runs.append(f"{name}-caches --levels , --deadline-s 300")
+    if not carried:
+        runs.append(f"{name}-moved --levels , --move-in second-host --deadline-s 200")
+    return runs
+
+
 def main() -> None:
     """Write the launch files and the queue."""
     folder, gpu, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
@@ -45,24 +65,13 @@ def main() -> None:
             continue
         own = plan(Deployment.parse(block)).deployment.context
         for context in sorted({own, 262_144}):
-            levels = OWN if context == own else LONGER
-            more = f"--capture --drain 32 --pictures {SIZES}" if context == own else f"--pictures {FULL_STEP}"
             launched = launch.launch(path.name[7:-5], {**block, "context": context})
             used = launched["argv"][launched["argv"].index("--gpu-memory-utilization") + 1]
             name = f"{count}x-{block['precision']}-{context >> 10}ki-{used}"
-            known, added = evidence(launched), []
-            loaded = known is not None and all(int(one) in known.tokens_per_s for one in levels.split(","))
-            if loaded:
-                print(f"measured: {name}", file=sys.stderr)
-            else:
-                levels = ",".join([levels, *(f"1:1:{tokens}:16" for tokens in PROMPTS if tokens < context)])
-                added.append(f"{name} --levels {levels} {more} --deadline-s 420")
-            if context == own and (known is None or catalogue.CARRIED not in known.ready_s):
-                added += [f"{name}-caches --levels , --deadline-s 300"] if loaded else []
-                added.append(f"{name}-moved --levels , --move-in second-host --deadline-s 200")
-            if added:
+            runs = missing(name, context, evidence(launched), own=context == own)
+            if runs:
                 (folder / f"{name}.json").write_text(json.dumps(launched, indent=1))
-                lines += [f"{name}.json {one}\n" for one in added]
+            lines += [f"{name}.json {run}\n" for run in runs]
     if not lines:
         sys.exit(f"{count}x {gpu}: no stack has it, or none is to be measured")
     (folder / "queue.txt").write_text("".join(lines))
