@@ -93,7 +93,7 @@ POLICIES = [
     ),
     resource(
         "engine-port",
-        "vLLM is reached through the door only.",
+        "vLLM is reached through the gateway only.",
         rules.FILES,
         lambda props, _: rules.engine_port(props["files"]),
     ),

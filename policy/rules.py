@@ -19,7 +19,7 @@ INSTANCE, VOLUME = "vllm:spheron:Instance", "vllm:spheron:Volume"
 FILES, WEIGHTS = "vllm:host:Files", "vllm:host:Weights"
 UNIT, FIREWALL = "/etc/systemd/system/vllm.service", "/etc/pulumi-vllm/nftables.nft"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-# The only lines of a firewall that open nothing but the door and SSH; what else there is may end in drop.
+# The only lines of a firewall that open nothing but the gateway and SSH; what else there is may end in drop.
 LINES = re.compile(
     r"""table\ inet\ pulumi_vllm(\ \{)? | delete\ table\ inet\ pulumi_vllm | chain\ input\ \{ | \}
     | type\ filter\ hook\ input\ priority\ filter;\ policy\ (accept|drop);
@@ -74,7 +74,7 @@ def pinned_revision(weights: Mapping[str, Any]) -> Said:
 
 
 def engine_port(files: Mapping[str, str]) -> Said:
-    """The engine listens on loopback, and the firewall opens the door and SSH alone."""
+    """The engine listens on loopback, and the firewall opens the gateway and SSH alone."""
     for path, text in files.items():
         if path != UNIT and not path.startswith(f"{UNIT}.d/"):
             continue
@@ -84,7 +84,7 @@ def engine_port(files: Mapping[str, str]) -> Said:
             yield f"{path}: starts vLLM without --host, which listens on every address; set it to 127.0.0.1"
         for host in hosts:
             if host not in LOOPBACK:
-                yield f"{path}: vLLM listens on {host}, past the door; set --host 127.0.0.1"
+                yield f"{path}: vLLM listens on {host}, past the gateway; set --host 127.0.0.1"
     if FIREWALL in files:
         yield from (f"{FIREWALL}: {sentence}" for sentence in _opened(files[FIREWALL]))
     elif UNIT in files:
@@ -92,7 +92,7 @@ def engine_port(files: Mapping[str, str]) -> Said:
 
 
 def _opened(firewall: str) -> Said:
-    """What may let others in beside the door and SSH."""
+    """What may let others in beside the gateway and SSH."""
     lines = [
         line.strip() for line in firewall.splitlines() if line.strip() and not line.strip().startswith("#")
     ]

@@ -8,7 +8,7 @@ from typing import Any, NotRequired, TypedDict
 
 import pulumi
 
-from . import door_certificate
+from . import gateway_certificate
 from .plan import Plan, PlanError, plan
 from .plan.config import Deployment
 from .plan.mistakes import nearest
@@ -60,7 +60,7 @@ def decide(args: ServerArgs) -> Plan:
     """
     found = [
         *_unknown("", args, ServerArgs),
-        *door_certificate.mistakes(args),
+        *gateway_certificate.mistakes(args),
         *_hook_mistakes(args.get("hooks") or []),
     ]
     decided: Plan | None = None

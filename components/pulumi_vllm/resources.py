@@ -746,7 +746,7 @@ class Weights(pulumi.CustomResource):
 
 
 class Service(pulumi.CustomResource):
-    """vLLM behind its door: installed at the locked versions, warmed up, proved by the gate."""
+    """vLLM behind its gateway: installed at the locked versions, warmed up, proved by the gate."""
 
     def __init__(
         self,
@@ -854,7 +854,7 @@ class Service(pulumi.CustomResource):
 
 
 class Authority(pulumi.CustomResource):
-    """Certificate authority of the door. Survives machines, so clients keep one CA file."""
+    """Certificate authority of the gateway. Survives machines, so clients keep one CA file."""
 
     def __init__(
         self,
@@ -904,7 +904,7 @@ class Authority(pulumi.CustomResource):
 
 
 class Certificate(pulumi.CustomResource):
-    """The door's certificate for one address, issued by an Authority; issued anew 30 days before it ends."""
+    """The gateway's certificate for one address, issued by an Authority; issued anew 30 days before it ends."""
 
     def __init__(
         self,
@@ -980,7 +980,7 @@ class Certificate(pulumi.CustomResource):
 
 
 class GivenCertificate(pulumi.CustomResource):
-    """A certificate of your own for the door: whole, of its key, in date and for the name, or refused."""
+    """A certificate of your own for the gateway: whole, of its key, in date and for the name, or refused."""
 
     def __init__(
         self,

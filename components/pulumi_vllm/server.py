@@ -1,4 +1,4 @@
-"""The component: one served model on one machine, from the disk to the door."""
+"""The component: one served model on one machine, from the disk to the gateway."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pulumi
 
-from . import discovery, door_certificate, hooks, resources
+from . import discovery, gateway_certificate, hooks, resources
 from .arguments import ServerArgs, decide, key_mistakes
 from .plan import Plan, plan
 from .plan.config import MARK, Deployment
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 class Server(pulumi.ComponentResource):
-    """A vLLM server on a rented GPU machine: volume, machine, pinned weights, systemd service, locked door."""
+    """A vLLM server on a rented GPU machine: volume, machine, pinned weights, systemd service, authenticated gateway."""
 
     endpoint: pulumi.Output[str]
     """Base URL of the OpenAI-compatible API, ending in /v1."""
     model: pulumi.Output[str]
     """Name of the model in requests."""
     ca_certificate: pulumi.Output[str]
-    """CA certificate of the door, PEM: what clients verify it with. With a certificate of your own, its chain."""
+    """CA certificate of the gateway, PEM: what clients verify it with. With a certificate of your own, its chain."""
     api_keys: pulumi.Output[dict[str, str]]
     """API keys by name (secret)."""
     usd_per_hour: pulumi.Output[float]
@@ -52,7 +52,7 @@ class Server(pulumi.ComponentResource):
         deployment, machine = decided.deployment, decided.deployment.machine
         files = render(decided)
 
-        given = door_certificate.given(name, args, deployment.access.hostname, self._child())
+        given = gateway_certificate.given(name, args, deployment.access.hostname, self._child())
         first = [given] if given else []  # a certificate that is refused is refused before anything is made
         key = resources.SshKey(
             f"{name}-ssh", private_key=args.get("ssh_private_key"), opts=self._child(*first)
@@ -172,10 +172,10 @@ class Server(pulumi.ComponentResource):
         self.usd_per_hour = pulumi.Output.all(self.machine.usd_per_hour, volume.usd_per_hour).apply(
             lambda prices: round(sum(price or 0.0 for price in prices), 6)
         )
-        # With the door's limits: a client that measures says before it begins that it will meet them.
-        door = deployment.door.model_dump()
+        # With the gateway's limits: a client that measures says before it begins that it will meet them.
+        gateway = deployment.gateway.model_dump()
         self.plan = pulumi.Output.all(self.machine.usd_per_hour, self.machine.billed_as).apply(
-            lambda taken: plan(_billed(deployment, taken[1]), paid=taken[0]).summary() | {"door": door}
+            lambda taken: plan(_billed(deployment, taken[1]), paid=taken[0]).summary() | {"gateway": gateway}
         )
         self.evidence = pulumi.Output.all(
             self.service.evidence, certificate.expires, authority.expires

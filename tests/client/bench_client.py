@@ -1,6 +1,6 @@
 """How many events the load generator's client takes in a second of CPU, beside a general client.
 
-usage: bench_client.py [STREAMS]      the server only writes; TLS as through the door
+usage: bench_client.py [STREAMS]      the server only writes; TLS as through the gateway
 """
 
 import asyncio

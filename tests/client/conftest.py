@@ -1,4 +1,4 @@
-"""A served model without a machine: the stand-in engine as a process, and the door's own HAProxy before it."""
+"""A served model without a machine: the stand-in engine as a process, and the gateway's own HAProxy before it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 from pulumi_vllm.localcloud import fake_engine, tiny_model
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "door"))
-from door import Door, free_port
+sys.path.insert(0, str(Path(__file__).parents[1] / "gateway"))
+from gateway import Gateway, free_port
 
 KEY = "sk-of-the-tests"
 MODEL = "mistral-small-4-tiny"
@@ -70,7 +70,7 @@ def start(tmp_path_factory):
 
 @pytest.fixture
 def key(monkeypatch) -> str:
-    """The key of the engine and the doors, where the commands look for it."""
+    """The key of the engine and the gateways, where the commands look for it."""
     monkeypatch.setenv("VLLM_API_KEY", KEY)
     return KEY
 
@@ -92,15 +92,15 @@ def answers(url: str) -> None:
 
 
 @pytest.fixture
-def door(tmp_path):
-    """Start doors before an engine; limits are keys of server.door."""
-    # The door takes the key away; this engine is shared with tests that have no door, and wants it.
+def gateway(tmp_path):
+    """Start gateways before an engine; limits are keys of server.gateway."""
+    # The gateway takes the key away; this engine is shared with tests that have no gateway, and wants it.
     keep = {"    http-request del-header Authorization\n": ""}
     with contextlib.ExitStack() as running:
         numbers = itertools.count()
 
-        def go(engine: Engine, **limits: int) -> Door:
-            folder = tmp_path / f"door{next(numbers)}"
-            return running.enter_context(Door(folder, engine.port, {"team-a": KEY}, keep, **limits))
+        def go(engine: Engine, **limits: int) -> Gateway:
+            folder = tmp_path / f"gateway{next(numbers)}"
+            return running.enter_context(Gateway(folder, engine.port, {"team-a": KEY}, keep, **limits))
 
         yield go

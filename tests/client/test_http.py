@@ -38,8 +38,8 @@ async def ask(body: bytes, cuts: list[int], *, chunked: bool, times: int = 1, cl
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
     try:
-        async with Connection(Endpoint(url, "x")) as door:
-            return [[event async for event in door.events("/completions", b"{}")] for _ in range(times)]
+        async with Connection(Endpoint(url, "x")) as gateway:
+            return [[event async for event in gateway.events("/completions", b"{}")] for _ in range(times)]
     finally:
         server.close()
         await server.wait_closed()

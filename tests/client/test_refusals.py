@@ -138,9 +138,9 @@ def test_a_server_that_never_reads_is_not_waited_for(key, monkeypatch):
     from pulumi_vllm.client.http import Connection
 
     async def ask(url: str) -> None:
-        async with Connection(from_url(url, None)) as door:
-            door._silence_s = 0.5
-            await door.json("POST", "/chat/completions", {"x": "y" * (8 << 20)})
+        async with Connection(from_url(url, None)) as gateway:
+            gateway._silence_s = 0.5
+            await gateway.json("POST", "/chat/completions", {"x": "y" * (8 << 20)})
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/v1"

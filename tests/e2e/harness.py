@@ -241,7 +241,7 @@ def close_clients() -> None:
 
 
 def client(outputs: dict, folder: Path):
-    """The OpenAI client, with the door's CA."""
+    """The OpenAI client, with the gateway's CA."""
     import httpx2 as httpx
     import openai
 

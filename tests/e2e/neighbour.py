@@ -25,7 +25,7 @@ with concurrent.futures.ThreadPoolExecutor(len(tried)) as pool:
 END"""
 
 
-def only_the_door_is_open(project):
+def only_the_gateway_is_open(project):
     """From a second machine beside it every listening port is tried, on both families."""
     project.on_host(LISTENERS)
     ports = {int(row.split()[4].rpartition(":")[2]) for row in project.on_host("ss -Hltnu").splitlines()}

@@ -242,7 +242,7 @@ class Stand:
         return Outcome(said, seconds, again_seconds)
 
     def _asked(self) -> None:
-        """The door answers at the address and with the certificate that the stack says."""
+        """The gateway answers at the address and with the certificate that the stack says."""
         import requests
 
         outputs = self.project.outputs()

@@ -93,7 +93,7 @@ def test_a_stack_serves_and_its_volume_outlives_the_machine(projects, tmp_path, 
     with pytest.raises(openai.AuthenticationError):
         chat(ai.with_options(api_key="sk-wrong"), model)
 
-    if kind == "share":  # the door does not know what lies below the model
+    if kind == "share":  # the gateway does not know what lies below the model
         smoked_and_benched(project)
 
     assert set(project.changes()) == {"same"}, "a second preview proposes changes"
@@ -157,7 +157,7 @@ def drained(project, ai, model, tokens):
     assert destroying.returncode == 0, out
     assert ended
     assert {reason for _, reason in ended} <= {"length", "stop"}
-    # Who comes when the last one has been served may find the door on its way out; all others began before.
+    # Who comes when the last one has been served may find the gateway on its way out; all others began before.
     assert all(began >= max(ended)[0] for began in late), "a running stream was cut"
     assert refused, "no newcomer was refused while the others were served to their end"
     assert {answer.status_code for answer in refused} == {503}

@@ -56,7 +56,7 @@ def wait_for_host(project) -> None:
 
 def change(project, requests_per_minute: int) -> None:
     """A change that has to be written to the host."""
-    project.write(project.block | {"door": {"requests_per_minute": requests_per_minute}})
+    project.write(project.block | {"gateway": {"requests_per_minute": requests_per_minute}})
 
 
 @pytest.mark.all
@@ -84,7 +84,7 @@ def test_a_host_that_refuses_us_or_shows_another_key(project):
         "rm /etc/ssh/ssh_host_*; mv /root/keys/* /etc/ssh/; rmdir /root/keys; systemctl restart ssh"
     )
     project.up()
-    assert "602" in project.on_host("cat /etc/pulumi-vllm/door/limits.map")
+    assert "602" in project.on_host("cat /etc/pulumi-vllm/gateway/limits.map")
 
 
 @pytest.mark.all

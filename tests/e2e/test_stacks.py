@@ -24,19 +24,19 @@ def shipped(stack: str) -> dict:
 def watched(environment: dict[str, str]):
     """Every way out leads to a port that counts who comes; the cloud and its hub are on loopback."""
     came: list[bytes] = []
-    door = socket.create_server(("127.0.0.1", 0))
+    gateway = socket.create_server(("127.0.0.1", 0))
 
     def listen():
         while True:
             try:
-                caller, _ = door.accept()
+                caller, _ = gateway.accept()
             except OSError:
                 return
             with caller:
                 came.append(caller.recv(200))
 
     threading.Thread(target=listen, daemon=True).start()
-    proxy = f"http://127.0.0.1:{door.getsockname()[1]}"
+    proxy = f"http://127.0.0.1:{gateway.getsockname()[1]}"
     names = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
     before = {name: environment.get(name) for name in (*names, "no_proxy", "NO_PROXY")}
     environment |= dict.fromkeys(names, proxy) | dict.fromkeys(
@@ -45,8 +45,8 @@ def watched(environment: dict[str, str]):
     try:
         yield came
     finally:
-        door.shutdown(socket.SHUT_RDWR)
-        door.close()
+        gateway.shutdown(socket.SHUT_RDWR)
+        gateway.close()
         for name, value in before.items():
             environment.pop(name)
             if value is not None:

@@ -58,7 +58,7 @@ def certificate() -> tuple[str, str]:
         (place / "names").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
         for words in (
             ["req", "-x509", *new, "-days", "2", "-subj", "/CN=ca", "-keyout", "ca.key", "-out", "ca.pem"],
-            ["req", "-new", *new, "-subj", "/CN=door", "-keyout", "leaf.key", "-out", "leaf.csr"],
+            ["req", "-new", *new, "-subj", "/CN=gateway", "-keyout", "leaf.key", "-out", "leaf.csr"],
             ["x509", "-req", "-in", "leaf.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-days", "2", "-set_serial",
              "2", "-extfile", "names", "-out", "leaf.pem"],
         ):  # fmt: skip

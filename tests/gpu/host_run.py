@@ -2,8 +2,8 @@
 
 usage: host_run.py FOLDER LAUNCH.json NAME [--levels 1,32,256] [--deadline-s 500]   (FOLDER from host_files.py)
 
-Checks the machine, starts the engine and the door, asks the gate, then `pulumi-vllm smoke` and `bench` through the door,
-the same load without the door (no load where the levels are empty), and stops the engine with 32 streams running.
+Checks the machine, starts the engine and the gateway, asks the gate, then `pulumi-vllm smoke` and `bench` through the gateway,
+the same load without the gateway (no load where the levels are empty), and stops the engine with 32 streams running.
 OUT/NAME.host.json says how each ended.
 """
 
@@ -95,10 +95,10 @@ def locked() -> list[dict[str, str]]:
 
 
 def ask(key: str, *words: str, within_s: float = 300) -> dict[str, Any]:
-    """A subcommand of `pulumi-vllm` through the door."""
+    """A subcommand of `pulumi-vllm` through the gateway."""
     done = subprocess.run(
         [sys.executable, "-m", "pulumi_vllm.cli", *words, "--url", "https://127.0.0.1:443/v1", "--json",
-         "--ca", TREE / "merged/etc/pulumi-vllm/door/ca.pem"],
+         "--ca", TREE / "merged/etc/pulumi-vllm/gateway/ca.pem"],
         env={**os.environ, "VLLM_API_KEY": key, "PYTHONPATH": f"{os.environ.get('COMPONENTS', ROOT)}:{SITE}"},
         capture_output=True, text=True, check=False, timeout=within_s,
     )  # fmt: skip
@@ -109,7 +109,7 @@ def ask(key: str, *words: str, within_s: float = 300) -> dict[str, Any]:
     return {"code": done.returncode, "answer": answer, "said": done.stderr.splitlines()[-12:]}
 
 
-def without_door(launch: dict[str, Any], name: str, levels: str) -> list[dict[str, Any]]:
+def without_gateway(launch: dict[str, Any], name: str, levels: str) -> list[dict[str, Any]]:
     """The same load straight to the engine, by vLLM's own benchmark."""
 
     class Running:
@@ -179,7 +179,7 @@ def main() -> None:
             result["smoke"] = ask(key, "smoke")
             if options.levels:
                 result["bench"] = ask(key, "bench", "--levels", options.levels, "--out", str(OUT / "bench"))
-                result["without_door"] = without_door(launch, options.name, options.levels)
+                result["without_gateway"] = without_gateway(launch, options.name, options.levels)
             result["stop"] = stop(launch["model"])
     finally:
         for unit in UNITS:

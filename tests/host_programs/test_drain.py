@@ -67,7 +67,7 @@ def place(tmp_path: Path) -> Path:
     return tmp_path / "admin.sock"
 
 
-def test_without_a_door_there_is_nothing_to_drain(place: Path) -> None:
+def test_without_a_gateway_there_is_nothing_to_drain(place: Path) -> None:
     result = drain("--socket", str(place))
     assert result.returncode == 0
     assert "nothing to do" in result.stdout
@@ -107,7 +107,7 @@ def test_undo_opens_and_a_refusal_is_told(place: Path) -> None:
     assert "No such server." in result.stderr
 
 
-DOOR = """
+GATEWAY = """
 global
     stats socket {folder}/admin.sock mode 600 level admin
 defaults
@@ -140,7 +140,7 @@ class Slow(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def door(tmp_path: Path) -> Iterator[str]:
+def gateway(tmp_path: Path) -> Iterator[str]:
     if not shutil.which("haproxy", path="/usr/sbin:/usr/bin"):
         pytest.skip("haproxy is not installed")
     engine = ThreadingHTTPServer(("127.0.0.1", 0), Slow)
@@ -148,9 +148,9 @@ def door(tmp_path: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    text = DOOR.format(folder=tmp_path, port=port, engine=engine.server_address[1])
-    (tmp_path / "door.cfg").write_text(text)
-    command = ["/usr/sbin/haproxy", "-db", "-f", str(tmp_path / "door.cfg")]
+    text = GATEWAY.format(folder=tmp_path, port=port, engine=engine.server_address[1])
+    (tmp_path / "gateway.cfg").write_text(text)
+    command = ["/usr/sbin/haproxy", "-db", "-f", str(tmp_path / "gateway.cfg")]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as haproxy:
         end = time.monotonic() + 10
         while not (tmp_path / "admin.sock").exists() and time.monotonic() < end:
@@ -162,11 +162,11 @@ def door(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.ci
-def test_a_running_request_ends_and_a_new_one_is_refused(door: str, place: Path) -> None:
+def test_a_running_request_ends_and_a_new_one_is_refused(gateway: str, place: Path) -> None:
     answers: list[bytes] = []
 
     def ask() -> None:
-        with urllib.request.urlopen(door, timeout=10) as answer:
+        with urllib.request.urlopen(gateway, timeout=10) as answer:
             answers.append(answer.read())
 
     running = threading.Thread(target=ask)
@@ -177,7 +177,7 @@ def test_a_running_request_ends_and_a_new_one_is_refused(door: str, place: Path)
     assert result.returncode == 0
     assert answers == [b"ok"]
     with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(door, timeout=10)
+        urllib.request.urlopen(gateway, timeout=10)
     with refused.value as answer:
         assert (answer.code, answer.headers["Retry-After"]) == (503, "10")
     assert drain("--socket", str(place), "--undo").returncode == 0
@@ -186,7 +186,7 @@ def test_a_running_request_ends_and_a_new_one_is_refused(door: str, place: Path)
 
 
 @pytest.mark.ci
-def test_a_busy_door_is_asked_again(door: str, place: Path) -> None:
+def test_a_busy_gateway_is_asked_again(gateway: str, place: Path) -> None:
     others = [socket.socket(socket.AF_UNIX) for _ in range(12)]
     try:
         for one in others:

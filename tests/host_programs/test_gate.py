@@ -1,4 +1,4 @@
-"""The gate against a small engine and a small TLS door: what passes, and what each failure says."""
+"""The gate against a small engine and a small TLS gateway: what passes, and what each failure says."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def certificate(folder: Path, address: str = "127.0.0.1") -> tuple[Path, Path]:
 
     ca = build("ca", ca_key.public_key(), x509.BasicConstraints(ca=True, path_length=None))
     names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
-    leaf = build("door", key.public_key(), names)
+    leaf = build("gateway", key.public_key(), names)
     pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
     (folder / "ca.pem").write_bytes(ca.public_bytes(pem))
     secret = key.private_bytes(pem, form, serialization.NoEncryption())
@@ -50,11 +50,11 @@ def certificate(folder: Path, address: str = "127.0.0.1") -> tuple[Path, Path]:
 
 
 class World:
-    """What the engine and the door do."""
+    """What the engine and the gateway do."""
 
     def __init__(self) -> None:
         self.unhealthy, self.busy, self.tokens, self.empty = 0, 0, IDS, False
-        self.refuses: dict[str, tuple[int, str]] = {}  # "engine" or "door": what a chat gets
+        self.refuses: dict[str, tuple[int, str]] = {}  # "engine" or "gateway": what a chat gets
         self.bodies: list[tuple[str, dict[str, Any]]] = []
 
 
@@ -76,13 +76,13 @@ def serve(world: World, key: str | None, tls: ssl.SSLContext | None) -> Threadin
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            world.bodies.append(("door" if key else "engine", body))
+            world.bodies.append(("gateway" if key else "engine", body))
             if key and self.headers["Authorization"] != f"Bearer {key}":
                 return self.answer(401, {"error": {"message": "Incorrect API key provided."}})
             if key and world.busy:
                 world.busy -= 1
                 return self.answer(503, {})
-            if refused := world.refuses.get("door" if key else "engine"):
+            if refused := world.refuses.get("gateway" if key else "engine"):
                 return self.answer(refused[0], {"error": {"message": refused[1]}})
             ids = [] if world.empty else world.tokens
             choice = {"message": {"content": "hello"}, "token_ids": ids}
@@ -107,10 +107,10 @@ def config(world: World, tmp_path: Path) -> Iterator[dict[str, Any]]:
     ca, leaf = certificate(tmp_path)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(leaf)
-    engine, door = serve(world, None, None), serve(world, "planted-key", tls)
+    engine, gateway = serve(world, None, None), serve(world, "planted-key", tls)
     (tmp_path / "token").write_text("planted-key\n")
     yield {
-        "door": f"https://127.0.0.1:{door.server_address[1]}",
+        "gateway": f"https://127.0.0.1:{gateway.server_address[1]}",
         "ca": str(ca),
         "token_file": str(tmp_path / "token"),
         "model": "small",
@@ -121,7 +121,7 @@ def config(world: World, tmp_path: Path) -> Iterator[dict[str, Any]]:
         "server_name": "127.0.0.1",
         "unit": None,
     }
-    for server in (engine, door):
+    for server in (engine, gateway):
         server.shutdown()
         server.server_close()
 
@@ -143,14 +143,14 @@ def test_it_passes_and_tells_the_phases(gate: Program, world: World, config: dic
     result = result_of(config)
     assert (result["passed"], result["why"], result["tokens_sha256"]) == (True, None, GOLDEN)
     assert result["engine_s"] >= 0.5
-    assert {"warm_up_s", "door_s", "golden_s", "seconds"} <= set(result)
-    assert [place for place, _ in world.bodies] == ["engine", "door", "door"]
+    assert {"warm_up_s", "gateway_s", "golden_s", "seconds"} <= set(result)
+    assert [place for place, _ in world.bodies] == ["engine", "gateway", "gateway"]
     last = world.bodies[-1][1]
     assert (last["temperature"], last["return_token_ids"], last["reasoning_effort"]) == (0, True, "none")
     assert "planted-key" not in run.stdout + json.dumps(result)
 
 
-def test_a_door_that_is_still_opening_is_waited_for(
+def test_a_gateway_that_is_still_opening_is_waited_for(
     gate: Program, world: World, config: dict[str, Any]
 ) -> None:
     world.busy = 1
@@ -187,7 +187,7 @@ def test_each_failure_is_one_sentence(
     assert len(run.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("place", ["engine", "door"])
+@pytest.mark.parametrize("place", ["engine", "gateway"])
 @pytest.mark.parametrize("status", [400, 404, 500])
 def test_a_chat_that_is_refused_does_not_pass(
     gate: Program, world: World, config: dict[str, Any], place: str, status: int
@@ -195,7 +195,7 @@ def test_a_chat_that_is_refused_does_not_pass(
     world.refuses = {place: (status, "max_tokens is too large")}
     run = gate(**config)
     assert run.returncode == 1
-    base = config["engine_url"] if place == "engine" else config["door"]
+    base = config["engine_url"] if place == "engine" else config["gateway"]
     assert f"{base}: a chat got status {status} and no token" in run.stderr
     assert "max_tokens is too large" in result_of(config)["why"]
 

@@ -49,7 +49,7 @@ def test_the_default_limit_of_a_key_is_above_what_any_measured_machine_answers()
     # 256 tokens out in each of them
     rates = [rate / 256 for one in measured for rate in one.tokens_per_s.values()]
     rates += [row["output_throughput"] / row["output_tokens"] for one in measured for row in one.load]
-    assert Deployment.parse(GOOD).door.requests_per_minute > 2 * 60 * max(rates)
+    assert Deployment.parse(GOOD).gateway.requests_per_minute > 2 * 60 * max(rates)
 
 
 @pytest.mark.parametrize(
@@ -105,12 +105,12 @@ def test_every_mistake_at_once():
         ({"storage": "100GB"}, "server.storage: 100 GB are less than the 1"),
         ({"concurrency": 10**9}, "server.concurrency: 1000000000 is out of range; write at most 2048"),
         (
-            {"door__streams_per_key": 2049},
-            "server.door.streams_per_key: 2049 is out of range; write at most 2048",
+            {"gateway__streams_per_key": 2049},
+            "server.gateway.streams_per_key: 2049 is out of range; write at most 2048",
         ),
         (
-            {"door__answer_timeout_s": 3601},
-            "server.door.answer_timeout_s: 3601 is out of range; write at most",
+            {"gateway__answer_timeout_s": 3601},
+            "server.gateway.answer_timeout_s: 3601 is out of range; write at most",
         ),
         ({"concurrency": "many"}, "server.concurrency: 'many' is not a whole number; write a whole number"),
         ({"machine__count": "two"}, "server.machine.count: 'two' is not a whole number"),
@@ -144,11 +144,14 @@ def test_every_mistake_at_once():
         ({"access__hostname": "192.0.2.7"}, "server.access.hostname: '192.0.2.7' is no DNS name; write one"),
         ({"access__hostname": "https://a.b"}, "server.access.hostname: 'https://a.b' is no DNS name"),
         (
-            {"door__request_timeout_s": 0},
-            "server.door.request_timeout_s: 0 is out of range; write at least 1",
+            {"gateway__request_timeout_s": 0},
+            "server.gateway.request_timeout_s: 0 is out of range; write at least 1",
         ),
-        ({"door__answer_timeout_s": "long"}, "server.door.answer_timeout_s: 'long' is not a whole number"),
-        ({"door__timeout_s": 5}, "server.door.timeout_s: unknown key; did you mean"),
+        (
+            {"gateway__answer_timeout_s": "long"},
+            "server.gateway.answer_timeout_s: 'long' is not a whole number",
+        ),
+        ({"gateway__timeout_s": 5}, "server.gateway.timeout_s: unknown key; did you mean"),
     ],
 )
 def test_one_mistake(change, sentence):

@@ -112,7 +112,7 @@ def test_an_engine_that_others_can_reach(files, said):
         'include "/etc/more.nft"',
     ],
 )
-def test_a_firewall_that_opens_more_than_the_door(line):
+def test_a_firewall_that_opens_more_than_the_gateway(line):
     wider = OURS.replace('iif "lo" accept', f'iif "lo" accept\n        {line}')
     (sentence,) = rules.engine_port(unit("--host 127.0.0.1", firewall=wider))
     assert repr(line) in sentence
@@ -126,7 +126,7 @@ def test_a_firewall_may_drop_more():
     assert list(rules.engine_port(unit("--host 127.0.0.1", firewall=narrower))) == []
 
 
-def test_an_engine_behind_its_door():
+def test_an_engine_behind_its_gateway():
     assert list(rules.engine_port(unit("--host 127.0.0.1 --port 8000"))) == []
     assert list(rules.engine_port({"/etc/other.conf": "--host 0.0.0.0"})) == []
 

@@ -65,7 +65,7 @@ async def test_a_leaf_is_for_the_address_the_name_and_loopback_and_ends_before_i
 
 
 async def test_a_leaf_issued_anew_is_unknown_in_a_preview():
-    """The old one would hide the door's file and the reload that follow. Asked as an engine asks."""
+    """The old one would hide the gateway's file and the reload that follow. Asked as an engine asks."""
     urn = "urn:pulumi:s::p::vllm:index:Certificate::server-certificate"
     inputs = {"authorityCertificate": "CA", "authorityKey": Secret("KEY"), "address": "192.0.2.7"}
     old = inputs | {"fresh": False, "pem": Secret("OLD"), "expires": "2026-12-01"}

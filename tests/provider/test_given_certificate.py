@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from pulumi_vllm.provider.given_certificate import GivenCertificate, mistakes
 from pulumi_vllm.provider.protocol import UNKNOWN
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "door"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "gateway"))
 from certificates import DAY, NOW, issue, key_pem, pem
 
 ROOT = issue("root")

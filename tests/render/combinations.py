@@ -56,12 +56,12 @@ COMBINATIONS = {
     "hub-of-your-own": Combination(
         "spheron-h200-2x-fp8", {"weights.endpoint": "https://hub.example.com/models"}
     ),
-    "door-limits-and-ssh": Combination(
+    "gateway-limits-and-ssh": Combination(
         "spheron-h200-2x-fp8",
         {
             "access.allow": ["0.0.0.0/0", "2001:db8::/32"],
             "access.ssh_allow": ["198.51.100.7/32"],
-            "door": {"requests_per_minute": 60, "max_body_mib": 2, "streams_per_key": 8},
+            "gateway": {"requests_per_minute": 60, "max_body_mib": 2, "streams_per_key": 8},
             "drain_timeout_s": 600,
         },
     ),

@@ -45,7 +45,7 @@ def test_json_files_are_json_with_the_agreed_keys(stack):
     assert weights["directory"] == f"/models/weights/{weights['repository']}/{weights['revision']}"
     gate = json.loads(files["/etc/pulumi-vllm/gate.json"].text)
     assert set(gate) == {
-        "door", "server_name", "ca", "token_file", "model", "golden", "engine_url", "timeout_s", "result",
+        "gateway", "server_name", "ca", "token_file", "model", "golden", "engine_url", "timeout_s", "result",
     }  # fmt: skip
     install = json.loads(files["/etc/pulumi-vllm/install.json"].text)
     for path in [*install["locks"].values(), install["uv_lock"]]:

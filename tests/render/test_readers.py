@@ -157,7 +157,7 @@ def test_cloud_init_reads_the_user_data(tmp_path):
 
 @pytest.mark.ci
 def test_haproxy_reads_its_configuration(tmp_path):
-    haproxy, door = need("haproxy"), tmp_path
+    haproxy, gateway = need("haproxy"), tmp_path
     new = [
         "-x509",
         "-newkey",
@@ -170,18 +170,18 @@ def test_haproxy_reads_its_configuration(tmp_path):
         "-subj",
         "/CN=x",
     ]
-    run(need("openssl"), "req", *new, "-keyout", f"{door}/k", "-out", f"{door}/c")
-    (door / "tls.pem").write_text((door / "c").read_text() + (door / "k").read_text())
-    (door / "keys.map").write_text("0" * 64 + " team-a\n")
-    for limits in distinct("/etc/pulumi-vllm/door/limits.map"):
-        (door / "limits.map").write_text(limits)
-        for given in distinct("/etc/pulumi-vllm/door/haproxy.cfg"):
-            text = given.replace("/etc/pulumi-vllm/door", str(door)).replace(
-                "/run/pulumi-vllm-door", str(door)
+    run(need("openssl"), "req", *new, "-keyout", f"{gateway}/k", "-out", f"{gateway}/c")
+    (gateway / "tls.pem").write_text((gateway / "c").read_text() + (gateway / "k").read_text())
+    (gateway / "keys.map").write_text("0" * 64 + " team-a\n")
+    for limits in distinct("/etc/pulumi-vllm/gateway/limits.map"):
+        (gateway / "limits.map").write_text(limits)
+        for given in distinct("/etc/pulumi-vllm/gateway/haproxy.cfg"):
+            text = given.replace("/etc/pulumi-vllm/gateway", str(gateway)).replace(
+                "/run/pulumi-vllm-gateway", str(gateway)
             )
-            (door / "haproxy.cfg").write_text(re.sub(r"    (user|group) haproxy\n", "", text))
-            for words in (["env"], ["env", "DOOR_IPV6=1"]):
-                said = run(*words, haproxy, "-c", "-f", str(door / "haproxy.cfg"))
+            (gateway / "haproxy.cfg").write_text(re.sub(r"    (user|group) haproxy\n", "", text))
+            for words in (["env"], ["env", "GATEWAY_IPV6=1"]):
+                said = run(*words, haproxy, "-c", "-f", str(gateway / "haproxy.cfg"))
                 assert "WARNING" not in said.upper(), said
 
 

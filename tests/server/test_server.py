@@ -37,7 +37,7 @@ def test_no_secret_is_in_a_rendered_file_or_in_cloud_init():
     assert "planted" not in str(files["files"])
     assert "planted" not in str(made["llm-machine"]["cloudInit"])
     assert "@@secret:keys_map@@" in str(files["files"])
-    assert "sk-planted" not in str(files["secrets"]), "the door's map holds hashes only"
+    assert "sk-planted" not in str(files["secrets"]), "the gateway's map holds hashes only"
 
 
 def test_every_file_has_a_mode_and_a_meaning():

@@ -24,7 +24,7 @@ _COLUMNS = (
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `bench`."""
-    text = "measure a running stack through its door, over concurrency"
+    text = "measure a running stack through its gateway, over concurrency"
     bench = commands.add_parser(
         "bench",
         help=text,
@@ -164,18 +164,18 @@ def _possible(endpoint: "Endpoint", served: "Served", asked: "Load") -> None:
             f"--input {asked.input_tokens} and --output {asked.output_tokens}: {whole} tokens are more than the "
             f"context of {served.context}; ask for less, or raise server.context"
         )
-    door = endpoint.plan.get("door") or {}
-    at_once = door.get("streams_per_key")
+    gateway = endpoint.plan.get("gateway") or {}
+    at_once = gateway.get("streams_per_key")
     if at_once is not None and max(asked.levels) > at_once:
         raise UsageError(
-            f"--levels {max(asked.levels)}: the door lets {at_once:.0f} requests of a key run at once; "
-            "raise server.door.streams_per_key in the stack file"
+            f"--levels {max(asked.levels)}: the gateway lets {at_once:.0f} requests of a key run at once; "
+            "raise server.gateway.streams_per_key in the stack file"
         )
-    a_minute = door.get("requests_per_minute")
+    a_minute = gateway.get("requests_per_minute")
     if a_minute is not None and asked.all_requests > a_minute:
         say(
-            f"the door lets {a_minute:.0f} requests of a key through in a minute, and the bench makes "
-            f"{asked.all_requests:,}; if it is stopped by that, raise server.door.requests_per_minute"
+            f"the gateway lets {a_minute:.0f} requests of a key through in a minute, and the bench makes "
+            f"{asked.all_requests:,}; if it is stopped by that, raise server.gateway.requests_per_minute"
         )
 
 

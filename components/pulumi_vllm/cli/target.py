@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ca",
         type=Path,
         metavar="FILE",
-        help="with --url: the CA of the door, PEM (default: this machine's)",
+        help="with --url: the CA of the gateway, PEM (default: this machine's)",
     )
     parser.add_argument(
         "--model", metavar="NAME", help="as in requests (default: the stack's, or the only one)"

@@ -1,1 +1,1 @@
-"""A running stack as its clients see it: where it is, HTTP to its door, load, checks. No host, no cloud."""
+"""A running stack as its clients see it: where it is, HTTP to its gateway, load, checks. No host, no cloud."""

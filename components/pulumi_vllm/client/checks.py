@@ -1,4 +1,4 @@
-"""What a served model must be able to do, asked through its door; each check gives a sentence."""
+"""What a served model must be able to do, asked through its gateway; each check gives a sentence."""
 
 from __future__ import annotations
 
@@ -105,8 +105,10 @@ class Checks:
         return Finding(name, outcome, sentence, round(time.perf_counter() - began, 2))
 
     async def _ask(self, content: Any, **more: Any) -> dict[str, Any]:
-        async with Connection(self.endpoint) as door:
-            answer: dict[str, Any] = await door.json("POST", "/chat/completions", self._body(content, **more))
+        async with Connection(self.endpoint) as gateway:
+            answer: dict[str, Any] = await gateway.json(
+                "POST", "/chat/completions", self._body(content, **more)
+            )
             return answer
 
     async def _ask_for(self, can: bool | None, without: str, content: Any, **more: Any) -> dict[str, Any]:
@@ -146,8 +148,8 @@ class Checks:
     async def _stream(self) -> str:
         body = self._body("Count from one to five.", stream=True, stream_options={"include_usage": True})
         began, first, text, pieces, usage = time.perf_counter(), 0.0, "", 0, None
-        async with Connection(self.endpoint) as door:
-            async for event in door.events("/chat/completions", encode(body)):
+        async with Connection(self.endpoint) as gateway:
+            async for event in gateway.events("/chat/completions", encode(body)):
                 usage = event.get("usage") or usage
                 for choice in event["choices"]:
                     delta = choice["delta"]
@@ -244,8 +246,8 @@ class Checks:
         asked = context - _LONG_ANSWER_TOKENS
         plan = load.Load((1,), asked, _LONG_ANSWER_TOKENS, self.served.vocabulary, seed=time.time_ns())
         (body,) = plan.bodies(self.served.name, 1, 1, _LONG_ANSWER_TOKENS)
-        async with Connection(self.endpoint) as door:
-            sample = await load.one(door, body)
+        async with Connection(self.endpoint) as gateway:
+            sample = await load.one(gateway, body)
         if sample.prompt_tokens != asked:
             raise _Failed(f"{asked:,} tokens were sent, and {sample.prompt_tokens:,} read")
         return (

@@ -133,7 +133,7 @@ def _base(url: str) -> str:
 
 
 def _tls(url: str, certificate: object, where: str) -> ssl.SSLContext | None:
-    """For https: trusts that certificate alone, be it a CA's or the door's own, or what this machine trusts."""
+    """For https: trusts that certificate alone, be it a CA's or the gateway's own, or what this machine trusts."""
     if urlsplit(url).scheme != "https":
         return None
     if certificate is not None and not isinstance(certificate, str):

@@ -1,7 +1,7 @@
-"""HTTP/1.1 to a door: one connection per stream, kept, server-sent events, refusals as sentences.
+"""HTTP/1.1 to a gateway: one connection per stream, kept, server-sent events, refusals as sentences.
 
 Written on asyncio's streams because a load of 256 streams is thousands of events a second, which the clock of
-a general client would lag behind (docs/bench.md has the figures). No proxy, no redirect: a door has neither.
+a general client would lag behind (docs/bench.md has the figures). No proxy, no redirect: a gateway has neither.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from .endpoint import Endpoint
 
 CONNECT_S = 10.0
-LONGEST_SILENCE_S = 3600.0  # where no plan says after how long the door itself gives up
-_GRACE_S = 60.0  # the door's own answer comes first
+LONGEST_SILENCE_S = 3600.0  # where no plan says after how long the gateway itself gives up
+_GRACE_S = 60.0  # the gateway's own answer comes first
 _LONGEST_LINE = 1 << 24  # bytes: one event of a long tool call, or a whole answer
 _OK, _UNAUTHORIZED, _NOT_FOUND = 200, 401, 404
 _REMEDIES = {
-    413: "the request is larger than the door lets in (413); raise server.door.max_body_mib in the stack file",
-    429: "the door's limit for one key is reached (429); raise server.door.requests_per_minute, or "
-    "server.door.streams_per_key, in the stack file and run `pulumi up`",
-    504: "the engine did not answer in time (504); raise server.door.answer_timeout_s in the stack file",
+    413: "the request is larger than the gateway lets in (413); raise server.gateway.max_body_mib in the stack file",
+    429: "the gateway's limit for one key is reached (429); raise server.gateway.requests_per_minute, or "
+    "server.gateway.streams_per_key, in the stack file and run `pulumi up`",
+    504: "the engine did not answer in time (504); raise server.gateway.answer_timeout_s in the stack file",
     503: "nothing is served right now (503: {said}); the engine starts, drains or has ended",
 }
 
@@ -44,7 +44,7 @@ class Connection:
     def __init__(self, endpoint: Endpoint) -> None:
         """Open nothing yet."""
         self.endpoint, self._where = endpoint, urlsplit(endpoint.url)
-        limit = (endpoint.plan.get("door") or {}).get("answer_timeout_s")
+        limit = (endpoint.plan.get("gateway") or {}).get("answer_timeout_s")
         self._silence_s = LONGEST_SILENCE_S if limit is None else float(limit) + _GRACE_S
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
@@ -186,7 +186,7 @@ class Connection:
     def _remedy(self, status: int, said: str) -> str:
         stack, key = self.endpoint.stack, self.endpoint.key
         if status == _UNAUTHORIZED and stack:
-            return f"the key of stack {stack} was refused (401); the door has other keys, run `pulumi up`"
+            return f"the key of stack {stack} was refused (401); the gateway has other keys, run `pulumi up`"
         if status == _UNAUTHORIZED:
             what = f"the key in {KEY_VARIABLE} was refused" if key else "a key is needed"
             return f"{what} (401); export the right one as {KEY_VARIABLE}"
@@ -202,7 +202,7 @@ class Connection:
             yield
         except ssl.SSLCertVerificationError as fault:
             with_ca = (
-                "its state is older than the door: run `pulumi refresh`"
+                "its state is older than the gateway: run `pulumi refresh`"
                 if self.endpoint.stack
                 else ("name the CA that signed it with --ca FILE")
             )

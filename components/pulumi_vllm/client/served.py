@@ -21,8 +21,8 @@ async def look(endpoint: Endpoint, wanted: str | None) -> Served:
     Raises:
         ClientError: nobody answers, the key is refused, or that model is not served.
     """
-    async with Connection(endpoint) as door:
-        answer = await door.json("GET", "/models")
+    async with Connection(endpoint) as gateway:
+        answer = await gateway.json("GET", "/models")
     try:
         rows = {str(row["id"]): dict(row) for row in answer["data"]}
     except (TypeError, KeyError, ValueError):

@@ -183,8 +183,8 @@ _OWNED = {
     "served-model-name": "set server.model",
     "max-model-len": "set server.context",
     "max-num-seqs": "set server.concurrency or server.profile",
-    "host": "the engine stays behind the door",
-    "port": "the engine stays behind the door",
+    "host": "the engine stays behind the gateway",
+    "port": "the engine stays behind the gateway",
     "api-key": "name keys under server.access.keys",
 }
 

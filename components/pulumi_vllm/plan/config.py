@@ -14,15 +14,15 @@ from . import mistakes, units
 from .errors import ConfigError
 
 MARK = "gate"
-"""The key name that our own gate uses at the door; nobody else may."""
+"""The key name that our own gate uses at the gateway; nobody else may."""
 
 LARGEST_GB = 64_000
 """The largest volume that any provider of the first cloud documents (2026-05)."""
 
 MOST_AT_ONCE = 2048
-"""Requests that the door passes on at the same time, of all keys together; more wait there 5 s, then get 503."""
+"""Requests that the gateway passes on at the same time, of all keys together; more wait there 5 s, then get 503."""
 
-_NAME = r"^[a-z0-9][a-z0-9-]{0,30}$"  # the door's stick table keeps 32 characters
+_NAME = r"^[a-z0-9][a-z0-9-]{0,30}$"  # the gateway's stick table keeps 32 characters
 
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _HOST = re.compile(rf"({_LABEL}\.)+(?=[a-z]){_LABEL}")
@@ -79,7 +79,7 @@ class Access(_Block):
     """Who may reach the machine."""
 
     allow: Annotated[tuple[Cidr, ...], Field(min_length=1)]
-    """Address ranges that may reach the door (port 443)."""
+    """Address ranges that may reach the gateway (port 443)."""
     ssh_allow: tuple[Cidr, ...] | None = None
     """Address ranges that may reach SSH; unset means the same as `allow`."""
     hostname: HostName | None = None
@@ -112,8 +112,8 @@ class Weights(_Block):
     """Address of the model hub."""
 
 
-class Door(_Block):
-    """Limits at the front door."""
+class Gateway(_Block):
+    """Limits at the gateway."""
 
     requests_per_minute: Annotated[int, Field(ge=1, le=1_000_000)] = 6_000
     """Requests that one key may make in 60 s; more answer 429. The default is three times what the fastest measured
@@ -163,8 +163,8 @@ class Deployment(_Block):
     """Who may reach the machine."""
     weights: Weights = Weights()
     """Where the weights come from."""
-    door: Door = Door()
-    """Limits at the front door."""
+    gateway: Gateway = Gateway()
+    """Limits at the gateway."""
     engine: Engine = Engine()
     """How vLLM is started, beyond what the plan decides."""
     drain_timeout_s: Annotated[int, Field(ge=0, le=3600)] = 60

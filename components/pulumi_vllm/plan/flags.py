@@ -99,7 +99,7 @@ def _shutdown(launch: Launch) -> Said:
     elif value > _LONGEST_STOP_S:
         sentence = (
             f"--shutdown-timeout {value}: the unit is killed after 45 s and vLLM needs up to 15 s beyond its own "
-            "limit; use 30 or less, and drain_timeout_s for a longer drain at the door"
+            "limit; use 30 or less, and drain_timeout_s for a longer drain at the gateway"
         )
         yield "error", sentence, "systemd killed the server at its limit, run on the CPU build 0.32.0"
 
@@ -123,7 +123,7 @@ def _format(launch: Launch) -> Said:
 def _api_key(launch: Launch) -> Said:
     """The engine's own key, which leaves routes open."""
     evidence = "full completion from /invocations without a key, run on the CPU build 0.32.0"
-    remedy = "the door checks keys, name them under access.keys"
+    remedy = "the gateway checks keys, name them under access.keys"
     if "api-key" in launch.flags:
         sentence = (
             "--api-key shows the key in the process list and leaves /invocations and /tokenize open; "
@@ -135,13 +135,13 @@ def _api_key(launch: Launch) -> Said:
 
 
 def _exposed(launch: Launch) -> Said:
-    """An engine that others can reach past the door."""
+    """An engine that others can reach past the gateway."""
     host, evidence = launch.flags.get("host"), "it has routes without a key, run on the CPU build 0.32.0"
     if host is None:
-        sentence = "no --host: vLLM listens on every address; set it to 127.0.0.1, behind a door"
+        sentence = "no --host: vLLM listens on every address; set it to 127.0.0.1, behind a gateway"
         yield "warning", sentence, evidence
     elif host not in ("127.0.0.1", "localhost", "::1"):
-        sentence = f"--host {host}: the engine would be reachable past the door; leave it on 127.0.0.1"
+        sentence = f"--host {host}: the engine would be reachable past the gateway; leave it on 127.0.0.1"
         yield "error", sentence, evidence
 
 

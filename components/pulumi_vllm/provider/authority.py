@@ -1,4 +1,4 @@
-"""What has to be random or signed and must survive machines: the door's CA, its leaves, and keys."""
+"""What has to be random or signed and must survive machines: the gateway's CA, its leaves, and keys."""
 
 import datetime as dt
 import ipaddress
@@ -24,7 +24,7 @@ class Authority(Kept):
     """`vllm:index:Authority`."""
 
     token = "vllm:index:Authority"
-    description = "Certificate authority of the door. Survives machines, so clients keep one CA file."
+    description = "Certificate authority of the gateway. Survives machines, so clients keep one CA file."
     inputs = {"commonName": Property("string", "Name in the CA certificate.", required=True, replaces=True)}
     outputs = {
         "certificate": Property("string", "CA certificate, PEM."),
@@ -71,7 +71,7 @@ class Authority(Kept):
         left = days_left(state)
         if left < _LEAF_DAYS:
             await call.warn(
-                f"the door's CA ends on {state['expires']} ({left} days); "
+                f"the gateway's CA ends on {state['expires']} ({left} days); "
                 f"`pulumi up --replace '{call.urn}'` makes a new one, which every client needs"
             )
         return await super().read(call, resource_id, state, inputs)
@@ -81,9 +81,7 @@ class Certificate(Kept):
     """`vllm:index:Certificate`."""
 
     token = "vllm:index:Certificate"
-    description = (
-        "The door's certificate for one address, issued by an Authority; issued anew 30 days before it ends."
-    )
+    description = "The gateway's certificate for one address, issued by an Authority; issued anew 30 days before it ends."
     inputs = {
         "authorityCertificate": Property("string", "CA certificate, PEM.", required=True, replaces=True),
         "authorityKey": Property("string", "CA key, PEM.", required=True, secret=True, silent=True),
@@ -120,7 +118,7 @@ class Certificate(Kept):
         left = days_left(state)
         if left < RENEW_DAYS:
             await call.warn(
-                f"the door's certificate ends on {state['expires']} ({left} days); `pulumi up` issues another"
+                f"the gateway's certificate ends on {state['expires']} ({left} days); `pulumi up` issues another"
             )
         return await super().read(call, resource_id, state, {**inputs, "fresh": left >= RENEW_DAYS})
 
@@ -161,7 +159,12 @@ def _issue(authority_pem: str, authority_key: str, wanted: list[str]) -> Values:
             names.insert(0, x509.DNSName(text))
     certificate = (
         x509.CertificateBuilder(
-            authority.subject, _name("vllm door"), key.public_key(), x509.random_serial_number(), start, end
+            authority.subject,
+            _name("vllm gateway"),
+            key.public_key(),
+            x509.random_serial_number(),
+            start,
+            end,
         )
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)

@@ -43,7 +43,7 @@ async def _wait(call: Call, attempt: int, left: str) -> None:
 
 
 async def _quiet(call: Call, state: Values) -> None:
-    """Drain the door, stop the units, unmount; a machine that can't be reached goes as it is."""
+    """Drain the gateway, stop the units, unmount; a machine that can't be reached goes as it is."""
     from pulumi_vllm.host.ssh import HostError
 
     if not state.get("hostKey"):

@@ -1,4 +1,4 @@
-"""A certificate of the user's own for the door, looked at before anything is made."""
+"""A certificate of the user's own for the gateway, looked at before anything is made."""
 
 import datetime as dt
 import ipaddress
@@ -27,7 +27,7 @@ class GivenCertificate(Kept):
 
     token = "vllm:index:GivenCertificate"
     description = (
-        "A certificate of your own for the door: whole, of its key, in date and for the name, or refused."
+        "A certificate of your own for the gateway: whole, of its key, in date and for the name, or refused."
     )
     inputs = {
         "certificate": Property("string", "PEM: the leaf first, then its chain.", required=True),
@@ -54,7 +54,7 @@ class GivenCertificate(Kept):
         return dict.fromkeys(self.outputs) if has_unknown(new) else _outputs(new)
 
     async def create(self, call: Call, new: Values) -> tuple[str, Values]:
-        """Put together what the door reads."""
+        """Put together what the gateway reads."""
         return f"given-{new['hostname']}", _outputs(new)
 
     async def update(self, call: Call, resource_id: str, old: Values, new: Values) -> Values:
@@ -66,7 +66,7 @@ class GivenCertificate(Kept):
         left = days_left(state)
         if left < RENEW_DAYS:
             await call.warn(
-                f"the door's certificate ends on {state['expires']} ({left} days); give a new one and run `pulumi up`"
+                f"the gateway's certificate ends on {state['expires']} ({left} days); give a new one and run `pulumi up`"
             )
         return await super().read(call, resource_id, state, inputs)
 

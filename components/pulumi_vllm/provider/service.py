@@ -1,4 +1,4 @@
-"""The serving units: engine installed, vLLM healthy, door open, gate passed; and whether that is still so."""
+"""The serving units: engine installed, vLLM healthy, gateway open, gate passed; and whether that is still so."""
 
 import json
 from typing import Any
@@ -18,7 +18,7 @@ class Service(Resource):
     """`vllm:host:Service`."""
 
     token = "vllm:host:Service"
-    description = "vLLM behind its door: installed at the locked versions, warmed up, proved by the gate."
+    description = "vLLM behind its gateway: installed at the locked versions, warmed up, proved by the gate."
     inputs = {
         "instanceId": INSTANCE_ID,
         "connection": CONNECTION,
@@ -110,7 +110,7 @@ class Service(Resource):
             timeout_s=180,
         )
         await host.run(
-            f"if test -S /run/pulumi-vllm-door/admin.sock; then {_PROGRAMS}/drain --undo || true; fi",
+            f"if test -S /run/pulumi-vllm-gateway/admin.sock; then {_PROGRAMS}/drain --undo || true; fi",
             timeout_s=60,
         )
         gate = await self._gate(call, host, float(new.get("readyTimeoutS") or 3600))
@@ -125,7 +125,7 @@ class Service(Resource):
         return {"evidence": evidence, "reachable": True}
 
     async def _gate(self, call: Call, host: Any, timeout_s: float) -> Values:
-        """Start the gate's unit; a healthy /health proves nothing, so it asks for golden tokens through the door."""
+        """Start the gate's unit; a healthy /health proves nothing, so it asks for golden tokens through the gateway."""
         await host.run(_START_GATE, timeout_s=60)
         waited, looks = 0.0, 0
         while waited < timeout_s:

@@ -44,7 +44,7 @@ class Weights(Resource):
     async def update(self, call: Call, resource_id: str, old: Values, new: Values) -> Values:
         """Another revision, or files gone: the unit finds out what is missing.
 
-        vllm.service requires the unit and restarts with it: the door is drained meanwhile.
+        vllm.service requires the unit and restarts with it: the gateway is drained meanwhile.
         """
         host = await host_of(call, new)
         await call.progress("draining: vllm restarts with its weights")

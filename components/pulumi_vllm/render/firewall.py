@@ -1,4 +1,4 @@
-"""Address ranges of a stack file as nftables rules. Knows two ports: the door's and SSH's."""
+"""Address ranges of a stack file as nftables rules. Knows two ports: the gateway's and SSH's."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-DOOR, SSH = 443, 22
+GATEWAY, SSH = 443, 22
 
 
-def rules(door: Iterable[str], ssh: Iterable[str]) -> tuple[str, ...]:
+def rules(gateway: Iterable[str], ssh: Iterable[str]) -> tuple[str, ...]:
     """Accepting rules, one per port and address family."""
-    return (*_port(DOOR, door), *_port(SSH, ssh))
+    return (*_port(GATEWAY, gateway), *_port(SSH, ssh))
 
 
 def _port(port: int, ranges: Iterable[str]) -> list[str]:

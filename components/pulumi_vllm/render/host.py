@@ -21,15 +21,15 @@ STOP_TIMEOUT_S = 45
 _ETC = "/etc/pulumi-vllm"
 _UNITS = "/etc/systemd/system"
 _SERVE = "restart vllm.service"
-_DOOR = "reload haproxy.service"
+_GATEWAY = "reload haproxy.service"
 
 # path, mode, what a change means
 _TABLE = (
-    (f"{_ETC}/door/ca.pem", "0644", "nothing"),
-    (f"{_ETC}/door/haproxy.cfg", "0644", _DOOR),
-    (f"{_ETC}/door/keys.map", "0600", _DOOR),
-    (f"{_ETC}/door/limits.map", "0644", _DOOR),
-    (f"{_ETC}/door/tls.pem", "0600", _DOOR),
+    (f"{_ETC}/gateway/ca.pem", "0644", "nothing"),
+    (f"{_ETC}/gateway/haproxy.cfg", "0644", _GATEWAY),
+    (f"{_ETC}/gateway/keys.map", "0600", _GATEWAY),
+    (f"{_ETC}/gateway/limits.map", "0644", _GATEWAY),
+    (f"{_ETC}/gateway/tls.pem", "0600", _GATEWAY),
     (f"{_ETC}/gate.json", "0644", "nothing"),
     (f"{_ETC}/install.json", "0644", _SERVE),
     (f"{_ETC}/nftables.nft", "0644", "reload vllm-firewall.service"),
@@ -92,7 +92,7 @@ def _variables(plan: Plan) -> dict[str, Any]:
         "plan": plan,
         "weights": weights,
         "command_lines": systemd.command_lines(plan.argv),
-        "door": deployment.door,
+        "gateway": deployment.gateway,
         "firewall": firewall.rules(deployment.access.allow, deployment.access.ssh),
         "gate_timeout_s": gate_timeout_s,
         "gate_unit_timeout_s": gate_timeout_s + 60,
@@ -100,7 +100,7 @@ def _variables(plan: Plan) -> dict[str, Any]:
         "gpus": {"name": machine.gpu, "count": machine.count} if cuda else None,
         "key_names": (*deployment.access.keys, MARK),
         "locks": tuple(plan.engine.locks()),
-        "max_body_bytes": deployment.door.max_body_mib * 2**20,
+        "max_body_bytes": deployment.gateway.max_body_mib * 2**20,
         "min_disk_bytes": plan.disk_gib * 2**30 if cuda else weights.bytes * 2,
         "most_at_once": MOST_AT_ONCE,
         "nvswitch": plan.needs_nvswitch,

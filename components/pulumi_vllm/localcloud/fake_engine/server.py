@@ -152,7 +152,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the library's name)
-        """Say nothing: requests are the door's to log."""
+        """Say nothing: requests are the gateway's to log."""
 
 
 class Server(ThreadingHTTPServer):

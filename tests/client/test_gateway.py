@@ -1,0 +1,168 @@
+"""Both commands through the gateway's own HAProxy: TLS, keys, limits; and where Pulumi itself has something to say."""
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from pulumi_vllm.cli import main
+
+ROOT = Path(__file__).parents[2]
+pytestmark = [pytest.mark.ci, pytest.mark.usefixtures("key")]
+SHORT = ["--input", "8", "--output", "2"]
+
+
+def run(capsys, *words):
+    code = main([str(word) for word in words])
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err
+    return code, out, err.splitlines()[-1]
+
+
+def test_both_commands_with_the_gateways_own_ca(engine, gateway, tmp_path, capsys):
+    there = gateway(engine)
+    code, out, _ = run(capsys, "smoke", "--json", "--url", there.url, "--ca", there.ca)
+    assert code == 0, out
+    assert {one["outcome"] for one in json.loads(out)["checks"]} == {"pass"}
+    # Longer than the gateway's buffer: answers are read as they come, whatever they are cut into.
+    words = ["--levels", "1,8", "--input", "512", "--output", "256", "--out", tmp_path]
+    code, out, _ = run(capsys, "bench", "--json", "--url", there.url, "--ca", there.ca, *words)
+    assert code == 0
+    assert [(row["completed"], row["failed"]) for row in json.loads(out)["rows"]] == [(4, 0), (24, 0)]
+
+
+def test_the_gateways_own_certificate_is_trusted_and_that_of_another_ca_is_not(engine, gateway, capsys):
+    there, other = gateway(engine), gateway(engine)
+    assert run(capsys, "smoke", "--url", there.url, "--ca", there.leaf)[0] == 0
+    for words in (["--ca", other.ca], []):
+        code, _, last = run(capsys, "smoke", "--url", there.url, *words)
+        assert code == 1
+        assert "the certificate is not to be trusted" in last
+        assert "--ca FILE" in last
+    assert "is https meant?" in run(capsys, "smoke", "--url", there.url.replace("https", "http"))[2]
+    assert "does not speak TLS" in run(capsys, "smoke", "--url", engine.url.replace("http", "https"))[2]
+
+
+def test_the_gateways_limit_is_named_and_what_was_measured_is_kept(engine, gateway, tmp_path, capsys):
+    there = gateway(engine, requests_per_minute=20)
+    where = ["--url", there.url, "--ca", there.ca, "--out", tmp_path]
+    code, out, last = run(capsys, "bench", "--json", *where, *SHORT, "--levels", "1,8")
+    assert code == 1
+    first, second = json.loads(out)["rows"]
+    assert first["output_throughput"] > 0
+    assert (first["failed"], second["failed"], "output_throughput" in second) == (0, 1, False)
+    assert last.startswith("pulumi-vllm: 8 streams: stopped after ")
+    assert "(429); raise server.gateway.requests_per_minute" in last
+    (kept,) = tmp_path.glob("127.0.0.1*/*.json")
+    assert json.loads(kept.read_text())["rows"] == [first, second]
+
+
+def test_a_request_that_is_larger_than_the_gateway_lets_in(start, gateway, capsys):
+    """262,136 ids are 1.5 MiB; the answer must be read although the body was not."""
+    there = gateway(start("--max-model-len", "262144", name="mistral-small-4"), max_body_mib=1)
+    code, out, _ = run(capsys, "smoke", "--json", "--url", there.url, "--ca", there.ca)
+    (long,) = [one for one in json.loads(out)["checks"] if one["check"] == "long context"]
+    assert (code, long["outcome"]) == (1, "fail")
+    assert "(413); raise server.gateway.max_body_mib" in long["sentence"]
+
+
+def test_more_streams_than_the_gateway_gives_one_key(start, gateway, tmp_path, capsys):
+    there = gateway(start(token_ms=50), streams_per_key=2)
+    where = ["--url", there.url, "--ca", there.ca, "--out", tmp_path]
+    code, _, last = run(capsys, "bench", *where, "--input", "8", "--output", "8", "--levels", "6")
+    assert code == 1
+    assert "server.gateway.streams_per_key, in the stack file" in last
+
+
+def test_an_engine_that_ends_and_a_gateway_that_is_closed(start, gateway, tmp_path, capsys):
+    engine = start()
+    there = gateway(engine)
+    where = ["--url", there.url, "--ca", there.ca]
+    engine.process.kill()
+    engine.process.wait()
+    end = time.monotonic() + 30
+    while time.monotonic() < end:  # until the gateway has noticed
+        code, _, last = run(capsys, "smoke", *where)
+        if "(503" in last:
+            break
+    assert code == 1
+    assert "nothing is served right now (503: The engine is not ready or draining.)" in last
+    assert "(503" in run(capsys, "bench", *where, *SHORT, "--levels", "1", "--out", tmp_path)[2]
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """An empty folder, and Pulumi's file backend in it."""
+    (tmp_path / "state").mkdir()
+    for name, value in {
+        "PULUMI_HOME": tmp_path / "home",
+        "PULUMI_BACKEND_URL": f"file://{tmp_path}/state",
+        "PULUMI_CONFIG_PASSPHRASE": "test",
+        "PULUMI_SKIP_UPDATE_CHECK": "1",
+    }.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_pulumis_own_words(project, capsys):
+    assert "no Pulumi.yaml project file found" in run(capsys, "smoke")[2]
+    (project / "Pulumi.yaml").write_text("name: p\nruntime: python\n")
+    assert "give --stack NAME" in run(capsys, "smoke")[2]
+    code, _, last = run(capsys, "bench", "--stack", "nothing")
+    assert code == 1
+    assert "no stack named 'nothing' found" in last
+    subprocess.run(["pulumi", "stack", "init", "dev"], check=True, capture_output=True, env=os.environ)
+    assert "stack dev: has no output `endpoint`; nothing is deployed" in run(capsys, "smoke")[2]
+
+
+PROGRAM = """
+import json, pulumi
+for name, value in json.load(open("outputs.json")).items():
+    pulumi.export(name, pulumi.Output.secret(value) if name == "api_key" else value)
+"""
+
+
+def test_a_gpu_stack_is_compared_with_its_evidence(start, gateway, project, capsys, monkeypatch):
+    """A stack's own outputs, by the real Pulumi: who it is, its plan, its gateway; only the machine is not there."""
+    from pulumi_vllm.plan import Deployment, plan
+
+    key = os.environ["VLLM_API_KEY"]
+    monkeypatch.delenv("VLLM_API_KEY")
+    text = (ROOT / "stacks/Pulumi.spheron-h100-1x-nvfp4.yaml").read_text()
+    block = yaml.safe_load(text)["config"]["pulumi-vllm:server"]
+    decided = plan(Deployment.parse(block | {"concurrency": 250}))  # 256 were measured
+    there = gateway(start(name=decided.served_name, token_ms=1))
+    limits = {"requests_per_minute": 60, "streams_per_key": 40}
+    outputs = {
+        "endpoint": there.url, "model": decided.served_name, "ca_certificate": there.ca.read_text(),
+        "api_key": key, "usd_per_hour": 2.54, "plan": decided.summary() | {"gateway": limits},
+    }  # fmt: skip
+    (project / "outputs.json").write_text(json.dumps(outputs))
+    (project / "__main__.py").write_text(PROGRAM)
+    runtime = {"name": "python", "options": {"virtualenv": str(ROOT / ".venv")}}
+    (project / "Pulumi.yaml").write_text(yaml.safe_dump({"name": "p", "runtime": runtime}))
+    for words in (["stack", "init", "gpu"], ["up", "--yes", "--skip-preview"]):
+        done = subprocess.run(["pulumi", *words], check=False, capture_output=True, env=os.environ, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert run(capsys, "bench", "--levels", "1,41")[2].endswith(
+        "raise server.gateway.streams_per_key in the stack file"
+    )
+    code = main(["bench", "--levels", "1,32"])
+    out, err = capsys.readouterr()
+    assert code == 0, err
+    assert "the gateway lets 60 requests of a key through in a minute, and the bench makes 132" in err
+    head, _, compared = out.partition("against measured, ")
+    assert compared.splitlines()[0].endswith(" with others (--max-num-seqs 256)")
+    assert head.startswith("mistral-small-4, nvfp4, 1x H100, vLLM 0.26.0: 512 tokens in, 256 out")
+    assert [line.split()[:3] for line in compared.splitlines()[1:3]] == [
+        ["1", "output", "tok/s"],
+        ["32", "output", "tok/s"],
+    ]
+    assert "measured with: --load-format" in compared
+    assert key not in out + err
+    (saved,) = project.glob(".pulumi-vllm/bench/gpu/*.json")
+    assert key not in saved.read_text()

@@ -1,0 +1,274 @@
+"""What was tried against the gateway: bytes, and the statuses that are right for them. Used against a guest, too.
+
+`passes` says that one request may come out behind the gateway, if it is answered with 200; everywhere else none may.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+OK, BAD, UNAUTHORIZED, NOT_FOUND, TOO_LARGE = (200,), (400,), (401,), (404,), (413,)
+NO_HTTP = (400, 501, 505)  # or the end of the connection
+POSTS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings")
+ALLOWED = {*(f"POST {path} HTTP/1.1" for path in POSTS), "GET /v1/models HTTP/1.1"}
+ALLOWED |= {"POST /v1/completions HTTP/1.0"}  # of a client that speaks no more
+CHUNKED = "Transfer-Encoding: chunked\r\n"
+SECOND = b"POST /invocations HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}"
+
+
+@dataclass(frozen=True)
+class Attack:
+    name: str
+    data: bytes
+    statuses: tuple[int, ...]
+    passes: bool = False
+
+
+def request(
+    key: str,
+    path: str = "/v1/completions",
+    method: str = "POST",
+    body: bytes = b"{}",
+    headers: str = "",
+    *,
+    auth: str | None = None,
+    length: bool = True,
+    version: str = "HTTP/1.1",
+    host: str = "Host: gateway\r\n",
+) -> bytes:
+    """One request as it goes over the wire; `headers` are whole lines."""
+    authorization = f"Authorization: Bearer {key}\r\n" if auth is None else auth
+    counted = f"Content-Length: {len(body)}\r\n" if length and (body or method == "POST") else ""
+    head = f"{method} {path} {version}\r\n{host}{authorization}{headers}{counted}Connection: close\r\n\r\n"
+    return head.encode("latin1") + body
+
+
+def all_of(key: str, max_body: int) -> list[Attack]:
+    """Every attack, with a key that the gateway knows and the largest body that it lets in."""
+    return [
+        *routes(key),
+        *authorizations(key),
+        *paths(key),
+        *bodies(key, max_body),
+        *smuggling(key),
+        *upgrades(key),
+    ]
+
+
+def routes(key: str) -> list[Attack]:
+    found = [Attack(f"POST {path}", request(key, path), OK, passes=True) for path in POSTS]
+    found.append(Attack("GET /v1/models", request(key, "/v1/models", "GET", b""), OK, passes=True))
+    found.append(Attack("GET /healthz without a key", request(key, "/healthz", "GET", b"", auth=""), OK))
+    closed = (
+        "/", "/invocations", "/metrics", "/docs", "/openapi.json", "/load", "/ping", "/version", "/tokenize",
+        "/detokenize", "/health", "/healthz", "/pooling", "/score", "/rerank", "/v1/score", "/v1/models",
+        "/v1/messages", "/v1/audio/transcriptions", "/v1/load_lora_adapter", "/sleep", "/wake_up",
+        "/reset_prefix_cache",
+        "/collective_rpc", "/server_info", "/start_profile", "/inference/v1/generate", "/scale_elastic_ep",
+    )  # fmt: skip
+    found += [Attack(f"POST {path}", request(key, path), NOT_FOUND) for path in closed]
+    gets = (
+        "/metrics",
+        "/docs",
+        "/load",
+        "/openapi.json",
+        "/version",
+        "/v1/completions",
+        "/v1/models/x",
+        "/v1/responses/1",
+    )
+    found += [Attack(f"GET {path}", request(key, path, "GET", b""), NOT_FOUND) for path in gets]
+    methods = ("HEAD", "OPTIONS", "DELETE", "PUT", "PATCH", "TRACE", "post", "get", "BREW")
+    found += [Attack(f"{one} /v1/models", request(key, "/v1/models", one, b""), NOT_FOUND) for one in methods]
+    found += [Attack(f"{one} /v1/completions", request(key, method=one), NOT_FOUND) for one in methods]
+    found.append(Attack("CONNECT", request(key, "127.0.0.1:8000", "CONNECT", b""), (400, 404)))
+    return found
+
+
+def authorizations(key: str) -> list[Attack]:
+    def auth(
+        name: str, text: str, statuses: tuple[int, ...] = UNAUTHORIZED, *, passes: bool = False
+    ) -> Attack:
+        return Attack(f"authorization: {name}", request(key, auth=text), statuses, passes)
+
+    import hashlib
+
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    return [
+        auth("none", ""),
+        auth("unknown key", "Authorization: Bearer nope\r\n"),
+        auth("no value", "Authorization:\r\n"),
+        auth("no token", "Authorization: Bearer\r\n"),
+        auth("empty token", "Authorization: Bearer \r\n"),
+        auth("Basic", f"Authorization: Basic {key}\r\n"),
+        auth("no scheme", f"Authorization: {key}\r\n"),
+        auth("the hash of the key", f"Authorization: Bearer {digest}\r\n"),
+        auth("key cut short", f"Authorization: Bearer {key[:-1]}\r\n"),
+        auth("key and more", f"Authorization: Bearer {key}x\r\n"),
+        auth("key in upper case", f"Authorization: Bearer {key.upper()}\r\n"),
+        auth("key, comma", f"Authorization: Bearer {key},x\r\n"),
+        auth("key, space, more", f"Authorization: Bearer {key} x\r\n"),
+        auth("Bearer twice in one", f"Authorization: Bearer Bearer {key}\r\n"),
+        auth("x-api-key", f"X-Api-Key: {key}\r\n"),
+        auth("proxy header", f"Proxy-Authorization: Bearer {key}\r\n"),
+        auth("cookie", f"Cookie: Authorization=Bearer {key}\r\n"),
+        auth("tab for space", f"Authorization: Bearer\t{key}\r\n"),
+        auth("two, right and wrong", f"Authorization: Bearer {key}\r\nAuthorization: Bearer x\r\n", BAD),
+        auth("two, wrong and right", f"Authorization: Bearer x\r\nAuthorization: Bearer {key}\r\n", BAD),
+        auth("two, the same", f"Authorization: Bearer {key}\r\nAuthorization: Bearer {key}\r\n", BAD),
+        auth("lower case", f"authorization: bearer {key}\r\n", OK, passes=True),
+        auth("upper case", f"AUTHORIZATION: BEARER {key}\r\n", OK, passes=True),
+        auth("two spaces", f"Authorization: Bearer  {key}\r\n", OK, passes=True),
+        auth("space after", f"Authorization: Bearer {key}  \r\n", OK, passes=True),
+        auth("20,000 spaces", f"Authorization: Bearer {' ' * 20_000}{key}\r\n", OK, passes=True),
+        auth("folded", f"Authorization: Bearer\r\n {key}\r\n", (200, 400), passes=True),
+        auth("a list", f"Authorization: Bearer x, Bearer {key}\r\n"),
+        auth("30,000 characters", f"Authorization: Bearer {'k' * 30_000}\r\n"),
+        Attack("key in the query", request(key, f"/v1/completions?api_key={key}", auth=""), UNAUTHORIZED),
+        Attack("routes are hidden before keys are asked for", request(key, "/metrics", auth=""), NOT_FOUND),
+    ]  # fmt: skip
+
+
+def paths(key: str) -> list[Attack]:
+    closed = (
+        "/v1/../invocations", "/v1/chat/completions/../../../invocations", "//invocations", "//v1/models",
+        "/%2e%2e/invocations", "/v1/%2e%2e/invocations", "/v1/chat/completions/..%2f..%2f..%2finvocations",
+        "/V1/chat/completions", "/v1/Completions", "/v1/completions/", "/v1/completions/.", "/v1/completions/..",
+        "/v1/./completions", "/v1//completions", "//v1/completions", "/v1/completions;x=1",
+        "/v1/completions;/../../invocations", "/v1/completions%3f", "/v1/completions%00", "/v1/completions%20",
+        "/v1/completions%0d%0aX:y", "/v1/%63ompletions", "/%76%31/completions", "/v1%2fcompletions", "/v1\\completions",
+        "/v1/completions%23", "/v1/completions.json", "/v1/completions&x", "/v1/completions:x", "//gateway/v1/completions",
+        '/v1/"x"\\', f"/{'x' * 20_000}", "/" + '"' * 20_000,
+    )  # fmt: skip
+    found = [Attack(f"path {path}", request(key, path), NOT_FOUND) for path in closed]
+    absolute = ("http://evil/v1/completions", "ftp://evil/v1/completions", "HTTP://x//v1/completions")
+    found += [Attack(f"path {path}", request(key, path), (400, 404)) for path in absolute]
+    no_http = (
+        "v1/completions",
+        "\\v1\\completions",
+        "*",
+        "/v1/comp\xe9",
+        "/v1/completions#/../invocations",
+        "",
+    )
+    found += [Attack(f"path {path!a}", request(key, path), (400, 404)) for path in no_http]
+    # What is matched is what is sent on: no query, no host in the request line.
+    same = ("/v1/completions?x=/invocations", "/v1/completions?/../../invocations", "/v1/completions?",
+            "/v1/completions?a#b",
+            "http://gateway/v1/completions", "https://gateway/v1/completions?x=1", "ftp://gateway/v1/completions",
+            "http://u:p@gateway/v1/completions", "http:///v1/completions", "/v1/completions\t")  # fmt: skip
+    found += [Attack(f"path {path}", request(key, path), (200, 400), passes=True) for path in same]
+    return found
+
+
+def bodies(key: str, max_body: int) -> list[Attack]:
+    def told(name: str, length: str, body: bytes = b"{}", statuses: tuple[int, ...] = NO_HTTP) -> Attack:
+        lines = "".join(f"Content-Length: {one}\r\n" for one in length.split("|"))
+        return Attack(f"length {name}", request(key, body=body, headers=lines, length=False), statuses)
+
+    return [
+        told("one too many", str(max_body + 1), b"", TOO_LARGE),
+        told("a terabyte", str(10**12), b"", TOO_LARGE),
+        told("small in 32 bits", str(2**32 + 2), b"", TOO_LARGE),
+        told("nine digits", "9" * 9, b"", TOO_LARGE),
+        told("beyond 64 bits", "99999999999999999999"),
+        told("signed", "+2"),
+        told("negative", "-1"),
+        told("hexadecimal", "0x2"),
+        told("empty", "", SECOND),
+        told("a word", "two"),
+        told("two that differ", "2|50", b"{}" + SECOND),
+        told("a list that differs", "2, 50", b"{}" + SECOND),
+        Attack("no length", request(key, body=b"", length=False), TOO_LARGE),
+        Attack("chunked", request(key, body=b"2\r\n{}\r\n0\r\n\r\n", headers=CHUNKED, length=False), TOO_LARGE),
+        Attack("a body with GET", request(key, "/v1/models", "GET", SECOND), BAD),
+        Attack("a huge header", request(key, headers=f"X-Long: {'x' * 40_000}\r\n"), NO_HTTP),
+        Attack("five thousand headers", request(key, headers="X: y\r\n" * 5000), NO_HTTP),
+        Attack("a huge path", request(key, f"/v1/{'x' * 40_000}"), (400, 404, 414)),
+    ]  # fmt: skip
+
+
+def smuggling(key: str) -> list[Attack]:
+    def post(name: str, lines: str, rest: bytes, **more: str) -> Attack:
+        data = request(key, body=b"", headers=lines, length=False, **more) + rest
+        return Attack(f"smuggling: {name}", data, (*NO_HTTP, 404, 413, 422))
+
+    chunked, two = CHUNKED, "Content-Length: 2\r\n"
+    end = b"0\r\n\r\n" + SECOND
+    found = [
+        post("length and chunked", f"Content-Length: 5\r\n{chunked}", end),
+        post("xchunked", f"{two}Transfer-Encoding: xchunked\r\n", b"{}" + SECOND),
+        post("chunked, identity", "Transfer-Encoding: chunked, identity\r\n", end),
+        post("identity, chunked", "Transfer-Encoding: identity, chunked\r\n", end),
+        post("encoding twice", f"{chunked}Transfer-Encoding: identity\r\n", end),
+        post("tab before chunked", f"{two}Transfer-Encoding:\tchunked\r\n", b"{}" + SECOND),
+        post("space before the colon", f"{two}Transfer-Encoding : chunked\r\n", b"{}" + SECOND),
+        post("vertical tab", f"{two}Transfer-Encoding: \x0bchunked\r\n", b"{}" + SECOND),
+        post("HTTP/1.0 and chunked", f"{two}{chunked}", b"{}" + SECOND, version="HTTP/1.0"),
+        post("bare CR in a value", f"{two}X: a\r{chunked}", b"{}" + SECOND),
+        post("no header name", f"{two}: x\r\n", b"{}"),
+        post("space in a header name", f"{two}X y: z\r\n", b"{}"),
+        post("two hosts", f"{two}Host: evil\r\n", b"{}"),
+        Attack("smuggling: GET and chunked", request(key, "/v1/models", "GET", end, chunked, length=False), NO_HTTP),
+        Attack("smuggling: HTTP/0.9", b"GET /invocations\r\n\r\n", NO_HTTP),
+        Attack("smuggling: bytes that are no HTTP", b"\x16\x03\x01GARB\x01AGE\r\n\r\n", NO_HTTP),
+    ]  # fmt: skip
+    # Odd but of one meaning: the gateway sends its own clean request, once, and the bytes behind it are another request.
+    headers = (f"{two}{two}", "Content-Length: 2, 2\r\n", "Content-Length:  2 \r\n", f"{two}X: y\r\n {chunked}",
+               f"{two}X-Request-Id: evil\r\nX-Key-Id: root\r\nX-Forwarded-For: 9.9.9.9\r\nX-Data-Parallel-Rank: 3\r\n",
+               f"{two}Connection: x-request-id, x-key-id\r\n", f"{two}Expect: 100-continue\r\n")  # fmt: skip
+    found += [
+        Attack(
+            f"odd: {lines!r}",
+            request(key, body=b"{}", headers=lines, length=False),
+            (200, *NO_HTTP),
+            passes=True,
+        )
+        for lines in headers
+    ]
+    found += [
+        Attack(f"odd: {version}", request(key, version=version), (200, *NO_HTTP), passes=True)
+        for version in ("HTTP/1.0", "HTTP/1.9", "HTTP/2.0", "HTTP/3.0")
+    ]
+    hosts = (
+        "",
+        "Host:\r\n",
+        "Host: evil/../x\r\n",
+        "Host: 127.0.0.1:8000\r\n",
+        "Host: gateway\r\nX-Forwarded-Host: evil\r\n",
+    )
+    found += [Attack(f"odd: host {one!r}", request(key, host=one), (200, 400), passes=True) for one in hosts]
+    found += [
+        Attack(
+            "odd: lines that end in LF", request(key).replace(b"\r\n", b"\n"), (200, *NO_HTTP), passes=True
+        ),
+        Attack("odd: empty lines first", b"\r\n\r\n" + request(key), (200, *NO_HTTP), passes=True),
+        Attack("odd: a space first", b" " + request(key), NO_HTTP),
+        Attack("odd: a NUL in a name", request(key, headers="X\0: y\r\n"), NO_HTTP),
+    ]
+    pipelined = request(key).replace(b"Connection: close\r\n", b"") + SECOND
+    return [*found, Attack("odd: a second request behind the first", pipelined, OK, passes=True)]
+
+
+def upgrades(key: str) -> list[Attack]:
+    websocket = (
+        "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    )
+    h2c = "Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n"
+
+    def ask(path: str, method: str, lines: str, words: str = "Upgrade") -> bytes:
+        data = request(key, path, method, b"{}" if method == "POST" else b"", lines)
+        return data.replace(b"Connection: close", f"Connection: close, {words}".encode())
+
+    return [
+        Attack("websocket on /v1/models", ask("/v1/models", "GET", websocket), BAD),
+        Attack("websocket on /v1/realtime", ask("/v1/realtime", "GET", websocket), NOT_FOUND),
+        Attack(
+            "websocket with POST, no body",
+            ask("/v1/completions", "POST", websocket).replace(b"Content-Length: 2\r\n", b"")[:-2],
+            BAD,
+        ),
+        Attack("websocket with POST", ask("/v1/completions", "POST", websocket), (200, 400), passes=True),
+        Attack("h2c", ask("/v1/models", "GET", h2c, "Upgrade, HTTP2-Settings"), BAD),
+        Attack("HTTP/2 without asking", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", NO_HTTP),
+    ]

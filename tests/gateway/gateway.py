@@ -1,0 +1,215 @@
+"""The rendered gateway as a plain process: the stack's own haproxy.cfg, with other folders and ports."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import pytest
+import yaml
+from pulumi_vllm.plan import Deployment, plan
+from pulumi_vllm.render import render
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+STACKS = Path(__file__).parents[2] / "stacks"
+KEYS = {"team-a": "sk-first-key-of-the-test", "team-b": "sk-second-key-of-the-test"}
+
+
+def program(name: str) -> str:
+    """Where it lies; CI has it, elsewhere the tests that need it are left out."""
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin")
+    if found is None:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"{name} is not installed here")
+    return found
+
+
+def configuration(**limits: int) -> dict[str, str]:
+    """What the stack `local` lays down in /etc/pulumi-vllm/gateway, with limits of its own, by file name."""
+    block = yaml.safe_load((STACKS / "Pulumi.local.yaml").read_text())["config"]["pulumi-vllm:server"]
+    access = {"allow": ["127.0.0.0/8"], "keys": sorted(KEYS)}
+    files = render(plan(Deployment.parse(block | {"gateway": limits, "access": access})))
+    where = "/etc/pulumi-vllm/gateway/"
+    return {file.path.removeprefix(where): file.text for file in files if file.path.startswith(where)}
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def certificate(folder: Path) -> None:
+    """A CA (ca.pem) and the gateway's certificate that it signs: leaf.pem; with its key, as HAProxy reads it, tls.pem."""
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    (folder / "names").write_text("subjectAltName=DNS:gateway,IP:127.0.0.1\nauthorityKeyIdentifier=keyid\n")
+    for words in (
+        ["req", "-x509", *key, "-days", "1", "-subj", "/CN=ca", "-addext", "keyUsage=keyCertSign",
+         "-keyout", "ca.key", "-out", "ca.pem"],
+        ["req", "-new", *key, "-subj", "/CN=gateway", "-keyout", "leaf.key", "-out", "leaf.csr"],
+        ["x509", "-req", "-in", "leaf.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-days", "1", "-set_serial", "2",
+         "-extfile", "names", "-out", "leaf.pem"],
+    ):  # fmt: skip
+        subprocess.run(["openssl", *words], check=True, capture_output=True, cwd=folder)
+    (folder / "tls.pem").write_text((folder / "leaf.pem").read_text() + (folder / "leaf.key").read_text())
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One response, as its bytes say."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Gateway:
+    """HAProxy with a stack's configuration in front of a port of this machine.
+
+    `limits` are keys of server.gateway; `changes` are further texts of the configuration and what stands for them.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        backend_port: int,
+        keys: Mapping[str, str] = KEYS,
+        changes: Mapping[str, str] | None = None,
+        **limits: int,
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.port, self.metrics_port = folder, free_port(), free_port()
+        self.log, self.socket = folder / "log", folder / "admin.sock"
+        self.ca, self.leaf = folder / "ca.pem", folder / "leaf.pem"
+        self.url = f"https://127.0.0.1:{self.port}/v1"
+        certificate(folder)
+        files = configuration(**limits)
+        text = files["haproxy.cfg"]
+        for old, new in {
+            "/etc/pulumi-vllm/gateway": str(folder),
+            "/run/pulumi-vllm-gateway": str(folder),
+            "0.0.0.0:443 ": f"127.0.0.1:{self.port} ",
+            "127.0.0.1:8000 ": f"127.0.0.1:{backend_port} ",
+            "127.0.0.1:8405\n": f"127.0.0.1:{self.metrics_port}\n",
+            **(changes or {}),
+        }.items():
+            assert old in text, f"{old!r} is no longer in haproxy.cfg: the test would attack another gateway"
+            text = text.replace(old, new)
+        (folder / "haproxy.cfg").write_text(re.sub(r"    (user|group) haproxy\n", "", text))
+        (folder / "limits.map").write_text(files["limits.map"])
+        self.write_keys(keys)
+
+    def write_keys(self, keys: Mapping[str, str]) -> None:
+        rows = [f"{hashlib.sha256(key.encode()).hexdigest()} {name}\n" for name, key in keys.items()]
+        (self.folder / "keys.map").write_text("".join(rows))
+
+    def __enter__(self) -> Self:
+        with self.log.open("wb") as log:
+            command = [program("haproxy"), "-W", "-f", str(self.folder / "haproxy.cfg")]
+            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        self._until(lambda: self._loads() and self.answers(self.port), "open its port")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(20)
+
+    def reload(self) -> None:
+        """As the unit's ExecReload: the new workers take the listening sockets over."""
+        before = self._loads()
+        asked = 0.0
+
+        def loaded() -> bool:
+            nonlocal asked
+            if time.monotonic() - asked > 1:  # a master that has only just started workers misses the signal
+                asked = time.monotonic()
+                self.process.send_signal(signal.SIGUSR2)
+            return self._loads() > before
+
+        self._until(loaded, "reload")
+
+    def _loads(self) -> int:
+        """How often the master has started workers; before the first it takes no signal."""
+        return self.log.read_bytes().count(b"Loading success")
+
+    def command(self, line: str) -> str:
+        with socket.socket(socket.AF_UNIX) as link:
+            link.connect(str(self.socket))
+            link.sendall(f"{line}\n".encode())
+            return b"".join(iter(lambda: link.recv(65536), b"")).decode()
+
+    def state(self, state: str) -> None:
+        assert not self.command(f"set server vllm/local state {state}").strip()
+
+    @staticmethod
+    def answers(port: int) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return True
+        return False
+
+    def _until(self, true: Any, what: str) -> None:
+        end = time.monotonic() + 30
+        while not true():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < end, f"haproxy did not {what}:\n{self.log.read_text()}"
+            time.sleep(0.02)
+
+    def tls(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(self.ca))
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        where = ("127.0.0.1", self.port)
+        return await asyncio.open_connection(*where, ssl=self.tls(), server_hostname="gateway", limit=1 << 22)
+
+    async def ask(self, data: bytes, silence_s: float = 30.0) -> list[Answer]:
+        """Send bytes as they are; every answer until the connection ends, or nothing comes any more."""
+        return await exchange(*await self.connect(), data, silence_s)
+
+    async def one(self, data: bytes) -> Answer:
+        (answer,) = await self.ask(data)
+        return answer
+
+    async def all(self, many: Iterable[bytes], silence_s: float = 30.0) -> list[list[Answer]]:
+        return await asyncio.gather(*(self.ask(data, silence_s) for data in many))
+
+
+async def exchange(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, data: bytes, silence_s: float
+) -> list[Answer]:
+    """Send, read to the end or to a silence, close."""
+    received = b""
+    with contextlib.suppress(TimeoutError, OSError):
+        writer.write(data)
+        while piece := await asyncio.wait_for(reader.read(1 << 16), silence_s):
+            received += piece
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return answers(received)
+
+
+def answers(received: bytes) -> list[Answer]:
+    """The bytes as responses; what is left over must be nothing."""
+    found = []
+    while received:
+        head, _, rest = received.partition(b"\r\n\r\n")
+        line, *rows = head.decode("latin1").split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (row.partition(":") for row in rows)}
+        status = int(line.split()[1])
+        length = int(headers.get("content-length", len(rest) if status != 100 else 0))
+        found.append(Answer(status, headers, rest[:length]))
+        received = rest[length:]
+    return [one for one in found if one.status != 100]

@@ -1,0 +1,185 @@
+"""The rendered gateway under attack: what comes out behind it, and what the one in front is told."""
+
+import asyncio
+import json
+import re
+import ssl
+import urllib.error
+import urllib.request
+import warnings
+
+import attacks
+import pytest
+from gateway import KEYS
+
+KEY = KEYS["team-a"]
+MIB = 2**20
+# Status → OpenAI's `type` and `code`, as its clients read them.
+ERRORS = {
+    401: ("invalid_request_error", "invalid_api_key"),
+    404: ("invalid_request_error", "not_found"),
+    408: ("invalid_request_error", "timeout"),
+    413: ("invalid_request_error", "body_too_large"),
+    429: ("requests", "rate_limit_exceeded"),
+    502: ("server_error", "bad_gateway"),
+    503: ("server_error", "overloaded"),
+    504: ("server_error", "timeout"),
+}
+
+
+def openai_error(answer):
+    """The error as OpenAI's clients read it; its type and code belong to the status."""
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-request-id"]
+    error = json.loads(answer.body)["error"]
+    assert error.keys() == {"message", "type", "param", "code"}
+    assert (error["type"], error["code"]) == ERRORS[answer.status]
+    return answer
+
+
+async def test_nothing_but_the_allow_list_reaches_the_engine(gateways, backend):
+    gateway = gateways(requests_per_minute=1_000_000, max_body_mib=1, request_timeout_s=5)
+    tried = attacks.all_of(KEY, MIB)
+    assert len({one.name for one in tried}) == len(tried) > 190
+    found = await gateway.all(one.data for one in tried)
+    expected, wrong = {}, []
+    for attack, answers in zip(tried, found, strict=True):
+        first = answers[0].status if answers else 0
+        refused_early = not answers and attack.statuses[: len(attacks.NO_HTTP)] == attacks.NO_HTTP
+        if first not in attack.statuses and not refused_early:
+            wrong.append((attack.name, [one.status for one in answers]))
+        if any(one.status < 400 for one in answers[1:]):
+            wrong.append((attack.name, "a second answer", [one.status for one in answers]))
+        if first == 200 and attack.passes:
+            expected[answers[0].headers["x-request-id"]] = attack.name
+        for answer in answers:
+            if answer.status in ERRORS and not attack.name.startswith("HEAD"):
+                openai_error(answer)
+    assert not wrong
+    came = [request.rid for request in backend.seen]
+    assert sorted(came) == sorted(expected), "each answer of the engine belongs to one request that may pass"
+    for request in backend.seen:
+        assert request.line in attacks.ALLOWED, expected[request.rid]
+        names = [name for name, _ in request.headers]
+        assert not {"authorization", "upgrade", "x-data-parallel-rank", "transfer-encoding"} & set(names)
+        assert request.values("x-key-id") == ["team-a"]
+        assert request.values("x-forwarded-for") == ["127.0.0.1"]
+        assert request.values("host") == ["localhost"]
+        assert names.count("content-length") == (1 if request.line.startswith("POST") else 0)
+
+
+async def test_an_odd_header_is_not_passed_on_as_it_is(gateways, backend):
+    """A NUL, a bare line feed and a folded line end in a refusal, or in a clean request."""
+    gateway = gateways()
+    odd = ("X: a\0b\r\n", "X: a\nTransfer-Encoding: chunked\r\n", "X: a\r\n\tb\r\n", "X: a\rb\r\n")
+    await gateway.all(attacks.request(KEY, headers=one) for one in odd)
+    assert backend.seen, "no request came through: nothing was looked at"
+    for request in backend.seen:
+        for name, value in request.headers:
+            assert value.replace("\t", " ").isprintable(), (name, value)
+            assert name != "transfer-encoding"
+
+
+async def test_every_answer_has_our_id_and_no_server_name(gateways):
+    gateway = gateways()
+    for data in (attacks.request(KEY), attacks.request("nope"), attacks.request(KEY, "/x")):
+        answer = await gateway.one(data)
+        assert len(answer.headers["x-request-id"]) == 36
+        assert "server" not in answer.headers
+
+
+async def test_the_log_is_json_and_holds_no_key(gateways):
+    gateway = gateways(max_body_mib=1, request_timeout_s=2)
+    everything = attacks.all_of(KEY, MIB)
+    await gateway.all(one.data for one in everything)
+    text = gateway.log.read_text()
+    assert KEY not in text
+    assert "bearer" not in text.lower()
+    rows = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    others = [line for line in text.splitlines() if not line.startswith(("{", "[NOTICE]"))]
+    assert others == []
+    assert {row["key"] for row in rows if row["status"] == 200 and row["path"] != "/healthz"} == {"team-a"}
+    assert rows[0].keys() >= {
+        "t",
+        "rid",
+        "src",
+        "key",
+        "m",
+        "path",
+        "status",
+        "t_first",
+        "t_all",
+        "in",
+        "out",
+        "term",
+    }
+
+
+@pytest.mark.parametrize(
+    ("status", "data"),
+    [
+        (400, b"GET /v1/models and more HTTP/1.1\r\n\r\n"),
+        (400, attacks.request(KEY, headers=f"X-Long: {'x' * 32_000}\r\n")),
+        (408, b"POST /v1/comple"),
+        (422, attacks.request(KEY, headers="Transfer-Encoding: identity, chunked\r\n", length=False)),
+    ],
+    ids=["no HTTP", "a huge header", "half a line", "an unknown encoding"],
+)
+async def test_what_is_refused_before_there_is_a_request(gateways, backend, status, data):
+    """HAProxy's own page: it tells nothing of the program, the key or the machine, and the connection ends."""
+    gateway = gateways(request_timeout_s=1)
+    reader, writer = await gateway.connect()
+    writer.write(data)
+    received = (await asyncio.wait_for(reader.read(), 30)).decode()
+    writer.close()
+    assert received.startswith(f"HTTP/1.1 {status} ")
+    head, _, page = received.partition("\r\n\r\n")
+    names = {line.partition(":")[0].lower() for line in head.split("\r\n")[1:]}
+    assert names <= {"content-length", "content-type", "cache-control", "connection"}
+    assert re.fullmatch(rf"<html><body><h1>{status} [\w -]+</h1>\n[\w ']+\.\n</body></html>\n", page)
+    assert backend.seen == []
+
+
+async def test_other_tls_and_other_protocols_are_refused(gateways):
+
+    gateway = gateways()
+    assert not await _handshake(gateway, maximum=ssl.TLSVersion.TLSv1_1)
+    assert await _handshake(gateway, maximum=ssl.TLSVersion.TLSv1_2) == "http/1.1"
+    assert await _handshake(gateway, alpn=["h2"]) in {"", None}
+
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(attacks.request(KEY))
+    assert b"200" not in await reader.read(100), "plain HTTP got an answer"
+    writer.close()
+
+
+async def _handshake(gateway, *, maximum=None, alpn=("http/1.1",)):
+    """The protocol agreed on; empty where there is none, False where the handshake is refused."""
+    context = gateway.tls()
+    context.set_alpn_protocols(list(alpn))
+    if maximum:
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+            context.minimum_version = ssl.TLSVersion.TLSv1
+            context.maximum_version = maximum
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    try:
+        _, writer = await asyncio.open_connection(
+            "127.0.0.1", gateway.port, ssl=context, server_hostname="gateway"
+        )
+    except (ssl.SSLError, ConnectionError):
+        return False
+    agreed = writer.get_extra_info("ssl_object").selected_alpn_protocol()
+    writer.close()
+    return agreed
+
+
+def test_the_metrics_are_on_loopback_and_are_nothing_else(gateways):
+
+    gateway = gateways()
+    base = f"http://127.0.0.1:{gateway.metrics_port}"
+    with urllib.request.urlopen(f"{base}/metrics", timeout=10) as answer:
+        assert b"haproxy_frontend_http_requests_total" in answer.read()
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"{base}/stats", timeout=10)
+    refused.value.close()
+    assert refused.value.code == 404
