@@ -37,7 +37,7 @@ Said = Iterator[str]
 SECRETS = {
     "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
     "a token of the model hub": re.compile(r"\bhf_[A-Za-z0-9]{16,}"),
-    "an API key": re.compile(r"\b(sk|gate)-[A-Za-z0-9_-]{16,}"),
+    "an API key": re.compile(r"\b(sk|readiness)-[A-Za-z0-9_-]{16,}"),
     "a key of the cloud": re.compile(r"\bsai_(pk|sk)_\w{8,}"),
     "a bearer token": re.compile(r"(?i)authorization:\s*bearer\s+[\w.~+/-]{8,}"),
 }

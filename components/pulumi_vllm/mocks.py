@@ -68,7 +68,7 @@ OUTPUTS: Final[dict[str, dict[str, Any]]] = {
         "manifestSha256": "e" * 64,
         "reachable": True,
     },
-    "vllm:host:Service": {"evidence": {"gate": {"passed": True}}, "reachable": True},
+    "vllm:host:Service": {"evidence": {"readiness": {"passed": True}}, "reachable": True},
 }
 """Outputs by type of resource; a test may put in others."""
 

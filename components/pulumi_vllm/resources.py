@@ -746,7 +746,7 @@ class Weights(pulumi.CustomResource):
 
 
 class Service(pulumi.CustomResource):
-    """vLLM behind its gateway: installed at the locked versions, warmed up, proved by the gate."""
+    """vLLM behind its gateway: installed at the locked versions, warmed up, proved by the readiness."""
 
     def __init__(
         self,
@@ -775,7 +775,7 @@ class Service(pulumi.CustomResource):
             units: Units by the state they should be in.
             command_line: as-declared: the running process has the unit's arguments.
             drain_timeout_s: Seconds that running requests get before a restart.
-            ready_timeout_s: Seconds from start to a passed gate.
+            ready_timeout_s: Seconds from start to a passed readiness.
             opts: Pulumi's resource options.
         """
         super().__init__(
@@ -839,12 +839,12 @@ class Service(pulumi.CustomResource):
 
     @property
     def ready_timeout_s(self) -> pulumi.Output[float]:
-        """Seconds from start to a passed gate."""
+        """Seconds from start to a passed readiness."""
         return pulumi.get(self, "readyTimeoutS")  # type: ignore[no-any-return]
 
     @property
     def evidence(self) -> pulumi.Output[Mapping[str, Any]]:
-        """Versions, gate and phase timings."""
+        """Versions, readiness and phase timings."""
         return pulumi.get(self, "evidence")  # type: ignore[no-any-return]
 
     @property
@@ -1046,7 +1046,7 @@ class GivenCertificate(pulumi.CustomResource):
 
 
 class ApiKey(pulumi.CustomResource):
-    """A random key of 256 bits that survives machines: a client's, or the gate's token."""
+    """A random key of 256 bits that survives machines: a client's, or the readiness check's token."""
 
     def __init__(
         self,

@@ -33,7 +33,7 @@ class Server(pulumi.ComponentResource):
     plan: pulumi.Output[dict[str, Any]]
     """What was decided, and why: machine, flags, memory budget."""
     evidence: pulumi.Output[dict[str, Any]]
-    """What is running: versions, revision, gate and phase timings, and when the certificates end."""
+    """What is running: versions, revision, readiness and phase timings, and when the certificates end."""
 
     def __init__(self, name: str, args: ServerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         """Declare the server.
@@ -116,10 +116,10 @@ class Server(pulumi.ComponentResource):
         )
         self.ca_certificate = given.chain if given else authority.certificate
         self.api_keys = self._keys(name, deployment.access.keys, args.get("keys"))
-        gate = resources.ApiKey(f"{name}-gate", prefix="gate-", opts=self._child()).key
+        readiness = resources.ApiKey(f"{name}-readiness", prefix="readiness-", opts=self._child()).key
         secrets = {
-            "gate_token": gate,
-            "keys_map": pulumi.Output.all(self.api_keys, gate).apply(
+            "readiness_token": readiness,
+            "keys_map": pulumi.Output.all(self.api_keys, readiness).apply(
                 lambda all_: _keys_map(all_[0], all_[1])
             ),
             "tls_pem": certificate.pem,
@@ -261,9 +261,9 @@ def _alternatives(decided: Plan) -> list[str]:
     return [f"{count}x {gpu}" for gpu, count in alternatives(decided)]
 
 
-def _keys_map(keys: Mapping[str, str], gate: str) -> str:
+def _keys_map(keys: Mapping[str, str], readiness: str) -> str:
     """HAProxy's map: sha256 of a key, and whose it is."""
-    named = {**keys, MARK: gate}
+    named = {**keys, MARK: readiness}
     rows = [f"{hashlib.sha256(value.encode()).hexdigest()} {name}" for name, value in sorted(named.items())]
     return "\n".join(rows) + "\n"
 

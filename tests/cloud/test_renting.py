@@ -108,16 +108,16 @@ def test_nobody_knows_is_ambiguous_after_some_time(cloud, spheron, *, answer, cl
 
 
 def test_a_timeout_is_as_ambiguous_as_a_lost_connection(cloud, answer, machine, wish, key):
-    gate = threading.Event()
+    readiness = threading.Event()
 
     def act():
         cloud.always[LIST] = answer([machine()])
-        gate.wait(5)
+        readiness.wait(5)
 
     cloud.always[POST] = answer(machine(id="late"), act=act)
     client = Spheron(cloud.url, key, timeouts_s={"POST": 0.2})
     assert client.create_instance(wish).id == "66f0c0ffee0000000000c001"
-    gate.set()
+    readiness.set()
     client.close()
 
 

@@ -77,7 +77,7 @@ def test_a_stack_serves_and_its_volume_outlives_the_machine(projects, tmp_path, 
     outputs = project.outputs()
     assert outputs.keys() >= EXPORTS
     assert outputs["endpoint"].endswith("/v1")
-    assert outputs["evidence"]["gate"]["passed"] is True
+    assert outputs["evidence"]["readiness"]["passed"] is True
 
     ai, model = client(outputs, tmp_path), outputs["model"]
     assert [served.id for served in ai.models.list()] == [model]

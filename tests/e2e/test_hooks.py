@@ -47,7 +47,7 @@ def project(clouds, tmp_path):
 
 
 @pytest.mark.all
-def test_hooks_run_after_the_gate_and_are_undone_before_the_machine_goes(project):
+def test_hooks_run_after_the_readiness_check_and_are_undone_before_the_machine_goes(project):
     project.up()
     assert project.on_host("cat /models/trace").split() == ["first", "second"]
     assert set(project.changes()) == {"same"}

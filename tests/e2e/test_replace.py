@@ -37,7 +37,7 @@ def follows_no_link(project):
             script = LINKED.format(by=by, place=place, target=target, engine=engine)
             said = project.on_host(script).splitlines()
             assert said == ["directory:root:755", "directory:vllm:755", "root", f"removed '{place}'"], target
-    project.on_host("systemctl restart vllm-gate.service")
+    project.on_host("systemctl restart vllm-readiness.service")
 
 
 def test_another_offer_takes_the_volume_along(projects, tmp_path):

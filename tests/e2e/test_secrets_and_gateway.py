@@ -25,7 +25,7 @@ HOSTNAME = "llm.example.com"
 SEARCHED = "/etc /var /run /root /home /tmp /usr/local /opt/vllm /models"
 FILES = f"grep -rlF -f /dev/stdin {SEARCHED} 2>/dev/null <<'END' || true\n"
 HOLD = {
-    "/etc/pulumi-vllm/secrets/hf-token", "/etc/pulumi-vllm/secrets/gate-token", "/etc/pulumi-vllm/gateway/tls.pem",
+    "/etc/pulumi-vllm/secrets/hf-token", "/etc/pulumi-vllm/secrets/readiness-token", "/etc/pulumi-vllm/gateway/tls.pem",
 }  # fmt: skip
 
 
@@ -98,7 +98,7 @@ def kept(project):
         "CA key": output("vllm:index:Authority", "privateKey"),
         "TLS key": "-----BEGIN PRIVATE KEY-----"
         + output("vllm:index:Certificate", "pem").split("-----BEGIN PRIVATE KEY-----")[1],
-        "gate token": output("vllm:index:ApiKey", "key", "gate"),
+        "readiness token": output("vllm:index:ApiKey", "key", "readiness"),
     }
     # The search itself: in a decrypted state all of them are found.
     assert len(traces.shown(found, {"the decrypted state": shown.encode()})) >= len(found)
@@ -163,7 +163,7 @@ def turned_over(project, tmp_path, root, leaf):
     now = project.outputs()
     assert now["endpoint"] == f"https://{HOSTNAME}/v1"
     assert now["evidence"]["certificate_expires"] == str(leaf[0].not_valid_after_utc.date())
-    project.on_host("systemctl start vllm-gate.service")
+    project.on_host("systemctl start vllm-readiness.service")
     return told
 
 

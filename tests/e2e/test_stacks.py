@@ -118,7 +118,7 @@ def test_every_stack_comes_up(projects, tmp_path, stack):
     project.write(block)
     project.up()
     outputs, machine = project.outputs(), block["machine"]
-    assert outputs["evidence"]["gate"]["passed"] is True
+    assert outputs["evidence"]["readiness"]["passed"] is True
     assert machine["max_usd_per_hour"] >= outputs["plan"]["usd_per_hour"] > 0
     cards = project.on_host("nvidia-smi --query-gpu=name,memory.total --format=csv,noheader").splitlines()
     assert len(cards) == machine["count"]

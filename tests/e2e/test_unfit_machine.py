@@ -71,12 +71,16 @@ BROKEN_ENGINES = {
     ),
     "other tokens": (
         f"sed -i.right 's/token.id for token in/token.id + 1 for token in/' {ENGINE}/answers.py",
-        ("the gate failed: golden tokens", "not a524c427dded", "check the weights with `weights --verify`"),
+        (
+            "the readiness check failed: golden tokens",
+            "not a524c427dded",
+            "check the weights with `weights --verify`",
+        ),
     ),
     "no chat": (
         f"""sed -i.right 's/reply = prepare/raise answers.Refused(400, "no chat today"); reply = prepare/' \\
             {ENGINE}/server.py""",
-        ("the gate failed", "a chat got status 400 and no token", "no chat today"),
+        ("the readiness check failed", "a chat got status 400 and no token", "no chat today"),
     ),
 }
 MENDED = f"for f in {ENGINE}/*.right; do mv $f ${{f%.right}}; done"

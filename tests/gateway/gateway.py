@@ -100,7 +100,7 @@ class Gateway:
         text = files["haproxy.cfg"]
         for old, new in {
             "/etc/pulumi-vllm/gateway": str(folder),
-            "/run/pulumi-vllm-gateway": str(folder),
+            "/run/pulumi-vllm-readinessway": str(folder),
             "0.0.0.0:443 ": f"127.0.0.1:{self.port} ",
             "127.0.0.1:8000 ": f"127.0.0.1:{backend_port} ",
             "127.0.0.1:8405\n": f"127.0.0.1:{self.metrics_port}\n",

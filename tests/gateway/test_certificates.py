@@ -70,10 +70,10 @@ async def test_a_chain_of_the_users_own_is_shown_whole(gateways):
     await asyncio.to_thread(put, gateway, given["pem"])
     seen = await shown(gateway, pem(ROOT[0]), "llm.example.com")
     assert seen["subjectAltName"] == (("DNS", "llm.example.com"),)
-    # The gate on the host knows what was given, not the root; it names the certificate's own authority.
-    gate = ssl.create_default_context(cadata=inputs["certificate"])
-    gate.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    # The readiness check on the host knows what was given, not the root; it names the certificate's own authority.
+    readiness = ssl.create_default_context(cadata=inputs["certificate"])
+    readiness.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     _, writer = await asyncio.open_connection(
-        "127.0.0.1", gateway.port, ssl=gate, server_hostname="llm.example.com"
+        "127.0.0.1", gateway.port, ssl=readiness, server_hostname="llm.example.com"
     )
     writer.close()

@@ -79,7 +79,7 @@ def test_everything_in_a_probe_is_read():
         mounts={"/models": {"source": "tag", "type": "virtiofs", "options": "rw"}},
         stamp=["a" * 64],
         gpus=[["NVIDIA H200", "143771", "GPU-1", "570.1"], ["NVIDIA H200", "143771", "GPU-2", "570.1"]],
-        gate={"passed": True},
+        readiness={"passed": True},
         listening=[["0.0.0.0", 443], ["127.0.0.1", 8000], ["::", 22], ["::1", 8405]],
         disk_free={"/": 1},
     )

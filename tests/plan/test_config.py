@@ -71,7 +71,9 @@ def test_a_plain_number_is_itself(number):
 
 
 def test_every_mistake_at_once():
-    block = altered(machine__bilng="spot", context="3Q", access__allow=["10.0.0.1/8"], access__keys=["gate"])
+    block = altered(
+        machine__bilng="spot", context="3Q", access__allow=["10.0.0.1/8"], access__keys=["readiness"]
+    )
     del block["model"]
     found = mistakes(block)
     assert len(found) == 5
@@ -79,7 +81,7 @@ def test_every_mistake_at_once():
     assert "server.machine.bilng: unknown key; did you mean billing?" in found
     assert any(one.startswith("server.context: '3Q' is not tokens") for one in found)
     assert any(one.startswith("server.access.allow.0: 10.0.0.1/8 has host bits set") for one in found)
-    assert any(one.startswith("server.access.keys: 'gate' is the name") for one in found)
+    assert any(one.startswith("server.access.keys: 'readiness' is the name") for one in found)
 
 
 @pytest.mark.parametrize(

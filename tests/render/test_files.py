@@ -43,8 +43,8 @@ def test_json_files_are_json_with_the_agreed_keys(stack):
     files = by_path(stack)
     weights = json.loads(files["/etc/pulumi-vllm/weights.json"].text)
     assert weights["directory"] == f"/models/weights/{weights['repository']}/{weights['revision']}"
-    gate = json.loads(files["/etc/pulumi-vllm/gate.json"].text)
-    assert set(gate) == {
+    readiness = json.loads(files["/etc/pulumi-vllm/readiness.json"].text)
+    assert set(readiness) == {
         "gateway", "server_name", "ca", "token_file", "model", "golden", "engine_url", "timeout_s", "result",
     }  # fmt: skip
     install = json.loads(files["/etc/pulumi-vllm/install.json"].text)

@@ -94,7 +94,7 @@ def test_a_name_of_ones_own_is_in_the_endpoint_and_in_the_certificate():
     made, seen = declare(server=named)
     assert seen["endpoint"] == "https://llm.example.com/v1"
     assert made["llm-certificate"]["hostname"] == "llm.example.com"
-    assert '"server_name": "llm.example.com"' in made["llm-files"]["files"]["/etc/pulumi-vllm/gate.json"]
+    assert '"server_name": "llm.example.com"' in made["llm-files"]["files"]["/etc/pulumi-vllm/readiness.json"]
 
 
 def test_a_certificate_of_ones_own_takes_the_place_of_ours_and_ours_is_kept(monkeypatch):
@@ -138,7 +138,7 @@ def test_evidence_says_when_the_certificates_end(monkeypatch):
     monkeypatch.setitem(OUTPUTS["vllm:index:Authority"], "expires", "2036-11-01")
     evidence = declare()[1]["evidence"]
     assert (evidence["certificate_expires"], evidence["ca_expires"]) == ("2027-11-01", "2036-11-01")
-    assert evidence["gate"]["passed"] is True
+    assert evidence["readiness"]["passed"] is True
 
 
 def test_every_resource_goes_before_it_is_made_anew():

@@ -113,7 +113,7 @@ class Facts:
     gpus: tuple[Gpu, ...]
     manifests: Mapping[str, ManifestFact]
     manifest: ManifestFact | None
-    gate: Mapping[str, Any] | None
+    readiness: Mapping[str, Any] | None
     listening: tuple[tuple[str, int], ...]
     os: str
     kernel: str
@@ -144,7 +144,7 @@ class Facts:
             gpus=tuple(Gpu(row[0], _whole(row[1]), row[2]) for row in gpus),
             manifests={place: _manifest(item) for place, item in (raw.get("manifests") or {}).items()},
             manifest=None,
-            gate=raw.get("gate") if isinstance(raw.get("gate"), Mapping) else None,
+            readiness=raw.get("readiness") if isinstance(raw.get("readiness"), Mapping) else None,
             listening=tuple((str(address), int(port)) for address, port in raw.get("listening") or ()),
             os=str((raw.get("os") or {}).get("PRETTY_NAME") or ""),
             kernel=str(raw.get("kernel") or ""),

@@ -12,7 +12,7 @@ UNITS = (
     "vllm-preflight.service",
     "vllm.service",
     "haproxy.service",
-    "vllm-gate.service",
+    "vllm-readiness.service",
     "vllm-firewall.service",
 )
 FOLDERS = ("/etc/pulumi-vllm", "/usr/local/lib/pulumi-vllm")

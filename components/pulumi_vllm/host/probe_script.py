@@ -52,7 +52,7 @@ def main() -> None:
         "engine": engine(),
         "bootstrap": text("/var/lib/pulumi-vllm/bootstrap.stamp").strip(),
         "manifests": manifests(wanted),
-        "gate": parsed(text("/run/pulumi-vllm/gate.json")),
+        "readiness": parsed(text("/run/pulumi-vllm/readiness.json")),
         "listening": listening(),
         "disk_free": {path: free(path) for path in ("/", "/models", "/opt") if os.path.isdir(path)},
     }

@@ -13,8 +13,8 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from . import mistakes, units
 from .errors import ConfigError
 
-MARK = "gate"
-"""The key name that our own gate uses at the gateway; nobody else may."""
+MARK = "readiness"
+"""The key name that our own readiness check uses at the gateway; nobody else may."""
 
 LARGEST_GB = 64_000
 """The largest volume that any provider of the first cloud documents (2026-05)."""

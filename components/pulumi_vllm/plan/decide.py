@@ -147,7 +147,7 @@ def plan(
         usd_per_million_output_tokens=None if per_million is None else round(per_million, 4),
         measured="no" if measured is None else "yes" if measured.flags == argv else "other flags",
         rate=rate,
-        secrets=("hf_token", "gate_token", "keys_map", "tls_pem"),
+        secrets=("hf_token", "readiness_token", "keys_map", "tls_pem"),
         needs_nvswitch=choice.gpu.nvswitch_from is not None
         and deployment.machine.count >= choice.gpu.nvswitch_from,
     )

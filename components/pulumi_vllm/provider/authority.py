@@ -127,7 +127,9 @@ class ApiKey(Kept):
     """`vllm:index:ApiKey`."""
 
     token = "vllm:index:ApiKey"
-    description = "A random key of 256 bits that survives machines: a client's, or the gate's token."
+    description = (
+        "A random key of 256 bits that survives machines: a client's, or the readiness check's token."
+    )
     inputs = {"prefix": Property("string", "What the key starts with.", required=True, replaces=True)}
     outputs = {"key": Property("string", "The key.", secret=True)}
 

@@ -1,4 +1,4 @@
-"""The serving units: engine installed, vLLM healthy, gateway open, gate passed; and whether that is still so."""
+"""The serving units: engine installed, vLLM healthy, gateway open, readiness passed; and whether that is still so."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ from .resource import Call, Property, Reading, Resource, UserError, Values
 
 _PROGRAMS = "/usr/local/lib/pulumi-vllm"
 _WANTED = {"vllm.service": "active", "haproxy.service": "active", "vllm-firewall.service": "active"}
-_GATE = "/run/pulumi-vllm/gate.json"
+_READINESS = "/run/pulumi-vllm/readiness.json"
 # A start of a large model takes minutes of a paid machine: what died twice is not tried until systemd gives up.
 _STARTS_LOST = 2
 
@@ -18,7 +18,9 @@ class Service(Resource):
     """`vllm:host:Service`."""
 
     token = "vllm:host:Service"
-    description = "vLLM behind its gateway: installed at the locked versions, warmed up, proved by the gate."
+    description = (
+        "vLLM behind its gateway: installed at the locked versions, warmed up, proved by the readiness."
+    )
     inputs = {
         "instanceId": INSTANCE_ID,
         "connection": CONNECTION,
@@ -34,10 +36,10 @@ class Service(Resource):
         "drainTimeoutS": Property(
             "number", "Seconds that running requests get before a restart.", silent=True
         ),
-        "readyTimeoutS": Property("number", "Seconds from start to a passed gate.", silent=True),
+        "readyTimeoutS": Property("number", "Seconds from start to a passed readiness.", silent=True),
     }
     outputs = {
-        "evidence": Property("object", "Versions, gate and phase timings.", of="any"),
+        "evidence": Property("object", "Versions, readiness and phase timings.", of="any"),
         "reachable": REACHABLE,
     }
 
@@ -50,7 +52,7 @@ class Service(Resource):
         return []
 
     async def create(self, call: Call, new: Values) -> tuple[str, Values]:
-        """Install, preflight, start, gate."""
+        """Install, preflight, start, readiness."""
         return f"service@{new['instanceId']}", await self._serve(call, new, restart=False)
 
     async def update(self, call: Call, resource_id: str, old: Values, new: Values) -> Values:
@@ -92,7 +94,7 @@ class Service(Resource):
     async def _serve(self, call: Call, new: Values, *, restart: bool) -> Values:
         await follow(call, new, PREFLIGHT, restart=True)  # first: a machine that is unfit goes on serving
         host = await host_of(call, new)
-        # An engine that the gate found wrong goes on running: with the cause gone it still has it in memory.
+        # An engine that the readiness check found wrong goes on running: with the cause gone it still has it in memory.
         restart = restart or (await host.run(_FOUND_WRONG, timeout_s=60)).stdout.strip() == "yes"
         if restart:
             drain_s = float(new.get("drainTimeoutS") or 0)
@@ -110,60 +112,62 @@ class Service(Resource):
             timeout_s=180,
         )
         await host.run(
-            f"if test -S /run/pulumi-vllm-gateway/admin.sock; then {_PROGRAMS}/drain --undo || true; fi",
+            f"if test -S /run/pulumi-vllm-readinessway/admin.sock; then {_PROGRAMS}/drain --undo || true; fi",
             timeout_s=60,
         )
-        gate = await self._gate(call, host, float(new.get("readyTimeoutS") or 3600))
+        readiness = await self._readiness(call, host, float(new.get("readyTimeoutS") or 3600))
         call.session.hosts().stale(host)
         facts = await call.session.hosts().facts(host, units=tuple(_WANTED))
         evidence = {
             "engine": new["engineVersion"],
             "revision": new["weightsRevision"],
-            "gate": gate,
+            "readiness": readiness,
             **facts.versions(),
         }
         return {"evidence": evidence, "reachable": True}
 
-    async def _gate(self, call: Call, host: Any, timeout_s: float) -> Values:
-        """Start the gate's unit; a healthy /health proves nothing, so it asks for golden tokens through the gateway."""
-        await host.run(_START_GATE, timeout_s=60)
+    async def _readiness(self, call: Call, host: Any, timeout_s: float) -> Values:
+        """Start the readiness check's unit; a healthy /health proves nothing, so it asks for golden tokens through the gateway."""
+        await host.run(_START_READINESS, timeout_s=60)
         waited, looks = 0.0, 0
         while waited < timeout_s:
             await call.sleep(look_s(looks))
             waited += look_s(looks)
             looks += 1
             shown = await host.run(_GATE_STATE, timeout_s=60)
-            vllm, lost, gate, text = (part.strip() for part in (shown.stdout + "\n\n\n").split("\n", 3))
+            vllm, lost, readiness, text = (part.strip() for part in (shown.stdout + "\n\n\n").split("\n", 3))
             if vllm == "failed" or int(lost or 0) >= _STARTS_LOST:
                 words = await why(host, "vllm.service")
-                await host.run("systemctl stop vllm-gate.service vllm.service", timeout_s=120)
+                await host.run("systemctl stop vllm-readiness.service vllm.service", timeout_s=120)
                 raise UserError(f"{call.name}: vllm.service failed: {words}")
             if text:
                 result: Values = json.loads(text)
                 if result.get("passed"):
                     return result
                 raise UserError(
-                    f"{call.name}: the gate failed: {result.get('why')}; vllm says: {await why(host, 'vllm.service')}"
+                    f"{call.name}: the readiness check failed: {result.get('why')}; vllm says: {await why(host, 'vllm.service')}"
                 )
-            if gate == "failed":
-                raise UserError(f"{call.name}: the gate failed: {await why(host, 'vllm-gate.service')}")
-            await call.progress(f"waiting for the gate ({waited:.0f} s); vllm is {vllm}")
+            if readiness == "failed":
+                raise UserError(
+                    f"{call.name}: the readiness check failed: {await why(host, 'vllm-readiness.service')}"
+                )
+            await call.progress(f"waiting for the readiness check ({waited:.0f} s); vllm is {vllm}")
         raise UserError(
             f"{call.name}: not ready after {timeout_s:.0f} s; look at `journalctl -u vllm`, then `pulumi up` again"
         )
 
 
-_FOUND_WRONG = f"grep -qs '\"passed\": false' {_GATE} && echo yes || true"
+_FOUND_WRONG = f"grep -qs '\"passed\": false' {_READINESS} && echo yes || true"
 
-_START_GATE = f"""
-rm -f {_GATE}
-systemctl reset-failed vllm-gate.service 2>/dev/null || true
-systemctl restart --no-block vllm-gate.service
+_START_READINESS = f"""
+rm -f {_READINESS}
+systemctl reset-failed vllm-readiness.service 2>/dev/null || true
+systemctl restart --no-block vllm-readiness.service
 """
 
 _GATE_STATE = f"""
 systemctl show -P ActiveState vllm.service
 systemctl show -P NRestarts vllm.service
-systemctl show -P ActiveState vllm-gate.service
-cat {_GATE} 2>/dev/null || true
+systemctl show -P ActiveState vllm-readiness.service
+cat {_READINESS} 2>/dev/null || true
 """

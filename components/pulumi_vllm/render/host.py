@@ -30,17 +30,17 @@ _TABLE = (
     (f"{_ETC}/gateway/keys.map", "0600", _GATEWAY),
     (f"{_ETC}/gateway/limits.map", "0644", _GATEWAY),
     (f"{_ETC}/gateway/tls.pem", "0600", _GATEWAY),
-    (f"{_ETC}/gate.json", "0644", "nothing"),
+    (f"{_ETC}/readiness.json", "0644", "nothing"),
     (f"{_ETC}/install.json", "0644", _SERVE),
     (f"{_ETC}/nftables.nft", "0644", "reload vllm-firewall.service"),
     (f"{_ETC}/preflight.json", "0644", _SERVE),
-    (f"{_ETC}/secrets/gate-token", "0600", "nothing"),
+    (f"{_ETC}/secrets/readiness-token", "0600", "nothing"),
     (f"{_ETC}/secrets/hf-token", "0600", "nothing"),
     (f"{_ETC}/vllm.env", "0644", _SERVE),
     (f"{_ETC}/weights.json", "0644", "nothing"),
     (f"{_UNITS}/haproxy.service", "0644", "restart haproxy.service"),
     (f"{_UNITS}/vllm-firewall.service", "0644", "restart vllm-firewall.service"),
-    (f"{_UNITS}/vllm-gate.service", "0644", "daemon-reload"),
+    (f"{_UNITS}/vllm-readiness.service", "0644", "daemon-reload"),
     (f"{_UNITS}/vllm-install.service", "0644", "daemon-reload"),
     (f"{_UNITS}/vllm-preflight.service", "0644", "daemon-reload"),
     (f"{_UNITS}/vllm-weights.service", "0644", "daemon-reload"),
@@ -87,15 +87,15 @@ def _variables(plan: Plan) -> dict[str, Any]:
     deployment, machine = plan.deployment, plan.deployment.machine
     weights = plan.model.precisions[plan.precision]
     cuda = plan.engine.runs_on == "cuda"
-    gate_timeout_s = 600 if cuda else 240
+    readiness_timeout_s = 600 if cuda else 240
     return {
         "plan": plan,
         "weights": weights,
         "command_lines": systemd.command_lines(plan.argv),
         "gateway": deployment.gateway,
         "firewall": firewall.rules(deployment.access.allow, deployment.access.ssh),
-        "gate_timeout_s": gate_timeout_s,
-        "gate_unit_timeout_s": gate_timeout_s + 60,
+        "readiness_timeout_s": readiness_timeout_s,
+        "readiness_unit_timeout_s": readiness_timeout_s + 60,
         "golden": [dataclasses.asdict(one) for one in plan.model.golden],
         "gpus": {"name": machine.gpu, "count": machine.count} if cuda else None,
         "key_names": (*deployment.access.keys, MARK),

@@ -1,4 +1,4 @@
-"""The gate against a small engine and a small TLS gateway: what passes, and what each failure says."""
+"""The readiness check against a small engine and a small TLS gateway: what passes, and what each failure says."""
 
 from __future__ import annotations
 
@@ -127,8 +127,8 @@ def config(world: World, tmp_path: Path) -> Iterator[dict[str, Any]]:
 
 
 @pytest.fixture
-def gate(program: Callable[[str], Program]) -> Program:
-    return program("gate")
+def readiness(program: Callable[[str], Program]) -> Program:
+    return program("readiness")
 
 
 def result_of(config: dict[str, Any]) -> dict[str, Any]:
@@ -136,9 +136,9 @@ def result_of(config: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def test_it_passes_and_tells_the_phases(gate: Program, world: World, config: dict[str, Any]) -> None:
+def test_it_passes_and_tells_the_phases(readiness: Program, world: World, config: dict[str, Any]) -> None:
     world.unhealthy = 1
-    run = gate(**config)
+    run = readiness(**config)
     assert (run.returncode, run.stderr) == (0, "")
     result = result_of(config)
     assert (result["passed"], result["why"], result["tokens_sha256"]) == (True, None, GOLDEN)
@@ -151,17 +151,17 @@ def test_it_passes_and_tells_the_phases(gate: Program, world: World, config: dic
 
 
 def test_a_gateway_that_is_still_opening_is_waited_for(
-    gate: Program, world: World, config: dict[str, Any]
+    readiness: Program, world: World, config: dict[str, Any]
 ) -> None:
     world.busy = 1
-    assert gate(**config).returncode == 0
+    assert readiness(**config).returncode == 0
 
 
 def test_other_tokens_than_the_golden_ones_do_not_pass(
-    gate: Program, world: World, config: dict[str, Any]
+    readiness: Program, world: World, config: dict[str, Any]
 ) -> None:
     world.tokens = [5, 7, 12]
-    run = gate(**config)
+    run = readiness(**config)
     assert run.returncode == 1
     assert f"not {GOLDEN}, for 'Hi' (reasoning_effort none)" in run.stderr
     assert result_of(config)["passed"] is False
@@ -173,15 +173,15 @@ def test_other_tokens_than_the_golden_ones_do_not_pass(
         ({"engine_url": "http://127.0.0.1:9", "timeout_s": 0}, "the engine is not healthy after 0 s"),
         ({"server_name": "127.0.0.2"}, "certificate: IP address mismatch"),
         ({"ca": "/etc/ssl/certs/ca-certificates.crt"}, "certificate: unable to get local issuer"),
-        ({"token_file": "/dev/null"}, "the gate's key was refused"),
+        ({"token_file": "/dev/null"}, "the readiness check's key was refused"),
         ({"token_file": "/nowhere"}, "/nowhere: can't be read"),
         ({"modell": 1}, "unknown keys modell"),
     ],
 )
 def test_each_failure_is_one_sentence(
-    gate: Program, config: dict[str, Any], change: dict[str, Any], says: str
+    readiness: Program, config: dict[str, Any], change: dict[str, Any], says: str
 ) -> None:
-    run = gate(**config | change)
+    run = readiness(**config | change)
     assert run.returncode in (1, 2)
     assert says in run.stderr
     assert len(run.stderr.splitlines()) == 1
@@ -190,10 +190,10 @@ def test_each_failure_is_one_sentence(
 @pytest.mark.parametrize("place", ["engine", "gateway"])
 @pytest.mark.parametrize("status", [400, 404, 500])
 def test_a_chat_that_is_refused_does_not_pass(
-    gate: Program, world: World, config: dict[str, Any], place: str, status: int
+    readiness: Program, world: World, config: dict[str, Any], place: str, status: int
 ) -> None:
     world.refuses = {place: (status, "max_tokens is too large")}
-    run = gate(**config)
+    run = readiness(**config)
     assert run.returncode == 1
     base = config["engine_url"] if place == "engine" else config["gateway"]
     assert f"{base}: a chat got status {status} and no token" in run.stderr
@@ -201,18 +201,20 @@ def test_a_chat_that_is_refused_does_not_pass(
 
 
 def test_a_failed_unit_ends_the_waiting(
-    gate: Program, config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    readiness: Program, config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "systemctl").write_text('#!/bin/sh\n[ "$*" = "is-failed --quiet vllm.service" ]\n')
     (tmp_path / "systemctl").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    run = gate(**config | {"unit": "vllm.service", "engine_url": "http://127.0.0.1:9", "timeout_s": 600})
+    run = readiness(**config | {"unit": "vllm.service", "engine_url": "http://127.0.0.1:9", "timeout_s": 600})
     assert run.returncode == 1
     assert "vllm.service has failed; look at `journalctl -u vllm.service`" in run.stderr
 
 
-def test_an_answer_without_a_token_does_not_pass(gate: Program, world: World, config: dict[str, Any]) -> None:
+def test_an_answer_without_a_token_does_not_pass(
+    readiness: Program, world: World, config: dict[str, Any]
+) -> None:
     world.empty = True
-    run = gate(**config)
+    run = readiness(**config)
     assert run.returncode == 1
     assert "no token" in result_of(config)["why"]
