@@ -48,7 +48,7 @@ def test_for_people_it_is_a_line_each(engine, capsys):
 
 
 def test_what_the_plan_or_the_catalogue_rules_out_is_not_asked(start, capsys):
-    """A dense model of the catalogue: tools, no thoughts, no pictures; the engine would answer all of it."""
+    """A dense model of the catalogue: tools, no thoughts, no images; the engine would answer all of it."""
     flags = ("--reasoning-parser", "x", "--tool-call-parser", "y", "--enable-auto-tool-choice")
     engine = start(*flags, name="qwen2.5-32b-instruct")
     code, checks, _ = smoke(capsys, "--url", engine.url)
@@ -142,5 +142,5 @@ def test_an_engine_that_does_not_listen_fails_all_but_the_chat(capsys):
     assert "answered without reasoning" in why["reasoning_effort high"]
     assert "no tool was called; it said 'Hello.'" in why["tool call"]
     assert "this is not JSON: 'Hello.'" in why["structured output"]
-    assert "the picture became no tokens" in why["image"]
+    assert "the image became no tokens" in why["image"]
     assert "2,040 tokens were sent, and 5 read" in why["long context"]

@@ -32,12 +32,12 @@ def test_a_schema_is_followed(engine, key):
     assert chat(engine, key, response_format={"type": "json_schema"}).status_code == 400
 
 
-def test_pictures_and_token_ids_are_counted(engine, key):
-    """A picture of 56 pixels is two rows of two patches and an end each: six, as the real engine counts."""
-    picture = {"type": "image_url", "image_url": {"url": checks._blue_square()}}
+def test_images_and_token_ids_are_counted(engine, key):
+    """A image of 56 pixels is two rows of two patches and an end each: six, as the real engine counts."""
+    image = {"type": "image_url", "image_url": {"url": checks._blue_square()}}
     seen, unseen = (
         chat(engine, key, content).json()["usage"]["prompt_tokens"]
-        for content in ([{"type": "text", "text": QUESTION}, picture], QUESTION)
+        for content in ([{"type": "text", "text": QUESTION}, image], QUESTION)
     )
     assert seen - unseen == 6
     answer = ask(engine, key, "/completions", prompt=[1500] * 77, max_tokens=1).json()

@@ -91,7 +91,7 @@ def run_of(result: dict[str, Any], machine: str) -> dict[str, Any]:
         "files_written_by_start": result["written"],
         "stop": result["stop"],
         "other_home_and_host_name": bool(result["other_host"]),
-        **{name: result[name] for name in ("drain", "pictures") if result.get(name)},
+        **{name: result[name] for name in ("drain", "images") if result.get(name)},
         **({"died_of": result["died_of"]} if result["died_of"] else {}),
         "source_log": f"tests/captured/{machine}/{result['run']}.log.gz",
     }

@@ -3,12 +3,12 @@
 usage: measure.py LAUNCH.json NAME [--levels 1,32,128,256] [--set flag=value ...] [--env NAME=VALUE ...]
                   [--deadline-s 500] [--drain 32] [--capture] [--move-in HOST] [--stop-at REGEX]
                   [--profile 32,128] [--profile-prompts 512:64]
-                  [--pictures 1540x812:5:16:4,1024x768:1:64:16]
+                  [--images 1540x812:5:16:4,1024x768:1:64:16]
 --stop-at: the signal that the unit's ExecStop sends to a server that does not listen yet, SIGHUP, as soon as the log
            says so; how long it takes is `stop`
 --profile: kernels of a decode step at so many streams, after the levels
 --profile-prompts: after that, kernels of the largest steps of TOKENS:REQUESTS, prompts of so many tokens, all at once
---pictures: after the levels, WIDTHxHEIGHT:A_REQUEST:REQUESTS:STREAMS (the last three default to 5:16:4)
+--images: after the levels, WIDTHxHEIGHT:A_REQUEST:REQUESTS:STREAMS (the last three default to 5:16:4)
 level = CONCURRENCY[:PROMPTS[:IN[:OUT[:TOP_P]]]]; an empty value removes the flag or variable
 """
 
@@ -29,8 +29,8 @@ from typing import Any
 from urllib.request import urlopen
 
 import drain
+import images
 import phases
-import pictures
 import step_profile
 from server import PERMITTED, SITE, Server, move_in, used_mib
 
@@ -210,7 +210,7 @@ def main() -> None:
     parser.add_argument("--stop-at", default="")
     parser.add_argument("--profile", default="")
     parser.add_argument("--profile-prompts", default="")
-    parser.add_argument("--pictures", default="")
+    parser.add_argument("--images", default="")
     options = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
     launch = json.loads(options.launch.read_text())
@@ -251,8 +251,8 @@ def main() -> None:
             keep(result)
             loaded(server, load, options, result, deadline)
             result["memory_used_after_load_mib"] = used_mib()
-            for one in filter(None, options.pictures.split(",")):
-                result.setdefault("pictures", []).append(pictures.send(server.port, launch["model"], one))
+            for one in filter(None, options.images.split(",")):
+                result.setdefault("images", []).append(images.send(server.port, launch["model"], one))
                 keep(result)
             for count in filter(None, options.profile.split(",")):
                 found = step_profile.take(server.port, launch["model"], int(count), traces)
@@ -275,7 +275,7 @@ def main() -> None:
         log.unlink()
         keep(result)
         print(json.dumps({key: result.get(key) for key in
-                          ("run", "outcome", "ready_s", "phases_s", "reported", "throughput", "pictures", "stop")}))  # fmt: skip
+                          ("run", "outcome", "ready_s", "phases_s", "reported", "throughput", "images", "stop")}))  # fmt: skip
 
 
 if __name__ == "__main__":

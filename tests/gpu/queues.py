@@ -35,9 +35,9 @@ def evidence(launched: dict[str, Any]) -> catalogue.Measured | None:
 
 def missing(name: str, context: int, known: catalogue.Measured | None, *, own: bool) -> list[str]:
     """Arguments of measure.py for what is not known of these flags."""
-    levels, more = LONGER, f"--pictures {FULL_STEP}"
+    levels, more = LONGER, f"--images {FULL_STEP}"
     if own:
-        levels, more = OWN, f"--capture --drain 32 --pictures {SIZES}"
+        levels, more = OWN, f"--capture --drain 32 --images {SIZES}"
     loaded = known is not None and all(int(one) in known.tokens_per_s for one in levels.split(","))
     carried = not own or (known is not None and catalogue.CARRIED in known.ready_s)
     runs = []

@@ -149,9 +149,9 @@ def test_the_openai_client_streams_thinks_and_calls_a_tool(engine):
         assert client.models.list().data[0].id == "tiny"
 
 
-def test_pictures_completions_and_limits(engine):
-    picture = [{"role": "user", "content": [{"type": "text", "text": "What is this?"}, IMAGE]}]
-    assert engine.chat(messages=picture).json()["choices"][0]["message"]["content"] == "I see one picture!"
+def test_images_completions_and_limits(engine):
+    image = [{"role": "user", "content": [{"type": "text", "text": "What is this?"}, IMAGE]}]
+    assert engine.chat(messages=image).json()["choices"][0]["message"]["content"] == "I see one image!"
     cut = engine.chat(max_tokens=3).json()
     assert cut["choices"][0]["finish_reason"] == "length"
     assert cut["usage"]["completion_tokens"] == 3

@@ -85,11 +85,11 @@ def fit(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def picture_streams() -> Iterator[tuple[Row, float]]:
-    """Of every start whose activation is that of two pictures and more: the tower widths a patch that give it."""
+def image_streams() -> Iterator[tuple[Row, float]]:
+    """Of every start whose activation is that of two images and more: the tower widths a patch that give it."""
     for row in held_out():
-        if row.load.images and memory.pictures(MODEL.dimensions, row.load) > 1:
-            none, one = (memory.picture_bytes(MODEL.dimensions, row.load, widths)[0] for widths in (0, 1))
+        if row.load.images and memory.images_per_step(MODEL.dimensions, row.load) > 1:
+            none, one = (memory.image_bytes(MODEL.dimensions, row.load, widths)[0] for widths in (0, 1))
             yield row, (row.activation_gib * memory.GIB - none) / (one - none)
 
 
@@ -159,8 +159,8 @@ def predictions() -> Iterator[tuple[Row, memory.Budget, memory.Budget]]:
 def main() -> None:
     """Print."""
     print(json.dumps(fit(ROWS), indent=1))
-    for row, widths in picture_streams():
-        print(f"picture_stream {widths:.2f}: {row.name}")
+    for row, widths in image_streams():
+        print(f"image_stream {widths:.2f}: {row.name}")
     print("\n| start | measured KV tokens | predicted | error | row left out: predicted | error |")
     print("|---|---|---|---|---|---|")
     for row, *found in predictions():

@@ -37,9 +37,9 @@ def test_several_gpus_leave_room_for_what_0_95_ran_out_of():
         assert asked.fits is (found == asked) is (gpu == "H200")
 
 
-def test_what_pictures_ended_on_cards_is_refused_and_what_they_did_not_is_taken():
-    """Requests with five pictures, in some runs after a prompt of nearly the context."""
-    seen = {run["run"]: run.get("died_of") for _, run in fit_memory.runs() if run.get("pictures")}
+def test_what_images_ended_on_cards_is_refused_and_what_they_did_not_is_taken():
+    """Requests with five images, in some runs after a prompt of nearly the context."""
+    seen = {run["run"]: run.get("died_of") for _, run in fit_memory.runs() if run.get("images")}
     rows = {row.run: row for row in fit_memory.held_out() if row.run in seen}
     assert sorted(map(bool, seen.values())) == [False] * 11 + [True] * 3
     for name, died in seen.items():
@@ -52,7 +52,7 @@ def test_what_pictures_ended_on_cards_is_refused_and_what_they_did_not_is_taken(
             missing = float(wanted) - float(free[:-4]) / (1024 if "M" in free else 1)
             assert found.beyond_gib >= found.above_limit_gib + missing, name
     evidence = [json.loads(path.read_text()) for path in fit_memory.EVIDENCE.glob("*/*.json")]
-    shipped = [run["run"] for run in evidence if run.get("pictures")]
+    shipped = [run["run"] for run in evidence if run.get("images")]
     assert len(shipped) == 8
     assert all(rows[name].predict({}).fits for name in shipped)
     smaller = rows["1x-nvfp4-32ki-batch-4096"]
@@ -78,16 +78,16 @@ def test_the_room_for_fragments(gpus, batch, images, room):
 
 
 def test_what_lives_beside_a_patch_is_what_the_starts_say():
-    found = [widths for _, widths in fit_memory.picture_streams()]
+    found = [widths for _, widths in fit_memory.image_streams()]
     assert len(found) > 20
-    assert ENGINE.memory["picture_stream"] == pytest.approx(sum(found) / len(found), abs=0.1)
+    assert ENGINE.memory["image_stream"] == pytest.approx(sum(found) / len(found), abs=0.1)
     assert max(found) - min(found) < 0.4  # GiB are reported with two digits
 
 
 @pytest.mark.parametrize("gpu", ["H100", "H200"])
 @pytest.mark.parametrize("count", [1, 2, 4])
-def test_the_batch_of_pictures_leaves_most_of_the_cache(gpu, count):
-    """Of the engine's own batch and the one for pictures, each at the utilization that it allows."""
+def test_the_batch_of_images_leaves_most_of_the_cache(gpu, count):
+    """Of the engine's own batch and the one for images, each at the utilization that it allows."""
     sizes = (MODEL.dimensions, MODEL.precisions["nvfp4"], ENGINE, KNOWN.gpus[gpu])
     load = memory.Load(count, 32768, 256, 0.95, ENGINE.memory["batched_tokens"])
     smaller = memory.replace(load, batched_tokens=ENGINE.vision_flags["nvfp4"]["max-num-batched-tokens"])
@@ -110,24 +110,24 @@ def test_starts_that_nothing_was_fitted_to_are_predicted():
 @pytest.mark.parametrize(
     ("parallel", "batched", "reported"), [(1, 8192, 1.95), (2, 8192, 1.67), (2, 16384, 14.56)]
 )
-def test_pictures_take_what_vllm_reported(parallel, batched, reported):
+def test_images_take_what_vllm_reported(parallel, batched, reported):
     load = memory.Load(parallel, 32768, 256, 0.95, batched)
     found = memory.budget(MODEL.dimensions, MODEL.precisions["fp8"], ENGINE, KNOWN.gpus["H200"], load)
     assert found.activation_gib == pytest.approx(reported, abs=0.02)
-    assert found.pictures == {8192: 2, 16384: 5}[batched]
+    assert found.images_per_step == {8192: 2, 16384: 5}[batched]
 
 
-def test_a_batch_that_pictures_make_too_large_is_refused():
+def test_a_batch_that_images_make_too_large_is_refused():
     sizes = (MODEL.dimensions, MODEL.precisions["nvfp4"], ENGINE, KNOWN.gpus["H100"])
     load = memory.Load(1, 32768, 256, 0.95, 16384)  # ended copying the mask, on a card
     assert not memory.budget(*sizes, load).fits
     assert memory.budget(*sizes, memory.replace(load, images=0)).fits
-    few = memory.replace(load, context=8192, sequences=1)  # two pictures are a whole context
-    assert memory.pictures(MODEL.dimensions, few) == 2
+    few = memory.replace(load, context=8192, sequences=1)  # two images are a whole context
+    assert memory.images_per_step(MODEL.dimensions, few) == 2
     assert memory.settled(*sizes, few).fits
-    assert memory.pictures(MODEL.dimensions, memory.replace(few, images=1)) == 1
-    single = memory.picture_bytes(MODEL.dimensions, memory.replace(few, images=1), 6.6)
-    assert max(single) < min(memory.picture_bytes(MODEL.dimensions, few, 6.6))
+    assert memory.images_per_step(MODEL.dimensions, memory.replace(few, images=1)) == 1
+    single = memory.image_bytes(MODEL.dimensions, memory.replace(few, images=1), 6.6)
+    assert max(single) < min(memory.image_bytes(MODEL.dimensions, few, 6.6))
 
 
 def test_every_model_has_a_budget_on_a_gpu():
@@ -138,9 +138,9 @@ def test_every_model_has_a_budget_on_a_gpu():
 
 
 @given(st.sampled_from([1, 2, 4]), st.integers(1, 65_536))
-def test_a_step_of_smaller_pictures_takes_no_less(parallel, batched):
+def test_a_step_of_smaller_images_takes_no_less(parallel, batched):
     load = memory.Load(parallel, 32768, 256, 0.95, batched)
-    profiled, largest = memory.picture_bytes(MODEL.dimensions, load, ENGINE.memory["picture_stream"])
+    profiled, largest = memory.image_bytes(MODEL.dimensions, load, ENGINE.memory["image_stream"])
     assert largest >= profiled
     text = memory.replace(load, images=0)
     sizes = (MODEL.dimensions, MODEL.precisions["fp8"], ENGINE, KNOWN.gpus["H200"])

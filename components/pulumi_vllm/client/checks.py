@@ -40,7 +40,7 @@ _TOOL = {
 _ANSWER_TOKENS, _THOUGHT_TOKENS = 512, 2048  # more than these questions take; small contexts give less
 _LONG_ANSWER_TOKENS = 8
 _BAD_REQUEST = 400
-_PICTURE_PX = 56  # one side: two of Pixtral's merged patches of 28
+_IMAGE_PX = 56  # one side: two of Pixtral's merged patches of 28
 
 
 @dataclass(frozen=True)
@@ -230,13 +230,13 @@ class Checks:
 
     async def _image(self) -> str:
         question = "What colour is this? One word."
-        picture = {"type": "image_url", "image_url": {"url": _blue_square()}}
-        blind = "the model, or the engine as it was started, takes no pictures"
-        answer = await self._ask_for(self.served.sees, blind, [{"type": "text", "text": question}, picture])
+        image = {"type": "image_url", "image_url": {"url": _blue_square()}}
+        blind = "the model, or the engine as it was started, takes no images"
+        answer = await self._ask_for(self.served.sees, blind, [{"type": "text", "text": question}, image])
         without = await self._ask(question, max_tokens=1)
         more = answer["usage"]["prompt_tokens"] - without["usage"]["prompt_tokens"]
         if more < 1:
-            raise _Failed("the picture became no tokens: the model did not get it")
+            raise _Failed("the image became no tokens: the model did not get it")
         return f"a blue square became {more} tokens; {_cut(_said(answer))}"
 
     async def _long(self) -> str:
@@ -280,7 +280,7 @@ def _blue_square() -> str:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    size = _PICTURE_PX
+    size = _IMAGE_PX
     header = struct.pack(">IIBBBBB", size, size, 8, 2, 0, 0, 0)
     pixels = zlib.compress((b"\0" + b"\x20\x40\xff" * size) * size)
     png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")

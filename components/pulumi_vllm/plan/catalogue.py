@@ -50,7 +50,7 @@ class Golden:
 class Dimensions:
     """Published sizes of the network; `attention` and `mlp` hold those of their kind.
 
-    `vision` is empty where the model sees nothing; `patches` and `tokens` are of one picture of the largest size.
+    `vision` is empty where the model sees nothing; `patches` and `tokens` are of one image of the largest size.
     """
 
     layers: int

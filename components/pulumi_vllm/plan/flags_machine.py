@@ -59,9 +59,13 @@ def _no_room(written: str, budget: Budget) -> str:
         higher = budget.limit_gib < budget.safe_utilization * budget.visible_gib
         ways = ["a higher --gpu-memory-utilization"] if higher else []
         ways.append("fewer --max-num-batched-tokens")
-        ways += ["--language-model-only"] if budget.pictures and budget.weights_gib < budget.limit_gib else []
+        ways += (
+            ["--language-model-only"]
+            if budget.images_per_step and budget.weights_gib < budget.limit_gib
+            else []
+        )
         remedy = f"use {', '.join(ways)} or more GPUs"
-    reading = f" for reading {counted(budget.pictures)} at once" if budget.pictures else ""
+    reading = f" for reading {counted(budget.images_per_step)} at once" if budget.images_per_step else ""
     return (
         f"{written}: {budget.short_gib:.2f} GiB per GPU are missing, weights take {budget.weights_gib:.1f} and "
         f"activation {budget.activation_gib:.1f}{reading} of {budget.limit_gib:.1f} GiB, and the KV cache holds "
@@ -102,14 +106,14 @@ def utilization(launch: Launch) -> Said:
         evidence = "0.99 ran out of memory on one H200 and 0.98 started, 2026-11-24"
         if (load.count(launch.flags.get("tensor-parallel-size")) or 1) > 1:  # as the headroom
             evidence = "0.95 ran out of memory on two H100 under load, 2026-11-26"
-        if budget.images:
+        if budget.accepts_images:
             evidence = "requests with five images ended vLLM on one H100, two H100 and one H200, 2026-11-26"
         yield "error", sentence, evidence
 
 
 def beyond(budget: Budget, take: str) -> str:
     """What is taken above vLLM's limit, and what is left for it."""
-    what = "CUDA graphs, fragments and images" if budget.images else "CUDA graphs and fragments"
+    what = "CUDA graphs, fragments and images" if budget.accepts_images else "CUDA graphs and fragments"
     return f"{what} {take} {budget.beyond_gib:.2f} GiB above the limit, and {budget.above_limit_gib:.2f} are left"
 
 
@@ -117,7 +121,7 @@ def make_room(budget: Budget, dashes: str = "") -> str:
     """What leaves more there."""
     ways = [f"{budget.safe_utilization:.2f} or less"] if budget.safe_utilization else []
     ways += [f"a smaller {dashes}max-num-batched-tokens"] if budget.burst_gib else []
-    ways += [f"{dashes}language-model-only"] if budget.images else []
+    ways += [f"{dashes}language-model-only"] if budget.accepts_images else []
     return f"use {', or '.join(ways)}"
 
 

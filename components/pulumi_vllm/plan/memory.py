@@ -38,9 +38,9 @@ class Load:
 class Budget:
     """GiB of one GPU. `limit_gib` is what vLLM may use; what is above it holds what `beyond_gib` adds up.
 
-    `headroom_gib`: PyTorch's fragments, and what several GPUs' communication takes; `images`: whether any are read.
-    `pictures`: so many of the largest size are read at once where they set the activation, 0 where text does.
-    `burst_gib`: what a step full of smaller pictures takes beyond the activation that vLLM sets aside.
+    `headroom_gib`: PyTorch's fragments, and what several GPUs' communication takes; `accepts_images`: whether any are read.
+    `images_per_step`: so many of the largest size are read at once where they set the activation, 0 where text does.
+    `burst_gib`: what a step full of smaller images takes beyond the activation that vLLM sets aside.
     """
 
     visible_gib: float
@@ -53,9 +53,9 @@ class Budget:
     kv_bytes_per_token: int
     context: int
     headroom_gib: float = 0.0
-    pictures: int = 0
+    images_per_step: int = 0
     burst_gib: float = 0.0
-    images: bool = False
+    accepts_images: bool = False
 
     @property
     def cache_gib(self) -> float:
@@ -106,7 +106,7 @@ def budget(model: Dimensions, precision: Precision, engine: Engine, gpu: Gpu, lo
     seen = burst = 0.0
     images = load.images > 0 and bool(model.vision)
     if images:
-        seen, burst = (one / GIB for one in picture_bytes(model, load, figures["picture_stream"]))
+        seen, burst = (one / GIB for one in image_bytes(model, load, figures["image_stream"]))
     return Budget(
         visible_gib=gpu.visible_gib,
         limit_gib=gpu.visible_gib * load.utilization,
@@ -119,9 +119,9 @@ def budget(model: Dimensions, precision: Precision, engine: Engine, gpu: Gpu, lo
         kv_bytes_per_token=kv_bytes_per_token(model, load.tensor_parallel, load.cache_bytes),
         context=load.context,
         headroom_gib=_headroom(figures["headroom_gib"], load, images=images),
-        pictures=pictures(model, load) if seen > text else 0,
+        images_per_step=images_per_step(model, load) if seen > text else 0,
         burst_gib=max(0.0, burst - max(text, seen)),
-        images=images,
+        accepts_images=images,
     )
 
 
@@ -131,7 +131,7 @@ def _headroom(known: Mapping[str, Any], load: Load, *, images: bool) -> float:
         return float(known["several"])
     if not images:
         return float(known["one"])
-    batches: Mapping[int, float] = known["one_with_pictures"]
+    batches: Mapping[int, float] = known["one_with_images"]
     return float(batches[min((one for one in batches if load.batched_tokens <= one), default=max(batches))])
 
 
@@ -169,19 +169,19 @@ def tower_bytes(model: Dimensions, tensor_parallel: int) -> float:
     return float(model.vision.get("parameters", 0) * _BF16 / tensor_parallel)
 
 
-def pictures(model: Dimensions, load: Load) -> int:
+def images_per_step(model: Dimensions, load: Load) -> int:
     """Of the largest size, how many vLLM reads at once: as many as the batch and the requests have room for."""
     each = model.vision["tokens"]
     of_requests = load.sequences * max(1, min(load.images, load.context // each))
     return int(max(1, min(load.batched_tokens // each, of_requests)))
 
 
-def picture_bytes(model: Dimensions, load: Load, stream: float) -> tuple[float, float]:
-    """Peak while the vision tower reads `pictures`, as vLLM profiles it, and the largest of any step, 16 bit.
+def image_bytes(model: Dimensions, load: Load, stream: float) -> tuple[float, float]:
+    """Peak while the vision tower reads `images_per_step`, as vLLM profiles it, and the largest of any step, 16 bit.
 
-    vLLM 0.26.0 (`pixtral.py`) tells the pictures of a step apart by one dense mask, a square of all their patches, and
+    vLLM 0.26.0 (`pixtral.py`) tells the images of a step apart by one dense mask, a square of all their patches, and
     PyTorch's attention copies a mask whose side is no multiple of 8. So this grows with the square of the batch, and a
-    batch full of smaller pictures has more patches than the profiled one. `stream` is in tower widths a patch.
+    batch full of smaller images has more patches than the profiled one. `stream` is in tower widths a patch.
     """
     tower, parallel = model.vision, load.tensor_parallel
 
@@ -191,7 +191,7 @@ def picture_bytes(model: Dimensions, load: Load, stream: float) -> tuple[float, 
         mlp = patches * 3 * tower["intermediate"] / parallel  # gate, up, and their product
         return _BF16 * (mask + patches * stream * tower["hidden"] + max(attention, mlp))
 
-    profiled = pictures(model, load) * tower["patches"]
+    profiled = images_per_step(model, load) * tower["patches"]
     tokens = min(
         load.batched_tokens, load.sequences * load.context, load.sequences * load.images * tower["tokens"]
     )

@@ -27,7 +27,7 @@ def budget(found: Budget | None) -> tuple[str, ...]:
     return (
         f"visible {found.visible_gib:.2f} GiB, vLLM may use {found.limit_gib:.2f} (measured)",
         f"weights {found.weights_gib:.2f} GiB (computed from published dimensions)",
-        f"activation {found.activation_gib:.2f} GiB (computed){_pictures(found)}",
+        f"activation {found.activation_gib:.2f} GiB (computed){_images(found)}",
         f"CUDA graphs {found.graphs_gib:.2f} GiB (computed), up to {found.graphs_excess_gib:.2f} more in use",
         f"other {found.other_gib:.2f} GiB (measured)",
         (
@@ -37,11 +37,11 @@ def budget(found: Budget | None) -> tuple[str, ...]:
     )
 
 
-def _pictures(found: Budget) -> str:
+def _images(found: Budget) -> str:
     """What activation is for, where it is not the text."""
-    if not found.pictures:
+    if not found.images_per_step:
         return ""
-    return f" for reading {flags_machine.counted(found.pictures)} of the largest size at once"
+    return f" for reading {flags_machine.counted(found.images_per_step)} of the largest size at once"
 
 
 def because(
@@ -117,15 +117,15 @@ def _memory(
         tower = (
             f"{memory.tower_bytes(choice.model.dimensions, parallel) / memory.GIB:.2f} GiB per GPU (computed)"
         )
-        if not found.images:
+        if not found.accepts_images:
             yield f"Images are refused: the vision tower is left out, {tower}."
         else:
             yield f"Images are accepted: the vision tower takes {tower}."
-            yield from _step_of_pictures(choice, found, given)
+            yield from _step_of_images(choice, found, given)
 
 
-def _step_of_pictures(choice: Choice, found: Budget, given: Mapping[str, Any]) -> Iterator[str]:
-    """What a step full of pictures takes, and why the batch is smaller than vLLM's own."""
+def _step_of_images(choice: Choice, found: Budget, given: Mapping[str, Any]) -> Iterator[str]:
+    """What a step full of images takes, and why the batch is smaller than vLLM's own."""
     batch, usual = count(given.get("max-num-batched-tokens")), choice.engine.memory["batched_tokens"]
     ours = choice.vision_flags.get("max-num-batched-tokens")
     if batch is not None and batch == ours and batch < usual:
@@ -175,8 +175,8 @@ def shortfall(
     fitting = found.kv_tokens // _STEP * _STEP
     usual = choice.engine.flags["gpu-memory-utilization"]
     images = ""
-    if found.pictures and "max-num-batched-tokens" in causes:
-        images = f"{_pictures(found)}, most of which language-model-only saves"
+    if found.images_per_step and "max-num-batched-tokens" in causes:
+        images = f"{_images(found)}, most of which language-model-only saves"
     if fitting:
         needed = deployment.context * found.kv_bytes_per_token / 2**30
         tokens = f"{deployment.context:,} tokens need {needed:.2f} GiB of KV cache"

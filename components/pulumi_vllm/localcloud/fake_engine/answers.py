@@ -173,8 +173,8 @@ def chat(engine: Engine, body: dict[str, Any]) -> Reply:
     if effort not in {"none", "high"}:
         message = f"Invalid reasoning_effort: {effort!r}. Supported values are: none, high."
         raise Refused(400, message)
-    pictures = script.images(messages)
-    if pictures and not engine.images:
+    images = script.images(messages)
+    if images and not engine.images:
         raise Refused(400, "At most 0 image(s) may be provided in one prompt.")
     tools = bool(body.get("tools")) and body.get("tool_choice") != "none"
     if tools and not engine.tools:
@@ -185,7 +185,7 @@ def chat(engine: Engine, body: dict[str, Any]) -> Reply:
     schema = _schema(body.get("response_format"))
     if schema is not None:
         tokens = script.structured(schema)
-    prompt = script.prompt_tokens(script.text_of(messages), len(messages), pictures)
+    prompt = script.prompt_tokens(script.text_of(messages), len(messages), images)
     return _reply(engine, body, tokens, prompt, is_chat=True)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 END = 2
 _BYTES = 1000  # the vocabulary's first tokens after the control tokens are the single bytes
-IMAGE_TOKENS = 6  # of a picture of 56 pixels: two rows of two merged patches, each row with its end
+IMAGE_TOKENS = 6  # of a image of 56 pixels: two rows of two merged patches, each row with its end
 THINK, END_THINK = 25, 26
 
 # (token id, text) in the tiny model's vocabulary; a test compares them with its tokenizer.
@@ -50,7 +50,7 @@ def _tokens(pairs: tuple[tuple[int, str], ...], part: str) -> list[Token]:
 
 
 def images(messages: list[dict[str, Any]]) -> int:
-    """How many pictures the messages carry."""
+    """How many images the messages carry."""
     parts = (part for message in messages for part in _parts(message))
     return sum(part.get("type") in {"image_url", "image"} for part in parts)
 
@@ -71,7 +71,7 @@ def text_of(messages: list[dict[str, Any]]) -> str:
 
 
 def chat(messages: list[dict[str, Any]], *, effort: str, tools: bool) -> list[Token]:
-    """The answer to a conversation: tools win over a picture, a picture over thinking, a tool's result over all."""
+    """The answer to a conversation: tools win over a image, a image over thinking, a tool's result over all."""
     end = [Token(END, "", "none")]
     answer = _tokens(ANSWER, "content")
     if messages and messages[-1].get("role") == "tool":
@@ -125,6 +125,6 @@ def limited(tokens: list[Token], maximum: int, *, ignore_end: bool) -> tuple[lis
     return tokens, "tool_calls" if called else "stop"
 
 
-def prompt_tokens(text: str, messages: int, pictures: int = 0) -> int:
+def prompt_tokens(text: str, messages: int, images: int = 0) -> int:
     """About how many tokens a prompt has: four letters each, and the frame around every message."""
-    return 5 + 3 * messages + (len(text) + 3) // 4 + pictures * IMAGE_TOKENS
+    return 5 + 3 * messages + (len(text) + 3) // 4 + images * IMAGE_TOKENS

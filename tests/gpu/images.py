@@ -1,4 +1,4 @@
-"""Requests with pictures: who is answered, how fast, and what the cards hold afterwards."""
+"""Requests with images: who is answered, how fast, and what the cards hold afterwards."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from server import used_mib
 
 
 def png(width: int, height: int, seed: str) -> str:
-    """A data URL; every seed is another picture, so that no cache of vLLM's answers for it."""
+    """A data URL; every seed is another image, so that no cache of vLLM's answers for it."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -37,7 +37,7 @@ def first_token(answer: str) -> list[list[Any]]:
 
 
 def send(port: int, model: str, text: str) -> dict[str, Any]:
-    """`WIDTHxHEIGHT:A_REQUEST:REQUESTS:STREAMS`: so many pictures in each of so many requests, so many at once."""
+    """`WIDTHxHEIGHT:A_REQUEST:REQUESTS:STREAMS`: so many images in each of so many requests, so many at once."""
     size, each, requests, streams = (text.split(":") + ["5", "16", "4"][text.count(":") :])[:4]
     width, height = (int(side) for side in size.split("x"))
 
@@ -59,11 +59,11 @@ def send(port: int, model: str, text: str) -> dict[str, Any]:
     took = time.monotonic() - began
     seconds = sorted(taken for status, _, taken in answers if status == 200)
     return {
-        "pictures": text,
+        "images": text,
         "requests": len(answers),
         "answered": len(seconds),
         "median_s": round(seconds[len(seconds) // 2], 2) if seconds else None,
-        "pictures_per_s": round(len(seconds) * int(each) / took, 1),
+        "images_per_s": round(len(seconds) * int(each) / took, 1),
         "refused": sorted({f"{status} {answer[:200]}" for status, answer, _ in answers if status != 200})[:3],
         "first_token": first_token(answers[0][1]),
         "health": drain.health(port),
