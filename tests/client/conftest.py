@@ -1,4 +1,4 @@
-"""A served model without a machine: the stand-in engine as a process, and the gateway's own HAProxy before it."""
+"""A served model without a machine: the fake engine as a process, and the gateway's own HAProxy before it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PARSERS = ("--reasoning-parser", "mistral", "--tool-call-parser", "mistral", "--
 
 @dataclass
 class Engine:
-    """The stand-in, as a guest has it: the package under its other name, no site-packages."""
+    """The fake engine, as a guest has it: the package under its other name, no site-packages."""
 
     port: int
     process: subprocess.Popen[str]

@@ -1,4 +1,4 @@
-"""`pulumi-vllm bench` as a user runs it, against the stand-in engine."""
+"""`pulumi-vllm bench` as a user runs it, against the fake engine."""
 
 import json
 import signal

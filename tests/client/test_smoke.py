@@ -1,4 +1,4 @@
-"""`pulumi-vllm smoke` as a user runs it, against the stand-in engine."""
+"""`pulumi-vllm smoke` as a user runs it, against the fake engine."""
 
 import asyncio
 import json

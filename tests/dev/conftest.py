@@ -23,7 +23,7 @@ def borrow_environment(root: Path) -> None:
 
 
 class Clone:
-    """A small git repository around ./dev; `cloud` is a stand-in for the command pulumi-vllm."""
+    """A small git repository around ./dev; `cloud` is a placeholder for the command pulumi-vllm."""
 
     def __init__(self, root: Path, program: str, stacks: dict[str, str], cloud: str) -> None:
         self.root = root

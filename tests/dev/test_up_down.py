@@ -1,4 +1,4 @@
-"""./dev up and ./dev down around a program that rents nothing and a stand-in for the embedded cloud."""
+"""./dev up and ./dev down around a program that rents nothing and a placeholder for the embedded cloud."""
 
 import subprocess
 from collections.abc import Callable, Iterator
@@ -85,11 +85,11 @@ def test_down_of_a_stack_that_never_was_says_so(clone: Any) -> None:
 
 
 def test_a_failing_cloud_ends_the_run(clone: Any) -> None:
-    stand_in = clone.root / ".venv" / "bin" / "pulumi-vllm"
-    before = stand_in.read_text()
-    stand_in.write_text("#!/bin/sh\necho no root >&2\nexit 4\n")
+    placeholder = clone.root / ".venv" / "bin" / "pulumi-vllm"
+    before = placeholder.read_text()
+    placeholder.write_text("#!/bin/sh\necho no root >&2\nexit 4\n")
     done = clone.run("up")
-    stand_in.write_text(before)
+    placeholder.write_text(before)
     assert done.returncode == 4
     assert "no root" in done.stderr
     assert "pulumi up" not in done.stderr

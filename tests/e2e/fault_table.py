@@ -23,7 +23,7 @@ TARGET = REPOSITORY / "docs" / "faults.md"
 HEAD = """# What happens when something goes wrong
 
 Each row is a fault that the local cloud or its model hub was told to make, or a crash, in a real `pulumi up` with the
-stand-in engine. After each of them at most one machine of ours is at the cloud and its id is in state; where `up`
+fake engine. After each of them at most one machine of ours is at the cloud and its id is in state; where `up`
 failed it said one sentence, and `up` again finished, on the same machine unless that was taken away; no machine was
 rented that the row does not tell of; the gateway answers; and the preview after it proposes nothing.
 

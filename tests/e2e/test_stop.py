@@ -7,7 +7,7 @@ ENGINE = "http://127.0.0.1:8000"
 HOW = f"systemctl show -p ActiveState -p Result {UNIT}"
 WELL = {"ActiveState=inactive", "Result=success"}
 TOKENS = 200
-"""Of one stream: 5 s at the stand-in's 25 ms each."""
+"""Of one stream: 5 s at the fake engine's 25 ms each."""
 
 # Every local port towards the engine is taken, so that nobody can connect to it while it is told to stop.
 STOP_WITHOUT_A_PORT = """
@@ -59,7 +59,7 @@ mkdir -p /run/systemd/system/{UNIT}.d
 printf '[Service]\\nEnvironment=VLLM_FAKE_START_S=600\\n' > /run/systemd/system/{UNIT}.d/slow.conf
 systemctl daemon-reload
 systemctl start {UNIT}
-until journalctl -o cat _PID=$(systemctl show -P MainPID {UNIT}) | grep -q stand-in; do sleep 0.1; done
+until journalctl -o cat _PID=$(systemctl show -P MainPID {UNIT}) | grep -q "fake engine"; do sleep 0.1; done
 timeout 20 systemctl stop {UNIT}
 {HOW}
 rm -r /run/systemd/system/{UNIT}.d

@@ -1,4 +1,4 @@
-"""A stand-in for vLLM behind the gateway that writes down every request it gets, byte for byte."""
+"""A fake engine behind the gateway that writes down every request it gets, byte for byte."""
 
 from __future__ import annotations
 

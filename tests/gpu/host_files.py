@@ -3,7 +3,7 @@
 usage: host_files.py FOLDER stacks/Pulumi.NAME.yaml [gpu=H100 precision=nvfp4 ...]   (keys as for launch.py)
 
 FOLDER/root holds every file that is rendered, with a key and a certificate made for this one run. What has to differ is
-in `DIFFERENCES` and `STAND_INS`, nowhere else. FOLDER/packages.tar.xz holds systemd, HAProxy and what they need.
+in `DIFFERENCES` and `SUBSTITUTES`, nowhere else. FOLDER/packages.tar.xz holds systemd, HAProxy and what they need.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ DIFFERENCES = {
 PREFLIGHT = {"min_disk_bytes": 2**30, "mount": False, "endpoint": None}
 """The weights need no disk, /models is a folder, and no hub can be asked for the time."""
 
-STAND_INS = {
+SUBSTITUTES = {
     "models.mount": "[Mount]\nWhat=/opt/models\nWhere=/models\nType=none\nOptions=bind\n",
     "vllm-install.service": "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\n",
     "vllm-weights.service": "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\n",
@@ -101,7 +101,7 @@ def write(folder: Path, server: dict[str, object]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         path.chmod(int(file.mode, 8))
-    for name, text in STAND_INS.items():
+    for name, text in SUBSTITUTES.items():
         (folder / "root/etc/systemd/system" / name).write_text(text)
     (folder / "key").write_text(key)
 

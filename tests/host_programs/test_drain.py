@@ -1,4 +1,4 @@
-"""Draining through HAProxy's admin socket: a stand-in for the sentences, the real one for the effect."""
+"""Draining through HAProxy's admin socket: a placeholder for the sentences, the real one for the effect."""
 
 from __future__ import annotations
 

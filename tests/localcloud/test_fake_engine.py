@@ -1,4 +1,4 @@
-"""The stand-in engine as a process: its command line, its answers, its drain."""
+"""the fake engine as a process: its command line, its answers, its drain."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Running:
             except requests.ConnectionError:
                 assert self.process.poll() is None, self.process.stderr.read()
                 time.sleep(0.02)
-        raise AssertionError("the stand-in did not get healthy")
+        raise AssertionError("the fake engine did not get healthy")
 
     def chat(self, **more):
         body = {"model": "tiny", "messages": QUESTION, "max_tokens": 48, "temperature": 0} | more
@@ -283,7 +283,7 @@ def test_a_drain_finishes_streams_and_refuses_new_requests(start):
 
 def test_it_passes_sigterm_over_while_it_starts_and_obeys_it_whichever_thread_gets_it_once_it_serves(start):
     running = start(VLLM_FAKE_START_S="1")
-    assert "stand-in" in running.process.stderr.readline()
+    assert "fake engine" in running.process.stderr.readline()
     running.process.send_signal(signal.SIGTERM)
     running.ready()
     # On a busy machine a signal finds the main thread not in its wait; here for sure: it goes to another one.

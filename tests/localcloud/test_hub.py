@@ -57,14 +57,14 @@ def test_tree_and_files_are_those_that_are_pinned(url):
     assert requests.get(f"{url}/api/models/{TINY}", timeout=5).json()["sha"] == pinned["revision"]
 
 
-def test_stand_ins_have_real_names_and_say_what_they_are(content):
+def test_fake_engine_contracts_have_real_names_and_say_what_they_are(content):
     by_name = {item.name: item for item in content}
     large = by_name[LARGE]
     assert large.revision == "a11f36bebf709121056b1dbcc943d1c6afbe494d"
     names = {file.path for file in large.files}
     assert {"consolidated-00001-of-00003.safetensors", "model-00001-of-00003.safetensors"} <= names
     assert {"params.json", "tekken.json", "config.json", "model.safetensors.index.json"} <= names
-    assert b"Stand-in" in (large.folder / "README.md").read_bytes()
+    assert b"Placeholder" in (large.folder / "README.md").read_bytes()
     small = by_name[f"{LARGE}-NVFP4"]
     for repository in content:
         model.check(str(repository.folder))  # whole, as far as an engine's loader looks

@@ -67,7 +67,7 @@ def test_keys_tell_images_apart() -> None:
     assert images.key("gpu-h200-2x") != images.key("gpu-h200-4x")
 
 
-def test_the_stand_in_passes_for_every_lock() -> None:
+def test_the_fake_engine_passes_for_every_lock() -> None:
     stamps = images.stamp().split()
     assert len(stamps) == len(set(stamps)) == len(list(images.ENGINES.glob("*/requirements-*.txt")))
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 NOT_RUNNING = 3
 
 
-_ENGINE = "real: vLLM on the CPU; fake: a stand-in; none: bare machines, which really install their engine (5 GB each)"
+_ENGINE = "real: vLLM on the CPU; fake: a fake engine; none: bare machines, which really install their engine (5 GB each)"
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

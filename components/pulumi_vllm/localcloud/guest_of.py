@@ -15,7 +15,7 @@ _GPU_LAYERS = ("h100", "h200")
 
 
 def guest_of(deployment: Deployment, profile: Profile, engine: str) -> MachineSpec:
-    """`engine` holds for machines without GPUs; those with GPUs get the stand-in."""
+    """`engine` holds for machines without GPUs; those with GPUs get the fake engine."""
     gpu = deployment.gpu_type.partition("_")[0].lower()
     engine = engine if deployment.gpu_count == 0 else "fake"
     sent = deployment.cloud_init if profile.cloud_init == "executed" else None

@@ -1,4 +1,4 @@
-"""What the hub serves: the tiny model, and stand-ins for large ones under real names and revisions."""
+"""What the hub serves: the tiny model, and placeholders for large ones under real names and revisions."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Repository:
 
 
 @dataclass(frozen=True, slots=True)
-class _StandIn:
+class _Placeholder:
     """A large model whose files have their real names here, and a few MB of nothing inside."""
 
     name: str
@@ -50,24 +50,24 @@ class _StandIn:
     hf_shards: int  # the same weights again under Hugging Face's names
 
 
-_STAND_INS = (
-    _StandIn(
+_PLACEHOLDERS = (
+    _Placeholder(
         "mistralai/Mistral-Small-4-119B-2603",
         "a11f36bebf709121056b1dbcc943d1c6afbe494d",
         (5 * _MIB, 5 * _MIB, 2 * _MIB),
         3,
     ),
-    _StandIn(
+    _Placeholder(
         "mistralai/Mistral-Small-4-119B-2603-NVFP4",
         "45331841b631f4e281df8e959ea3cc9beb84298a",
         (_MIB // 2,) * 13,
         0,
     ),
 )
-_README = """# Stand-in for {name}
+_README = """# Placeholder for {name}
 
-This is not {name}. It is a stand-in of the local cloud: the file names are those of the model, the weights are
-{size:.0f} MB of noise, and no engine but the local cloud's own stand-in can serve it.
+This is not {name}. It is a placeholder of the local cloud: the file names are those of the model, the weights are
+{size:.0f} MB of noise, and no engine but the local fake engine can serve it.
 """
 
 
@@ -75,28 +75,30 @@ def repositories(cache: Path) -> tuple[Repository, ...]:
     """Everything the hub serves, made where it is missing."""
     tiny = tiny_model.pinned()["revision"]
     found = [Repository.read(tiny_model.REPOSITORY, tiny_model.ensure(cache / f"tiny-{tiny[:12]}"))]
-    for stand_in in _STAND_INS:
-        key = hashlib.sha256(repr((stand_in, tiny)).encode() + Path(__file__).read_bytes()).hexdigest()[:12]
-        folder = cache / f"stand-in-{key}"
+    for placeholder in _PLACEHOLDERS:
+        key = hashlib.sha256(repr((placeholder, tiny)).encode() + Path(__file__).read_bytes()).hexdigest()[
+            :12
+        ]
+        folder = cache / f"placeholder-{key}"
         if not folder.is_dir():
-            _make(stand_in, found[0].folder, folder)
-        found.append(Repository.read(stand_in.name, folder, stand_in.revision))
+            _make(placeholder, found[0].folder, folder)
+        found.append(Repository.read(placeholder.name, folder, placeholder.revision))
     return tuple(found)
 
 
-def _make(stand_in: _StandIn, tiny: Path, folder: Path) -> None:
-    """Write a stand-in, whole or not at all."""
+def _make(placeholder: _Placeholder, tiny: Path, folder: Path) -> None:
+    """Write a placeholder, whole or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     shutil.copyfile(tiny / "tekken.json", fresh / "tekken.json")
     shutil.copyfile(tiny / "params.json", fresh / "params.json")
-    for name, size in _weights(stand_in):
-        _noise(fresh / name, size, stand_in.name)
-    if stand_in.hf_shards:
-        (fresh / "config.json").write_text(json.dumps({"architectures": ["StandIn"]}), encoding="utf-8")
-        index = {"metadata": {"stand-in": stand_in.name}, "weight_map": {}}
+    for name, size in _weights(placeholder):
+        _noise(fresh / name, size, placeholder.name)
+    if placeholder.hf_shards:
+        (fresh / "config.json").write_text(json.dumps({"architectures": ["Placeholder"]}), encoding="utf-8")
+        index = {"metadata": {"placeholder": placeholder.name}, "weight_map": {}}
         (fresh / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
-    text = _README.format(name=stand_in.name, size=sum(stand_in.shards) / 1e6)
+    text = _README.format(name=placeholder.name, size=sum(placeholder.shards) / 1e6)
     (fresh / "README.md").write_text(text, encoding="utf-8")
     fresh.chmod(0o755)
     if folder.exists():  # another process was quicker; both wrote the same bytes
@@ -105,21 +107,21 @@ def _make(stand_in: _StandIn, tiny: Path, folder: Path) -> None:
         fresh.rename(folder)
 
 
-def _weights(stand_in: _StandIn) -> Iterator[tuple[str, int]]:
-    count = len(stand_in.shards)
-    for number, size in enumerate(stand_in.shards, 1):
+def _weights(placeholder: _Placeholder) -> Iterator[tuple[str, int]]:
+    count = len(placeholder.shards)
+    for number, size in enumerate(placeholder.shards, 1):
         yield f"consolidated-{number:05}-of-{count:05}.safetensors", size
-    for number in range(1, stand_in.hf_shards + 1):
-        yield f"model-{number:05}-of-{stand_in.hf_shards:05}.safetensors", _MIB
+    for number in range(1, placeholder.hf_shards + 1):
+        yield f"model-{number:05}-of-{placeholder.hf_shards:05}.safetensors", _MIB
 
 
-def _noise(path: Path, size: int, stand_in: str) -> None:
-    """A valid safetensors file of one tensor that says it is a stand-in."""
+def _noise(path: Path, size: int, placeholder: str) -> None:
+    """A valid safetensors file of one tensor that says it is a placeholder."""
     header = {
-        "__metadata__": {"format": "pt", "stand-in": f"not the weights of {stand_in}"},
-        "stand_in": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]},
+        "__metadata__": {"format": "pt", "placeholder": f"not the weights of {placeholder}"},
+        "placeholder": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]},
     }
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    body = hashlib.shake_256(f"{stand_in} {path.name}".encode()).digest(size)
+    body = hashlib.shake_256(f"{placeholder} {path.name}".encode()).digest(size)
     path.write_bytes(struct.pack("<Q", len(text)) + text + body)

@@ -123,7 +123,7 @@ def lock() -> Path:
 
 
 def stamp() -> str:
-    """Return the stamp of the stand-in engine: it passes for every lock there is."""
+    """Return the stamp of the fake engine: it passes for every lock there is."""
     locks = sorted(ENGINES.glob("*/requirements-*.txt"))
     return "".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}\n" for path in locks)
 

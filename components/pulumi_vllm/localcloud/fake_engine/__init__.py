@@ -1,4 +1,4 @@
-"""A stand-in for vLLM that answers like it, for guests in which nothing is computed. Standard library only."""
+"""A fake engine that answers like it, for guests in which nothing is computed. Standard library only."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""Requests to the stand-in checked as vLLM checks them, and its answers in OpenAI's shapes."""
+"""Requests to the fake engine checked as vLLM checks them, and its answers in OpenAI's shapes."""
 
 from __future__ import annotations
 

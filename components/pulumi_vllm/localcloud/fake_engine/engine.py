@@ -1,4 +1,4 @@
-"""The state of the stand-in engine: what runs, what was counted, and how it drains."""
+"""The state of the fake engine: what runs, what was counted, and how it drains."""
 
 from __future__ import annotations
 

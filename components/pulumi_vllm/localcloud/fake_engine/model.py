@@ -17,7 +17,7 @@ def check(folder: str) -> None:
     """Raise unless the folder holds a model in Mistral's format."""
     path = Path(folder)
     if not path.is_dir():
-        raise LoadError(f"{folder} is not a folder; the stand-in downloads nothing")
+        raise LoadError(f"{folder} is not a folder; the fake engine downloads nothing")
     for name in ("params.json", "tekken.json"):
         try:
             json.loads((path / name).read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""What the stand-in says: the tiny model's sentences, token by token, with the ids the real engine gives."""
+"""What the fake engine says: the tiny model's sentences, token by token, with the ids the real engine gives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The HTTP side of the stand-in: routes, keys, server-sent events, vLLM's error bodies."""
+"""The HTTP side of the fake engine: routes, keys, server-sent events, vLLM's error bodies."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The servers of the stand-in."""
+"""The servers of the fake engine."""

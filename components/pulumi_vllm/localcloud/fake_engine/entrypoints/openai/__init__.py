@@ -1,1 +1,1 @@
-"""The OpenAI server of the stand-in."""
+"""The OpenAI server of the fake engine."""

@@ -1,4 +1,4 @@
-"""`python -m vllm.entrypoints.openai.api_server` of the stand-in: start, listen, drain, leave."""
+"""`python -m vllm.entrypoints.openai.api_server` of the fake engine: start, listen, drain, leave."""
 
 # The package is copied into guests under another name, so it cannot name itself.
 # ruff: noqa: TID252
@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
     """Run until SIGTERM or SIGINT; then finish what runs for --shutdown-timeout seconds."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # while it starts, as vLLM 0.26.0 does
     args = parse(argv)
-    _say(f"vLLM API server version {__version__} (stand-in: no model is computed)")
+    _say(f"vLLM API server version {__version__} (fake engine: no model is computed)")
     time.sleep(float(os.environ.get("VLLM_FAKE_START_S", "2")))
     try:
         check(args.model)

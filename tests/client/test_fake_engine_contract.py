@@ -1,4 +1,4 @@
-"""What `smoke` and `bench` need of the stand-in engine, as the real one was seen to answer it."""
+"""What `smoke` and `bench` need of the fake engine, as the real one was seen to answer it."""
 
 import requests
 from pulumi_vllm.client import checks
