@@ -77,7 +77,7 @@ def test_nothing_named_is_a_usage_error():
     assert main(["lint"]) == 64
 
 
-def test_the_rules_are_told_by_the_names_that_a_waiver_takes(capsys):
+def test_the_rules_are_told_by_the_names_that_ignore_takes(capsys):
     assert main(["lint", "--rules"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(flags.RULES)

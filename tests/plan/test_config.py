@@ -130,8 +130,8 @@ def test_every_mistake_at_once():
         ({"context": -5}, "server.context: -5 is not tokens"),
         ({"weights__endpoint": "ftp://x"}, "server.weights.endpoint: 'ftp://x' is not allowed"),
         (
-            {"engine__waive": {"dtpe": "why"}},
-            "server.engine.waive.dtpe: 'dtpe' is not in the catalogue; did you",
+            {"engine__ignore": {"dtpe": "why"}},
+            "server.engine.ignore.dtpe: 'dtpe' is not in the catalogue; did you",
         ),
         ({"engine__flags": {"port": 1}}, "server.engine.flags.port: not decided here; the engine stays"),
         (

@@ -194,13 +194,13 @@ def test_a_value_that_no_parser_reads_is_a_sentence(given):
     assert sentence.startswith(f"server.engine.flags: --{next(iter(given))}") or "data parallel" in sentence
 
 
-def test_a_finding_can_be_waived_and_shows():
-    given = {"flags": {"kv-cache-dtype": "fp8"}, "waive": {"kv-cache-dtype": "trying a new kernel"}}
+def test_a_finding_can_be_ignored_and_shows():
+    given = {"flags": {"kv-cache-dtype": "fp8"}, "ignore": {"kv-cache-dtype": "trying a new kernel"}}
     decided = plan(Deployment.parse(block(**given)))
     assert "--kv-cache-dtype" in decided.argv
-    assert any("Waived: trying a new kernel" in line for line in decided.because)
+    assert any("Ignored: trying a new kernel" in line for line in decided.because)
     (finding,) = decided.summary()["findings"]
-    assert (finding["rule"], finding["waived"]) == ("kv-cache-dtype", "trying a new kernel")
+    assert (finding["rule"], finding["ignored"]) == ("kv-cache-dtype", "trying a new kernel")
     plain = plan(Deployment.parse(block()))
     assert decided.memory.kv_tokens == pytest.approx(2 * plain.memory.kv_tokens, abs=1)  # as measured
 
@@ -209,7 +209,7 @@ def test_gpus_that_idle_are_refused_and_take_no_figures_of_another_launch():
     alone = {"flags": {"tensor-parallel-size": 1}}
     with pytest.raises(LintError, match="use 1 of the machine's 2 GPUs"):
         plan(Deployment.parse(block(**alone)))
-    decided = plan(Deployment.parse(block(**alone, waive={"idle-gpus": "the other is another service's"})))
+    decided = plan(Deployment.parse(block(**alone, ignore={"idle-gpus": "the other is another service's"})))
     assert decided.measured == "no"
     assert decided.usd_per_million_output_tokens is None
     assert "GiB on each of 1 of 2x H200;" in " ".join(decided.because)

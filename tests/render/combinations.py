@@ -40,11 +40,11 @@ COMBINATIONS = {
     "language-model-only": Combination(
         "spheron-h100-1x-nvfp4", {"engine.flags": {"language-model-only": True}}
     ),
-    "flags-with-a-waiver": Combination(
+    "flags-with-an-ignored-finding": Combination(
         "spheron-h200-1x-fp8",
         {
             "engine.flags": {"kv-cache-dtype": "fp8", "max-num-batched-tokens": 10240},
-            "engine.waive": {"kv-cache-dtype": "a FlashMLA of our own is installed"},
+            "engine.ignore": {"kv-cache-dtype": "a FlashMLA of our own is installed"},
         },
     ),
     "hub-token": Combination("spheron-h200-2x-fp8", args={"hf_token": "${config:hfToken}"}),

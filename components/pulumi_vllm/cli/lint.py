@@ -23,7 +23,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     lint.add_argument("--gpu", help="as in the catalogue: checks what fits as well (for FLAGS)")
     lint.add_argument("--driver", metavar="V", help="the host's driver (for FLAGS)")
     lint.add_argument(
-        "--rules", action="store_true", help="the names that engine.waive takes, and what they find"
+        "--rules", action="store_true", help="the names that engine.ignore takes, and what they find"
     )
     lint.add_argument("--json", action="store_true")
     lint.add_argument("words", nargs="*", metavar="STACK | -- FLAGS", help="a stack, or a vLLM command line")
@@ -45,11 +45,11 @@ def _lint(parsed: argparse.Namespace) -> int:
         print(json.dumps([dataclasses.asdict(one) for one in findings], indent=2))
     else:
         for one in findings:
-            waived = "" if one.waived is None else f" [waived: {one.waived}]"
-            print(f"{one.severity} ({one.rule}): {one.sentence} ({one.evidence}){waived}")
+            ignored = "" if one.ignored is None else f" [ignored: {one.ignored}]"
+            print(f"{one.severity} ({one.rule}): {one.sentence} ({one.evidence}){ignored}")
         if not findings:
             print("nothing found")
-    return TROUBLE if any(one.severity == "error" and one.waived is None for one in findings) else 0
+    return TROUBLE if any(one.severity == "error" and one.ignored is None for one in findings) else 0
 
 
 def _rules() -> int:

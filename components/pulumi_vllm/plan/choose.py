@@ -48,7 +48,7 @@ class Named:
     billing: str | None
     fallback: str | None
     both: bool  # concurrency and profile
-    waive: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
 
     @classmethod
@@ -66,7 +66,7 @@ class Named:
             machine.billing,
             machine.fallback,
             deployment.concurrency is not None and deployment.profile is not None,
-            tuple(engine.waive),
+            tuple(engine.ignore),
             tuple(engine.flags),
         )
 
@@ -85,7 +85,7 @@ class Named:
             _text(machine, "billing"),
             _text(machine, "fallback"),
             block.get("concurrency") is not None and block.get("profile") is not None,
-            tuple(map(str, _map(engine, "waive"))),
+            tuple(map(str, _map(engine, "ignore"))),
             tuple(map(str, _map(engine, "flags"))),
         )
 
@@ -207,7 +207,7 @@ def _unknown(named: Named, catalogue: Catalogue) -> list[str]:
     told: list[tuple[str, str | None, Iterable[str]]] = [
         ("server.model", named.model, catalogue.models),
         ("server.machine.gpu", named.gpu, catalogue.gpus),
-        *((f"server.engine.waive.{rule}", rule, flags.RULES) for rule in named.waive),
+        *((f"server.engine.ignore.{rule}", rule, flags.RULES) for rule in named.ignore),
         ("server.engine.version", named.version, catalogue.engines),
     ]
     return [

@@ -138,7 +138,7 @@ class Engine(_Block):
     """Catalogue version; unset takes the newest that was started on such a machine."""
     flags: Mapping[str, Flag] = {}
     """Further vLLM flags without the dashes; they pass the same lint as ours."""
-    waive: Mapping[str, str] = {}
+    ignore: Mapping[str, str] = {}
     """Lint rule → the reason why it does not apply here."""
 
 

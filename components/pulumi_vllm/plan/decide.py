@@ -103,7 +103,7 @@ def plan(
     environment = _environment(deployment, choice)
     budget = _budget(choice, chosen)
     findings = _lint(deployment, choice, chosen, budget)
-    wrong = [one for one in findings if one.severity == "error" and one.waived is None]
+    wrong = [one for one in findings if one.severity == "error" and one.ignored is None]
     refused = [f"server.engine.flags: {one.sentence} ({one.evidence})" for one in wrong]
     short = too_small(Named.of(deployment), known)
     if budget is not None and not budget.fits:
@@ -173,7 +173,7 @@ def _lint(
         # What does not fit is refused with the missing GiB and the nearest thing that would, not as a finding.
         budget if budget is not None and budget.fits else None,
     )
-    return flags.lint(launch, deployment.engine.waive)
+    return flags.lint(launch, deployment.engine.ignore)
 
 
 def _flags(deployment: Deployment, choice: Choice) -> dict[str, Any]:

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing the lint has to say: `severity` error or warning, `waived` the stack file's reason."""
+    """One thing the lint has to say: `severity` error or warning, `ignored` the stack file's reason."""
 
     rule: str
     severity: str
     sentence: str
     evidence: str
-    waived: str | None = None
+    ignored: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +49,12 @@ def argv(flags: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(words)
 
 
-def lint(launch: Launch, waive: Mapping[str, str]) -> tuple[Finding, ...]:
+def lint(launch: Launch, ignore: Mapping[str, str]) -> tuple[Finding, ...]:
     """Everything known about this command line, errors first."""
     found = []
     for name, rule in RULES.items():
         for severity, sentence, evidence in rule(launch):
-            found.append(Finding(name, severity, sentence, evidence, waive.get(name)))
+            found.append(Finding(name, severity, sentence, evidence, ignore.get(name)))
     return tuple(sorted(found, key=lambda finding: finding.severity))
 
 
@@ -188,4 +188,4 @@ RULES: Mapping[str, Callable[[Launch], Said]] = {
     "speculative": _speculative,
     "nvfp4-on-hopper": flags_machine.nvfp4,
 }
-"""Rule name → rule. The name is what `engine.waive` takes."""
+"""Rule name → rule. The name is what `engine.ignore` takes."""

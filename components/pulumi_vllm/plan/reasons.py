@@ -78,8 +78,8 @@ def because(
             f"(computed from {rate.sentence()})."
         )
     for one in findings:
-        waived = "" if one.waived is None else f" Waived: {one.waived}."
-        lines.append(f"{one.severity.capitalize()} ({one.rule}): {one.sentence}.{waived}")
+        ignored = "" if one.ignored is None else f" Ignored: {one.ignored}."
+        lines.append(f"{one.severity.capitalize()} ({one.rule}): {one.sentence}.{ignored}")
     return tuple(lines)
 
 
