@@ -1,4 +1,4 @@
-"""What a Server takes, and every mistake in it: those of the block, of the keys and of the hooks, all at once."""
+"""What a Server takes, and every mistake in it: those of the block, of the keys and of the commands, all at once."""
 
 import inspect
 import os
@@ -14,15 +14,15 @@ from .plan.config import Deployment
 from .plan.mistakes import nearest
 
 
-class Hook(TypedDict):
+class Command(TypedDict):
     """Commands of your own on the host, run with pulumi-command as the machine's login user, who may use sudo."""
 
     name: str
     """Part of the resource's name: small letters, digits, hyphens."""
     create: pulumi.Input[str]
-    """Run once the server is ready; again when this hook changes, and on every new machine."""
+    """Run once the server is ready; again when this command changes, and on every new machine."""
     delete: NotRequired[pulumi.Input[str]]
-    """Run before the machine goes, or before the hook is taken out. It must cope with being run twice."""
+    """Run before the machine goes, or before the command is taken out. It must cope with being run twice."""
     stdin: NotRequired[pulumi.Input[str]]
     """What `create` and `delete` read from standard input: the way for a secret, which is no part of a command."""
 
@@ -42,14 +42,14 @@ class ServerArgs(TypedDict):
     """A certificate of your own for server.access.hostname, PEM, with its chain; left out, our own CA issues one."""
     tls_private_key: NotRequired[pulumi.Input[str]]
     """Its key, PEM (secret)."""
-    hooks: NotRequired[Sequence[Hook]]
+    commands: NotRequired[Sequence[Command]]
     """Commands of your own on the host, run one after the other in this order, and undone in the other one."""
 
 
 _KEY = re.compile(
     r"[!-~]+"
 )  # what is visible in ASCII: the part of RFC 9110's field-vchar that clients agree on
-_HOOK_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
+_COMMAND_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
 
 
 def decide(args: ServerArgs) -> Plan:
@@ -61,7 +61,7 @@ def decide(args: ServerArgs) -> Plan:
     found = [
         *_unknown("", args, ServerArgs),
         *gateway_certificate.mistakes(args),
-        *_hook_mistakes(args.get("hooks") or []),
+        *_command_mistakes(args.get("commands") or []),
     ]
     decided: Plan | None = None
     if "server" not in args:
@@ -114,39 +114,39 @@ def _unknown(where: str, given: Mapping[str, Any], kind: type) -> Iterator[str]:
     yield from (f"{where}{key}: unknown key; {nearest(key, known)}" for key in given if key not in known)
 
 
-def _hook_mistakes(hooks: Any) -> Iterator[str]:
-    if _waits(hooks):
-        yield "hooks: is an output; give a list, and outputs as the values in it"
+def _command_mistakes(commands: Any) -> Iterator[str]:
+    if _waits(commands):
+        yield "commands: is an output; give a list, and outputs as the values in it"
         return
-    if not isinstance(hooks, list | tuple):
-        yield "hooks: is not a list; write [{'name': …, 'create': …}]"
+    if not isinstance(commands, list | tuple):
+        yield "commands: is not a list; write [{'name': …, 'create': …}]"
         return
     seen = set()
-    for number, hook in enumerate(hooks):
-        where = f"hooks[{number}]"
-        if not isinstance(hook, Mapping):
+    for number, command in enumerate(commands):
+        where = f"commands[{number}]"
+        if not isinstance(command, Mapping):
             yield f"{where}: is not a block of keys; write {{'name': …, 'create': …}}"
             continue
-        yield from _unknown(f"{where}.", hook, Hook)
-        yield from _form_mistakes(where, hook)
-        name = hook.get("name")
+        yield from _unknown(f"{where}.", command, Command)
+        yield from _form_mistakes(where, command)
+        name = command.get("name")
         if isinstance(name, str) and name:
             if name in seen:
-                yield f"{where}.name: {name!r} appears twice; each hook needs its own name"
+                yield f"{where}.name: {name!r} appears twice; each command needs its own name"
             seen.add(name)
 
 
-def _form_mistakes(where: str, hook: Mapping[str, Any]) -> Iterator[str]:
+def _form_mistakes(where: str, command: Mapping[str, Any]) -> Iterator[str]:
     for key in ("name", "create"):
-        if hook.get(key) in (None, ""):
+        if command.get(key) in (None, ""):
             yield f"{where}.{key}: missing; add it"
     for key in ("create", "delete", "stdin"):
-        value = hook.get(key)
+        value = command.get(key)
         if not (value is None or isinstance(value, str) or _waits(value)):
             yield f"{where}.{key}: is not text; write it as a string"
-    name = hook.get("name")
-    if name not in (None, "") and not (isinstance(name, str) and _HOOK_NAME.fullmatch(name)):
-        yield f"{where}.name: {name!r} is not allowed; it must match {_HOOK_NAME.pattern}"
+    name = command.get("name")
+    if name not in (None, "") and not (isinstance(name, str) and _COMMAND_NAME.fullmatch(name)):
+        yield f"{where}.name: {name!r} is not allowed; it must match {_COMMAND_NAME.pattern}"
 
 
 def _with_endpoint(block: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pulumi
 
-from . import discovery, gateway_certificate, hooks, resources
+from . import commands, discovery, gateway_certificate, resources
 from .arguments import ServerArgs, decide, key_mistakes
 from .plan import Plan, plan
 from .plan.config import MARK, Deployment
@@ -155,11 +155,11 @@ class Server(pulumi.ComponentResource):
             drain_timeout_s=deployment.drain_timeout_s,
             opts=self._child(weights),
         )
-        # The Commands by the hook's name, for a program that needs one's stdout.
-        self.hooks = hooks.declare(
+        # The Commands by the command's name, for a program that needs one's stdout.
+        self.commands = commands.declare(
             self,
             name,
-            args.get("hooks") or [],
+            args.get("commands") or [],
             self._connection,
             machine=self.machine.id,
             ready=self.service,
@@ -200,7 +200,7 @@ class Server(pulumi.ComponentResource):
     @property
     def connection(self) -> "pulumi_command.remote.ConnectionArgs":
         """The host for pulumi-command's resources, with the host key set: without it that plugin checks none."""
-        return hooks.connection(self._connection)
+        return commands.connection(self._connection)
 
     def _child(self, *after: pulumi.Resource) -> pulumi.ResourceOptions:
         return pulumi.ResourceOptions(parent=self, depends_on=list(after))

@@ -27,7 +27,7 @@ for (const [name, region] of Object.entries(config.requireObject("regions"))) {
     {
       server: { ...block, machine: { ...block.machine, region } },
       keys: { given: pulumi.secret(`sk-of-${name}`) },
-      hooks: config.getObject("hooks"),
+      commands: config.getObject("commands"),
     },
     { provider },
   );

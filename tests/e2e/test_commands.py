@@ -14,12 +14,12 @@ PROGRAM = """
 
     config = pulumi.Config("pulumi-vllm")
     trace = "echo {} | sudo tee -a /models/trace"  # the volume outlives the machine
-    hooks = [
+    commands = [
         {"name": name, "create": f"cat > /dev/null; {trace.format(name)}", "delete": trace.format(f"undo-{name}"),
          "stdin": pulumi.Output.secret("planted-in-stdin")}
         for name in ("first", "second")
     ]
-    server = Server("server", {"server": config.require_object("server"), "hooks": hooks})
+    server = Server("server", {"server": config.require_object("server"), "commands": commands})
     if config.get("stranger"):
         stranger = server.connection
         stranger.host_key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFakeFakeFakeFakeFakeFakeFakeFakeFakeFakeFak"
@@ -34,7 +34,7 @@ def project(clouds, tmp_path):
     if shutil.which("pulumi-resource-command") is None:
         pytest.skip("no pulumi-resource-command on PATH: docs/own-commands.md says how it was tried")
     project = Project(
-        tmp_path / "hooks", clouds("fake"), block(machine={"region": REGIONS["block"]}), "hooks"
+        tmp_path / "commands", clouds("fake"), block(machine={"region": REGIONS["block"]}), "commands"
     )
     program = tmp_path / "program"
     program.mkdir()
@@ -47,12 +47,12 @@ def project(clouds, tmp_path):
 
 
 @pytest.mark.all
-def test_hooks_run_after_the_readiness_check_and_are_undone_before_the_machine_goes(project):
+def test_commands_run_after_the_readiness_check_and_are_undone_before_the_machine_goes(project):
     project.up()
     assert project.on_host("cat /models/trace").split() == ["first", "second"]
     assert set(project.changes()) == {"same"}
     kept = "".join(file.read_text() for file in (project.folder / "state").rglob("*.json"))
-    assert "server-hook-second" in kept
+    assert "server-command-second" in kept
     assert "planted-in-stdin" not in kept
 
     before = project.machine_id()

@@ -12,7 +12,7 @@ from pulumi_vllm.provider import construct
 SECRET = "4dabf18193072939515e22adb298388d"  # sdk/go/common/resource/properties.go: SigKey
 
 
-def hooks():
+def commands():
     return [
         {"name": "agent", "create": "sudo apt-get install -y agent", "delete": "sudo apt-get purge -y agent"},
         {"name": "token", "create": "cat > token", "stdin": pulumi.Output.secret("planted")},
@@ -28,8 +28,8 @@ def requests():
     from pulumi_vllm import Server
 
     def program():
-        server = Server("llm", {"server": block(), "hooks": hooks()})
-        return {"names": list(server.hooks)}
+        server = Server("llm", {"server": block(), "commands": commands()})
+        return {"names": list(server.commands)}
 
     monitor, seen = run(program)
     assert seen["names"] == ["agent", "token"]
@@ -37,7 +37,7 @@ def requests():
 
 
 def test_the_host_key_is_given_and_the_private_key_stays_secret(requests):
-    request = requests["llm-hook-agent"]
+    request = requests["llm-command-agent"]
     connection = MessageToDict(request.object)["connection"]
     assert is_secret(connection), "the whole connection"
     assert connection["value"]["hostKey"] == "ssh-ed25519 HOST"
@@ -45,22 +45,22 @@ def test_the_host_key_is_given_and_the_private_key_stays_secret(requests):
     assert {"connection"} <= set(request.additionalSecretOutputs)
 
 
-def test_a_new_machine_makes_a_hook_anew_and_the_old_one_goes_first(requests):
-    request = requests["llm-hook-agent"]
+def test_a_new_machine_makes_a_command_anew_and_the_old_one_goes_first(requests):
+    request = requests["llm-command-agent"]
     assert MessageToDict(request.object)["triggers"] == ["llm-machine-id"]
     assert request.deleteBeforeReplace
     assert request.deleteBeforeReplaceDefined
 
 
-def test_hooks_run_after_the_server_is_ready_and_one_after_the_other(requests):
-    first, second = requests["llm-hook-agent"], requests["llm-hook-token"]
+def test_commands_run_after_the_server_is_ready_and_one_after_the_other(requests):
+    first, second = requests["llm-command-agent"], requests["llm-command-token"]
     assert any(urn.endswith("::llm-service") for urn in first.dependencies)
-    assert not any("llm-hook" in urn for urn in first.dependencies)
-    assert any(urn.endswith("::llm-hook-agent") for urn in second.dependencies)
+    assert not any("llm-command" in urn for urn in first.dependencies)
+    assert any(urn.endswith("::llm-command-agent") for urn in second.dependencies)
 
 
-def test_what_a_hook_reads_stays_secret(requests):
-    given = MessageToDict(requests["llm-hook-token"].object)
+def test_what_a_command_reads_stays_secret(requests):
+    given = MessageToDict(requests["llm-command-token"].object)
     assert is_secret(given["stdin"])
     assert given["stdin"]["value"] == "planted"
     assert "delete" not in given
@@ -81,60 +81,60 @@ def test_a_connection_for_ones_own_commands_has_the_host_key():
     assert seen == {"host_key": "ssh-ed25519 HOST", "user": "ubuntu", "secret": True}
 
 
-def test_without_hooks_pulumi_command_is_not_asked_for():
+def test_without_commands_pulumi_command_is_not_asked_for():
     made, _ = declare()
     assert not [one for one in made.values() if one["type"].startswith("command:")]
 
 
-def test_mistakes_of_the_block_the_keys_and_the_hooks_come_together():
-    hooks = [
+def test_mistakes_of_the_block_the_keys_and_the_commands_come_together():
+    commands = [
         {"name": "a", "creat": "true"},
         {"name": "A b", "create": "true"},
         {"name": "a", "create": "true"},
         "x",
     ]
     with pytest.raises(pulumi.RunError) as caught:
-        declare(server={**block(), "contxt": 1}, hooks=hooks, hfToken="x")
+        declare(server={**block(), "contxt": 1}, commands=commands, hfToken="x")
     for sentence in (
         "server.contxt: unknown key; did you mean context?",
         "hfToken: unknown key; did you mean hf_token?",
-        "hooks[0].creat: unknown key; did you mean create?",
-        "hooks[0].create: missing; add it",
-        "hooks[1].name: 'A b' is not allowed",
-        "hooks[2].name: 'a' appears twice",
-        "hooks[3]: is not a block of keys",
+        "commands[0].creat: unknown key; did you mean create?",
+        "commands[0].create: missing; add it",
+        "commands[1].name: 'A b' is not allowed",
+        "commands[2].name: 'a' appears twice",
+        "commands[3]: is not a block of keys",
     ):
         assert sentence in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("hook", "said"),
+    ("command", "said"),
     [
-        ({"create": "true"}, "hooks[0].name: missing; add it"),
-        ({"name": "", "create": "true"}, "hooks[0].name: missing; add it"),
-        ({"name": "a", "create": ""}, "hooks[0].create: missing; add it"),
-        ({"name": [], "create": "true"}, "hooks[0].name: [] is not allowed"),
-        ({"name": {"a": 1}, "create": "true"}, "hooks[0].name: {'a': 1} is not allowed"),
-        ({"name": "a", "create": 3}, "hooks[0].create: is not text; write it as a string"),
-        ({"name": "a", "create": ["true"]}, "hooks[0].create: is not text"),
-        ({"name": "a", "create": "true", "delete": False}, "hooks[0].delete: is not text"),
-        ({"name": "a", "create": "true", "stdin": {"planted": 1}}, "hooks[0].stdin: is not text"),
+        ({"create": "true"}, "commands[0].name: missing; add it"),
+        ({"name": "", "create": "true"}, "commands[0].name: missing; add it"),
+        ({"name": "a", "create": ""}, "commands[0].create: missing; add it"),
+        ({"name": [], "create": "true"}, "commands[0].name: [] is not allowed"),
+        ({"name": {"a": 1}, "create": "true"}, "commands[0].name: {'a': 1} is not allowed"),
+        ({"name": "a", "create": 3}, "commands[0].create: is not text; write it as a string"),
+        ({"name": "a", "create": ["true"]}, "commands[0].create: is not text"),
+        ({"name": "a", "create": "true", "delete": False}, "commands[0].delete: is not text"),
+        ({"name": "a", "create": "true", "stdin": {"planted": 1}}, "commands[0].stdin: is not text"),
     ],
 )
-def test_a_hook_in_a_wrong_form_is_one_sentence(hook, said):
+def test_a_command_in_a_wrong_form_is_one_sentence(command, said):
     with pytest.raises(pulumi.RunError) as caught:
-        declare(hooks=[hook])
+        declare(commands=[command])
     assert str(caught.value).startswith(said)
     assert "\n" not in str(caught.value)
     assert "planted" not in str(caught.value)
 
 
-def test_two_hooks_without_names_lack_names_and_are_no_twins():
+def test_two_commands_without_names_lack_names_and_are_no_twins():
     with pytest.raises(pulumi.RunError) as caught:
-        declare(hooks=[{"create": "true"}, {"create": "true", "delete": None}])
+        declare(commands=[{"create": "true"}, {"create": "true", "delete": None}])
     assert str(caught.value).splitlines() == [
-        "hooks[0].name: missing; add it",
-        "hooks[1].name: missing; add it",
+        "commands[0].name: missing; add it",
+        "commands[1].name: missing; add it",
     ]
 
 
@@ -143,20 +143,20 @@ def test_commands_may_be_known_later():
 
     def program():
         later = pulumi.Output.from_input("true")
-        hook = {"name": "a", "create": later, "delete": later, "stdin": pulumi.Output.secret("x")}
-        return {"names": list(Server("llm", {"server": block(), "hooks": [hook]}).hooks)}
+        command = {"name": "a", "create": later, "delete": later, "stdin": pulumi.Output.secret("x")}
+        return {"names": list(Server("llm", {"server": block(), "commands": [command]}).commands)}
 
     monitor, _ = run(program)
-    assert MessageToDict(monitor.requests["llm-hook-a"].object)["create"] == "true"
+    assert MessageToDict(monitor.requests["llm-command-a"].object)["create"] == "true"
 
 
 OUTPUT = "d0e6a833031e9bbcd3f4e8bde6ca49a4"  # sdk/go/common/resource/properties.go: OutputValueSig
 
 
-def constructed(hooks):
+def constructed(commands):
     """What the plugin registers for a program in another language, from the inputs as an engine sends them."""
     sent = struct_pb2.Struct()
-    sent.update({"server": block(), "hooks": hooks})
+    sent.update({"server": block(), "commands": commands})
 
     def program():
         inputs = _sync_await(ProviderServicer._construct_inputs(sent, {}))
@@ -166,21 +166,21 @@ def constructed(hooks):
     return run(program)[0].requests
 
 
-def test_a_program_in_another_language_has_hooks_too():
+def test_a_program_in_another_language_has_commands_too():
     stdin = {SECRET: OUTPUT, "value": "planted", "secret": True}
     requests = constructed([{"name": "a", "create": "true"}, {"name": "b", "create": "cat", "stdin": stdin}])
-    first, second = (MessageToDict(requests[f"llm-hook-{name}"].object) for name in ("a", "b"))
+    first, second = (MessageToDict(requests[f"llm-command-{name}"].object) for name in ("a", "b"))
     assert first["create"] == "true"
     assert "stdin" not in first
     assert is_secret(second["stdin"])
-    assert any(urn.endswith("::llm-hook-a") for urn in requests["llm-hook-b"].dependencies)
+    assert any(urn.endswith("::llm-command-a") for urn in requests["llm-command-b"].dependencies)
 
 
 def test_mistakes_in_them_are_sentences_there_too():
     later = {SECRET: OUTPUT, "value": [], "secret": True}
-    for hooks, said in (
-        ([{"name": "a", "create": 3}], r"hooks\[0\].create: is not text"),
-        (later, "hooks: is an output"),
+    for commands, said in (
+        ([{"name": "a", "create": 3}], r"commands\[0\].create: is not text"),
+        (later, "commands: is an output"),
     ):
         with pytest.raises(pulumi.RunError, match=said):
-            constructed(hooks)
+            constructed(commands)

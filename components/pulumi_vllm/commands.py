@@ -9,7 +9,7 @@ import pulumi
 if TYPE_CHECKING:
     from pulumi_command.remote import Command, ConnectionArgs
 
-    from .arguments import Hook
+    from .arguments import Command
 
 
 def connection(host: Mapping[str, Any]) -> "ConnectionArgs":
@@ -27,28 +27,28 @@ def connection(host: Mapping[str, Any]) -> "ConnectionArgs":
 def declare(
     server: pulumi.Resource,
     name: str,
-    hooks: Sequence["Hook"],
+    commands: Sequence["Command"],
     host: Mapping[str, Any],
     *,
     machine: pulumi.Input[str],
     ready: pulumi.Resource,
 ) -> "dict[str, Command]":
-    """One command per hook, each after the one before it; the machine's id makes all of them anew.
+    """One command per command, each after the one before it; the machine's id makes all of them anew.
 
     pulumi-command runs the old `delete` after the new `create` unless it deletes before it replaces: the old one
     would undo what the new one did.
     """
-    if not hooks:
+    if not commands:
         return {}
     command, _ = _remote()
     made: dict[str, Command] = {}
-    for hook in hooks:
-        made[hook["name"]] = command(
-            f"{name}-hook-{hook['name']}",
+    for command in commands:
+        made[command["name"]] = command(
+            f"{name}-command-{command['name']}",
             connection=connection(host),
-            create=hook["create"],
-            delete=hook.get("delete"),
-            stdin=hook.get("stdin"),
+            create=command["create"],
+            delete=command.get("delete"),
+            stdin=command.get("stdin"),
             triggers=[machine],
             add_previous_output_in_env=False,  # sshd takes no such variables, and each run would warn of it
             opts=pulumi.ResourceOptions(
