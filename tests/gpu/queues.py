@@ -39,7 +39,7 @@ def missing(name: str, context: int, known: catalogue.Measured | None, *, own: b
     if own:
         levels, more = OWN, f"--capture --drain 32 --images {SIZES}"
     loaded = known is not None and all(int(one) in known.tokens_per_s for one in levels.split(","))
-    carried = not own or (known is not None and catalogue.CARRIED in known.ready_s)
+    carried = not own or (known is not None and catalogue.WARM_REPLACEMENT in known.ready_s)
     runs = []
     if loaded:
         print(f"measured: {name}", file=sys.stderr)
@@ -49,7 +49,7 @@ def missing(name: str, context: int, known: catalogue.Measured | None, *, own: b
     if loaded and not carried:
         runs.append(f"{name}-caches --levels , --deadline-s 300")
     if not carried:
-        runs.append(f"{name}-moved --levels , --move-in second-host --deadline-s 200")
+        runs.append(f"{name}-warm --levels , --move-in second-host --deadline-s 200")
     return runs
 
 

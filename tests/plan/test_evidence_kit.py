@@ -127,10 +127,10 @@ def test_a_level_without_an_answer_and_a_lost_engine_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("ready_s", "rates", "queued"),
     [
-        ({"fresh host": 154, catalogue.CARRIED: 52}, dict.fromkeys((1, 32, 128, 256), 1.0), []),
-        ({"fresh host": 154}, dict.fromkeys((1, 32, 128, 256), 1.0), ["-caches", "-moved"]),
-        ({"fresh host": 154}, dict.fromkeys((1, 32, 128), 1.0), ["", "-moved"]),
-        ({"fresh host": 154, catalogue.CARRIED: 52}, {32: 1.0}, [""]),
+        ({"fresh host": 154, catalogue.WARM_REPLACEMENT: 52}, dict.fromkeys((1, 32, 128, 256), 1.0), []),
+        ({"fresh host": 154}, dict.fromkeys((1, 32, 128, 256), 1.0), ["-caches", "-warm"]),
+        ({"fresh host": 154}, dict.fromkeys((1, 32, 128), 1.0), ["", "-warm"]),
+        ({"fresh host": 154, catalogue.WARM_REPLACEMENT: 52}, {32: 1.0}, [""]),
     ],
 )
 def test_what_a_stack_still_has_to_run_is_queued(monkeypatch, tmp_path, ready_s, rates, queued):

@@ -12,8 +12,10 @@ from pulumi_vllm.plan.recommend import Wish, recommend
 def test_a_spot_machine_starts_from_its_volumes_caches_where_that_was_measured():
     """A machine in a lost one's place is given the same volume; nothing measured, or only warm, is assumed."""
     known = catalogue.load().measured
-    both = next(one for one in known if catalogue.CARRIED in one.ready_s and "fresh host" in one.ready_s)
-    carried, fresh = both.ready_s[catalogue.CARRIED], both.ready_s["fresh host"]
+    both = next(
+        one for one in known if catalogue.WARM_REPLACEMENT in one.ready_s and "fresh host" in one.ready_s
+    )
+    carried, fresh = both.ready_s[catalogue.WARM_REPLACEMENT], both.ready_s["fresh host"]
     assert carried < fresh
     found = price_spot.expect(both)
     assert f"engine {carried} s measured" in found.because

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _DATA = pathlib.Path(__file__).parent / "data"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-CARRIED = "host that the volume brought its caches to"
+WARM_REPLACEMENT = "replacement host, warm caches"
 """In `Measured.ready_s`: what a machine is that takes a lost one's place."""
 
 
@@ -121,7 +121,7 @@ class Gpu:
 class Measured:
     """A start and a load that were really run; `tokens_per_s` by streams at once, output tokens only.
 
-    `ready_s` is by what the host was: "fresh host", CARRIED, or another.
+    `ready_s` is by what the host was: "fresh host", WARM_REPLACEMENT, or another.
 
     `flags` is the command line after the program, `load` each level's figures under the names of
     `vllm bench serve`; an older row that kept none has () for both. `died_of` is what an engine that had been
@@ -245,7 +245,7 @@ def _evidence(path: pathlib.Path) -> Measured:
         **{name: run[name] for name in ("model", "precision", "engine", "gpu", "count")},
         date=run["date"][:10],
         kv_tokens=int(with_tower(run)["reported"]["kv_tokens"]),
-        ready_s={run["host"]: round(run["ready_s"]), **_carried(shipped[1:])},
+        ready_s={run["host"]: round(run["ready_s"]), **_warm_start(shipped[1:])},
         tokens_per_s={row["concurrency"]: row["output_throughput"] for row in load},
         conditions="; ".join(changed),
         flags=tuple(run["flags"]),
@@ -259,10 +259,10 @@ def with_tower(evidence: dict[str, Any]) -> dict[str, Any]:
     return next((one for one in (evidence, *_as_shipped(evidence)) if one.get("vision_tower")), evidence)
 
 
-def _carried(shipped: Iterable[dict[str, Any]]) -> dict[str, int]:
+def _warm_start(shipped: Iterable[dict[str, Any]]) -> dict[str, int]:
     """The start on another host that was given the volume's caches, where there was one."""
     starts = (one for one in shipped if one["other_home_and_host_name"] and one["ready_s"])
-    return next(({CARRIED: round(one["ready_s"])} for one in starts), {})
+    return next(({WARM_REPLACEMENT: round(one["ready_s"])} for one in starts), {})
 
 
 def _as_shipped(evidence: dict[str, Any]) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .catalogue import CARRIED
+from .catalogue import WARM_REPLACEMENT
 from .price import HOURS_PER_MONTH, data
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def expect(
         # A machine in a lost one's place is given its volume. Where that start was not measured, a fresh host's is the
         # safer figure, and where only a host's own second start was, the assumption is.
         starts = {} if measured is None else measured.ready_s
-        ready = starts.get(CARRIED, starts.get("fresh host"))
+        ready = starts.get(WARM_REPLACEMENT, starts.get("fresh host"))
         parts = [assumed[part]["value"] for part in ("machine_s", "attach_s", "install_s")]
         cold_start_s = sum(parts) + (assumed["engine_s"]["value"] if ready is None else ready)
         engine = "assumed" if ready is None else f"{ready} s measured"
