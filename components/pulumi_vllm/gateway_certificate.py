@@ -34,11 +34,11 @@ def mistakes(args: Mapping[str, Any]) -> list[str]:
 
 def given(
     name: str, args: Mapping[str, Any], hostname: str | None, opts: pulumi.ResourceOptions
-) -> resources.GivenCertificate | None:
+) -> resources.CustomCertificate | None:
     """Declare it, where one is given: the provider looks at it before anything else is made."""
     if args.get("tls_certificate") is None or hostname is None:
         return None
-    return resources.GivenCertificate(
+    return resources.CustomCertificate(
         f"{name}-given-certificate",
         certificate=args["tls_certificate"],
         private_key=args["tls_private_key"],

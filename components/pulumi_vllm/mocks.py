@@ -49,7 +49,7 @@ OUTPUTS: Final[dict[str, dict[str, Any]]] = {
         "expires": "2036-01-01T00:00:00Z",
     },
     "vllm:index:Certificate": {"pem": "-----BEGIN CERTIFICATE-----", "expires": "2027-01-01T00:00:00Z"},
-    "vllm:index:GivenCertificate": {
+    "vllm:index:CustomCertificate": {
         "pem": "-----BEGIN CERTIFICATE-----",
         "chain": "-----BEGIN CERTIFICATE-----",
         "expires": "2027-01-01T00:00:00Z",

@@ -979,7 +979,7 @@ class Certificate(pulumi.CustomResource):
         return pulumi.get(self, "expires")  # type: ignore[no-any-return]
 
 
-class GivenCertificate(pulumi.CustomResource):
+class CustomCertificate(pulumi.CustomResource):
     """A certificate of your own for the gateway: whole, of its key, in date and for the name, or refused."""
 
     def __init__(
@@ -1001,7 +1001,7 @@ class GivenCertificate(pulumi.CustomResource):
             opts: Pulumi's resource options.
         """
         super().__init__(
-            "vllm:index:GivenCertificate",
+            "vllm:index:CustomCertificate",
             resource_name,
             {
                 "certificate": certificate,

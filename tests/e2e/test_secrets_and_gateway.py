@@ -158,7 +158,7 @@ def turned_over(project, tmp_path, root, leaf):
     assert statuses == [401, 200]
     known = ssl.create_default_context(cadata=root)
     assert asyncio.run(asked(outputs, known, attacks.request(NEW_KEY), HOSTNAME)), (
-        "the given certificate is not shown"
+        "the custom certificate is not shown"
     )
     now = project.outputs()
     assert now["endpoint"] == f"https://{HOSTNAME}/v1"

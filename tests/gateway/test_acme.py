@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from gateway import certificate, free_port, program
-from pulumi_vllm.provider.given_certificate import GivenCertificate, mistakes
+from pulumi_vllm.provider.custom_certificate import CustomCertificate, mistakes
 
 NAME = "llm.example.com"
 # lego calls it as `present|cleanup NAME VALUE`; it lays the answer to the challenge into the name server.
@@ -129,7 +129,7 @@ async def test_a_certificate_of_an_acme_server_and_its_renewal(acme, gateways):
         assert chain.count("BEGIN CERTIFICATE") == 2, "leaf and intermediate"
         assert mistakes(chain, key, NAME) == []
         inputs = {"certificate": chain, "privateKey": key, "hostname": NAME}
-        _, given = await GivenCertificate().create(None, inputs)
+        _, given = await CustomCertificate().create(None, inputs)
         (gateway.folder / "tls.pem").write_text(given["pem"])
         await asyncio.to_thread(gateway.reload)
         wanted = x509.load_pem_x509_certificate(chain.encode()).serial_number

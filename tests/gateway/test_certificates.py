@@ -6,7 +6,7 @@ import ssl
 import pytest
 from certificates import issue, key_pem, pem
 from pulumi_vllm.provider.authority import Authority, Certificate
-from pulumi_vllm.provider.given_certificate import GivenCertificate
+from pulumi_vllm.provider.custom_certificate import CustomCertificate
 
 ROOT = issue("root")
 MIDDLE = issue("middle", issuer=ROOT)
@@ -66,7 +66,7 @@ async def test_a_chain_of_the_users_own_is_shown_whole(gateways):
         "privateKey": key_pem(LEAF[1]),
         "hostname": "llm.example.com",
     }
-    _, given = await GivenCertificate().create(None, inputs)
+    _, given = await CustomCertificate().create(None, inputs)
     await asyncio.to_thread(put, gateway, given["pem"])
     seen = await shown(gateway, pem(ROOT[0]), "llm.example.com")
     assert seen["subjectAltName"] == (("DNS", "llm.example.com"),)

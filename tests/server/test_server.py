@@ -98,7 +98,7 @@ def test_a_name_of_ones_own_is_in_the_endpoint_and_in_the_certificate():
 
 
 def test_a_certificate_of_ones_own_takes_the_place_of_ours_and_ours_is_kept(monkeypatch):
-    monkeypatch.setitem(OUTPUTS["vllm:index:GivenCertificate"], "chain", "THE CHAIN")
+    monkeypatch.setitem(OUTPUTS["vllm:index:CustomCertificate"], "chain", "THE CHAIN")
     named = block() | {"access": block()["access"] | {"hostname": "llm.example.com"}}
     made, seen = declare(server=named, tls_certificate="MY PEM", tls_private_key="MY KEY")
     assert {"llm-given-certificate", "llm-ca"} <= made.keys()

@@ -8,8 +8,8 @@ from pulumi_vllm import __version__
 
 from .attachment import VolumeAttachment
 from .authority import ApiKey, Authority, Certificate
+from .custom_certificate import CustomCertificate
 from .files import Files
-from .given_certificate import GivenCertificate
 from .instance import Instance
 from .resource import Property, Resource
 from .service import Service
@@ -27,7 +27,7 @@ _CLASSES = (
     Service,
     Authority,
     Certificate,
-    GivenCertificate,
+    CustomCertificate,
     ApiKey,
 )
 RESOURCES: dict[str, Resource] = {kind.token: kind() for kind in _CLASSES}

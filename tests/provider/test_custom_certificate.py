@@ -8,7 +8,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from pulumi_vllm.provider.given_certificate import GivenCertificate, mistakes
+from pulumi_vllm.provider.custom_certificate import CustomCertificate, mistakes
 from pulumi_vllm.provider.protocol import UNKNOWN
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "gateway"))
@@ -118,7 +118,7 @@ OLD_KEY_TEXT = LEAF[1].private_bytes(
 async def test_a_certificate_with_its_key_in_one_text_is_refused(combined, key):
     """HAProxy's own way to keep them; here the certificate is an output that everybody may read."""
     inputs = {"certificate": combined, "privateKey": key, "hostname": "llm.example.com"}
-    (failure,) = await GivenCertificate().check(Quiet(), inputs, None)
+    (failure,) = await CustomCertificate().check(Quiet(), inputs, None)
     assert failure.property == ""
     assert "holds a private key" in failure.reason
     assert not any(line in failure.reason for line in KEY_TEXT.splitlines())
@@ -131,8 +131,8 @@ async def test_only_what_was_parsed_goes_on():
         "privateKey": pem(ROOT[0]) + "  \n" + OLD_KEY_TEXT,
         "hostname": "llm.example.com",
     }
-    assert await GivenCertificate().check(Quiet(), inputs, None) == []
-    _, outputs = await GivenCertificate().create(Quiet(), inputs)
+    assert await CustomCertificate().check(Quiet(), inputs, None) == []
+    _, outputs = await CustomCertificate().create(Quiet(), inputs)
     assert outputs["chain"] == pem(LEAF[0], MIDDLE[0])
     assert outputs["pem"] == outputs["chain"] + KEY_TEXT
 
@@ -141,7 +141,7 @@ async def test_a_preview_shows_another_certificate():
     """Also one that is not known yet: the old one's outputs would hide the file and the reload that follow."""
     new, key = issue("new", [NAME])
     inputs = {"certificate": pem(new), "privateKey": key_pem(key), "hostname": NAME}
-    resource, old = GivenCertificate(), {"pem": "OLD", "chain": "OLD", "expires": "2026-01-01"}
+    resource, old = CustomCertificate(), {"pem": "OLD", "chain": "OLD", "expires": "2026-01-01"}
     _, outputs = await resource.create(Quiet(), inputs)
     assert await resource.preview_update(Quiet(), old, inputs) == outputs
     unknown = await resource.preview_update(Quiet(), old, inputs | {"certificate": UNKNOWN})
@@ -159,7 +159,7 @@ class Quiet:
 
 
 async def test_expiry_is_an_output_and_is_warned_of_in_time():
-    call, resource = Quiet(), GivenCertificate()
+    call, resource = Quiet(), CustomCertificate()
     soon, key = issue("soon", ["a.example.com"], end=NOW + 10 * DAY)
     inputs = {"certificate": pem(soon), "privateKey": key_pem(key), "hostname": "a.example.com"}
     assert await resource.check(call, inputs, None) == []
@@ -176,5 +176,5 @@ async def test_expiry_is_an_output_and_is_warned_of_in_time():
 async def test_a_wrong_one_shows_no_input_of_it():
     """The engine prints the value of a property that a failure names."""
     inputs = {"certificate": pem(LEAF[0]), "privateKey": key_pem(MIDDLE[1]), "hostname": "llm.example.com"}
-    (failure,) = await GivenCertificate().check(Quiet(), inputs, None)
+    (failure,) = await CustomCertificate().check(Quiet(), inputs, None)
     assert failure.property == ""

@@ -17,15 +17,15 @@ _FIELD = bytes.fromhex("06072a8648ce3d0101")
 
 _KEY = "PRIVATE KEY"  # in the first line of every kind of private key in PEM (RFC 7468)
 _HOLDS_A_KEY = (
-    "the given certificate's text holds a private key, and a certificate is no secret; "
+    "the custom certificate's text holds a private key, and a certificate is no secret; "
     "give the key as tls_private_key (tlsPrivateKey) alone, and a new pair if this one was stored in clear"
 )
 
 
-class GivenCertificate(Kept):
-    """`vllm:index:GivenCertificate`."""
+class CustomCertificate(Kept):
+    """`vllm:index:CustomCertificate`."""
 
-    token = "vllm:index:GivenCertificate"
+    token = "vllm:index:CustomCertificate"
     description = (
         "A certificate of your own for the gateway: whole, of its key, in date and for the name, or refused."
     )
@@ -92,10 +92,10 @@ def mistakes(certificate: str, private_key: str, hostname: str) -> list[str]:
         leaf, *others = _chain(certificate)
         _ = leaf.extensions  # read as late as they are asked for
     except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
-        return ["the given certificate can't be read; give PEM text, the leaf first and then its chain"]
+        return ["the custom certificate can't be read; give PEM text, the leaf first and then its chain"]
     found = [*_of_the_key(leaf, private_key), *_of_the_leaf(leaf, hostname)]
     for one in (leaf, *others):
-        found += _of_each("the given certificate" if one is leaf else f"{_subject(one)} of its chain", one)
+        found += _of_each("the custom certificate" if one is leaf else f"{_subject(one)} of its chain", one)
     for below, above in zip([leaf, *others], others, strict=False):
         found += _of_a_link(below, above)
     return found
@@ -108,7 +108,7 @@ def _of_the_key(leaf: Any, private_key: str) -> Iterator[str]:
     try:
         key: Any = serialization.load_pem_private_key(private_key.encode(), None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        yield "the given certificate's key can't be read; give it as PEM without a passphrase"
+        yield "the custom certificate's key can't be read; give it as PEM without a passphrase"
         return
     public = _public_key(leaf)
     if public is not None and key.public_key() != public:
@@ -122,13 +122,13 @@ def _of_the_leaf(leaf: Any, hostname: str) -> Iterator[str]:
     names = _names(leaf)
     if not any(_covers(name, hostname) for name in names):
         said = ", ".join(names) or "no name at all"
-        yield f"the given certificate is for {said}, not for {hostname}; get one for access.hostname"
+        yield f"the custom certificate is for {said}, not for {hostname}; get one for access.hostname"
     constraints = _extension(leaf, x509.BasicConstraints)
     if constraints is not None and constraints.ca:
-        yield "the given certificate is a CA's, which many clients refuse; get one issued for a server"
+        yield "the custom certificate is a CA's, which many clients refuse; get one issued for a server"
     usages, wanted = _extension(leaf, x509.ExtendedKeyUsage), x509.oid.ExtendedKeyUsageOID
     if usages is not None and not {wanted.SERVER_AUTH, wanted.ANY_EXTENDED_KEY_USAGE} & set(usages):
-        yield "the given certificate is not for servers; get one with the extended key usage serverAuth"
+        yield "the custom certificate is not for servers; get one with the extended key usage serverAuth"
 
 
 def _of_each(what: str, one: Any) -> Iterator[str]:
