@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .arguments import Command, ServerArgs
+    from .arguments import HostCommand, ServerArgs
     from .resources import (
         ApiKey,
         Authority,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Loaded on first use: `import pulumi` takes 0.7 s, which the provider and `pulumi-vllm plan` must not pay.
 _HOMES = {
     "Server": "server",
-    **dict.fromkeys(("Command", "ServerArgs"), "arguments"),
+    **dict.fromkeys(("HostCommand", "ServerArgs"), "arguments"),
     **dict.fromkeys(
         (
             "ApiKey",
@@ -48,8 +48,8 @@ __all__ = [
     "ApiKey",
     "Authority",
     "Certificate",
-    "Command",
     "Files",
+    "HostCommand",
     "Instance",
     "Provider",
     "Server",

@@ -14,7 +14,7 @@ from .plan.config import Deployment
 from .plan.mistakes import nearest
 
 
-class Command(TypedDict):
+class HostCommand(TypedDict):
     """Commands of your own on the host, run with pulumi-command as the machine's login user, who may use sudo."""
 
     name: str
@@ -42,7 +42,7 @@ class ServerArgs(TypedDict):
     """A certificate of your own for server.access.hostname, PEM, with its chain; left out, our own CA issues one."""
     tls_private_key: NotRequired[pulumi.Input[str]]
     """Its key, PEM (secret)."""
-    commands: NotRequired[Sequence[Command]]
+    commands: NotRequired[Sequence[HostCommand]]
     """Commands of your own on the host, run one after the other in this order, and undone in the other one."""
 
 
@@ -127,7 +127,7 @@ def _command_mistakes(commands: Any) -> Iterator[str]:
         if not isinstance(command, Mapping):
             yield f"{where}: is not a block of keys; write {{'name': …, 'create': …}}"
             continue
-        yield from _unknown(f"{where}.", command, Command)
+        yield from _unknown(f"{where}.", command, HostCommand)
         yield from _form_mistakes(where, command)
         name = command.get("name")
         if isinstance(name, str) and name:

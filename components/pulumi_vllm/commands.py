@@ -9,7 +9,7 @@ import pulumi
 if TYPE_CHECKING:
     from pulumi_command.remote import Command, ConnectionArgs
 
-    from .arguments import Command
+    from .arguments import HostCommand
 
 
 def connection(host: Mapping[str, Any]) -> "ConnectionArgs":
@@ -27,23 +27,23 @@ def connection(host: Mapping[str, Any]) -> "ConnectionArgs":
 def declare(
     server: pulumi.Resource,
     name: str,
-    commands: Sequence["Command"],
+    commands: Sequence["HostCommand"],
     host: Mapping[str, Any],
     *,
     machine: pulumi.Input[str],
     ready: pulumi.Resource,
 ) -> "dict[str, Command]":
-    """One command per command, each after the one before it; the machine's id makes all of them anew.
+    """Declare one pulumi-command resource per entry, each after the one before it; the machine's id makes all of them anew.
 
     pulumi-command runs the old `delete` after the new `create` unless it deletes before it replaces: the old one
     would undo what the new one did.
     """
     if not commands:
         return {}
-    command, _ = _remote()
+    remote_command, _ = _remote()
     made: dict[str, Command] = {}
     for command in commands:
-        made[command["name"]] = command(
+        made[command["name"]] = remote_command(
             f"{name}-command-{command['name']}",
             connection=connection(host),
             create=command["create"],

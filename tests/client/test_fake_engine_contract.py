@@ -33,7 +33,7 @@ def test_a_schema_is_followed(engine, key):
 
 
 def test_images_and_token_ids_are_counted(engine, key):
-    """A image of 56 pixels is two rows of two patches and an end each: six, as the real engine counts."""
+    """An image of 56 pixels is two rows of two patches and an end each: six, as the real engine counts."""
     image = {"type": "image_url", "image_url": {"url": checks._blue_square()}}
     seen, unseen = (
         chat(engine, key, content).json()["usage"]["prompt_tokens"]

@@ -151,7 +151,7 @@ def test_the_openai_client_streams_thinks_and_calls_a_tool(engine):
 
 def test_images_completions_and_limits(engine):
     image = [{"role": "user", "content": [{"type": "text", "text": "What is this?"}, IMAGE]}]
-    assert engine.chat(messages=image).json()["choices"][0]["message"]["content"] == "I see one image!"
+    assert engine.chat(messages=image).json()["choices"][0]["message"]["content"] == "I see one picture!"
     cut = engine.chat(max_tokens=3).json()
     assert cut["choices"][0]["finish_reason"] == "length"
     assert cut["usage"]["completion_tokens"] == 3

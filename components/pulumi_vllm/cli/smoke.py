@@ -20,7 +20,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "smoke",
         help=text,
         description=f"{text.capitalize()}: chat, stream, reasoning_effort, a tool call, structured output, "
-        "a image, a request as long as allowed. Each is pass, fail, or not for this engine.",
+        "an image, a request as long as allowed. Each is pass, fail, or not for this engine.",
     )
     target.add_arguments(smoke)
     smoke.set_defaults(run=_smoke)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 ANSWER = "The quick brown fox jumps over a lazy dog."
 THOUGHT = "We must think about this before answering"
 TOOL, ARGUMENTS = "get_weather", '{"city":3}'
-IMAGE = "I see one image!"
+IMAGE = "I see one picture!"
 
 _FLAGS = 4  # leading dimensions of the residual: one constant, three gate flags
 _CONSTANT = 16

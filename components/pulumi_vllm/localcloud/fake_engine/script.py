@@ -8,7 +8,7 @@ from typing import Any
 
 END = 2
 _BYTES = 1000  # the vocabulary's first tokens after the control tokens are the single bytes
-IMAGE_TOKENS = 6  # of a image of 56 pixels: two rows of two merged patches, each row with its end
+IMAGE_TOKENS = 6  # of an image of 56 pixels: two rows of two merged patches, each row with its end
 THINK, END_THINK = 25, 26
 
 # (token id, text) in the tiny model's vocabulary; a test compares them with its tokenizer.
@@ -71,7 +71,7 @@ def text_of(messages: list[dict[str, Any]]) -> str:
 
 
 def chat(messages: list[dict[str, Any]], *, effort: str, tools: bool) -> list[Token]:
-    """The answer to a conversation: tools win over a image, a image over thinking, a tool's result over all."""
+    """The answer to a conversation: tools win over an image, an image over thinking, a tool's result over all."""
     end = [Token(END, "", "none")]
     answer = _tokens(ANSWER, "content")
     if messages and messages[-1].get("role") == "tool":
