@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .arguments import HostCommand, ServerArgs
-    from .resources import (
+    from pulumi_vllm.component.arguments import HostCommand, ServerArgs
+    from pulumi_vllm.component.generated import (
         ApiKey,
         Authority,
         Certificate,
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         VolumeAttachment,
         Weights,
     )
-    from .server import Server
+    from pulumi_vllm.component.server import Server
 
 # Loaded on first use: `import pulumi` takes 0.7 s, which the provider and `pulumi-vllm plan` must not pay.
 _HOMES = {
@@ -40,7 +40,7 @@ _HOMES = {
             "VolumeAttachment",
             "Weights",
         ),
-        "resources",
+        "generated",
     ),
 }
 
@@ -66,4 +66,4 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    return getattr(import_module(f"pulumi_vllm.component.{_HOMES[name]}"), name)

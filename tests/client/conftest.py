@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from pulumi_vllm.localcloud import fake_engine, tiny_model
+from pulumi_vllm_local import fake_engine, tiny_model
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "gateway"))
 from gateway import Gateway, free_port

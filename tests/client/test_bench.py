@@ -13,7 +13,7 @@ from pulumi_vllm.client import load, results
 from pulumi_vllm.plan import catalogue
 
 pytestmark = pytest.mark.usefixtures("key")
-# The names that the kit of tests/gpu keeps of `vllm bench serve`.
+# The names that the kit of lab/gpu keeps of `vllm bench serve`.
 NAMES = {
     "duration", "completed", "failed", "request_throughput", "output_throughput", "total_token_throughput",
     "mean_ttft_ms", "median_ttft_ms", "p99_ttft_ms", "mean_tpot_ms", "median_tpot_ms", "p99_tpot_ms",

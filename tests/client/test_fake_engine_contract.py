@@ -2,7 +2,7 @@
 
 import requests
 from pulumi_vllm.client import checks
-from pulumi_vllm.localcloud.fake_engine import script
+from pulumi_vllm_local.fake_engine import script
 
 QUESTION = "Say something about the weather."
 

@@ -27,7 +27,7 @@ class Clone:
 
     def __init__(self, root: Path, program: str, stacks: dict[str, str], cloud: str) -> None:
         self.root = root
-        for name in ("dev", "toolchain", "requirements", "Pulumi.yaml"):
+        for name in ("dev", "dev.d", "requirements", "Pulumi.yaml"):
             source = CHECKOUT / name
             (shutil.copytree if source.is_dir() else shutil.copy)(source, root / name)
         (root / "provider").mkdir()

@@ -75,7 +75,7 @@ def test_the_older_language_host_finds_pip() -> None:
 def greet(folder: Path, outputs: dict[str, str]) -> subprocess.CompletedProcess[str]:
     (folder / ".pulumi-vllm").mkdir()
     return subprocess.run(
-        (sys.executable, CHECKOUT / "toolchain" / "greeting.py", "local", "."),
+        (sys.executable, CHECKOUT / "dev.d" / "greeting.py", "local", "."),
         cwd=folder,
         input=json.dumps(outputs),
         capture_output=True,

@@ -33,7 +33,7 @@ class World:
     def __init__(self, root: Path, port: int) -> None:
         self.checkout, self.cache, self.site = (root / name for name in ("checkout", "cache", "site"))
         self.checkout.mkdir()
-        for name in ("dev", "toolchain", "requirements", "Pulumi.yaml"):
+        for name in ("dev", "dev.d", "requirements", "Pulumi.yaml"):
             source = CHECKOUT / name
             (shutil.copytree if source.is_dir() else shutil.copy)(source, self.checkout / name)
         self.build(
@@ -42,7 +42,7 @@ class World:
         self.port = port
 
     def build(self, script: str) -> None:
-        (self.checkout / "toolchain" / "build").write_text(f"#!/bin/sh\n{script}\n")
+        (self.checkout / "dev.d" / "build").write_text(f"#!/bin/sh\n{script}\n")
 
     def publish(self, version: str = f"v{VERSION}") -> Path:
         body = f"#!/bin/sh\necho {version}\n".encode()

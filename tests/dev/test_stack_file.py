@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-FOLLOW = runpy.run_path(str(Path(__file__).parents[2] / "toolchain" / "stack_file.py"))["follow"]
+FOLLOW = runpy.run_path(str(Path(__file__).parents[2] / "dev.d" / "stack_file.py"))["follow"]
 
 
 class Files:

@@ -70,7 +70,7 @@ class Departure(Row):
         return Outcome(said, seconds, again_seconds)
 
     def _at_the_cloud(self, stand: Stand) -> set[str]:
-        """Ids of what bills or opens gateways, by the simulator's own list; a disk that is kept is meant to be there."""
+        """Ids of what bills or opens ports, by the simulator's own list; a disk that is kept is meant to be there."""
         found = [*stand.machines(), *_of(stand, "sshKeys"), *(_of(stand, "volumes") if self.disk_too else ())]
         return {one["id"] for one in found}
 

@@ -35,7 +35,7 @@ are of one run on a shared computer with two cores; the cloud's clock ran 60 tim
   inside `Server`); the rows "beyond its time" gave it 12 s.
 * A create is sent once. After an answer that got lost the machine is looked for by its name for a minute, which is what
   the rows of 60 s and more spend their time on.
-* Answers that come after the client's own patience of 120 s are not waited for here; `tests/cloud` tries them with a
+* Answers that come after the client's own patience of 120 s are not waited for here; `tests/spheron` tries them with a
   shorter one.
 
 """

@@ -5,7 +5,7 @@ import os
 from harness import REPOSITORY
 
 # The engine that ./dev builds starts the pack by this folder, any other by policy/.
-PACK = REPOSITORY / "toolchain" / "policy"
+PACK = REPOSITORY / "dev.d" / "policy"
 
 
 def test_a_preview_with_the_pack(projects):

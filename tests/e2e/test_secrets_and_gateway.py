@@ -113,7 +113,8 @@ def turned_over(project, tmp_path, root, leaf):
     ai = client(outputs | {"ca_certificate": both}, tmp_path)
     before = project.on_host("systemctl show -P MainPID vllm.service haproxy.service")
     project.on_host(
-        "echo hf_somebody_elses > /etc/pulumi-vllm/secrets/hf-token; echo abc other >> /etc/pulumi-vllm/gateway/keys.map"
+        "echo hf_somebody_elses > /etc/pulumi-vllm/secrets/hf-token;"
+        "echo abc other >> /etc/pulumi-vllm/gateway/keys.map"
     )
     told["preview with drift"] = project.pulumi("preview", "--diff").stdout
     assert "differs: secret" in told["preview with drift"]

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 from harness import wait_for
-from pulumi_vllm.localcloud import hub, hub_content, tiny_model
-from pulumi_vllm.localcloud.web import serving
+from pulumi_vllm_local import hub, hub_content, tiny_model
+from pulumi_vllm_local.web import serving
 from test_found_while_running import refused
 
 SEED = int(os.environ.get("WEIGHTS_SEED", "20261126"))

@@ -137,7 +137,7 @@ def paths(key: str) -> list[Attack]:
         "/v1/./completions", "/v1//completions", "//v1/completions", "/v1/completions;x=1",
         "/v1/completions;/../../invocations", "/v1/completions%3f", "/v1/completions%00", "/v1/completions%20",
         "/v1/completions%0d%0aX:y", "/v1/%63ompletions", "/%76%31/completions", "/v1%2fcompletions", "/v1\\completions",
-        "/v1/completions%23", "/v1/completions.json", "/v1/completions&x", "/v1/completions:x", "//gateway/v1/completions",
+        "/v1/completions%23", "/v1/completions.json", "/v1/completions&x", "/v1/completions:x", "//host/v1/completions",
         '/v1/"x"\\', f"/{'x' * 20_000}", "/" + '"' * 20_000,
     )  # fmt: skip
     found = [Attack(f"path {path}", request(key, path), NOT_FOUND) for path in closed]
@@ -213,7 +213,7 @@ def smuggling(key: str) -> list[Attack]:
         Attack("smuggling: HTTP/0.9", b"GET /invocations\r\n\r\n", NO_HTTP),
         Attack("smuggling: bytes that are no HTTP", b"\x16\x03\x01GARB\x01AGE\r\n\r\n", NO_HTTP),
     ]  # fmt: skip
-    # Odd but of one meaning: the gateway sends its own clean request, once, and the bytes behind it are another request.
+    # Odd but of one meaning: the gateway sends its own clean request, once; the bytes behind it are another one.
     headers = (f"{two}{two}", "Content-Length: 2, 2\r\n", "Content-Length:  2 \r\n", f"{two}X: y\r\n {chunked}",
                f"{two}X-Request-Id: evil\r\nX-Key-Id: root\r\nX-Forwarded-For: 9.9.9.9\r\nX-Data-Parallel-Rank: 3\r\n",
                f"{two}Connection: x-request-id, x-key-id\r\n", f"{two}Expect: 100-continue\r\n")  # fmt: skip

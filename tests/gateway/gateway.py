@@ -53,7 +53,7 @@ def free_port() -> int:
 
 
 def certificate(folder: Path) -> None:
-    """A CA (ca.pem) and the gateway's certificate that it signs: leaf.pem; with its key, as HAProxy reads it, tls.pem."""
+    """Write a CA (ca.pem), the certificate it signs (leaf.pem) and, with its key as HAProxy reads it, tls.pem."""
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     (folder / "names").write_text("subjectAltName=DNS:gateway,IP:127.0.0.1\nauthorityKeyIdentifier=keyid\n")
     for words in (
@@ -100,7 +100,7 @@ class Gateway:
         text = files["haproxy.cfg"]
         for old, new in {
             "/etc/pulumi-vllm/gateway": str(folder),
-            "/run/pulumi-vllm-readinessway": str(folder),
+            "/run/pulumi-vllm-gateway": str(folder),
             "0.0.0.0:443 ": f"127.0.0.1:{self.port} ",
             "127.0.0.1:8000 ": f"127.0.0.1:{backend_port} ",
             "127.0.0.1:8405\n": f"127.0.0.1:{self.metrics_port}\n",

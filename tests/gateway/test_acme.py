@@ -1,4 +1,4 @@
-"""A certificate from a real ACME server, over a DNS challenge, as docs/gateway.md says it; renewed while the gateway serves.
+"""A certificate from a real ACME server, over a DNS challenge, as docs/gateway.md says; renewed while it serves.
 
 Pebble is Let's Encrypt's own server for tests; lego is the client inside Pulumi's providers for ACME.
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from gateway import certificate, free_port, program
-from pulumi_vllm.provider.custom_certificate import CustomCertificate, mistakes
+from pulumi_vllm.provider.resources.custom_certificate import CustomCertificate, mistakes
 
 NAME = "llm.example.com"
 # lego calls it as `present|cleanup NAME VALUE`; it lays the answer to the challenge into the name server.

@@ -5,8 +5,8 @@ import ssl
 
 import pytest
 from certificates import issue, key_pem, pem
-from pulumi_vllm.provider.authority import Authority, Certificate
-from pulumi_vllm.provider.custom_certificate import CustomCertificate
+from pulumi_vllm.provider.resources.authority import Authority, Certificate
+from pulumi_vllm.provider.resources.custom_certificate import CustomCertificate
 
 ROOT = issue("root")
 MIDDLE = issue("middle", issuer=ROOT)

@@ -7,7 +7,7 @@ import re
 import attacks
 import pytest
 from gateway import KEYS, configuration
-from test_readinessway import openai_error
+from test_gateway import openai_error
 
 KEY, OTHER = KEYS["team-a"], KEYS["team-b"]
 LONG_S = 60  # an upper bound for a busy machine; nothing here waits it out

@@ -7,7 +7,7 @@ import attacks
 import pytest
 from gateway import KEYS, answers
 from test_limits import KEY, LONG_S, OTHER, ask, next_chunk, open_stream
-from test_readinessway import openai_error
+from test_gateway import openai_error
 
 
 async def read_on(reader):

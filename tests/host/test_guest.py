@@ -10,8 +10,8 @@ import pytest
 from pulumi_vllm.host.pool import Connections
 from pulumi_vllm.host.reach import wait_ssh
 from pulumi_vllm.host.ssh import HostError, PutFile, connect
-from pulumi_vllm.localcloud import host_checks, images
-from pulumi_vllm.localcloud.machines import Machines, MachineSpec
+from pulumi_vllm_local import host_checks, images
+from pulumi_vllm_local.machines import Machines, MachineSpec
 
 from tests.host.conftest import CLIENT_KEY
 

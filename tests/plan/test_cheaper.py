@@ -2,7 +2,7 @@
 
 import pytest
 from pulumi_vllm.plan import Deployment, Offer, plan
-from pulumi_vllm.plan.cheaper import alternatives, cheaper
+from pulumi_vllm.plan.alternatives import alternatives, cheaper
 from pulumi_vllm.plan.errors import PlanError
 
 

@@ -6,7 +6,8 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from pulumi_vllm.plan import Deployment, PlanError, catalogue, plan, units
+from pulumi_vllm.plan import Deployment, PlanError, catalogue, plan
+from pulumi_vllm.plan import quantities as units
 
 GOOD = yaml.safe_load("""
 model: mistral-small-4

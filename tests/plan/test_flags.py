@@ -1,7 +1,8 @@
 """The lint: what is known to fail is named, with evidence; what works passes."""
 
 import pytest
-from pulumi_vllm.plan import Deployment, LintError, catalogue, flags, load, memory, plan
+from pulumi_vllm.plan import Deployment, LintError, catalogue, flags, memory, plan
+from pulumi_vllm.plan import engine_arguments as load
 
 KNOWN = catalogue.load()
 MODEL, ENGINE = KNOWN.models["mistral-small-4"], KNOWN.engines["0.26.0"]

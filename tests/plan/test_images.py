@@ -2,7 +2,7 @@
 
 import pytest
 from pulumi_vllm.plan import Deployment, DoesNotFit, plan
-from pulumi_vllm.plan.load import pairs
+from pulumi_vllm.plan.engine_arguments import pairs
 from test_plan import machine
 
 

@@ -5,8 +5,10 @@ import dataclasses
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pulumi_vllm.plan import Offer, catalogue, price, price_comparison, price_spot
-from pulumi_vllm.plan.recommend import Wish, recommend
+from pulumi_vllm.plan import Offer, catalogue, price_comparison
+from pulumi_vllm.plan import pricing as price
+from pulumi_vllm.plan import spot_pricing as price_spot
+from pulumi_vllm.plan.recommendation import Wish, recommend
 
 
 def test_a_spot_machine_starts_from_its_volumes_caches_where_that_was_measured():

@@ -17,7 +17,7 @@ ENGINE = "127.0.0.1:1"  # the pack asks the engine for nothing
 WAYS = {
     "a language host": [sys.executable, "-u", "-m", "pulumi.policy", ENGINE, str(ROOT / "policy")],
     "a language host with a buffer": [sys.executable, str(ROOT / "policy"), ENGINE],
-    "the fallback": [str(ROOT / "toolchain/policy/pulumi-analyzer-policy-pack"), ENGINE, "."],
+    "the fallback": [str(ROOT / "dev.d/policy/pulumi-analyzer-policy-pack"), ENGINE, "."],
 }
 
 

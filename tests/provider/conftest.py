@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from pulumi_vllm.provider.resource import Call
-from pulumi_vllm.provider.session import Session
+from pulumi_vllm.provider.plugin.resource import Call
+from pulumi_vllm.provider.plugin.session import Session
 
-DOUBLES = Path(__file__).parents[1] / "localcloud" / "conftest.py"
+DOUBLES = Path(__file__).parents[1] / "local_cloud" / "conftest.py"
 URN = "urn:pulumi:s::p::vllm:spheron:Instance::machine"
 HEALTHY = {"post_latency_s": 0, "running_after_s": 0, "ip_visible_after_s": 0}
 

@@ -4,10 +4,10 @@ import shlex
 
 import pytest
 from pulumi_vllm.host.ssh import Result, Unreachable
-from pulumi_vllm.provider import attachment
-from pulumi_vllm.provider.attachment import VolumeAttachment
-from pulumi_vllm.provider.common import Taken
-from pulumi_vllm.provider.resource import UserError
+from pulumi_vllm.provider.lifecycle.machine_state import Taken
+from pulumi_vllm.provider.plugin.resource import UserError
+from pulumi_vllm.provider.resources import volume_attachment as attachment
+from pulumi_vllm.provider.resources.volume_attachment import VolumeAttachment
 
 
 class Guest:

@@ -5,10 +5,10 @@ import shlex
 
 import pytest
 from cryptography import x509
-from pulumi_vllm.provider.authority import Authority, Certificate
-from pulumi_vllm.provider.protocol import UNKNOWN, Secret, from_struct, message, reveal, to_struct
-from pulumi_vllm.provider.serve import Servicer
-from pulumi_vllm.provider.session import Session
+from pulumi_vllm.provider.plugin.adapter import Servicer
+from pulumi_vllm.provider.plugin.protocol import UNKNOWN, Secret, from_struct, message, reveal, to_struct
+from pulumi_vllm.provider.plugin.session import Session
+from pulumi_vllm.provider.resources.authority import Authority, Certificate
 
 pb = message("provider_pb2")
 

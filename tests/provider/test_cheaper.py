@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 from pulumi_vllm.plan import Offer
-from pulumi_vllm.provider import cheaper
+from pulumi_vllm.provider.resources import cheaper_offers as cheaper
 
 
 def offer(gpu, count, usd, billing="on-demand", *, provider="p", region="Finland 3"):

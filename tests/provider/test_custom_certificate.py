@@ -8,8 +8,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from pulumi_vllm.provider.custom_certificate import CustomCertificate, mistakes
-from pulumi_vllm.provider.protocol import UNKNOWN
+from pulumi_vllm.provider.plugin.protocol import UNKNOWN
+from pulumi_vllm.provider.resources.custom_certificate import CustomCertificate, mistakes
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "gateway"))
 from certificates import DAY, NOW, issue, key_pem, pem
@@ -170,7 +170,7 @@ async def test_expiry_is_an_output_and_is_warned_of_in_time():
     assert call.warned == []
     await resource.read(call, "given", outputs, inputs)
     (warned,) = call.warned
-    assert "(10 days); give a new one" in warned
+    assert "(in 10 days); set a new one" in warned
 
 
 async def test_a_wrong_one_shows_no_input_of_it():

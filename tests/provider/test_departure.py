@@ -3,11 +3,12 @@
 import asyncio
 
 import pytest
-from pulumi_vllm.cloud.errors import CloudError
-from pulumi_vllm.provider import departure, volume
-from pulumi_vllm.provider.instance import Instance
-from pulumi_vllm.provider.resource import UserError
-from pulumi_vllm.provider.volume import Volume
+from pulumi_vllm.provider.lifecycle import terminate as departure
+from pulumi_vllm.provider.plugin.resource import UserError
+from pulumi_vllm.provider.resources import volume
+from pulumi_vllm.provider.resources.instance import Instance
+from pulumi_vllm.provider.resources.volume import Volume
+from pulumi_vllm.spheron.errors import CloudError
 
 LOOK, END = ({"method": method, "path": "/api/deployments/[^/]+"} for method in ("GET", "DELETE"))
 DETACH = {"method": "POST", "path": "/api/volumes/.*/detach"}

@@ -1,12 +1,14 @@
 import inspect
 
-from pulumi_vllm import resources
-from pulumi_vllm.provider import generate
-from pulumi_vllm.provider.schema import RESOURCES, custom_schema
+from pulumi_vllm.component import generated as resources
+from pulumi_vllm.provider.plugin import generate
+from pulumi_vllm.provider.plugin.schema import RESOURCES, custom_schema
 
 
 def test_the_classes_are_those_that_the_tables_give():
-    assert generate.TARGET.read_text() == generate.source(), "run python -m pulumi_vllm.provider.generate"
+    assert generate.TARGET.read_text() == generate.source(), (
+        "run python -m pulumi_vllm.provider.plugin.generate"
+    )
 
 
 def test_every_resource_has_a_class_with_its_inputs():

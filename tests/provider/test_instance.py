@@ -3,11 +3,11 @@
 import asyncio
 
 import pytest
-from pulumi_vllm.cloud.errors import CloudError
-from pulumi_vllm.provider.common import still_there
-from pulumi_vllm.provider.instance import Instance
-from pulumi_vllm.provider.resource import UNKNOWN, Partial, UserError
-from pulumi_vllm.provider.volume import Volume
+from pulumi_vllm.provider.lifecycle.machine_state import still_there
+from pulumi_vllm.provider.plugin.resource import UNKNOWN, Partial, UserError
+from pulumi_vllm.provider.resources.instance import Instance
+from pulumi_vllm.provider.resources.volume import Volume
+from pulumi_vllm.spheron.errors import CloudError
 
 ON_DEMAND, SPOT = "Finland 3::cpu::2vcpu-8gb$", "Finland 3::cpu::2vcpu-8gb::spot$"
 

@@ -1,4 +1,4 @@
-from pulumi_vllm.provider.jobs import describe
+from pulumi_vllm.provider.lifecycle.units import describe
 
 UNIT = "vllm-weights.service"
 RECORD = {

@@ -4,7 +4,7 @@ import sys
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
-from pulumi_vllm.provider.protocol import UNKNOWN, Secret, from_struct, has_unknown, reveal, to_struct
+from pulumi_vllm.provider.plugin.protocol import UNKNOWN, Secret, from_struct, has_unknown, reveal, to_struct
 
 LEAVES = st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.text(max_size=20)
 VALUES = st.recursive(
@@ -43,10 +43,10 @@ def test_a_value_without_a_place_in_state_is_refused():
 
 def test_the_provider_starts_without_the_sdk():
     """`import pulumi` takes 0.7 s of every preview: the plugin must not pay it."""
-    code = "import sys, pulumi_vllm.provider.serve; sys.exit('pulumi' in sys.modules)"
+    code = "import sys, pulumi_vllm.provider.plugin.adapter; sys.exit('pulumi' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_the_provider_starts_without_the_models_of_a_stack_file():
-    code = "import sys, pulumi_vllm.provider.serve; sys.exit('pydantic' in sys.modules)"
+    code = "import sys, pulumi_vllm.provider.plugin.adapter; sys.exit('pydantic' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

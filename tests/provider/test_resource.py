@@ -1,6 +1,6 @@
-from pulumi_vllm.provider.protocol import UNKNOWN, Secret
-from pulumi_vllm.provider.resource import Kind, check_shape
-from pulumi_vllm.provider.schema import RESOURCES
+from pulumi_vllm.provider.plugin.protocol import UNKNOWN, Secret
+from pulumi_vllm.provider.plugin.resource import Kind, check_shape
+from pulumi_vllm.provider.plugin.schema import RESOURCES
 
 FILES, INSTANCE, VOLUME = (
     RESOURCES[t] for t in ("vllm:host:Files", "vllm:spheron:Instance", "vllm:spheron:Volume")

@@ -1,6 +1,6 @@
 import hypothesis.strategies as st
 from hypothesis import given
-from pulumi_vllm.provider import secrets_in_files as sif
+from pulumi_vllm.provider.resources import secrets_in_files as sif
 
 KEY = "sk-planted-4711"
 

@@ -1,9 +1,9 @@
 """A volume against the simulated API: its previews, and how it grows."""
 
 import pytest
-from pulumi_vllm.cloud.errors import Unauthorized
-from pulumi_vllm.provider.resource import UNKNOWN, UserError
-from pulumi_vllm.provider.volume import Volume
+from pulumi_vllm.provider.plugin.resource import UNKNOWN, UserError
+from pulumi_vllm.provider.resources.volume import Volume
+from pulumi_vllm.spheron.errors import Unauthorized
 
 NEW = {"sizeGb": 10, "gpu": "CPU", "count": 0, "region": "Finland 3"}
 USD_PER_GB = 0.000109  # of the simulated data-crunch

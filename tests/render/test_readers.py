@@ -12,8 +12,8 @@ import sys
 import combinations
 import pytest
 import since
-from pulumi_vllm.localcloud import images
 from pulumi_vllm.render import cloud_init
+from pulumi_vllm_local import images
 
 import stacks
 
@@ -177,7 +177,7 @@ def test_haproxy_reads_its_configuration(tmp_path):
         (gateway / "limits.map").write_text(limits)
         for given in distinct("/etc/pulumi-vllm/gateway/haproxy.cfg"):
             text = given.replace("/etc/pulumi-vllm/gateway", str(gateway)).replace(
-                "/run/pulumi-vllm-readinessway", str(gateway)
+                "/run/pulumi-vllm-gateway", str(gateway)
             )
             (gateway / "haproxy.cfg").write_text(re.sub(r"    (user|group) haproxy\n", "", text))
             for words in (["env"], ["env", "GATEWAY_IPV6=1"]):

@@ -8,8 +8,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from pulumi_vllm import __version__
-
-from .say import TROUBLE, USAGE, say
+from pulumi_vllm.cli.say import TROUBLE, USAGE, say
 
 # Name → module with `add_parser(commands)`, which sets `run`; only the one that is asked for is imported.
 _COMMANDS = {
@@ -20,7 +19,7 @@ _COMMANDS = {
     "recommend": "pulumi_vllm.cli.recommend",
     "smoke": "pulumi_vllm.cli.smoke",
     "sweep": "pulumi_vllm.cli.sweep",
-    "local": "pulumi_vllm.localcloud.command",
+    "local": "pulumi_vllm_local.command",
 }
 
 
@@ -55,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
-        if type(error).__module__.startswith("pulumi_vllm."):
+        if type(error).__module__.startswith("pulumi_vllm"):
             say(str(error))
             return TROUBLE
         raise

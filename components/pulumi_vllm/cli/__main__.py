@@ -2,6 +2,6 @@
 
 import sys
 
-from . import main
+from pulumi_vllm.cli import main
 
 sys.exit(main())

@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import target
-from .say import TROUBLE, USAGE, say
+from pulumi_vllm.cli import target
+from pulumi_vllm.cli.say import TROUBLE, USAGE, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable

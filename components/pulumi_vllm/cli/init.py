@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .say import TROUBLE, say
+from pulumi_vllm.cli.say import TROUBLE, say
 
 if TYPE_CHECKING:
-    from .project import Project
+    from pulumi_vllm.cli.project import Project
 
 LEFT_TO_DO = 2
 
@@ -37,7 +37,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _init(parsed: argparse.Namespace) -> int:
-    from .project import Project, mistakes
+    from pulumi_vllm.cli.project import Project, mistakes
 
     folder: Path = parsed.folder
     name = parsed.name or re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name).strip("-") or "models"

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .say import TROUBLE, USAGE, say
+from pulumi_vllm.cli.say import TROUBLE, USAGE, say
 
 if TYPE_CHECKING:
     from pulumi_vllm.plan.flags import Finding
@@ -61,10 +61,9 @@ def _rules() -> int:
 
 
 def _stack(name: str, engine: str | None) -> "tuple[Finding, ...]":
-    from pulumi_vllm.plan import decide
+    from pulumi_vllm.cli import stack_file
+    from pulumi_vllm.plan import planner as decide
     from pulumi_vllm.plan.config import Deployment
-
-    from . import stack_file
 
     block = stack_file.block_of(stack_file.find(name))
     if engine is not None:
@@ -74,8 +73,8 @@ def _stack(name: str, engine: str | None) -> "tuple[Finding, ...]":
 
 def _flags(words: Sequence[str], parsed: argparse.Namespace) -> "tuple[Finding, ...] | None":
     from pulumi_vllm.plan import catalogue, flags, flags_schema, memory
-    from pulumi_vllm.plan.load import load_of, ranks
-    from pulumi_vllm.plan.mistakes import nearest
+    from pulumi_vllm.plan.engine_arguments import load_of, ranks
+    from pulumi_vllm.plan.validation_messages import nearest
 
     known = catalogue.load()
     engine = known.engine("cuda")

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .say import say
+from pulumi_vllm.cli.say import say
 
 if TYPE_CHECKING:
     from pulumi_vllm.plan import Offer
@@ -25,8 +25,8 @@ def find(file: Path | None, *, offline: bool) -> "tuple[Offer, ...] | None":
     if not key:
         say("SPHERON_API_KEY is not set: prices are from the dated list")
         return None
-    from pulumi_vllm.cloud.errors import CloudError
-    from pulumi_vllm.cloud.spheron import Spheron
+    from pulumi_vllm.spheron.client import Spheron
+    from pulumi_vllm.spheron.errors import CloudError
 
     try:
         return Spheron(os.environ.get("SPHERON_URL") or "https://app.spheron.ai", key).offers()
@@ -37,7 +37,7 @@ def find(file: Path | None, *, offline: bool) -> "tuple[Offer, ...] | None":
 
 def _read(file: Path) -> "tuple[Offer, ...]":
     """An answer of the API's /api/gpu-offers, kept as a file: `{"data": [groups]}`, or the groups."""
-    from pulumi_vllm.cloud import offers
+    from pulumi_vllm.spheron import offers
 
     try:
         document = json.loads(file.read_text())

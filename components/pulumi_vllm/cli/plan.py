@@ -6,7 +6,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from .say import TROUBLE, USAGE, coloured, say
+from pulumi_vllm.cli.say import TROUBLE, USAGE, coloured, say
 
 if TYPE_CHECKING:
     from pulumi_vllm.plan import Plan
@@ -69,10 +69,9 @@ def _plan(parsed: argparse.Namespace) -> int:
 
 
 def _decide(stack: str, changes: list[str]) -> "Plan":
+    from pulumi_vllm.cli import stack_file
     from pulumi_vllm.plan import plan
     from pulumi_vllm.plan.config import Deployment
-
-    from . import stack_file
 
     block = stack_file.block_of(stack_file.find(stack))
     for dotted in changes:
@@ -92,7 +91,7 @@ def _summary(stack: str, changes: list[str]) -> dict[str, Any]:
 
 
 def _show(decided: "Plan") -> None:
-    from pulumi_vllm.plan.cheaper import cheaper
+    from pulumi_vllm.plan.alternatives import cheaper
 
     found = decided.summary()
     labels = found["labels"]

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from pulumi_vllm import __version__
-from pulumi_vllm.plan.mistakes import nearest
-from pulumi_vllm.plugin_entry import names_plugin
-
-from . import project_file
+from pulumi_vllm.cli import project_file
+from pulumi_vllm.component.plugin_entry import names_plugin
+from pulumi_vllm.plan.validation_messages import nearest
 
 _PACKAGE: Final = Path(__file__).resolve().parents[1]
 _STARTER: Final = Path(__file__).with_name("starter")

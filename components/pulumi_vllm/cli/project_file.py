@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import yaml
 
-from pulumi_vllm.plugin_entry import names_plugin
+from pulumi_vllm.component.plugin_entry import names_plugin
 
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 

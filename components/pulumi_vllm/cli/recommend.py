@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .say import USAGE, say
+from pulumi_vllm.cli.say import USAGE, say
 
 if TYPE_CHECKING:
-    from pulumi_vllm.plan.recommend import Fitting, Recommendation, Wish
+    from pulumi_vllm.plan.recommendation import Fitting, Recommendation, Wish
 
 NOTHING_FITS = 2
 # Together they leave e^-144 of the time, a number that can still be divided by.
@@ -47,9 +47,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _recommend(parsed: argparse.Namespace) -> int:
-    from pulumi_vllm.plan.recommend import recommend
-
-    from . import offers
+    from pulumi_vllm.cli import offers
+    from pulumi_vllm.plan.recommendation import recommend
 
     wish = _wish(parsed)
     if wish is None:
@@ -69,8 +68,8 @@ def _recommend(parsed: argparse.Namespace) -> int:
 
 def _wish(parsed: argparse.Namespace) -> "Wish | None":
     """What was asked for, or None after every mistake in it was told."""
-    from pulumi_vllm.plan import units
-    from pulumi_vllm.plan.recommend import Wish
+    from pulumi_vllm.plan import quantities as units
+    from pulumi_vllm.plan.recommendation import Wish
 
     wrong, context = [], 1
     try:
@@ -148,10 +147,9 @@ def _remark(row: "Fitting") -> str:
 
 def _write(stack: str, wish: "Wish", row: "Fitting") -> None:
     """Change the stack file, if what comes out is a stack that plans."""
+    from pulumi_vllm.cli import stack_file
     from pulumi_vllm.plan import ConfigError, Deployment, plan
     from pulumi_vllm.plan.stack_name import contradictions
-
-    from . import stack_file
 
     path = stack_file.find(stack)
     text, before = path.read_text(), stack_file.block_of(path)

@@ -5,8 +5,8 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING
 
-from . import target
-from .say import TROUBLE, USAGE, say
+from pulumi_vllm.cli import target
+from pulumi_vllm.cli.say import TROUBLE, USAGE, say
 
 if TYPE_CHECKING:
     from pulumi_vllm.client.checks import Finding

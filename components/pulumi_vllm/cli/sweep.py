@@ -21,7 +21,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _sweep(parsed: argparse.Namespace) -> int:
-    from pulumi_vllm import sweep
+    from pulumi_vllm.spheron import unclaimed as sweep
 
     left = sweep.leftovers(
         sweep.cloud_from_environment(), sweep.known_ids(parsed.state or sweep.default_states())

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .say import say
+from pulumi_vllm.cli.say import say
 
 if TYPE_CHECKING:
     from pulumi_vllm.client.endpoint import Endpoint

@@ -10,14 +10,14 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from . import load
-from .errors import ClientError, Refused, printable
-from .http import Connection, encode
+from pulumi_vllm.client import load
+from pulumi_vllm.client.errors import ClientError, Refused, printable
+from pulumi_vllm.client.http import Connection, encode
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from .endpoint import Endpoint
+    from pulumi_vllm.client.endpoint import Endpoint
 
 Outcome = Literal["pass", "fail", "not for this engine"]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from .errors import ClientError, UsageError
+from pulumi_vllm.client.errors import ClientError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path

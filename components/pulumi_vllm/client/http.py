@@ -15,14 +15,14 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
-from . import __name__ as package
-from .endpoint import KEY_VARIABLE
-from .errors import ClientError, Cut, Refused, printable
+from pulumi_vllm.client import __name__ as package
+from pulumi_vllm.client.endpoint import KEY_VARIABLE
+from pulumi_vllm.client.errors import ClientError, Cut, Refused, printable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from .endpoint import Endpoint
+    from pulumi_vllm.client.endpoint import Endpoint
 
 CONNECT_S = 10.0
 LONGEST_SILENCE_S = 3600.0  # where no plan says after how long the gateway itself gives up

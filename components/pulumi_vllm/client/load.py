@@ -13,19 +13,19 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .errors import ClientError, Cut
-from .http import Connection, encode
+from pulumi_vllm.client.errors import ClientError, Cut
+from pulumi_vllm.client.http import Connection, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from .endpoint import Endpoint
+    from pulumi_vllm.client.endpoint import Endpoint
 
 FIRST_ID = 1000
 """Smallest token id in a prompt: Mistral's tokenizer keeps the 1,000 below for control tokens."""
 _LAST_IDS = 1000  # other tokenizers keep theirs at the end
 _SMALLEST_VOCABULARY = 4096  # of a model that the catalogue does not know: that of the smallest it does
-_PER_STREAM, _AT_LEAST = 3, 4  # requests, as in tests/gpu/measure.py
+_PER_STREAM, _AT_LEAST = 3, 4  # requests, as in lab/gpu/measure.py
 _WARM_UP_STREAMS, WARM_UP_TOKENS = 64, 16  # the same
 
 

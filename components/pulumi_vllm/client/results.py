@@ -6,10 +6,9 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from pulumi_vllm.client.errors import ClientError
 from pulumi_vllm.plan import catalogue
-from pulumi_vllm.plan.load import others
-
-from .errors import ClientError
+from pulumi_vllm.plan.engine_arguments import others
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

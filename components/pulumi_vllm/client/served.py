@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pulumi_vllm.client.checks import Served
+from pulumi_vllm.client.errors import ClientError, printable
+from pulumi_vllm.client.http import Connection
 from pulumi_vllm.plan import catalogue
-from pulumi_vllm.plan.load import accepts_images, pairs
-
-from .checks import Served
-from .errors import ClientError, printable
-from .http import Connection
+from pulumi_vllm.plan.engine_arguments import accepts_images, pairs
 
 if TYPE_CHECKING:
-    from .endpoint import Endpoint
+    from pulumi_vllm.client.endpoint import Endpoint
 
 
 async def look(endpoint: Endpoint, wanted: str | None) -> Served:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .mask import mask
+from pulumi_vllm.host.mask import mask
 
 _LAST_LINES = 5
 

@@ -7,10 +7,10 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .errors import HostError, Unreachable
-from .facts import Facts
-from .probe import UNITS, Wanted
-from .ssh import Address, Host, connect
+from pulumi_vllm.host.errors import HostError, Unreachable
+from pulumi_vllm.host.facts import Facts
+from pulumi_vllm.host.probe import UNITS, Wanted
+from pulumi_vllm.host.ssh import Address, Host, connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,8 +8,8 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from .errors import AuthRefused, HostError, HostKeyChanged, Unreachable, WaitCancelled
-from .ssh import Address, Host, connect
+from pulumi_vllm.host.errors import AuthRefused, HostError, HostKeyChanged, Unreachable, WaitCancelled
+from pulumi_vllm.host.ssh import Address, Host, connect
 
 T = TypeVar("T")
 Progress = Callable[[str], Awaitable[None]]

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import asyncssh
 
-from .errors import AuthRefused, HostError, HostKeyChanged, Unreachable, WaitCancelled
-from .probe import Wanted
+from pulumi_vllm.host.errors import AuthRefused, HostError, HostKeyChanged, Unreachable, WaitCancelled
+from pulumi_vllm.host.probe import Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -6,10 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .config import Deployment
-    from .decide import Plan, plan
-    from .errors import ConfigError, DoesNotFit, LintError, PlanError
-    from .offer import Offer
+    from pulumi_vllm.plan.config import Deployment
+    from pulumi_vllm.plan.errors import ConfigError, DoesNotFit, LintError, PlanError
+    from pulumi_vllm.plan.offer import Offer
+    from pulumi_vllm.plan.planner import Plan, plan
 
 # Loaded on first use: the plugin needs only names and offers of this room, and pydantic takes 0.2 s of every preview.
 _HOMES = {
@@ -18,9 +18,9 @@ _HOMES = {
     "DoesNotFit": "errors",
     "LintError": "errors",
     "Offer": "offer",
-    "Plan": "decide",
+    "Plan": "planner",
     "PlanError": "errors",
-    "plan": "decide",
+    "plan": "planner",
 }
 
 __all__ = ["ConfigError", "Deployment", "DoesNotFit", "LintError", "Offer", "Plan", "PlanError", "plan"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from .load import divisions, pairs
+from pulumi_vllm.plan.engine_arguments import divisions, pairs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -230,7 +230,7 @@ def _measured(data: dict[str, Any]) -> Iterator[Measured]:
 
 
 def _evidence(path: pathlib.Path) -> Measured:
-    """One run of the kit in tests/gpu: 512 tokens in, 256 out; its `permitted_differences` are the conditions.
+    """One run of the kit in lab/gpu: 512 tokens in, 256 out; its `permitted_differences` are the conditions.
 
     KV tokens are those of a start of these flags with the vision tower where there is one, as a deployment has it.
     """

@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import pydantic
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from . import mistakes, units
-from .errors import ConfigError
+from pulumi_vllm.plan import quantities as units
+from pulumi_vllm.plan import validation_messages as mistakes
+from pulumi_vllm.plan.errors import ConfigError
 
 MARK = "readiness"
 """The key name that our own readiness check uses at the gateway; nobody else may."""

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from . import flags_machine, flags_model
+from pulumi_vllm.plan import flags_machine, flags_model
 
 if TYPE_CHECKING:
-    from .catalogue import Engine, Model, Precision
-    from .memory import Budget
+    from pulumi_vllm.plan.catalogue import Engine, Model, Precision
+    from pulumi_vllm.plan.memory import Budget
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import load, price
+from pulumi_vllm.plan import engine_arguments as load
+from pulumi_vllm.plan import pricing as price
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .catalogue import Dimensions
-    from .flags import Launch
-    from .memory import Budget
+    from pulumi_vllm.plan.catalogue import Dimensions
+    from pulumi_vllm.plan.flags import Launch
+    from pulumi_vllm.plan.memory import Budget
 
     Said = Iterator[tuple[str, str, str]]
 

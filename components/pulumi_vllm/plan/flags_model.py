@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from . import flags_schema, load
-from .mistakes import nearest
+from pulumi_vllm.plan import engine_arguments as load
+from pulumi_vllm.plan import flags_schema
+from pulumi_vllm.plan.validation_messages import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .flags import Launch
+    from pulumi_vllm.plan.flags import Launch
 
     Said = Iterator[tuple[str, str, str]]
 

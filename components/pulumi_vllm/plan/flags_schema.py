@@ -8,8 +8,8 @@ import pathlib
 import re
 from typing import TYPE_CHECKING, Any
 
-from . import load
-from .mistakes import nearest
+from pulumi_vllm.plan import engine_arguments as load
+from pulumi_vllm.plan.validation_messages import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

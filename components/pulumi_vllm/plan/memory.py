@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .catalogue import Dimensions, Engine, Gpu, Precision
+    from pulumi_vllm.plan.catalogue import Dimensions, Engine, Gpu, Precision
 
 GIB = 2**30
 _BF16 = 2
@@ -38,7 +38,8 @@ class Load:
 class Budget:
     """GiB of one GPU. `limit_gib` is what vLLM may use; what is above it holds what `beyond_gib` adds up.
 
-    `headroom_gib`: PyTorch's fragments, and what several GPUs' communication takes; `accepts_images`: whether any are read.
+    `headroom_gib`: PyTorch's fragments, and what several GPUs' communication takes; `accepts_images`: whether requests
+    may hold images.
     `images_per_step`: so many of the largest size are read at once where they set the activation, 0 where text does.
     `burst_gib`: what a step full of smaller images takes beyond the activation that vLLM sets aside.
     """

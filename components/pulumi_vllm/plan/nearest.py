@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import memory, price
-from .load import load_of
+from pulumi_vllm.plan import memory
+from pulumi_vllm.plan import pricing as price
+from pulumi_vllm.plan.engine_arguments import load_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from .catalogue import Catalogue, Gpu, Precision
-    from .choose import Choice
-    from .config import Deployment
+    from pulumi_vllm.plan.catalogue import Catalogue, Gpu, Precision
+    from pulumi_vllm.plan.config import Deployment
+    from pulumi_vllm.plan.selection import Choice
 
 
 def nearest(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .price import HOURS_PER_MONTH, cheapest, data
+from pulumi_vllm.plan.pricing import HOURS_PER_MONTH, cheapest, data
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .offer import Offer
+    from pulumi_vllm.plan.offer import Offer
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import flags_machine, memory, price, price_spot
-from .load import count, others, pairs, ranks
+from pulumi_vllm.plan import flags_machine, memory
+from pulumi_vllm.plan import pricing as price
+from pulumi_vllm.plan import spot_pricing as price_spot
+from pulumi_vllm.plan.engine_arguments import count, others, pairs, ranks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from .catalogue import Measured
-    from .choose import Choice
-    from .config import Deployment
-    from .flags import Finding
-    from .memory import Budget
-    from .price import Price, Rate
+    from pulumi_vllm.plan.catalogue import Measured
+    from pulumi_vllm.plan.config import Deployment
+    from pulumi_vllm.plan.flags import Finding
+    from pulumi_vllm.plan.memory import Budget
+    from pulumi_vllm.plan.pricing import Price, Rate
+    from pulumi_vllm.plan.selection import Choice
 
 _STEP = 1024
 
@@ -131,7 +133,7 @@ def _step_of_images(choice: Choice, found: Budget, given: Mapping[str, Any]) -> 
     if batch is not None and batch == ours and batch < usual:
         yield (
             f"max-num-batched-tokens {batch:,}, not vLLM's {usual:,}: what a step of images "
-            "takes grows with the square of it, and ended the engine there (docs/fits.md)."
+            "takes grows with the square of it, and ended the engine there (lab/notes/fits.md)."
         )
     if round(found.burst_gib, 1):
         yield (

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from .mistakes import nearest
+from pulumi_vllm.plan.validation_messages import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

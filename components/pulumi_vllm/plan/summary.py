@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from . import price
+from pulumi_vllm.plan import pricing as price
 
 if TYPE_CHECKING:
-    from .decide import Plan
+    from pulumi_vllm.plan.planner import Plan
 
 MEMORY = ("fits", "weights_gib_per_gpu", "kv_cache_gib_per_gpu", "kv_cache_tokens", "full_length_requests")
 """What the memory arithmetic says; of each GPU, GiB."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .bootstrap import BOOTSTRAP_STAMP, bootstrap, bootstrap_stamp, cloud_init
-from .files import HostFile, Mount
-from .host import models_mount, render
+from pulumi_vllm.render.bootstrap import BOOTSTRAP_STAMP, bootstrap, bootstrap_stamp, cloud_init
+from pulumi_vllm.render.host import models_mount, render
+from pulumi_vllm.render.host_files import HostFile, Mount
 
 __all__ = [
     "BOOTSTRAP_STAMP",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING, Any
 
-from . import jinja
-from .files import HostFile
+from pulumi_vllm.render import jinja
+from pulumi_vllm.render.host_files import HostFile
 
 if TYPE_CHECKING:
     from pulumi_vllm.plan import Plan

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from pulumi_vllm.plan import PlanError, catalogue
 from pulumi_vllm.plan.config import MARK, MOST_AT_ONCE
-
-from . import firewall, jinja, systemd
-from .bootstrap import bootstrap
-from .files import HostFile, Mount
+from pulumi_vllm.render import firewall, jinja, systemd
+from pulumi_vllm.render.bootstrap import bootstrap
+from pulumi_vllm.render.host_files import HostFile, Mount
 
 if TYPE_CHECKING:
     from pulumi_vllm.plan import Plan

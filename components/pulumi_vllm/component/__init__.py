@@ -1,0 +1,1 @@
+"""What a Pulumi program imports: Server, its arguments, keys, certificates and commands."""

@@ -1,0 +1,207 @@
+"""Every machine that can do what is wished, cheapest first, and why the others can't."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pulumi_vllm.plan import catalogue as catalogues
+from pulumi_vllm.plan import price_comparison
+from pulumi_vllm.plan import pricing as price
+from pulumi_vllm.plan import selection as choose
+from pulumi_vllm.plan import spot_pricing as price_spot
+from pulumi_vllm.plan.config import LARGEST_GB, Deployment
+from pulumi_vllm.plan.errors import ConfigError, PlanError
+from pulumi_vllm.plan.planner import Plan, plan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pulumi_vllm.plan.catalogue import Catalogue
+    from pulumi_vllm.plan.offer import Offer
+
+_NO_CEILING = 1000  # the largest that a stack file may name
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What somebody wants. `full_length`: all requests may be of the full context at the same time."""
+
+    model: str
+    context: int
+    concurrency: int
+    precision: str | None = None
+    billings: tuple[str, ...] = ("on-demand",)
+    max_usd_per_hour: float | None = None
+    full_length: bool = False
+    interruptions_per_day: float | None = None
+    cold_start_min: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fitting:
+    """A machine that can do it. `usd_per_serving_hour` counts the starts of spot machines.
+
+    `measured` is yes (exactly these flags were started), "other flags", or no. `rate_from_streams` are the measured
+    numbers of streams that the price of tokens rests on: one, or the two around the wished one (see `price.rate`).
+    """
+
+    gpu: str
+    count: int
+    precision: str
+    billing: str
+    usd_per_hour: float
+    usd_per_month: float
+    usd_per_serving_hour: float
+    usd_per_million_output_tokens: float | None
+    rate_from_streams: tuple[int, ...]
+    storage_usd_per_month: float
+    availability: float
+    kv_cache_tokens: int
+    full_requests: float
+    measured: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A machine that can't, and why; `billing` is None where no way of billing would help."""
+
+    machine: str
+    precision: str | None
+    billing: str | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """Cheapest first; `prices` says where the prices are from."""
+
+    prices: str
+    fitting: tuple[Fitting, ...]
+    refused: tuple[Refused, ...]
+    separate: tuple[price_comparison.Separate, ...]
+
+
+def recommend(
+    wish: Wish, offers: Sequence[Offer] | None = None, catalogue: Catalogue | None = None
+) -> Recommendation:
+    """Ask the plan about every machine on offer, or of the dated table when `offers` is None.
+
+    Raises:
+        ConfigError: the wish itself is wrong on any machine; every mistake in it.
+    """
+    known = catalogues.load() if catalogue is None else catalogue
+    _check(wish, known)
+    model = known.models[wish.model]
+    precisions = tuple(model.precisions) if wish.precision is None else (wish.precision,)
+    rows: list[Fitting | Refused] = []
+    for gpu, count in _machines(offers, known):
+        if gpu not in known.gpus:
+            rows.append(Refused(gpu, None, None, "not in the catalogue: what it holds is not known"))
+            continue
+        for precision in precisions:
+            rows += _try(wish, gpu, count, precision, offers, known)
+    fitting = [row for row in rows if isinstance(row, Fitting)]
+    fitting.sort(key=lambda row: (row.usd_per_serving_hour, row.count, row.gpu, row.precision))
+    prices = f"price list of {known.prices_from}, not today's offers" if offers is None else "today's offers"
+    refused = tuple(row for row in rows if isinstance(row, Refused))
+    return Recommendation(prices, tuple(fitting), refused, price_comparison.separate(offers))
+
+
+def _check(wish: Wish, known: Catalogue) -> None:
+    gpu = next(name for name in known.gpus if name != "CPU")
+    try:
+        named = choose.Named.of(_deployment(wish, gpu, 1, wish.precision))
+    except ConfigError as error:
+        raise ConfigError(tuple(map(_as_option, error.mistakes))) from None
+    problems = choose.contradictions(named, known)
+    if problems:
+        raise ConfigError(tuple(map(_as_option, problems)))
+
+
+def _as_option(sentence: str) -> str:
+    return f"--{sentence.removeprefix('server.')}"
+
+
+def _deployment(wish: Wish, gpu: str, count: int, precision: str | None) -> Deployment:
+    return Deployment.parse(
+        {
+            "model": wish.model,
+            "precision": precision,
+            "context": wish.context,
+            "concurrency": wish.concurrency,
+            "machine": {"gpu": gpu, "count": count, "max_usd_per_hour": _NO_CEILING},
+            "storage": LARGEST_GB,
+            "access": {"allow": ["192.0.2.0/24"]},  # nobody's: the plan does not depend on it
+        }
+    )
+
+
+def _machines(offers: Sequence[Offer] | None, known: Catalogue) -> list[tuple[str, int]]:
+    """Without machines that have no GPU: they serve the local cloud's tiny model only."""
+    if offers is None:
+        return [(gpu, count) for gpu in known.gpus if gpu != "CPU" for count in price.COUNTS]
+    there = {(offer.gpu, offer.gpu_count) for offer in offers if offer.gpu_count > 0}
+    strange = {(gpu, 0) for gpu, _ in there if gpu not in known.gpus}
+    return sorted(strange | {(gpu, count) for gpu, count in there if gpu in known.gpus})
+
+
+def _try(  # noqa: PLR0917 (a wish, a machine, and what is known)
+    wish: Wish, gpu: str, count: int, precision: str, offers: Sequence[Offer] | None, known: Catalogue
+) -> Iterator[Fitting | Refused]:
+    machine = f"{count}x {gpu}"
+    try:
+        decided = plan(_deployment(wish, gpu, count, precision), catalogue=known)
+    except PlanError as error:
+        yield Refused(machine, precision, None, " ".join(error.mistakes))
+        return
+    assert decided.memory is not None  # noqa: S101 - a GPU has a budget
+    if wish.full_length and decided.memory.full_requests < wish.concurrency:
+        why = f"{decided.memory.full_requests:.1f} requests of {wish.context:,} tokens fit at once"
+        yield Refused(machine, precision, None, f"{why}, not {wish.concurrency}")
+        return
+    for billing in wish.billings:
+        yield _priced(wish, decided, billing, offers, known)
+
+
+def _priced(
+    wish: Wish, decided: Plan, billing: str, offers: Sequence[Offer] | None, known: Catalogue
+) -> Fitting | Refused:
+    gpu, count = decided.deployment.machine.gpu, decided.deployment.machine.count
+    machine = f"{count}x {gpu}"
+    if offers is None:
+        usd, source = price.listed(known.gpus[gpu], count, billing), f"price list of {known.prices_from}"
+        nothing = f"no {billing} price is recorded"
+    else:
+        found = price.cheapest(offers, gpu, count, billing)
+        usd = None if found is None else found.usd_per_hour
+        source = "" if found is None else found.place()
+        nothing = f"no {billing} offer today"
+    if usd is None:
+        return Refused(machine, decided.precision, billing, nothing)
+    if wish.max_usd_per_hour is not None and usd > wish.max_usd_per_hour:
+        why = f"${usd:.2f}/h is above ${wish.max_usd_per_hour:.2f}/h"
+        return Refused(machine, decided.precision, billing, why)
+    what = (wish.model, decided.precision, decided.engine.version, gpu, count)
+    measured = known.measurement(what, decided.argv)
+    spot = price_spot.expect(measured, wish.interruptions_per_day, wish.cold_start_min)
+    serving, availability = (spot.effective(usd), spot.availability) if billing == "spot" else (usd, 1.0)
+    assert decided.memory is not None  # noqa: S101 - checked by the caller
+    return Fitting(
+        gpu=gpu,
+        count=count,
+        precision=decided.precision,
+        billing=billing,
+        usd_per_hour=usd,
+        usd_per_month=round(usd * price.HOURS_PER_MONTH, 2),
+        usd_per_serving_hour=serving,
+        usd_per_million_output_tokens=price.per_million(serving, decided.rate),
+        rate_from_streams=() if decided.rate is None else decided.rate.levels,
+        storage_usd_per_month=round(price.storage_per_month(decided.disk_gib * 2**30 / 1e9), 2),
+        availability=availability,
+        kv_cache_tokens=decided.memory.kv_tokens,
+        full_requests=round(decided.memory.full_requests, 2),
+        measured=decided.measured,
+        source=source,
+    )

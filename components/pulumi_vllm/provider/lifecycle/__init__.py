@@ -1,0 +1,1 @@
+"""How a machine is provisioned and terminated, and how units on it are run."""

@@ -1,0 +1,121 @@
+"""How a machine comes: until the cloud says `running`, at its price, and SSH lets us in; its id stays in state."""
+
+import time
+from typing import Any
+
+from pulumi_vllm.provider.lifecycle.machine_state import USELESS, Taken, another, pause_s, still_there
+from pulumi_vllm.provider.plugin.resource import Call, Cancelled, Partial, UserError, Values, reveal
+
+# Provisioning takes 3 to 25 minutes, SSH up to 20 more (Spheron, seen in client code 2026-05): 60 in all.
+_READY_WITHIN_S = 3600.0
+_GO_ON = "run `pulumi up` again to wait on, or `pulumi destroy` lets it go"
+_ASK_EVERY_S = 20.0  # while SSH does not answer: whether the machine is still ours
+
+
+async def arrive(call: Call, machine_id: str, new: Values, outputs: Values) -> Values:
+    """Wait for `running`, then for SSH. Whatever goes wrong, the id stays in state."""
+    ends = time.monotonic() + (call.timeout_s or _READY_WITHIN_S)
+    try:
+        await _wait_running(call, machine_id, new, outputs, ends)
+        await _wait_ssh(call, machine_id, new, outputs, ends)
+    except Cancelled:
+        raise Partial(
+            f"cancelled while waiting for {outputs['instanceName']} ({machine_id}); it exists and is billed",
+            machine_id,
+            outputs,
+        ) from None
+    except Taken as error:
+        raise Partial(str(error), machine_id, outputs) from error
+    except Exception as error:
+        remedy = "" if isinstance(error, UserError) else f"; {_GO_ON}"
+        text = f"machine {outputs['instanceName']} ({machine_id}): {error}{remedy}; it exists and is billed"
+        raise Partial(text, machine_id, outputs) from error
+    return outputs
+
+
+async def _wait_running(call: Call, machine_id: str, new: Values, outputs: Values, ends: float) -> None:
+    cloud, began, attempt = call.session.cloud(), time.monotonic(), 0
+    while True:
+        machine = await call.session.ask(cloud.instance, machine_id)
+        status = "not in the cloud's list"
+        if machine is None or machine.gone:
+            await still_there(call, {"instanceId": machine_id})  # goes on only where a second look finds it
+        else:
+            outputs |= seen(machine)
+            status = machine.status
+            if status in USELESS:
+                raise UserError(f"the cloud says {status}; {another(call)}")
+            _refuse_dearer(machine, new)
+            if status == "running" and machine.address:
+                return
+        waited = time.monotonic() - began
+        if time.monotonic() > ends:
+            raise UserError(f"still {status} after {waited:.0f} s; {_GO_ON}")
+        await call.progress(f"{outputs['instanceName']} is {status} ({waited:.0f} s)")
+        await call.sleep(min(pause_s(attempt), max(0.1, ends - time.monotonic())))
+        attempt += 1
+
+
+def _refuse_dearer(machine: Any, new: Values) -> None:
+    """The offer's price may have changed after it was listed: the ceiling holds for what is billed."""
+    ceiling, price = new.get("maxUsdPerHour"), machine.hourly_rate
+    if ceiling is not None and price is not None and price > ceiling:
+        raise UserError(
+            f"the cloud bills ${price:.4g}/h for it, above the ceiling of ${ceiling:.4g}/h; raise "
+            "max_usd_per_hour to keep it, or `pulumi destroy` lets it go"
+        )
+
+
+async def _wait_ssh(call: Call, machine_id: str, new: Values, outputs: Values, ends: float) -> None:
+    from pulumi_vllm.host.reach import wait_ssh
+
+    users = [outputs["user"]] if outputs.get("user") else ["ubuntu", "root"]
+    there = {"instanceId": machine_id, "connection": {"host": outputs["address"]}}
+    asked = time.monotonic()
+
+    async def say(text: str) -> None:
+        nonlocal asked
+        await call.progress(text)
+        if time.monotonic() - asked > _ASK_EVERY_S:
+            asked = time.monotonic()
+            await still_there(call, there)
+
+    host = await wait_ssh(
+        outputs["address"],
+        outputs.get("port") or 22,
+        users,
+        reveal(new["sshPrivateKey"]),
+        host_key=None,
+        timeout_s=max(0.0, ends - time.monotonic()),
+        cancelled=call.session.cancelled,
+        progress=say,
+    )
+    outputs |= {"user": host.address.user, "port": host.address.port, "hostKey": host.host_key}
+    await host.close()
+    await call.info(f"{outputs['instanceName']} is up at {outputs['address']}")
+
+
+def billed_as(machine: Any) -> str:
+    """How the cloud bills a machine, in the words of a stack file."""
+    return "spot" if machine.instance_type == "SPOT" else "on-demand"
+
+
+def seen(machine: Any) -> Values:
+    """What the cloud says of a machine, as outputs."""
+    from pulumi_vllm.spheron.providers import mount_kind
+
+    known = {
+        "instanceName": machine.name,
+        "status": machine.status,
+        "address": machine.address,
+        "usdPerHour": machine.hourly_rate,
+        "billedAs": billed_as(machine),
+        "offerId": machine.offer_id,
+        "placement": machine.region,
+        "host": machine.provider,
+        "mountKind": mount_kind(machine.provider),
+        "createdAt": machine.created_at,
+        "port": machine.port,
+        "user": machine.user,
+    }
+    return {name: value for name, value in known.items() if value is not None}

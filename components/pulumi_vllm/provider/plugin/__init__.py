@@ -1,0 +1,1 @@
+"""The gRPC adapter: Pulumi's provider protocol over plain dictionaries."""

@@ -1,0 +1,114 @@
+"""The package's schema, from the same tables that check the inputs; and the table of resources itself."""
+
+import json
+from functools import cache
+from typing import Any
+
+from pulumi_vllm import __version__
+from pulumi_vllm.provider.plugin.resource import Property, Resource
+from pulumi_vllm.provider.resources.authority import ApiKey, Authority, Certificate
+from pulumi_vllm.provider.resources.custom_certificate import CustomCertificate
+from pulumi_vllm.provider.resources.files import Files
+from pulumi_vllm.provider.resources.instance import Instance
+from pulumi_vllm.provider.resources.service import Service
+from pulumi_vllm.provider.resources.ssh_key import SshKey
+from pulumi_vllm.provider.resources.volume import Volume
+from pulumi_vllm.provider.resources.volume_attachment import VolumeAttachment
+from pulumi_vllm.provider.resources.weights import Weights
+
+_CLASSES = (
+    SshKey,
+    Volume,
+    Instance,
+    VolumeAttachment,
+    Files,
+    Weights,
+    Service,
+    Authority,
+    Certificate,
+    CustomCertificate,
+    ApiKey,
+)
+RESOURCES: dict[str, Resource] = {kind.token: kind() for kind in _CLASSES}
+
+PLUGIN_URL = "https://pulumi-vllm.invalid/run_pulumi-vllm_init_in_the_project_folder"
+"""A name that can never resolve: without one, the engine asks a stranger's repository for a plugin called vllm.
+
+The engine prints it where it finds no plugin, whatever language the program is in: so it says what to type.
+"""
+
+
+def package_schema() -> str:
+    """The whole package as Pulumi's schema JSON, the component included."""
+    from pulumi_vllm.provider.plugin.construct import (
+        component_schema,  # loads the SDK; only this request needs it
+    )
+
+    schema = custom_schema()
+    component = component_schema()
+    schema["resources"] |= component.get("resources", {})
+    schema["types"] = component.get("types", {})
+    return json.dumps(schema)
+
+
+@cache
+def _custom() -> str:
+    resources = {token: _resource(resource) for token, resource in RESOURCES.items()}
+    respect = {"respectSchemaVersion": True}
+    config = {
+        "spheronApiKey": {
+            "type": "string",
+            "secret": True,
+            "description": "Key of the Spheron API; or SPHERON_API_KEY.",
+        },
+        "spheronUrl": {"type": "string", "description": "Base URL of the Spheron API; or SPHERON_URL."},
+    }
+    schema = {
+        "name": "vllm",
+        "displayName": "vLLM on rented GPUs",
+        "version": __version__,
+        "description": "Serve an open-weight LLM with vLLM on rented GPU machines.",
+        "license": "Apache-2.0",
+        "pluginDownloadURL": PLUGIN_URL,
+        "language": {"python": respect, "nodejs": respect, "go": respect},
+        "config": {"variables": config},
+        "provider": {"inputProperties": config},
+        "resources": resources,
+    }
+    return json.dumps(schema)
+
+
+def custom_schema() -> dict[str, Any]:
+    """The custom resources only: needs no SDK."""
+    parsed: dict[str, Any] = json.loads(_custom())
+    return parsed
+
+
+def _resource(resource: Resource) -> dict[str, Any]:
+    inputs = {name: _property(prop) for name, prop in resource.inputs.items()}
+    outputs = {name: _property(prop) for name, prop in resource.outputs.items()}
+    required = sorted(name for name, prop in resource.inputs.items() if prop.required)
+    return {
+        "description": resource.description,
+        "inputProperties": inputs,
+        "requiredInputs": required,
+        "properties": inputs | outputs,
+        "required": required,
+    }
+
+
+def _property(prop: Property) -> dict[str, Any]:
+    described: dict[str, Any] = {"type": prop.type, "description": prop.description}
+    if prop.type == "object":
+        described["additionalProperties"] = _element(prop.of)
+    if prop.type == "array":
+        described["items"] = _element(prop.of)
+    if prop.secret:
+        described["secret"] = True
+    if prop.replaces:
+        described["willReplaceOnChanges"] = True
+    return described
+
+
+def _element(name: str | None) -> dict[str, str]:
+    return {"$ref": "pulumi.json#/Any"} if name in {None, "any"} else {"type": str(name)}

@@ -1,0 +1,46 @@
+"""The end of a local cloud: machines and what they need of the host go, the records say so."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pulumi_vllm_local.machines import MachineError, Machines
+from pulumi_vllm_local.settings import Files, LocalCloudError, Settings
+from pulumi_vllm_local.store import Options, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def close(state_dir: Path, *, purge: bool, progress: Callable[[str], None]) -> None:
+    """End every machine; its process must have ended. With `purge` volumes and records go too."""
+    files, settings = Files(state_dir), Settings.read(state_dir)
+    try:
+        Machines(state_dir).down(purge=purge)
+    except MachineError as error:
+        raise LocalCloudError(f"local down: {error}") from error
+    if purge:
+        for path in (files.records, files.settings, files.log):
+            path.unlink(missing_ok=True)
+        progress("local cloud: ended; machines and volumes removed")
+        return
+    if settings is not None and files.records.exists():
+        kept = _tell_records(files, settings)
+        progress(f"local cloud: ended; machines removed, {kept} volumes kept (--purge removes them)")
+    else:
+        progress("local cloud: ended")
+
+
+def _tell_records(files: Files, settings: Settings) -> int:
+    store = Store(files.records, settings.api_key, Options(factor=settings.factor))
+    store.bill()
+    for deployment in store.deployments.values():
+        if deployment.alive:
+            deployment.status, deployment.stopped_at = "terminated", store.clock.now()
+            deployment.why = "the local cloud was ended"
+        deployment.machine = "gone"
+    for volume in store.volumes.values():
+        volume.attachments.clear()
+    store.save()
+    return len(store.volumes)

@@ -1,0 +1,213 @@
+"""`pulumi-vllm local`: env lines and JSON on stdout, everything for people on stderr.
+
+Exit codes: 0 done, 1 it could not be done, 3 `status` found no running cloud.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+    from pulumi_vllm_local.control import Running
+
+NOT_RUNNING = 3
+
+
+_ENGINE = (
+    "real: vLLM on the CPU; fake: a fake engine; none: bare machines that install the real engine (5 GB each)"
+)
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `local` and its subcommands; each sets `run`, a function of the parsed arguments to an exit code."""
+    local = subparsers.add_parser(
+        "local",
+        help="the embedded cloud: no account, no GPU",
+        description="The embedded cloud. Its state is in $PULUMI_VLLM_LOCAL_DIR, else .pulumi-vllm/local.",
+    )
+    verbs = local.add_subparsers(dest="verb", required=True, metavar="COMMAND")
+
+    def verb(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        parser = verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        parser.set_defaults(run=lambda parsed: _told(run, parsed))
+        return parser
+
+    up = verb(
+        "up", _up, 'start it and print what a stack needs, as env lines: eval "$(pulumi-vllm local up)"'
+    )
+    up.add_argument("--engine", choices=("real", "fake", "none"), default="fake", help=_ENGINE)
+    up.add_argument(
+        "--port", type=int, default=0, help="of the API on loopback (default: a free one, then the same)"
+    )
+    up.add_argument("--factor", type=float, default=60.0, help="virtual seconds per second; 1 is as live")
+    up.add_argument("--foreground", action="store_true", help="serve in this process until Ctrl-C")
+    up.add_argument("--json", action="store_true")
+    status = verb("status", _status, "what runs; exit 3 if it does not")
+    status.add_argument("--json", action="store_true")
+    logs = verb("logs", _logs, "the cloud's log, or a machine's console")
+    logs.add_argument("name", nargs="?", help="name or id of a machine")
+    logs.add_argument("-n", "--lines", type=int, default=100)
+    for name, text in (
+        ("reclaim", "take a machine back as a provider does with spot machines"),
+        ("pause", "freeze a machine: it is there and answers nothing"),
+        ("unpause", "let a frozen machine go on"),
+        ("move", "restart a machine; it comes back with another address"),
+    ):
+        control = verb(name, _control, text)
+        control.add_argument("id", help="name or id of a machine")
+        control.add_argument("--json", action="store_true")
+    down = verb("down", _down, "end it and every machine; volumes stay")
+    down.add_argument("--purge", action="store_true", help="remove volumes and records too")
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _told(run: Callable[[argparse.Namespace], int], parsed: argparse.Namespace) -> int:
+    """Run a subcommand and tell its errors as sentences."""
+    from pulumi_vllm_local.settings import LocalCloudError
+
+    try:
+        return run(parsed)
+    except LocalCloudError as error:
+        _say(str(error))
+        return 1
+
+
+def _cloud() -> Running:
+    from pulumi_vllm_local import control, settings
+
+    found = control.running(settings.default_state_dir())
+    if found is None:
+        raise settings.LocalCloudError("local cloud: not running; start it with `pulumi-vllm local up`")
+    return found
+
+
+def _show(found: Running, as_json: bool) -> None:
+    if as_json:
+        _print(json.dumps(found.plain()))
+        return
+    for name, value in found.environment().items():
+        _print(f"export {name}={value}")
+
+
+def _up(parsed: argparse.Namespace) -> int:
+    from pulumi_vllm_local import control, settings
+
+    state_dir = settings.default_state_dir()
+    if parsed.foreground:
+        return _foreground(parsed)
+    _show(control.up(state_dir, parsed.engine, parsed.port, parsed.factor, _say), parsed.json)
+    return 0
+
+
+def _foreground(parsed: argparse.Namespace) -> int:
+    """Serve here; the guests live on after Ctrl-C, as after any end of the process."""
+    import logging
+    import threading
+    from dataclasses import replace
+
+    from pulumi_vllm_local import control, daemon, settings
+
+    state_dir = settings.default_state_dir().resolve()
+    if control.running(state_dir) is not None:
+        raise settings.LocalCloudError("local up: already running; end it with `pulumi-vllm local down`")
+    control.prepare(parsed.engine, _say)
+    old = settings.Settings.read(state_dir) or settings.Settings.fresh(parsed.engine, parsed.factor, 0)
+    replace(old, engine=parsed.engine, factor=parsed.factor, port=parsed.port or old.port).write(state_dir)
+    settings.Files(state_dir).process.unlink(missing_ok=True)
+
+    def tell() -> None:
+        pause = threading.Event()
+        while (found := control.running(state_dir)) is None:
+            pause.wait(0.1)
+        _show(found, parsed.json)
+
+    threading.Thread(target=tell, daemon=True).start()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    return daemon.run(state_dir)
+
+
+def _status(parsed: argparse.Namespace) -> int:
+    from pulumi_vllm_local import control, settings
+
+    found = control.status(settings.default_state_dir())
+    if parsed.json:
+        _print(json.dumps(found))
+    elif found["running"]:
+        for line in _lines(found):
+            _print(line)
+    else:
+        _say(f"local cloud: not running ({found['state_dir']})")
+    return 0 if found["running"] else NOT_RUNNING
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    state = found["state"]
+    lines = [
+        f"API {found['url']}, hub {found['hub_url']}, engine {found['engine']}, pid {found['pid']}",
+        f"clock {state['now']} (factor {state['factor']:g}), balance {state['balance']:.2f} USD",
+    ]
+    for item in state["deployments"]:
+        if item["machine"] != "gone":
+            why = f", {item['why']}" if item["why"] else ""
+            where = f"{item['providerId']} {item['region']}"
+            address = item["address"] or "no address yet"
+            lines.append(f"machine {item['name']} ({item['id']}): {item['status']}, {address}, {where}{why}")
+    for item in state["volumes"]:
+        size, where = item["sizeInGb"], f"{item['providerId']} {item['region']}"
+        lines.append(f"volume {item['name']} ({item['volumeId']}): {item['status']}, {size} GB, {where}")
+    return lines
+
+
+def _logs(parsed: argparse.Namespace) -> int:
+    from pulumi_vllm_local import settings
+
+    state_dir = settings.default_state_dir()
+    path = settings.Files(state_dir).log
+    if parsed.name:
+        from pulumi_vllm_local.machines import Machines
+
+        records = settings.read_json(settings.Files(state_dir).records) or {"deployments": []}
+        ids = [item["id"] for item in records["deployments"] if parsed.name in (item["id"], item["name"])]
+        if not ids:
+            raise settings.LocalCloudError(
+                f"local logs: no machine {parsed.name}; see `pulumi-vllm local status`"
+            )
+        path = Machines(state_dir).console(ids[-1])
+    if not path.exists():
+        raise settings.LocalCloudError(f"local logs: there is no {path}")
+    text = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    for line in text[-parsed.lines :]:
+        _print(line)
+    return 0
+
+
+def _control(parsed: argparse.Namespace) -> int:
+    from pulumi_vllm_local import control
+
+    answer = control.ask(_cloud(), f"{parsed.verb}/{parsed.id}", "POST", {})
+    if parsed.json:
+        _print(json.dumps(answer))
+    else:
+        _say(f"{parsed.verb}: machine {answer['name']} ({answer['id']})")
+    return 0
+
+
+def _down(parsed: argparse.Namespace) -> int:
+    from pulumi_vllm_local import control, settings
+
+    control.down(settings.default_state_dir(), purge=parsed.purge, progress=_say)
+    return 0

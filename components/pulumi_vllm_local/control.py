@@ -1,0 +1,238 @@
+"""Starting, asking and ending the local cloud's process from other processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from pulumi_vllm_local.settings import (
+    ENGINES,
+    Files,
+    LocalCloudError,
+    Settings,
+    alone,
+    is_held,
+    read_json,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+# The process that serves; its one argument is the state folder.
+PROGRAM = (sys.executable, "-m", "pulumi_vllm_local.daemon")
+_START_S = 60.0
+_END_S = 15.0
+_LOOK_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A local cloud that serves: what a stack needs to use it."""
+
+    url: str
+    api_key: str
+    hub_url: str
+    pid: int
+    engine: str
+    factor: float
+
+    def environment(self) -> dict[str, str]:
+        """As environment variables."""
+        return {"SPHERON_URL": self.url, "SPHERON_API_KEY": self.api_key, "HF_ENDPOINT": self.hub_url}
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+
+def up(
+    state_dir: Path,
+    engine: str = "fake",
+    port: int = 0,
+    factor: float = 60.0,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Running:
+    """Have a local cloud serve this folder; nothing happens to one that already does as asked.
+
+    Args:
+        state_dir: folder of the cloud's state.
+        engine: real, fake, or none (the machine installs its own), for machines without GPUs.
+        port: of the API on loopback; 0 keeps the one it had, or takes a free one.
+        factor: virtual seconds per real second.
+        progress: told what is done, line by line.
+
+    Raises:
+        LocalCloudError: it cannot run here, or is in use with other settings.
+    """
+    if engine not in ENGINES:
+        raise LocalCloudError(f"local up: engine {engine} is unknown; use {', '.join(ENGINES)}")
+    state_dir = state_dir.resolve()
+    with alone(state_dir):
+        old = Settings.read(state_dir)
+        found = running(state_dir)
+        wanted = replace(old, engine=engine, factor=factor) if old else Settings.fresh(engine, factor, port)
+        if port:
+            wanted = replace(wanted, port=port)
+        if found is not None and old == wanted:
+            progress(f"local cloud: already serving on {found.url}")
+            return found
+        if found is not None and old is not None:
+            _refuse_in_use(found, old, wanted)
+            progress("local cloud: restarting with other settings")
+            _end(state_dir)
+        prepare(engine, progress)
+        wanted.write(state_dir)
+        return _start(state_dir, progress)
+
+
+def prepare(engine: str, progress: Callable[[str], None]) -> None:
+    """Check the computer and have the guest images.
+
+    Raises:
+        LocalCloudError: what is missing, with the line that installs it.
+    """
+    from pulumi_vllm_local import host_checks, images
+
+    if missing := host_checks.preflight():
+        raise LocalCloudError("local up: this computer cannot run it yet:\n  " + "\n  ".join(missing))
+    # Machines with GPUs get the fake engine whatever the others get.
+    own = () if engine == "none" else (f"engine-{engine}",)
+    for name in dict.fromkeys(("base", *own, "engine-fake")):
+        try:
+            images.ensure(name, progress)
+        except images.ImageError as error:
+            raise LocalCloudError(str(error)) from error
+
+
+def _refuse_in_use(found: Running, old: Settings, wanted: Settings) -> None:
+    alive = [item["name"] for item in ask(found, "state")["deployments"] if item["machine"] != "gone"]
+    if not alive:
+        return
+    changed = [
+        f"{name} {getattr(old, name)} -> {getattr(wanted, name)}"
+        for name in ("engine", "factor", "port")
+        if getattr(old, name) != getattr(wanted, name)
+    ]
+    raise LocalCloudError(
+        f"local up: it serves with other settings ({', '.join(changed)}) and has machines ({', '.join(alive)}); "
+        "destroy their stacks first, or `pulumi-vllm local down` to end them"
+    )
+
+
+def _start(state_dir: Path, progress: Callable[[str], None]) -> Running:
+    files = Files(state_dir)
+    files.process.unlink(missing_ok=True)
+    with files.log.open("ab") as log:
+        log_from = log.tell()
+        process = subprocess.Popen(
+            [*PROGRAM, str(state_dir)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd="/",
+        )
+    until = time.monotonic() + _START_S
+    while time.monotonic() < until:
+        code = process.poll()
+        if code is not None:
+            text = files.log.read_bytes()[log_from:].decode(errors="replace").strip()
+            last = text.splitlines()[-1] if text else f"exit code {code}"
+            raise LocalCloudError(f"local up: its process ended at once: {last}; the whole log: {files.log}")
+        found = running(state_dir)
+        if found is not None:
+            progress(f"local cloud: serving on {found.url}, engine {found.engine}")
+            # It is meant to live on; nobody waits for it.
+            process.returncode = 0
+            return found
+        time.sleep(_LOOK_S)
+    raise LocalCloudError(f"local up: no answer after {_START_S:.0f} s; its log: {files.log}")
+
+
+def running(state_dir: Path) -> Running | None:
+    """The cloud that serves a folder, if one does and answers."""
+    files, settings = Files(state_dir), Settings.read(state_dir)
+    if settings is None or not is_held(files.lock):
+        return None
+    process = read_json(files.process)
+    if process is None:
+        return None
+    found = Running(
+        url=process["url"],
+        api_key=settings.api_key,
+        hub_url=process["hub_url"],
+        pid=process["pid"],
+        engine=settings.engine,
+        factor=settings.factor,
+    )
+    try:
+        return found if ask(found, "health")["pid"] == found.pid else None
+    except LocalCloudError:
+        return None
+
+
+def ask(found: Running, what: str, method: str = "GET", body: dict[str, Any] | None = None) -> Any:
+    """One of the simulator's controls."""
+    data = json.dumps(body).encode() if body is not None else None
+    request = urllib.request.Request(  # noqa: S310 (our own loopback address)
+        f"{found.url}/_sim/{what}", data=data, method=method, headers={"Content-Type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 (as above)
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            text = json.loads(error.read() or b"{}")
+        raise LocalCloudError(f"local cloud: {text.get('message') or text.get('error')}") from error
+    except (OSError, ValueError) as error:
+        raise LocalCloudError(
+            f"local cloud at {found.url}: no answer ({error}); see `local status`"
+        ) from error
+
+
+def status(state_dir: Path) -> dict[str, Any]:
+    """Whether it runs, what a stack needs, and everything there is."""
+    found = running(state_dir.resolve())
+    if found is None:
+        return {"running": False, "state_dir": str(state_dir.resolve())}
+    state = ask(found, "state")
+    return {"running": True, "state_dir": str(state_dir.resolve()), **found.plain(), "state": state}
+
+
+def down(state_dir: Path, *, purge: bool = False, progress: Callable[[str], None] = lambda _: None) -> None:
+    """End the process and every machine; nothing stays mounted. Volumes' files stay unless purged."""
+    from pulumi_vllm_local import closing
+
+    state_dir = state_dir.resolve()
+    if not state_dir.is_dir():
+        progress(f"local cloud: nothing in {state_dir}")
+        return
+    with alone(state_dir):
+        _end(state_dir)
+        closing.close(state_dir, purge=purge, progress=progress)
+
+
+def _end(state_dir: Path) -> None:
+    """End the process; a second, harder time if it does not listen."""
+    files = Files(state_dir)
+    process = read_json(files.process)
+    for number, patience_s in ((signal.SIGTERM, _END_S), (signal.SIGKILL, _END_S)):
+        if process is None or not is_held(files.lock):
+            break
+        # The lock proves that the process which wrote its number still lives.
+        os.kill(process["pid"], number)
+        until = time.monotonic() + patience_s
+        while is_held(files.lock) and time.monotonic() < until:
+            time.sleep(_LOOK_S)
+    if is_held(files.lock):
+        raise LocalCloudError(f"local cloud: its process does not end; see {files.log}")
+    files.process.unlink(missing_ok=True)

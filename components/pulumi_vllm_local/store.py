@@ -1,0 +1,149 @@
+"""The cloud's records in one JSON file, written before each act, so that a killed process loses nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pulumi_vllm_local.clock import VirtualClock
+from pulumi_vllm_local.offers import Offer, default_offers
+from pulumi_vllm_local.profiles import PROFILES, Profile
+from pulumi_vllm_local.records import Deployment, SshKey, Volume
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# A process that was away longer than this did not let the cloud's clock run on: nobody wants to find every
+# machine billed to death after a weekend.
+_AWAY_COUNTS_S = 60.0
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How the cloud behaves; all times are virtual."""
+
+    factor: float = 60.0
+    minimum_runtime_min: float = 20.0
+    requests_per_window: int = 250
+    creates_per_window: int = 10
+    window_s: float = 900.0
+    balance: float = 10_000.0
+    spot_hazard_per_hour: float = 0.0
+    spot_burst_chance: float = 0.0
+    balance_floor: float = 3.0
+    seed: int = 0
+
+
+@dataclass(slots=True)
+class Store:
+    """All records. Only the thread of the event loop changes them; every change is followed by `save`."""
+
+    path: Path | None
+    api_key: str
+    options: Options = field(default_factory=Options)
+    team_id: str = ""
+    balance: float = 0.0
+    keys: dict[str, SshKey] = field(default_factory=dict)
+    volumes: dict[str, Volume] = field(default_factory=dict)
+    deployments: dict[str, Deployment] = field(default_factory=dict)
+    offers: list[Offer] = field(default_factory=default_offers)
+    profiles: dict[str, Profile] = field(default_factory=lambda: dict(PROFILES))
+    clock: VirtualClock = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Read what an earlier process left."""
+        self.team_id = self.team_id or new_id()
+        self.balance = self.balance or self.options.balance
+        start = time.time()
+        if self.path is not None and self.path.exists():
+            start = self._load(json.loads(self.path.read_text(encoding="utf-8")))
+        self.clock = VirtualClock(self.options.factor, start)
+
+    def _load(self, data: dict[str, Any]) -> float:
+        if data.get("version") != _VERSION:
+            raise ValueError(
+                f"{self.path}: written by another version ({data.get('version')}); "
+                "run `pulumi-vllm local down --purge` with that version, or remove the folder"
+            )
+        self.team_id, self.balance = data["team_id"], data["balance"]
+        self.keys = {item["id"]: SshKey(**item) for item in data["keys"]}
+        self.volumes = {item["handle"]: Volume(**item) for item in data["volumes"]}
+        self.deployments = {item["id"]: Deployment(**item) for item in data["deployments"]}
+        away: float = min(max(time.time() - data["saved_at"], 0.0), _AWAY_COUNTS_S)
+        clock: float = data["clock"]
+        return clock + away * self.options.factor
+
+    def save(self) -> None:
+        """Write everything: beside, synced, renamed."""
+        if self.path is None:
+            return
+        data = {
+            "version": _VERSION,
+            "saved_at": time.time(),
+            "clock": self.clock.now(),
+            "team_id": self.team_id,
+            "balance": self.balance,
+            "keys": [asdict(key) for key in self.keys.values()],
+            "volumes": [asdict(volume) for volume in self.volumes.values()],
+            "deployments": [asdict(deployment) for deployment in self.deployments.values()],
+        }
+        write_json(self.path, data)
+
+    def profile(self, provider: str) -> Profile:
+        """The provider's profile."""
+        return self.profiles[provider]
+
+    def minimum_s(self) -> float:
+        """Virtual seconds before a machine may be terminated."""
+        return self.options.minimum_runtime_min * 60
+
+    def attached(self, deployment_id: str) -> list[Volume]:
+        """The volumes whose records name this deployment."""
+        return [volume for volume in self.volumes.values() if deployment_id in volume.attachments]
+
+    def view(self, deployment: Deployment) -> dict[str, Any]:
+        """A deployment as the API shows it."""
+        handles = [volume.handle for volume in self.attached(deployment.id)]
+        return deployment.view(self.profile(deployment.provider), self.clock.now(), handles)
+
+    def bill(self) -> None:
+        """Take what has run since the last time from the balance; without money everything ends."""
+        now = self.clock.now()
+        for deployment in self.deployments.values():
+            if deployment.alive:
+                cost = (now - deployment.billed_until) * deployment.hourly_rate / 3600
+                deployment.total_cost += cost
+                deployment.billed_until = now
+                self.balance -= cost
+        if self.balance <= 0:
+            for deployment in self.deployments.values():
+                if deployment.alive:
+                    deployment.status, deployment.stopped_at = "terminated", now
+                    deployment.why = "the team's balance is used up"
+
+
+def new_id() -> str:
+    """An id as the API's database makes them."""
+    return secrets.token_hex(12)
+
+
+def write_json(path: Path, data: Any, mode: int = 0o600) -> None:
+    """Write a JSON file so that a reader finds either the old or the new one, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        json.dump(data, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

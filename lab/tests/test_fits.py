@@ -1,0 +1,56 @@
+"""The tables of README.md and lab/notes/fits.md are those that the plan gives; the stacks' headers say what is true."""
+
+import json
+import re
+
+import fits
+import pytest
+import yaml
+from pulumi_vllm.plan import catalogue
+from pulumi_vllm.plan import pricing as price
+
+STACKS = sorted((fits.ROOT / "stacks").glob("Pulumi.*.yaml"))
+
+
+@pytest.mark.parametrize(("name", "title", "table"), fits.TABLES, ids=lambda value: str(value)[:20])
+def test_the_table_is_current(name, title, table):
+    assert table() in (fits.ROOT / name).read_text(), "python lab/fits/fits.py --write"
+
+
+def test_every_stack_says_who_it_is_for():
+    for path in STACKS:
+        assert path.read_text().startswith("# For "), path.name
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in STACKS if "local" not in path.name], ids=lambda path: path.name
+)
+def test_a_stacks_header_says_its_price_and_what_was_measured(path):
+    header = "".join(line for line in path.read_text().splitlines(keepends=True) if line.startswith("# "))
+    block = yaml.safe_load(path.read_text())["config"]["pulumi-vllm:server"]
+    machine, known = block["machine"], catalogue.load()
+    usd = price.listed(known.gpus[machine["gpu"]], machine["count"], "on-demand")
+    assert f"${usd:.2f}/h on demand" in header
+    runs = [
+        run
+        for run in known.measured
+        if (run.precision, run.gpu, run.count) == (block["precision"], machine["gpu"], machine["count"])
+    ]
+    tokens, rates = re.findall(r"([\d,]+) KV tokens", header), re.findall(r"([\d,]+) tok/s at (\d+)", header)
+    assert {int(one.replace(",", "")) for one in tokens} <= {run.kv_tokens for run in runs}
+    told = {(int(streams), round(rate)) for run in runs for streams, rate in run.tokens_per_s.items()}
+    assert {(int(streams), int(rate.replace(",", ""))) for rate, streams in rates} <= told
+    assert bool(tokens) == bool(runs), "measured, and not said"
+    assert ("Never started" in header) == (not runs)
+
+
+def test_what_is_called_measured_was_started_with_this_environment():
+    """`plan` compares command lines; whoever changes an engine's environment has to start the stacks again."""
+    compared = 0
+    for path in STACKS:
+        decided = fits.planned(path.read_text())
+        name = f"{path.name[7:-5]}-{decided.deployment.context >> 10}ki.json"
+        for evidence in fits.ROOT.glob(f"components/pulumi_vllm/plan/data/measured/*/{name}"):
+            assert json.loads(evidence.read_text())["environment"] == dict(decided.environment), name
+            compared += 1
+    assert compared >= 5

@@ -1,0 +1,204 @@
+"""The local cloud's process and commands, with machines in memory."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import requests
+from pulumi_vllm_local import closing, command, control, settings, tiny_model
+from pulumi_vllm_local.settings import LocalCloudError
+
+# Each starts processes: seconds on a busy computer.
+pytestmark = pytest.mark.ci
+
+PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFakeFakeFakeFakeFakeFakeFakeFakeFakeFakeFak test"
+
+
+class NoMachines:
+    """What the end of a cloud asks of its machines."""
+
+    def __init__(self, state_dir):
+        self.state_dir = state_dir
+
+    def down(self, purge=False):
+        (self.state_dir / "machines-ended").write_text(str(purge))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _hub_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture
+def state(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        control, "PROGRAM", (sys.executable, str(Path(__file__).with_name("daemon_with_doubles.py")))
+    )
+    monkeypatch.setattr(control, "prepare", lambda _engine, _progress: None)
+    monkeypatch.setattr(closing, "Machines", NoMachines)
+    monkeypatch.setenv("PULUMI_VLLM_LOCAL_DIR", str(tmp_path / "cloud"))
+    yield tmp_path / "cloud"
+    control.down(tmp_path / "cloud", purge=True)
+
+
+def _local(*words):
+    parser = argparse.ArgumentParser()
+    command.add_parser(parser.add_subparsers())
+    parsed = parser.parse_args(["local", *words])
+    return parsed.run(parsed)
+
+
+def _create(running, name="one"):
+    headers = {"Authorization": f"Bearer {running.api_key}"}
+    team = requests.get(f"{running.url}/api/teams", headers=headers, timeout=5).json()["teams"][0]["id"]
+    groups = requests.get(f"{running.url}/api/gpu-offers?search=cpu", headers=headers, timeout=5).json()[
+        "data"
+    ]
+    offer = next(item for item in groups[0]["offers"] if item["provider"] == "data-crunch")
+    body = {
+        "provider": "data-crunch", "offerId": offer["offerId"], "gpuType": "CPU", "gpuCount": 0,
+        "region": offer["clusters"][0], "operatingSystem": offer["os_options"][0],
+        "instanceType": offer["instanceType"], "teamId": team, "name": name, "ssh_public_key": PUBLIC_KEY,
+    }  # fmt: skip
+    answer = requests.post(f"{running.url}/api/deployments", headers=headers, json=body, timeout=10)
+    assert answer.status_code == 201, answer.text
+    return answer.json()
+
+
+def test_up_is_idempotent_and_prints_only_env_lines(state, capsys):
+    assert _local("up", "--factor", "6000") == 0
+    out, err = capsys.readouterr()
+    lines = dict(line.removeprefix("export ").split("=", 1) for line in out.splitlines())
+    assert set(lines) == {"SPHERON_URL", "SPHERON_API_KEY", "HF_ENDPOINT"}
+    assert "serving on" in err
+    first = control.running(state)
+    assert _local("up", "--factor", "6000", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == first.plain()
+    hub = requests.get(f"{first.hub_url}/api/models/{tiny_model.REPOSITORY}", timeout=5).json()
+    assert hub["sha"] == tiny_model.pinned()["revision"]
+    assert (settings.Files(state).settings.stat().st_mode & 0o777) == 0o600
+
+
+def test_a_killed_process_is_replaced_by_one_with_the_same_face_and_records(state):
+    first = control.up(state, factor=6000.0)
+    made = _create(first)
+    os.kill(first.pid, signal.SIGKILL)
+    while control.is_held(settings.Files(state).lock):
+        time.sleep(0.01)
+    assert control.running(state) is None
+    assert control.status(state)["running"] is False
+    second = control.up(state, factor=6000.0)
+    assert (second.url, second.api_key, second.hub_url) == (first.url, first.api_key, first.hub_url)
+    assert second.pid != first.pid
+    shown = control.status(state)["state"]["deployments"]
+    assert [(item["id"], item["name"]) for item in shown] == [(made["id"], "one")]
+
+
+def test_a_port_that_was_taken_after_a_crash_is_a_sentence_with_a_remedy(state):
+    first = control.up(state, factor=6000.0)
+    made = _create(first)
+    os.kill(first.pid, signal.SIGKILL)
+    while control.is_held(settings.Files(state).lock):
+        time.sleep(0.01)
+    port = settings.Settings.read(state).port
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", port))
+        sock.listen()
+        with pytest.raises(LocalCloudError, match=f"port {port}: .*; end what listens there, or .* --port"):
+            control.up(state, factor=6000.0)
+    assert control.up(state, factor=6000.0).url == first.url
+    assert [item["id"] for item in control.status(state)["state"]["deployments"]] == [made["id"]]
+
+
+def test_two_checkouts_share_nothing(state, tmp_path):
+    other = tmp_path / "other"
+    one, two = control.up(state, factor=6000.0), control.up(other, factor=6000.0)
+    try:
+        assert {one.url, one.api_key, one.hub_url}.isdisjoint({two.url, two.api_key, two.hub_url})
+        made = _create(one)
+        assert control.status(other)["state"]["deployments"] == []
+        wrong = requests.get(
+            f"{two.url}/api/deployments", headers={"Authorization": f"Bearer {one.api_key}"}, timeout=5
+        )
+        assert wrong.status_code == 401, "a stack that was pointed at the other checkout's cloud is told so"
+        control.down(other)
+        assert control.running(other) is None
+        assert [item["id"] for item in control.status(state)["state"]["deployments"]] == [made["id"]]
+    finally:
+        control.down(other, purge=True)
+
+
+def test_other_settings_restart_an_empty_cloud_and_are_refused_by_one_in_use(state, capsys):
+    first = control.up(state, "fake", factor=6000.0)
+    second = control.up(state, "real", factor=6000.0)
+    assert (second.engine, second.url) == ("real", first.url)
+    assert second.pid != first.pid
+    _create(second)
+    assert _local("up", "--engine", "fake", "--factor", "6000") == 1
+    told = capsys.readouterr().err
+    assert "engine real -> fake" in told
+    assert "machines (one)" in told
+
+
+def test_down_keeps_volumes_and_tells_the_records(state, capsys):
+    running = control.up(state, factor=6000.0)
+    made = _create(running)
+    headers = {"Authorization": f"Bearer {running.api_key}"}
+    volume = {"name": "weights", "sizeInGb": 1, "provider": "data-crunch", "region": "Finland 3"}
+    requests.post(f"{running.url}/api/volumes", headers=headers, json=volume, timeout=5).raise_for_status()
+    assert _local("down") == 0
+    assert "1 volumes kept" in capsys.readouterr().err
+    assert (state / "machines-ended").read_text() == "False"
+    assert _local("status") == command.NOT_RUNNING
+    again = control.up(state, factor=6000.0)
+    assert again.api_key == running.api_key
+    shown = control.status(state)["state"]
+    assert [(item["id"], item["status"]) for item in shown["deployments"]] == [(made["id"], "terminated")]
+    assert [item["name"] for item in shown["volumes"]] == ["weights"]
+    assert _local("down", "--purge") == 0
+    assert not settings.Files(state).records.exists()
+
+
+def test_status_logs_and_controls(state, capsys):
+    with pytest.raises(LocalCloudError, match="unknown"):
+        control.up(state, "other")
+    assert _local("status") == command.NOT_RUNNING
+    assert _local("reclaim", "one") == 1
+    assert "not running" in capsys.readouterr().err
+    running = control.up(state, factor=6000.0)
+    _create(running)
+    assert _local("pause", "nobody") == 1
+    assert "Living deployment nobody not found" in capsys.readouterr().err
+    for _ in range(200):
+        if control.status(state)["state"]["deployments"][0]["status"] == "running":
+            break
+        time.sleep(0.02)
+    assert _local("pause", "one") == 0
+    assert _local("unpause", "one", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["name"] == "one"
+    assert _local("status") == 0
+    assert "machine one" in capsys.readouterr().out
+    assert _local("reclaim", "one") == 0
+    assert _local("logs") == 0
+    assert "serving" in capsys.readouterr().out
+    assert _local("logs", "nobody") == 1
+
+
+def test_a_taken_port_is_a_sentence(state):
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        port = sock.getsockname()[1]
+        with pytest.raises(LocalCloudError, match=f"cannot listen on 127.0.0.1 port {port}"):
+            control.up(state, port=port)

@@ -1,0 +1,88 @@
+"""The nvidia-smi of a machine without GPUs answers what the real one did."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from typing import TYPE_CHECKING
+
+import pytest
+from pulumi_vllm_local import images
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PROGRAM = images.RECIPES / "gpu" / "nvidia-smi"
+
+
+def ask(gpu: str, count: int, tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    data = tmp_path / "data"
+    if not data.exists():
+        data.mkdir()
+        for path in (images.RECIPES / "captured" / f"{gpu}-x2").iterdir():
+            (data / path.name).write_bytes(path.read_bytes())
+        (data / "count").write_text(f"{count}\n")
+    return subprocess.run(
+        [sys.executable, "-S", str(PROGRAM), *words],
+        env={"LC_GPU_DATA": str(data)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("gpu", ["h200", "h100"])
+def test_two_gpus_answer_as_captured(gpu: str, tmp_path: Path) -> None:
+    captured = images.RECIPES / "captured" / f"{gpu}-x2"
+    assert ask(gpu, 2, tmp_path, "topo", "-m").stdout == (captured / "topo.txt").read_text()
+    assert (
+        ask(gpu, 2, tmp_path).stdout.splitlines()[1:]
+        == (captured / "nvidia-smi.txt").read_text().splitlines()[1:]
+    )
+    told = [
+        line for line in ask(gpu, 2, tmp_path, "-q", "-x").stdout.splitlines() if "<timestamp>" not in line
+    ]
+    real = [
+        line for line in (captured / "nvidia-smi-q.xml").read_text().splitlines() if "<timestamp>" not in line
+    ]
+    assert told == real
+
+
+def test_the_long_text_is_the_captured_one(tmp_path: Path) -> None:
+    told = ask("h200", 2, tmp_path, "-q").stdout.splitlines()
+    real = (images.RECIPES / "captured" / "h200-x2" / "nvidia-smi-q.txt").read_text().splitlines()
+    assert [line for line in told if "Timestamp" not in line] == [
+        line for line in real if "Timestamp" not in line
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 4, 8])
+def test_other_counts_have_gpus_of_their_own(count: int, tmp_path: Path) -> None:
+    rows = ask(
+        "h200", count, tmp_path, "--query-gpu=index,uuid,pci.bus_id,serial", "--format=csv,noheader"
+    ).stdout
+    cells = [row.split(", ") for row in rows.splitlines()]
+    assert [cell[0] for cell in cells] == [str(index) for index in range(count)]
+    for column in range(4):
+        assert len({cell[column] for cell in cells}) == count
+    root = ET.fromstring(ask("h200", count, tmp_path, "-q", "-x").stdout)
+    assert root.findtext("attached_gpus") == str(count)
+    assert len(root.findall("gpu")) == count
+    assert ask("h200", count, tmp_path).stdout.count("NVIDIA H200  ") == count
+
+
+def test_query_layouts(tmp_path: Path) -> None:
+    query = "--query-gpu=name,memory.total,driver_version"
+    assert ask("h200", 2, tmp_path, query, "--format=csv").stdout.splitlines() == [
+        "name, memory.total [MiB], driver_version",
+        *["NVIDIA H200, 143771 MiB, 580.159.04"] * 2,
+    ]
+    assert ask("h200", 2, tmp_path, query, "--format=csv,noheader,nounits", "-i", "1").stdout == (
+        "NVIDIA H200, 143771, 580.159.04\n"
+    )
+
+
+def test_a_field_that_is_none_is_refused(tmp_path: Path) -> None:
+    done = ask("h100", 2, tmp_path, "--query-gpu=name,nonsense", "--format=csv")
+    assert (done.returncode, done.stdout) == (2, 'Field "nonsense" is not a valid field to query.\n\n')

@@ -1,0 +1,128 @@
+"""What images are made from, and what stops them; nothing is built."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from pulumi_vllm_local import apt_sources, host_checks, images
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DEB822 = """\
+Types: deb deb-src
+# a snapshot
+URIs: http://mirror.example/debian
+Suites: trixie trixie-updates
+Components: main
+Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+
+Types: deb
+URIs: https://vendor.example/apt
+Suites: cloud-sdk-trixie
+Components: main
+"""
+ONE_LINE = """\
+deb [arch=amd64 signed-by=/usr/share/keyrings/ubuntu.gpg] http://mirror.example/ubuntu noble main universe # ours
+deb http://mirror.example/ubuntu noble-security main universe
+deb-src http://mirror.example/ubuntu noble main
+deb http://vendor.example/ubuntu stable main
+"""
+
+
+def test_the_hosts_release_is_read() -> None:
+    found = apt_sources.suite('ID=ubuntu\nVERSION_ID="24.04"\nVERSION_CODENAME=noble\n')
+    assert (found.distribution, found.codename, found.version) == ("ubuntu", "noble", "24.04")
+    with pytest.raises(apt_sources.SuiteError, match="neither Debian nor Ubuntu"):
+        apt_sources.suite("ID=fedora\nVERSION_ID=42\n")
+
+
+def test_only_sources_of_the_release_go_into_a_guest(tmp_path: Path) -> None:
+    (tmp_path / "sources.list.d").mkdir()
+    (tmp_path / "sources.list.d" / "debian.sources").write_text(DEB822)
+    (tmp_path / "sources.list").write_text(ONE_LINE)
+    trixie, noble = apt_sources.sources("trixie", tmp_path), apt_sources.sources("noble", tmp_path)
+    assert "Suites: trixie trixie-updates" in trixie
+    assert "Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg" in trixie
+    assert "vendor" not in trixie + noble
+    assert noble.count("Types: deb\n") == 2
+    assert "Signed-By: /usr/share/keyrings/ubuntu.gpg" in noble
+
+
+def test_a_list_of_mirrors_becomes_its_first(tmp_path: Path) -> None:
+    mirrors = tmp_path / "mirrors.list"
+    mirrors.write_text("http://one.example/debian\nhttp://two.example/debian\n")
+    (tmp_path / "sources.list").write_text(f"deb mirror+file:{mirrors} bookworm main\n")
+    assert "URIs: http://one.example/debian\n" in apt_sources.sources("bookworm", tmp_path)
+
+
+def test_an_unknown_image_is_named() -> None:
+    with pytest.raises(images.ImageError, match="image gpu-h200-3x: unknown"):
+        images.key("gpu-h200-3x")
+
+
+def test_keys_tell_images_apart() -> None:
+    assert images.key("gpu-h200-2x") == images.key("gpu-h200-2x")
+    assert images.key("gpu-h200-2x") != images.key("gpu-h200-4x")
+
+
+def test_the_fake_engine_passes_for_every_lock() -> None:
+    stamps = images.stamp().split()
+    assert len(stamps) == len(set(stamps)) == len(list(images.ENGINES.glob("*/requirements-*.txt")))
+
+
+def test_locks_carry_hashes_and_name_no_index() -> None:
+    for lock in (images.ENGINES / images.CPU_ENGINE).glob("requirements-*.txt"):
+        text = lock.read_text()
+        assert "://" not in text
+        assert "\ntorch==2.13.0 \\\n    --hash=sha256:" in text
+        assert "triton==" not in text
+
+
+def test_a_gpu_layer_is_made_in_a_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    said: list[str] = []
+    root = images.ensure("gpu-h100-4x", said.append)
+    assert (root / "usr/bin/nvidia-smi").stat().st_mode & 0o777 == 0o755
+    assert (root / "usr/share/lc-gpu/count").read_text() == "4\n"
+    assert images.cached("gpu-h100-4x") == root
+    assert [path.name for path in images.folder().glob(".build-*")] == []
+    assert said[0] == "image gpu-h100-4x: building"
+
+
+def found(**changed: object) -> host_checks.Found:
+    whole: dict[str, object] = {
+        "platform": "linux",
+        "user": 0,
+        "programs": dict.fromkeys(host_checks.PROGRAMS, True),
+        "overlay": True,
+        "loops": True,
+        "group_kill": True,
+        "free_bytes": 10**11,
+        "os_release": "ID=debian\nVERSION_CODENAME=trixie\n",
+    }
+    return host_checks.Found(**(whole | changed))  # type: ignore[arg-type]
+
+
+def test_a_good_host_gets_no_complaint() -> None:
+    assert host_checks.complaints(found()) == ()
+
+
+def test_each_lack_is_a_sentence_with_its_remedy() -> None:
+    assert "Linux virtual machine" in host_checks.complaints(found(platform="darwin"))[0]
+    programs = dict.fromkeys(host_checks.PROGRAMS, True) | {"nft": False, "mmdebstrap": False}
+    said = host_checks.complaints(
+        found(
+            user=1000,
+            programs=programs,
+            overlay=False,
+            loops=False,
+            group_kill=False,
+            free_bytes=10**9,
+            os_release="ID=arch",
+        )
+    )
+    assert len(said) == 7
+    assert "sudo apt-get install -y --no-install-recommends mmdebstrap nftables" in said[1]
+    assert "1.0 GB are free" in said[5]

@@ -1,0 +1,77 @@
+"""What a guest finds on its disk, and records of processes; no root."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from pulumi_vllm_local import seed, tools
+from pulumi_vllm_local.machine_model import MachineSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_user_data_joins_lists_and_keeps_our_login() -> None:
+    data = seed.user_data(
+        "ubuntu", "ssh-ed25519 AAAA", {"users": ["default", {"name": "eve"}], "packages": ["jq"]}
+    )
+    assert [user["name"] for user in data["users"]] == ["ubuntu", "eve"]
+    assert data["users"][0]["sudo"] == "ALL=(ALL) NOPASSWD:ALL"
+    assert data["packages"] == ["jq"]
+    assert "disable_root" not in data
+
+
+def test_root_may_log_in_where_the_cloud_says_so() -> None:
+    data = seed.user_data("root", "ssh-ed25519 AAAA", None)
+    assert data["disable_root"] is False
+    assert data["users"] == [{"name": "root", "ssh_authorized_keys": ["ssh-ed25519 AAAA"]}]
+
+
+def test_a_resolver_on_the_loopback_is_no_use_to_a_guest() -> None:
+    assert seed.nameservers("nameserver 127.0.0.53\nnameserver 192.0.2.53\noptions edns0\n") == (
+        "192.0.2.53",
+    )
+
+
+def test_the_hosts_index_and_proxy_reach_the_guest_but_no_path_of_the_host() -> None:
+    host = {
+        "PIP_INDEX_URL": "https://index.example/simple",
+        "PIP_FIND_LINKS": "/opt/x",
+        "https_proxy": "http://p:1",
+    }
+    found = seed.environment(host, "10.64.1.1")
+    assert found["PIP_INDEX_URL"] == "https://index.example/simple"
+    assert "PIP_FIND_LINKS" not in found
+    assert found["no_proxy"].startswith("localhost,127.0.0.1,::1,10.64.1.1,10.64.1.0/24")
+    assert found["SSL_CERT_FILE"] == seed.BUNDLE
+    assert "no_proxy" not in seed.environment({}, "10.64.1.1")
+
+
+def test_pip_settings_are_merged_and_the_later_file_wins(tmp_path: Path) -> None:
+    (tmp_path / "one").write_text(
+        "[global]\nindex-url = https://one.example\ncert = /opt/ca.pem\ntimeout = 5\n"
+    )
+    (tmp_path / "two").write_text("[global]\nindex_url = https://two.example\n[list]\nformat = columns\n")
+    text = seed.pip_configuration([tmp_path / "one", tmp_path / "two", tmp_path / "none"])
+    assert "https://two.example" in text
+    assert "timeout = 5" in text
+    assert "cert" not in text
+    assert "[list]" not in text
+
+
+def test_a_machine_survives_its_record() -> None:
+    spec = MachineSpec("d-1", "vm", ("engine-fake",), "ubuntu", "key", {"runcmd": ["true"]}, "H200", 2)
+    assert MachineSpec.restored(spec.plain()) == spec
+    assert spec.images() == ("gpu-h200-2x", "engine-fake", "base")
+
+
+def test_a_reused_process_number_is_not_the_process(tmp_path: Path) -> None:
+    record = {"pid": os.getpid(), "pid_start": tools.start_time(os.getpid())}
+    assert tools.alive(record)
+    assert not tools.alive(record | {"pid_start": 1})
+    assert not tools.alive(None)
+    tools.write(tmp_path / "r.json", record)
+    assert tools.read(tmp_path / "r.json") == record
+    (tmp_path / "r.json").write_text('{"half')
+    assert tools.read(tmp_path / "r.json") is None
