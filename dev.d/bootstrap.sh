@@ -196,7 +196,7 @@ doctor() {
 lock() {
   need_uv
   local options=(--quiet --no-config --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header) name
-  step "requirements/dev.txt" "$uv" pip compile "${options[@]}" --extra local pyproject.toml requirements/dev.in -c requirements/pins.txt -o requirements/dev.txt "$@"
+  step "requirements/dev.txt" "$uv" pip compile "${options[@]}" --extra bench --extra local pyproject.toml requirements/dev.in -c requirements/pins.txt -o requirements/dev.txt "$@"
   for name in uv go; do
     step "requirements/$name.txt" "$uv" pip compile "${options[@]}" "requirements/$name.in" -o "requirements/$name.txt" "$@"
   done
