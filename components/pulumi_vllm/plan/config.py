@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import pydantic
 from pydantic import BeforeValidator, ConfigDict, Field
 
+from pulumi_vllm.plan import defaults
 from pulumi_vllm.plan import quantities as units
 from pulumi_vllm.plan import validation_messages as mistakes
 from pulumi_vllm.plan.errors import ConfigError
@@ -109,7 +110,7 @@ class Access(_Block):
 class Weights(_Block):
     """Where the weights come from."""
 
-    endpoint: Annotated[str, Field(pattern=r"^https?://[^\s/]+(/[^\s]*)?$")] = "https://huggingface.co"
+    endpoint: Annotated[str, Field(pattern=r"^https?://[^\s/]+(/[^\s]*)?$")] = defaults.MODEL_HUB
     """Address of the model hub."""
 
 
@@ -168,7 +169,7 @@ class Deployment(_Block):
     """Limits at the gateway."""
     engine: Engine = Engine()
     """How vLLM is started, beyond what the plan decides."""
-    drain_timeout_s: Annotated[int, Field(ge=0, le=3600)] = 60
+    drain_timeout_s: Annotated[int, Field(ge=0, le=3600)] = defaults.DRAIN_TIMEOUT_S
     """How long running requests may finish before the engine is stopped."""
 
     @classmethod

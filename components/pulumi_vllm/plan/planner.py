@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pulumi_vllm.plan import catalogue as catalogues
-from pulumi_vllm.plan import flags, memory, reasons, summary
+from pulumi_vllm.plan import flags, host_paths, memory, reasons, summary
 from pulumi_vllm.plan import pricing as price
 from pulumi_vllm.plan import spot_pricing as price_spot
 from pulumi_vllm.plan.engine_arguments import accepts_images, load_of
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from pulumi_vllm.plan.memory import Budget
     from pulumi_vllm.plan.offer import Offer
     from pulumi_vllm.plan.pricing import Rate
-
-ENGINE_PORT = 8000
-"""Where vLLM listens, on loopback only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +65,12 @@ class Plan:
     @property
     def weights_directory(self) -> str:
         """Where the weights lie on the host."""
-        return f"/models/weights/{self.repository}/{self.revision}"
+        return host_paths.weights_directory(self.repository, self.revision)
 
     @property
     def cache_directory(self) -> str:
         """Where this engine's caches lie on the host; they survive the machine."""
-        return f"/models/cache/{self.engine.version}"
+        return host_paths.cache_directory(self.engine.version)
 
     @property
     def served_name(self) -> str:
@@ -181,10 +178,10 @@ def _lint(
 def _flags(deployment: Deployment, choice: Choice) -> dict[str, Any]:
     """Every flag that we decide, in the order of the command line."""
     chosen: dict[str, Any] = {
-        "model": f"/models/weights/{choice.precision.repository}/{choice.precision.revision}",
+        "model": host_paths.weights_directory(choice.precision.repository, choice.precision.revision),
         "served-model-name": choice.model.name,
-        "host": "127.0.0.1",
-        "port": ENGINE_PORT,
+        "host": host_paths.ENGINE_ADDRESS,
+        "port": host_paths.ENGINE_PORT,
         **choice.model.flags,
         **choice.engine.flags,
         **_expert_flags(choice),
@@ -224,7 +221,7 @@ def _causes(deployment: Deployment, choice: Choice) -> tuple[str, ...]:
 
 
 def _environment(deployment: Deployment, choice: Choice) -> dict[str, str]:
-    caches = f"/models/cache/{choice.engine.version}"
+    caches = host_paths.cache_directory(choice.engine.version)
     environment = {
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",

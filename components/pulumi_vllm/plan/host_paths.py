@@ -1,0 +1,24 @@
+"""Directories, address and port on the host that vLLM's arguments name; `render/layout.py` re-exports them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+MODELS: Final = "/models"
+"""Mount point of the volume."""
+
+ENGINE_ADDRESS: Final = "127.0.0.1"
+"""Where vLLM listens: on loopback only, behind the gateway."""
+
+ENGINE_PORT: Final = 8000
+"""Port on which vLLM listens."""
+
+
+def weights_directory(repository: str, revision: str) -> str:
+    """Directory of one revision of the weights."""
+    return f"{MODELS}/weights/{repository}/{revision}"
+
+
+def cache_directory(engine_version: str) -> str:
+    """Directory of one engine version's caches. They are on the volume, so they outlive the machine."""
+    return f"{MODELS}/cache/{engine_version}"
