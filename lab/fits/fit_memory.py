@@ -21,7 +21,7 @@ from pulumi_vllm.plan import catalogue, memory
 KNOWN = catalogue.load()
 MODEL = KNOWN.models["mistral-small-4"]
 ENGINE = KNOWN.engines["0.26.0"]
-EVIDENCE = Path(catalogue.__file__).parent / "data/measured"
+EVIDENCE = Path(__file__).parents[1] / "evidence"
 
 
 @dataclass(frozen=True, slots=True)

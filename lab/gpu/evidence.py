@@ -16,8 +16,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import compact
 import phases
-from pulumi_vllm.plan import catalogue
 from pulumi_vllm.plan.engine_arguments import image_limit, pairs
 from server import with_flags
 
@@ -136,7 +136,7 @@ def add(folder: Path, evidence: Path, machine: str) -> None:
             f"{evidence}: {content['run']} is its first run; make it anew: evidence.py {folder} {content['run']} ..."
         )
     content["other_runs"] = kept(content["other_runs"], runs) + beside(content["flags"], runs.values())
-    if catalogue.with_tower(content) is not content:
+    if compact.with_tower(content) is not content:
         for difference in content["permitted_differences"]:
             if difference["what"] == "vision tower":
                 difference["started"] = "absent for the rates, present for the KV tokens"
@@ -185,9 +185,9 @@ def main() -> None:
     shipped["argv"] = with_flags(shipped["argv"], shipped["changed_flags"])
     runs[first] |= {"flags": shipped["argv"], "changed_flags": {}}
     context = int(shipped["argv"][shipped["argv"].index("--max-model-len") + 1])
-    measured = ROOT / "components/pulumi_vllm/plan/data/measured" / shipped["engine"]
-    measured.mkdir(parents=True, exist_ok=True)
-    out = measured / f"{shipped['stack']}-{context >> 10}ki.json"
+    folder_of_engine = ROOT / "lab/evidence" / shipped["engine"]
+    folder_of_engine.mkdir(parents=True, exist_ok=True)
+    out = folder_of_engine / f"{shipped['stack']}-{context >> 10}ki.json"
     before = earlier(out, runs)
     name, memory, driver, power, *_ = shipped["machine"]["gpus"][0].split(", ")
     evidence = {key: shipped[key] for key in ("stack", "engine", "model", "precision", "gpu", "count")} | {

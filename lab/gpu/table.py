@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import compact
 from pulumi_vllm.plan import catalogue, memory
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +47,7 @@ def rows(run: dict[str, Any], name: str) -> str:
     model = known.models[run["model"]]
     usd = known.gpus[run["gpu"]].usd_per_hour["on-demand"] * run["count"]
     out = ""
-    first = f"{name} | {run['ready_s']:.0f} ({run['host']}) | {int(catalogue.with_tower(run)['reported']['kv_tokens']):,}"
+    first = f"{name} | {run['ready_s']:.0f} ({run['host']}) | {int(compact.with_tower(run)['reported']['kv_tokens']):,}"
     for load in run["throughput"]:
         if not load.get("completed") or (load["input_tokens"], load["output_tokens"]) != (512, 256):
             continue
@@ -63,7 +64,7 @@ def rows(run: dict[str, Any], name: str) -> str:
 
 def table() -> str:
     """All of it, Markdown."""
-    files = sorted((ROOT / "components/pulumi_vllm/plan/data/measured").glob("*/*.json"))
+    files = sorted(compact.EVIDENCE.glob("*/*.json"))
     return HEAD + "".join(rows(json.loads(path.read_text()), path.stem) for path in files)
 
 

@@ -22,6 +22,11 @@ def test_a_run_says_what_its_log_says(log):
     assert {name: found[name] for name in run["reported"]} == run["reported"]
 
 
+def test_the_product_reads_this_evidence():
+    compact = gpu_kit.load("compact")
+    assert compact.TARGET.read_text() == compact.text(), "python lab/gpu/compact.py --write"
+
+
 def test_the_ways_to_end_are_among_them():
     ends = [run["died_of"].partition(".")[0] for run in RUNS.values() if run.get("died_of")]
     assert ends.count("CUDA out of memory") >= 4

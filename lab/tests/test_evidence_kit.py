@@ -10,11 +10,11 @@ from pathlib import Path
 import gpu_kit
 import pytest
 from pulumi_vllm.plan import Deployment, catalogue, plan
-from test_plan import machine
 
 ROOT = Path(__file__).parents[2]
-MEASURED = "components/pulumi_vllm/plan/data/measured/0.26.0"
+MEASURED = "lab/evidence/0.26.0"
 EVIDENCE = f"{MEASURED}/spheron-h200-1x-fp8-256ki.json"
+COMPACT = gpu_kit.load("compact")
 LOG = "lab/captured/h200-x1-batch/1x-fp8-256ki-0.94.log.gz"
 
 
@@ -101,7 +101,7 @@ def test_what_was_never_ready_is_no_first_run(kit, monkeypatch, outcome):
     assert (kit.ROOT / EVIDENCE).read_text() == (ROOT / EVIDENCE).read_text()
 
 
-def test_a_level_without_an_answer_and_a_lost_engine_are_read(tmp_path):
+def test_a_level_without_an_answer_and_a_lost_engine_are_read():
     run = json.loads((ROOT / EVIDENCE).read_text())
     run["throughput"] += [{"level": "64", "skipped": "no time left"}, {"concurrency": 96, "input_tokens": 512,
                           "output_tokens": 256, "error": "ConnectionError"}]  # fmt: skip
@@ -112,13 +112,16 @@ def test_a_level_without_an_answer_and_a_lost_engine_are_read(tmp_path):
         "ready_s": 150.0,
     }
     run["other_runs"] += [{**own, "run": "lost", "died_of": "CUDA out of memory. Tried to allocate 1 GiB"}]
-    (tmp_path / "measured/0.26.0").mkdir(parents=True)
-    (tmp_path / "measured/0.26.0/one.json").write_text(json.dumps(run))
-    read = catalogue._evidence(tmp_path / "measured/0.26.0/one.json")
+    read = catalogue._measured(json.loads(json.dumps(COMPACT.compact(run))))
     assert sorted(read.tokens_per_s) == [1, 32, 128, 256]
     assert read.died_of == "CUDA out of memory"
     known = replace(catalogue.load(), measured=(read,))
-    wanted = machine("H200", 1, precision="fp8", context="256Ki", concurrency=256)
+    wanted = {"model": "mistral-small-4", "precision": "fp8", "context": "256Ki", "concurrency": 256}
+    wanted |= {
+        "machine": {"gpu": "H200", "count": 1, "max_usd_per_hour": 10},
+        "storage": "300GB",
+        "access": {"allow": ["192.0.2.0/24"]},
+    }
     said = " ".join(plan(Deployment.parse(wanted), catalogue=known).because)
     assert "with exactly these flags" in said
     assert "; it was lost under load: CUDA out of memory (" in said

@@ -50,7 +50,7 @@ def test_what_is_called_measured_was_started_with_this_environment():
     for path in STACKS:
         decided = fits.planned(path.read_text())
         name = f"{path.name[7:-5]}-{decided.deployment.context >> 10}ki.json"
-        for evidence in fits.ROOT.glob(f"components/pulumi_vllm/plan/data/measured/*/{name}"):
+        for evidence in fits.ROOT.glob(f"lab/evidence/*/{name}"):
             assert json.loads(evidence.read_text())["environment"] == dict(decided.environment), name
             compared += 1
     assert compared >= 5

@@ -6,8 +6,8 @@ import contextlib
 import attacks
 import pytest
 from gateway import KEYS, answers
-from test_limits import KEY, LONG_S, OTHER, ask, next_chunk, open_stream
 from test_gateway import openai_error
+from test_limits import KEY, LONG_S, OTHER, ask, next_chunk, open_stream
 
 
 async def read_on(reader):

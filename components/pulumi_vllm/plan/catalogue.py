@@ -13,7 +13,7 @@ import yaml
 from pulumi_vllm.plan.engine_arguments import divisions, pairs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Mapping
 
 _DATA = pathlib.Path(__file__).parent / "data"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -196,10 +196,7 @@ def load() -> Catalogue:
         engines={engine.version: engine for engine in engines},
         gpus={name: Gpu(name=name, **fields) for name, fields in gpus["gpus"].items()},
         prices_from=gpus["prices_from"],
-        measured=(
-            *_measured(_read(_DATA / "measured.yaml")),
-            *(_evidence(path) for path in sorted((_DATA / "measured").glob("*/*.json"))),
-        ),
+        measured=tuple(_measured(run) for run in json.loads((_DATA / "evidence.json").read_text())["runs"]),
     )
 
 
@@ -224,56 +221,16 @@ def _engine(data: dict[str, Any]) -> Engine:
     return Engine(**{**data, "locked": tuple(data["locked"]), "left_out": tuple(data["left_out"])})
 
 
-def _measured(data: dict[str, Any]) -> Iterator[Measured]:
-    for row in data["rows"]:
-        yield Measured(**{**data["common"], **row})
-
-
-def _evidence(path: pathlib.Path) -> Measured:
-    """One run of the kit in lab/gpu: 512 tokens in, 256 out; its `permitted_differences` are the conditions.
-
-    KV tokens are those of a start of these flags with the vision tower where there is one, as a deployment has it.
-    """
-    run: dict[str, Any] = json.loads(path.read_text())
-    shipped = (run, *_as_shipped(run))
-    answered = (row for row in run["throughput"] if row.get("completed"))  # others were skipped, or failed
-    load = [row for row in answered if (row["input_tokens"], row["output_tokens"]) == (512, 256)]
-    changed = (
-        f"{one['what']} {one['started']}, shipped {one['shipped']}" for one in run["permitted_differences"]
-    )
+def _measured(run: dict[str, Any]) -> Measured:
+    rates = {int(streams): rate for streams, rate in run["tokens_per_s"].items()}
     return Measured(
-        **{name: run[name] for name in ("model", "precision", "engine", "gpu", "count")},
-        date=run["date"][:10],
-        kv_tokens=int(with_tower(run)["reported"]["kv_tokens"]),
-        ready_s={run["host"]: round(run["ready_s"]), **_warm_start(shipped[1:])},
-        tokens_per_s={row["concurrency"]: row["output_throughput"] for row in load},
-        conditions="; ".join(changed),
-        flags=tuple(run["flags"]),
-        load=tuple(load),
-        died_of=next((one["died_of"].partition(".")[0] for one in shipped if one.get("died_of")), ""),
+        **{
+            **run,
+            "tokens_per_s": rates,
+            "flags": tuple(run.get("flags", ())),
+            "load": tuple(run.get("load", ())),
+        }
     )
-
-
-def with_tower(evidence: dict[str, Any]) -> dict[str, Any]:
-    """Of an evidence file, the run of its own flags that had the vision tower; its first run where none had."""
-    return next((one for one in (evidence, *_as_shipped(evidence)) if one.get("vision_tower")), evidence)
-
-
-def _warm_start(shipped: Iterable[dict[str, Any]]) -> dict[str, int]:
-    """The start on another host that was given the volume's caches, where there was one."""
-    starts = (one for one in shipped if one["other_home_and_host_name"] and one["ready_s"])
-    return next(({WARM_REPLACEMENT: round(one["ready_s"])} for one in starts), {})
-
-
-def _as_shipped(evidence: dict[str, Any]) -> list[dict[str, Any]]:
-    """The other runs of an evidence file's own flags, environment and packages."""
-    changes = ("flags", "changed_flags", "changed_environment")
-    return [
-        one
-        for one in evidence["other_runs"]
-        if not any(one.get(name) for name in changes)
-        and one.get("packages", evidence["packages"]) == evidence["packages"]
-    ]
 
 
 def _order(version: str) -> tuple[int, ...]:

@@ -1,0 +1,108 @@
+"""Here: lab/evidence → components/pulumi_vllm/plan/data/evidence.json, the part of the evidence that the product reads.
+
+usage: compact.py [--write]    (without it the file is printed)
+
+One line of the file is one set of flags on one kind of machine. lab/tests compare the file with lab/evidence.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from pulumi_vllm.plan.catalogue import WARM_REPLACEMENT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+ROOT = Path(__file__).parents[2]
+EVIDENCE = ROOT / "lab/evidence"
+TARGET = ROOT / "components/pulumi_vllm/plan/data/evidence.json"
+LEVEL = (
+    "concurrency",
+    "input_tokens",
+    "output_tokens",
+    "output_throughput",
+    "median_ttft_ms",
+    "median_tpot_ms",
+)
+"""Figures of one level of load, under the names of `vllm bench serve`; `pulumi-vllm bench` compares the last three."""
+
+
+def earlier() -> Iterator[dict[str, Any]]:
+    """Rows from before the kit existed, which kept neither flags nor latencies."""
+    content = yaml.safe_load((EVIDENCE / "earlier.yaml").read_text())
+    for row in content["rows"]:
+        yield content["common"] | row
+
+
+def compact(run: dict[str, Any]) -> dict[str, Any]:
+    """One evidence file in the fields of `catalogue.Measured`.
+
+    The load is that of 512 tokens in and 256 out. The KV tokens are those of a start with the vision tower where
+    there was one, because the product ships the tower. `permitted_differences` become the conditions.
+    """
+    shipped = (run, *_as_shipped(run))
+    answered = (
+        row for row in run["throughput"] if row.get("completed")
+    )  # other levels were skipped, or failed
+    load = [row for row in answered if (row["input_tokens"], row["output_tokens"]) == (512, 256)]
+    differences = (
+        f"{one['what']} {one['started']}, shipped {one['shipped']}" for one in run["permitted_differences"]
+    )
+    return {
+        **{name: run[name] for name in ("model", "precision", "engine", "gpu", "count")},
+        "date": run["date"][:10],
+        "kv_tokens": int(with_tower(run)["reported"]["kv_tokens"]),
+        "ready_s": {run["host"]: round(run["ready_s"]), **_warm_start(shipped[1:])},
+        "tokens_per_s": {row["concurrency"]: row["output_throughput"] for row in load},
+        "conditions": "; ".join(differences),
+        "flags": run["flags"],
+        "load": [{name: row[name] for name in LEVEL} for row in load],
+        "died_of": next((one["died_of"].partition(".")[0] for one in shipped if one.get("died_of")), ""),
+    }
+
+
+def with_tower(evidence: dict[str, Any]) -> dict[str, Any]:
+    """The run of the evidence file's own flags that had the vision tower, or its first run if none had."""
+    return next((one for one in (evidence, *_as_shipped(evidence)) if one.get("vision_tower")), evidence)
+
+
+def _warm_start(shipped: Iterable[dict[str, Any]]) -> dict[str, int]:
+    """Readiness of a start on another host that had the volume's caches, if there was one."""
+    starts = (one for one in shipped if one["other_home_and_host_name"] and one["ready_s"])
+    return next(({WARM_REPLACEMENT: round(one["ready_s"])} for one in starts), {})
+
+
+def _as_shipped(evidence: dict[str, Any]) -> list[dict[str, Any]]:
+    """The other runs that had the evidence file's own flags, environment and packages."""
+    changes = ("flags", "changed_flags", "changed_environment")
+    return [
+        one
+        for one in evidence["other_runs"]
+        if not any(one.get(name) for name in changes)
+        and one.get("packages", evidence["packages"]) == evidence["packages"]
+    ]
+
+
+def text() -> str:
+    """The whole file."""
+    files = sorted(EVIDENCE.glob("*/*.json"))
+    runs = [*earlier(), *(compact(json.loads(path.read_text())) for path in files)]
+    lines = ",\n".join(f"  {json.dumps(run)}" for run in runs)
+    return f'{{\n "generated_by": "lab/gpu/compact.py --write",\n "runs": [\n{lines}\n ]\n}}\n'
+
+
+def main() -> None:
+    """Print the file or write it."""
+    if "--write" in sys.argv:
+        TARGET.write_text(text())
+    else:
+        sys.stdout.write(text())
+
+
+if __name__ == "__main__":
+    main()
