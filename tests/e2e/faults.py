@@ -140,7 +140,7 @@ ROWS = (
     Row(
         "another address after the reboot of an attach",
         lambda stand: stand.cloud.api("/_sim/profile/spheron-es", "POST", {"address_stays": False}),
-        ("restarted with another address", "`pulumi up --refresh` goes on there"),
+        ("restarted with another address", "`pulumi up --refresh` continues there"),
         start="blank",
         machine={"region": "US Central 1"},
         left=1,

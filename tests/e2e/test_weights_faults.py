@@ -166,7 +166,7 @@ def test_a_machine_reclaimed_in_a_download_leaves_the_next_one_what_it_had(proje
         wait_for(lambda: machine not in {one["id"] for one in project.cloud.machines()}, 120, "reclaim")
     code, out = project.said
     assert code != 0
-    assert "which goes on with what the volume has" in out
+    assert "which continues with what is on the volume" in out
     project.up()
     assert project.machine_id() != machine
     assert whole_files(project, large) == len(large.repository.files)

@@ -4,7 +4,7 @@ import shlex
 
 import pytest
 from pulumi_vllm.host.ssh import Result, Unreachable
-from pulumi_vllm.provider.lifecycle.machine_state import Taken
+from pulumi_vllm.provider.lifecycle.machine_state import InstanceLostError
 from pulumi_vllm.provider.plugin.resource import UserError
 from pulumi_vllm.provider.resources import volume_attachment as attachment
 from pulumi_vllm.provider.resources.volume_attachment import VolumeAttachment
@@ -149,6 +149,6 @@ async def test_a_machine_that_is_taken_while_its_share_grows_is_not_waited_for(c
     cloud.until(lambda: cloud.status(guest.machine) == "terminated-provider")
     old = wish(guest, mountKind="virtiofs", mountTag="t", sizeGb=300) | {"fileSystemGb": 295.0}
     with pytest.raises(
-        Taken, match=rf"\({guest.machine}\) was reclaimed by the provider; `pulumi up --refresh`"
+        InstanceLostError, match=rf"\({guest.machine}\) was reclaimed by the provider; `pulumi up --refresh`"
     ):
         await VolumeAttachment().update(call[0], "id", old, old | {"sizeGb": 320})

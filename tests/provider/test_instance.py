@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from pulumi_vllm.provider.lifecycle.machine_state import still_there
+from pulumi_vllm.provider.lifecycle.machine_state import check_instance_alive
 from pulumi_vllm.provider.plugin.resource import UNKNOWN, Partial, UserError
 from pulumi_vllm.provider.resources.instance import Instance
 from pulumi_vllm.provider.resources.volume import Volume
@@ -99,9 +99,9 @@ async def test_a_machine_that_is_taken_while_it_deploys_is_not_waited_for(cloud,
     [
         (
             "ended",
-            r"\({id}\) was ended, in the cloud's console or for want of credit; `pulumi up --refresh`",
+            r"\({id}\) was terminated outside Pulumi \(.* ran out of credit\); `pulumi up --refresh`",
         ),
-        ("forgotten", r"it: the cloud no longer lists the machine {id}; `pulumi up --refresh` rents"),
+        ("forgotten", r"it: the cloud no longer lists the instance {id}; `pulumi up --refresh` rents"),
     ],
 )
 async def test_what_became_of_a_machine_is_said_in_plain_words(cloud, call, how, said):
@@ -113,7 +113,7 @@ async def test_what_became_of_a_machine_is_said_in_plain_words(cloud, call, how,
         del cloud.store.deployments[machine]
     call[0].urn = "urn:pulumi:s::p::vllm:host:Files::it"
     with pytest.raises(UserError, match=said.format(id=machine)):
-        await still_there(call[0], {"instanceId": machine})
+        await check_instance_alive(call[0], {"instanceId": machine})
 
 
 @pytest.mark.parametrize("fault", ["stock", "gone"])
@@ -194,14 +194,14 @@ async def test_a_disk_on_nfs_is_not_adopted(cloud, call):
             "Instance::machine",
             "`pulumi up --replace 'urn:pulumi:s::p::vllm:index:Server\\$vllm:spheron:Instance::",
         ),
-        ("VolumeAttachment::it", "it is billed, and `pulumi refresh` says how another is rented"),
+        ("VolumeAttachment::it", "it is billed, and `pulumi refresh` shows how to replace it"),
     ],
 )
 async def test_a_stopped_machine_that_does_not_answer_is_not_waited_for(cloud, call, kind, remedy):
     machine = cloud.running()
     call[0].urn = f"urn:pulumi:s::p::vllm:index:Server$vllm:spheron:{kind}"
-    await still_there(call[0], {"instanceId": machine})
+    await check_instance_alive(call[0], {"instanceId": machine})
     cloud.sim(f"reclaim/{machine}?as=stopped")
     cloud.until(lambda: cloud.status(machine) == "stopped")
     with pytest.raises(UserError, match=f"is stopped; {remedy}"):
-        await still_there(call[0], {"instanceId": machine})
+        await check_instance_alive(call[0], {"instanceId": machine})

@@ -448,11 +448,11 @@ class VolumeAttachment(pulumi.CustomResource):
 
         Args:
             resource_name: name in the program.
-            instance_id: The machine; another one makes this resource anew.
+            instance_id: The instance. A change replaces this resource.
             volume_handle: Handle of the volume.
             volume_name: Name of the volume; written into the marker file.
             mount_kind: block, virtiofs or nfs.
-            connection: How to reach the machine over SSH: host, port, user, hostKey and privateKey (secret).
+            connection: SSH connection to the host: host, port, user, hostKey and privateKey (secret).
             mount_tag: virtiofs tag.
             size_gb: Size of the volume in GB; when it has grown, the file system of a disk grows too.
             mounted: Whether it should be mounted (default true).
@@ -480,7 +480,7 @@ class VolumeAttachment(pulumi.CustomResource):
 
     @property
     def instance_id(self) -> pulumi.Output[str]:
-        """The machine; another one makes this resource anew."""
+        """The instance. A change replaces this resource."""
         return pulumi.get(self, "instanceId")  # type: ignore[no-any-return]
 
     @property
@@ -510,7 +510,7 @@ class VolumeAttachment(pulumi.CustomResource):
 
     @property
     def connection(self) -> pulumi.Output[Mapping[str, Any]]:
-        """How to reach the machine over SSH: host, port, user, hostKey and privateKey (secret)."""
+        """SSH connection to the host: host, port, user, hostKey and privateKey (secret)."""
         return pulumi.get(self, "connection")  # type: ignore[no-any-return]
 
     @property
@@ -530,7 +530,7 @@ class VolumeAttachment(pulumi.CustomResource):
 
     @property
     def reachable(self) -> pulumi.Output[bool]:
-        """Whether the machine answered over SSH when last looked at."""
+        """Whether the host answered over SSH at the last refresh."""
         return pulumi.get(self, "reachable")  # type: ignore[no-any-return]
 
     @property
@@ -559,8 +559,8 @@ class Files(pulumi.CustomResource):
 
         Args:
             resource_name: name in the program.
-            instance_id: The machine; another one makes this resource anew.
-            connection: How to reach the machine over SSH: host, port, user, hostKey and privateKey (secret).
+            instance_id: The instance. A change replaces this resource.
+            connection: SSH connection to the host: host, port, user, hostKey and privateKey (secret).
             files: Text by absolute path; @@secret:NAME@@ stands for a secret.
             attributes: "mode owner:group", by path.
             actions: What a change of the file means, by path.
@@ -588,12 +588,12 @@ class Files(pulumi.CustomResource):
 
     @property
     def instance_id(self) -> pulumi.Output[str]:
-        """The machine; another one makes this resource anew."""
+        """The instance. A change replaces this resource."""
         return pulumi.get(self, "instanceId")  # type: ignore[no-any-return]
 
     @property
     def connection(self) -> pulumi.Output[Mapping[str, Any]]:
-        """How to reach the machine over SSH: host, port, user, hostKey and privateKey (secret)."""
+        """SSH connection to the host: host, port, user, hostKey and privateKey (secret)."""
         return pulumi.get(self, "connection")  # type: ignore[no-any-return]
 
     @property
@@ -633,7 +633,7 @@ class Files(pulumi.CustomResource):
 
     @property
     def reachable(self) -> pulumi.Output[bool]:
-        """Whether the machine answered over SSH when last looked at."""
+        """Whether the host answered over SSH at the last refresh."""
         return pulumi.get(self, "reachable")  # type: ignore[no-any-return]
 
 
@@ -656,8 +656,8 @@ class Weights(pulumi.CustomResource):
 
         Args:
             resource_name: name in the program.
-            instance_id: The machine; another one makes this resource anew.
-            connection: How to reach the machine over SSH: host, port, user, hostKey and privateKey (secret).
+            instance_id: The instance. A change replaces this resource.
+            connection: SSH connection to the host: host, port, user, hostKey and privateKey (secret).
             repository: owner/name at the hub.
             revision: Commit of 40 hex digits.
             directory: Folder on the host.
@@ -686,12 +686,12 @@ class Weights(pulumi.CustomResource):
 
     @property
     def instance_id(self) -> pulumi.Output[str]:
-        """The machine; another one makes this resource anew."""
+        """The instance. A change replaces this resource."""
         return pulumi.get(self, "instanceId")  # type: ignore[no-any-return]
 
     @property
     def connection(self) -> pulumi.Output[Mapping[str, Any]]:
-        """How to reach the machine over SSH: host, port, user, hostKey and privateKey (secret)."""
+        """SSH connection to the host: host, port, user, hostKey and privateKey (secret)."""
         return pulumi.get(self, "connection")  # type: ignore[no-any-return]
 
     @property
@@ -741,7 +741,7 @@ class Weights(pulumi.CustomResource):
 
     @property
     def reachable(self) -> pulumi.Output[bool]:
-        """Whether the machine answered over SSH when last looked at."""
+        """Whether the host answered over SSH at the last refresh."""
         return pulumi.get(self, "reachable")  # type: ignore[no-any-return]
 
 
@@ -767,8 +767,8 @@ class Service(pulumi.CustomResource):
 
         Args:
             resource_name: name in the program.
-            instance_id: The machine; another one makes this resource anew.
-            connection: How to reach the machine over SSH: host, port, user, hostKey and privateKey (secret).
+            instance_id: The instance. A change replaces this resource.
+            connection: SSH connection to the host: host, port, user, hostKey and privateKey (secret).
             engine_version: Version of vLLM.
             serving_digest: Digest of the files that vLLM has to restart for.
             weights_revision: Revision being served; another one means a restart.
@@ -799,12 +799,12 @@ class Service(pulumi.CustomResource):
 
     @property
     def instance_id(self) -> pulumi.Output[str]:
-        """The machine; another one makes this resource anew."""
+        """The instance. A change replaces this resource."""
         return pulumi.get(self, "instanceId")  # type: ignore[no-any-return]
 
     @property
     def connection(self) -> pulumi.Output[Mapping[str, Any]]:
-        """How to reach the machine over SSH: host, port, user, hostKey and privateKey (secret)."""
+        """SSH connection to the host: host, port, user, hostKey and privateKey (secret)."""
         return pulumi.get(self, "connection")  # type: ignore[no-any-return]
 
     @property
@@ -849,7 +849,7 @@ class Service(pulumi.CustomResource):
 
     @property
     def reachable(self) -> pulumi.Output[bool]:
-        """Whether the machine answered over SSH when last looked at."""
+        """Whether the host answered over SSH at the last refresh."""
         return pulumi.get(self, "reachable")  # type: ignore[no-any-return]
 
 

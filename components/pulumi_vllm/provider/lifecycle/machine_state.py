@@ -1,19 +1,23 @@
-"""What several resources share: the connection to a host, and waiting with a growing pause."""
+"""The instance and its host, as several resources use them: its SSH connection, and whether it still exists."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pulumi_vllm.provider.plugin.resource import Call, Property, UserError, Values, reveal
 
+if TYPE_CHECKING:
+    from pulumi_vllm.host.ssh import Host
+    from pulumi_vllm.spheron.models import Instance
+
 CONNECTION = Property(
     "object",
-    "How to reach the machine over SSH: host, port, user, hostKey and privateKey (secret).",
+    "SSH connection to the host: host, port, user, hostKey and privateKey (secret).",
     required=True,
     silent=True,
 )
 INSTANCE_ID = Property(
-    "string", "The machine; another one makes this resource anew.", required=True, replaces=True
+    "string", "The instance. A change replaces this resource.", required=True, replaces=True
 )
-REACHABLE = Property("boolean", "Whether the machine answered over SSH when last looked at.")
+REACHABLE = Property("boolean", "Whether the host answered over SSH at the last refresh.")
 
 # Seconds between two looks at the API: quick at first, then sparing its 100 calls per 15 minutes and address.
 _PAUSES_S = (1.0, 1.0, 2.0, 2.0, 3.0, 5.0, 8.0, 10.0, 15.0, 20.0)
@@ -21,67 +25,72 @@ _PAUSES_S = (1.0, 1.0, 2.0, 2.0, 3.0, 5.0, 8.0, 10.0, 15.0, 20.0)
 # Seconds between two looks at a unit of the host, over a connection that is there: most units are done within one.
 _LOOKS_S = (0.3, 0.5, 1.0, 2.0)
 
-USELESS = frozenset({"failed", "stopped"})  # the API has no call that starts a machine
+UNUSABLE_STATUSES = frozenset({"failed", "stopped"})
+"""Statuses of an instance that will never run again: the API has no call that starts one."""
 
 
-class Taken(UserError):  # noqa: N818 (the name is the sentence)
-    """The machine is not ours any more."""
+class InstanceLostError(UserError):
+    """The instance no longer exists at the cloud."""
 
 
 def pause_s(attempt: int) -> float:
-    """How long to wait before look number `attempt`, counted from 0."""
+    """Return the pause before attempt number `attempt`, counted from 0, for calls of the rental API."""
     return _PAUSES_S[min(attempt, len(_PAUSES_S) - 1)]
 
 
 def look_s(attempt: int) -> float:
-    """How long to wait before look number `attempt` at a unit, counted from 0."""
+    """Return the pause before attempt number `attempt`, counted from 0, for commands on the host."""
     return _LOOKS_S[min(attempt, len(_LOOKS_S) - 1)]
 
 
-async def still_there(call: Call, values: Values) -> None:
-    """Ask the cloud about a machine that does not answer.
+async def check_instance_alive(call: Call, values: Values) -> None:
+    """Ask the cloud about an instance whose host does not answer, and return if waiting can help.
 
     Raises:
-        Taken: its provider took it back.
-        UserError: it is stopped or failed, or has another address; waiting for it would never end.
+        InstanceLostError: the instance no longer exists, for example because its provider reclaimed it.
+        UserError: it is stopped or failed, or its address changed.
     """
-    machine = await call.session.ask(call.session.cloud().instance, str(values["instanceId"]))
-    if machine is None or machine.gone:
-        said = end_of(machine, str(values["instanceId"]))
-        raise Taken(
-            f"{call.name}: {said}; `pulumi up --refresh` rents another one, which goes on with what the volume has"
+    instance_id = str(values["instanceId"])
+    instance: Instance | None = await call.session.ask(call.session.cloud().instance, instance_id)
+    if instance is None or instance.gone:
+        raise InstanceLostError(
+            f"{call.name}: {describe_loss(instance, instance_id)}; `pulumi up --refresh` rents another one, which "
+            "continues with what is on the volume"
         )
-    if machine.status in USELESS:
-        raise UserError(f"{call.name}: {machine.name} is {machine.status}; {another(call)}")
+    if instance.status in UNUSABLE_STATUSES:
+        raise UserError(f"{call.name}: {instance.name} is {instance.status}; {replacement_hint(call)}")
     known = (reveal(values.get("connection")) or {}).get("host")
-    if machine.address and known and machine.address != known:
+    if instance.address and known and instance.address != known:
         raise UserError(
-            f"{call.name}: {machine.name} restarted with another address, {machine.address} instead of {known}; "
-            "`pulumi up --refresh` goes on there"
+            f"{call.name}: {instance.name} restarted with another address, {instance.address} instead of {known}; "
+            "`pulumi up --refresh` continues there"
         )
 
 
-def end_of(machine: Any, machine_id: str) -> str:
-    """What became of a machine that is gone, or (None) that the cloud does not list; its id finds it in the console."""
-    if machine is None:
-        return f"the cloud no longer lists the machine {machine_id}"
-    if machine.status == "terminated-provider":
-        return f"{machine.name} ({machine_id}) was reclaimed by the provider"
-    return f"{machine.name} ({machine_id}) was ended, in the cloud's console or for want of credit"
+def describe_loss(instance: "Instance | None", instance_id: str) -> str:
+    """Say how an instance ended. None stands for one that the cloud no longer lists."""
+    if instance is None:
+        return f"the cloud no longer lists the instance {instance_id}"
+    if instance.status == "terminated-provider":
+        return f"{instance.name} ({instance_id}) was reclaimed by the provider"
+    return (
+        f"{instance.name} ({instance_id}) was terminated outside Pulumi (in the cloud's console, or because the "
+        "team ran out of credit)"
+    )
 
 
-def another(call: Call) -> str:
-    """What a person does about a machine that will not run again; only its own resource knows its URN."""
+def replacement_hint(call: Call) -> str:
+    """Say how to replace an instance that will not run again. Only its own resource knows its URN."""
     if call.urn.split("::")[2].rpartition("$")[2] == "vllm:spheron:Instance":
         return f"`pulumi up --replace '{call.urn}'` rents another"
-    return "it is billed, and `pulumi refresh` says how another is rented"
+    return "it is billed, and `pulumi refresh` shows how to replace it"
 
 
-async def host_of(call: Call, values: Values) -> Any:
-    """A connection to the machine that `values["connection"]` names.
+async def connect_host(call: Call, values: Values) -> "Host":
+    """Return the SSH connection to the host in `values["connection"]`; all resources share it.
 
     Raises:
-        HostError: it is unreachable, refuses our key, or shows another host key.
+        HostError: the host is unreachable, refuses our key, or shows another host key.
     """
     connection = reveal(values.get("connection"))
     if not isinstance(connection, dict) or not connection.get("host"):
@@ -89,4 +98,5 @@ async def host_of(call: Call, values: Values) -> Any:
     from pulumi_vllm.host.ssh import Address  # asyncssh takes 0.2 s
 
     address = Address(connection["host"], int(connection.get("port") or 22), connection.get("user") or "root")
-    return await call.session.hosts().get(address, connection["privateKey"], connection.get("hostKey"))
+    host: Host = await call.session.hosts().get(address, connection["privateKey"], connection.get("hostKey"))
+    return host

@@ -3,7 +3,13 @@
 import time
 from typing import Any
 
-from pulumi_vllm.provider.lifecycle.machine_state import USELESS, Taken, another, pause_s, still_there
+from pulumi_vllm.provider.lifecycle.machine_state import (
+    UNUSABLE_STATUSES,
+    InstanceLostError,
+    check_instance_alive,
+    pause_s,
+    replacement_hint,
+)
 from pulumi_vllm.provider.plugin.resource import Call, Cancelled, Partial, UserError, Values, reveal
 
 # Provisioning takes 3 to 25 minutes, SSH up to 20 more (Spheron, seen in client code 2026-05): 60 in all.
@@ -24,7 +30,7 @@ async def arrive(call: Call, machine_id: str, new: Values, outputs: Values) -> V
             machine_id,
             outputs,
         ) from None
-    except Taken as error:
+    except InstanceLostError as error:
         raise Partial(str(error), machine_id, outputs) from error
     except Exception as error:
         remedy = "" if isinstance(error, UserError) else f"; {_GO_ON}"
@@ -39,12 +45,14 @@ async def _wait_running(call: Call, machine_id: str, new: Values, outputs: Value
         machine = await call.session.ask(cloud.instance, machine_id)
         status = "not in the cloud's list"
         if machine is None or machine.gone:
-            await still_there(call, {"instanceId": machine_id})  # goes on only where a second look finds it
+            await check_instance_alive(
+                call, {"instanceId": machine_id}
+            )  # goes on only where a second look finds it
         else:
             outputs |= seen(machine)
             status = machine.status
-            if status in USELESS:
-                raise UserError(f"the cloud says {status}; {another(call)}")
+            if status in UNUSABLE_STATUSES:
+                raise UserError(f"the cloud says {status}; {replacement_hint(call)}")
             _refuse_dearer(machine, new)
             if status == "running" and machine.address:
                 return
@@ -78,7 +86,7 @@ async def _wait_ssh(call: Call, machine_id: str, new: Values, outputs: Values, e
         await call.progress(text)
         if time.monotonic() - asked > _ASK_EVERY_S:
             asked = time.monotonic()
-            await still_there(call, there)
+            await check_instance_alive(call, there)
 
     host = await wait_ssh(
         outputs["address"],

@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from pulumi_vllm.provider.lifecycle.machine_state import host_of, pause_s
+from pulumi_vllm.provider.lifecycle.machine_state import connect_host, pause_s
 from pulumi_vllm.provider.plugin.resource import Call, Cancelled, UserError, Values
 
 _PROGRAMS = "/usr/local/lib/pulumi-vllm"
@@ -64,7 +64,7 @@ sync
 """
     try:
         await call.progress(f"draining {state.get('instanceName')} (up to {timeout_s:.0f} s)")
-        host = await host_of(call, {"connection": connection})
+        host = await connect_host(call, {"connection": connection})
         await host.run(script, timeout_s=timeout_s + 120, check=False)
     except HostError as error:
         await call.warn(f"could not drain {state.get('instanceName')}: {error}; it goes without")

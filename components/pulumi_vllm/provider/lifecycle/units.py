@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from pulumi_vllm.provider.lifecycle.machine_state import host_of, look_s, still_there
+from pulumi_vllm.provider.lifecycle.machine_state import check_instance_alive, connect_host, look_s
 from pulumi_vllm.provider.plugin.resource import Call, UserError, Values
 
 _SILENT_S = 1800.0  # without a byte or a phase: something hangs
@@ -37,7 +37,7 @@ async def follow(call: Call, values: Values, job: Job, *, restart: bool = False)
     """
     from pulumi_vllm.host.ssh import AuthRefused, Unreachable
 
-    host = await host_of(call, values)
+    host = await connect_host(call, values)
     boot = await _start(host, job, restart=restart)
     last: Values = {}
     heard = moved = time.monotonic()
@@ -46,7 +46,7 @@ async def follow(call: Call, values: Values, job: Job, *, restart: bool = False)
         await call.sleep(look_s(looks))
         looks += 1
         try:
-            host = await host_of(call, values)
+            host = await connect_host(call, values)
             shown = await host.run(_SHOW.format(unit=job.unit, file=job.record), timeout_s=60)
             state, task, booted, tail = (shown.stdout + "\n\n\n").split("\n", 3)
             if booted != boot:
@@ -59,7 +59,7 @@ async def follow(call: Call, values: Values, job: Job, *, restart: bool = False)
                 raise
             if away > asked:
                 asked = away + _ASK_EVERY_S
-                await still_there(call, values)
+                await check_instance_alive(call, values)
             await call.progress(f"the machine does not answer ({away:.0f} s)")
             continue
         now, asked = (heard := time.monotonic()), _ASK_AFTER_S

@@ -13,7 +13,7 @@ from google.protobuf import empty_pb2
 
 from pulumi_vllm import __version__
 from pulumi_vllm.host.errors import Unreachable
-from pulumi_vllm.provider.lifecycle.machine_state import still_there
+from pulumi_vllm.provider.lifecycle.machine_state import check_instance_alive
 from pulumi_vllm.provider.plugin.protocol import from_struct, message, to_struct
 from pulumi_vllm.provider.plugin.resource import (
     Call,
@@ -209,7 +209,7 @@ async def _there(resource: Resource, call: Call, new: Values, work: Awaitable[An
             # A machine that is being taken is silent some seconds before the cloud says so.
             for pause_s in _ASK_AFTER_S:
                 await call.sleep(pause_s)
-                await still_there(call, new)
+                await check_instance_alive(call, new)
         raise UserError(f"{call.name}: {error}; run `pulumi up` again when the machine answers") from error
 
 

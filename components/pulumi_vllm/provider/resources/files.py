@@ -3,7 +3,7 @@
 import hashlib
 from typing import Any
 
-from pulumi_vllm.provider.lifecycle.machine_state import CONNECTION, INSTANCE_ID, REACHABLE, host_of
+from pulumi_vllm.provider.lifecycle.machine_state import CONNECTION, INSTANCE_ID, REACHABLE, connect_host
 from pulumi_vllm.provider.plugin.resource import (
     Call,
     Failure,
@@ -96,7 +96,7 @@ class Files(Resource):
         paths = list(state.get("paths") or values["files"])
         outputs = {name: state.get(name) for name in self.outputs}
         try:
-            host = await host_of(call, values)
+            host = await connect_host(call, values)
             facts = await call.session.hosts().facts(host, paths=tuple(paths))
         except HostError as error:
             await call.warn(f"{call.name}: {error}; showing what was last seen")
@@ -130,7 +130,7 @@ class Files(Resource):
     async def _converge(self, call: Call, new: Values, gone: tuple[str, ...]) -> Values:
         from pulumi_vllm.host.ssh import PutFile
 
-        host = await host_of(call, new)
+        host = await connect_host(call, new)
         secrets, values = reveal(new.get("secrets")) or {}, reveal(new.get("values")) or {}
         texts = {
             path: secrets_in_files.fill(reveal(text), secrets, values).encode()

@@ -3,7 +3,7 @@
 from typing import Any
 
 from pulumi_vllm.plan.names import physical_name
-from pulumi_vllm.provider.lifecycle.machine_state import USELESS, another, end_of
+from pulumi_vllm.provider.lifecycle.machine_state import UNUSABLE_STATUSES, describe_loss, replacement_hint
 from pulumi_vllm.provider.lifecycle.provision import arrive, billed_as, seen
 from pulumi_vllm.provider.lifecycle.terminate import leave
 from pulumi_vllm.provider.plugin.resource import (
@@ -124,7 +124,7 @@ class Instance(Resource):
         machine = await call.session.ask(call.session.cloud().instance, resource_id)
         if machine is None or machine.gone:
             if machine is not None and machine.status == "terminated-provider":
-                await call.warn(f"{end_of(machine, resource_id)}; `pulumi up` rents another")
+                await call.warn(f"{describe_loss(machine, resource_id)}; `pulumi up` rents another")
             return None
         imported = not state
         inputs = inputs or {
@@ -136,8 +136,9 @@ class Instance(Resource):
         }
         outputs = {name: state.get(name) for name in self.outputs} | seen(machine)
         unready = None
-        if machine.status in USELESS:
-            unready = f"machine {machine.name} ({resource_id}) is {machine.status}; it is billed, and {another(call)}"
+        if machine.status in UNUSABLE_STATUSES:
+            hint = replacement_hint(call)
+            unready = f"instance {machine.name} ({resource_id}) is {machine.status}; it is billed, and {hint}"
         elif not imported and not state.get("hostKey"):
             unready = (
                 f"machine {machine.name} ({resource_id}) is {machine.status} and was never reached over SSH; "

@@ -3,7 +3,13 @@
 import json
 from typing import Any
 
-from pulumi_vllm.provider.lifecycle.machine_state import CONNECTION, INSTANCE_ID, REACHABLE, host_of, look_s
+from pulumi_vllm.provider.lifecycle.machine_state import (
+    CONNECTION,
+    INSTANCE_ID,
+    REACHABLE,
+    connect_host,
+    look_s,
+)
 from pulumi_vllm.provider.lifecycle.units import INSTALL, PREFLIGHT, follow, why
 from pulumi_vllm.provider.plugin.resource import Call, Property, Reading, Resource, UserError, Values
 
@@ -72,7 +78,7 @@ class Service(Resource):
         outputs = {name: state.get(name) for name in self.outputs}
         wanted: Values = values.get("units") or dict(_WANTED)
         try:
-            host = await host_of(call, values)
+            host = await connect_host(call, values)
             facts = await call.session.hosts().facts(host, units=tuple(_WANTED))
         except HostError as error:
             await call.warn(f"{call.name}: {error}; showing what was last seen")
@@ -93,7 +99,7 @@ class Service(Resource):
     # -- the host -----------------------------------------------------------------------------------
     async def _serve(self, call: Call, new: Values, *, restart: bool) -> Values:
         await follow(call, new, PREFLIGHT, restart=True)  # first: a machine that is unfit goes on serving
-        host = await host_of(call, new)
+        host = await connect_host(call, new)
         # An engine that the readiness check found wrong goes on running: with the cause gone it still has it in memory.
         restart = restart or (await host.run(_FOUND_WRONG, timeout_s=60)).stdout.strip() == "yes"
         if restart:
@@ -104,7 +110,7 @@ class Service(Resource):
         # Restarted, because a lock may have changed; with the stamp in place the program has nothing to do.
         # vllm.service requires the unit, so only once vllm is down.
         await follow(call, new, INSTALL, restart=restart)
-        host = await host_of(call, new)
+        host = await connect_host(call, new)
         await host.run(
             "systemctl enable -q vllm-firewall.service haproxy.service vllm.service; "
             "systemctl reset-failed vllm.service haproxy.service 2>/dev/null || true; "

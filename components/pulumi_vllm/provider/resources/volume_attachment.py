@@ -8,9 +8,9 @@ from pulumi_vllm.provider.lifecycle.machine_state import (
     CONNECTION,
     INSTANCE_ID,
     REACHABLE,
-    host_of,
+    check_instance_alive,
+    connect_host,
     pause_s,
-    still_there,
 )
 from pulumi_vllm.provider.plugin.resource import Call, Property, Reading, Resource, UserError, Values, reveal
 
@@ -81,7 +81,7 @@ class VolumeAttachment(Resource):
         from pulumi_vllm.host.ssh import HostError
 
         try:
-            host = await host_of(call, values)
+            host = await connect_host(call, values)
             facts = await call.session.hosts().facts(host)
         except HostError as error:
             await call.warn(f"{call.name}: {error}; showing what was last seen")
@@ -132,7 +132,7 @@ class VolumeAttachment(Resource):
     # -- the guest ----------------------------------------------------------------------------------
     async def _look(self, call: Call, new: Values) -> Values:
         """Boot id, block devices and shares of the guest; and whether ours is among them."""
-        host = await host_of(call, new)
+        host = await connect_host(call, new)
         result = await host.run(_LOOK, timeout_s=30)
         rows = [line.split() for line in result.stdout.splitlines()]
         seen: Values = {"boot": "", "devices": {}, "mounted": False}
@@ -159,10 +159,10 @@ class VolumeAttachment(Resource):
         began, attempt, shown = time.monotonic(), 0, 0.0
         while (waited := time.monotonic() - began) < _GROWN_WITHIN_S:
             try:
-                shown = await self._measure(await host_of(call, new), new)
+                shown = await self._measure(await connect_host(call, new), new)
             except (Unreachable, AuthRefused):
                 await call.session.hosts().forget(reveal(new["connection"])["host"])
-                await still_there(call, new)
+                await check_instance_alive(call, new)
             if shown >= at_least:
                 return shown
             await call.progress(f"waiting for {new['volumeName']} to grow in the machine ({waited:.0f} s)")
@@ -194,7 +194,7 @@ class VolumeAttachment(Resource):
                 seen = await self._look(call, new)
             except HostError:
                 await call.session.hosts().forget(reveal(new["connection"])["host"])
-                await still_there(call, new)
+                await check_instance_alive(call, new)
             else:
                 if seen["present"] or (new["mountKind"] == "block" and self._fresh(before, seen)):
                     return seen
@@ -228,7 +228,7 @@ class VolumeAttachment(Resource):
         from pulumi_vllm.host.ssh import PutFile
         from pulumi_vllm.render import models_mount
 
-        host = await host_of(call, new)
+        host = await connect_host(call, new)
         if new["mountKind"] == "block":
             source = f"LABEL={self._label(new)}"
             if not after["present"]:

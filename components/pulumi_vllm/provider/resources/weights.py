@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from pulumi_vllm.provider.lifecycle.machine_state import CONNECTION, INSTANCE_ID, REACHABLE, host_of
+from pulumi_vllm.provider.lifecycle.machine_state import CONNECTION, INSTANCE_ID, REACHABLE, connect_host
 from pulumi_vllm.provider.lifecycle.units import PREFLIGHT, WEIGHTS, follow
 from pulumi_vllm.provider.plugin.resource import Call, Property, Reading, Resource, Values
 
@@ -46,7 +46,7 @@ class Weights(Resource):
 
         vllm.service requires the unit and restarts with it: the gateway is drained meanwhile.
         """
-        host = await host_of(call, new)
+        host = await connect_host(call, new)
         await call.progress("draining: vllm restarts with its weights")
         await host.run(f"{_DRAIN} --timeout 60 || true", timeout_s=120)
         outputs = await self._fetch(call, new)
@@ -60,7 +60,7 @@ class Weights(Resource):
         values = {**state, **inputs}
         outputs = {name: state.get(name) for name in self.outputs}
         try:
-            host = await host_of(call, values)
+            host = await connect_host(call, values)
             facts = await call.session.hosts().facts(host, weights=values["directory"])
         except HostError as error:
             await call.warn(f"{call.name}: {error}; showing what was last seen")
@@ -83,7 +83,7 @@ class Weights(Resource):
     async def _fetch(self, call: Call, new: Values) -> Values:
         await follow(call, new, PREFLIGHT, restart=True)  # before 120 GB, and with its own sentence
         done = await follow(call, new, WEIGHTS, restart=True)
-        host = await host_of(call, new)
+        host = await connect_host(call, new)
         text = await host.run(
             f"cat {new['directory']}/.manifest.json; sha256sum {new['directory']}/.manifest.json | cut -c1-64 >&2",
             timeout_s=60,
