@@ -7,8 +7,16 @@ import re
 
 import pytest
 from pulumi_vllm.plan import Deployment, PlanError, plan
-from pulumi_vllm.render import HostFile, bootstrap, bootstrap_stamp, cloud_init, jinja, models_mount, render
-from pulumi_vllm.render import host as host_module
+from pulumi_vllm.render import (
+    HostFile,
+    bootstrap,
+    bootstrap_stamp,
+    cloud_init,
+    file_table,
+    models_mount,
+    render,
+    templates,
+)
 
 import stacks
 
@@ -18,9 +26,8 @@ def by_path(stack):
 
 
 def test_every_template_is_rendered(stack):
-    wanted = {
-        "/" + str(path.relative_to(jinja.root())).removesuffix(".j2") for path in jinja.root().rglob("*.j2")
-    }
+    folder = templates.directory()
+    wanted = {f"/{path.relative_to(folder)}".removesuffix(".j2") for path in folder.rglob("*.j2")}
     assert wanted <= set(by_path(stack))
 
 
@@ -108,7 +115,7 @@ def test_an_unknown_mount_kind_is_a_sentence():
 
 def test_a_missing_variable_is_a_sentence():
     with pytest.raises(PlanError, match="'packages' is undefined"):
-        jinja.fill("/usr/local/lib/pulumi-vllm/bootstrap")
+        templates.fill("/usr/local/lib/pulumi-vllm/bootstrap")
 
 
 def test_secret_and_value_names():
@@ -126,7 +133,7 @@ def test_a_changed_flag_changes_the_unit_and_restarts():
 
 
 def test_the_table_is_in_order():
-    paths = [path for path, *_ in host_module._TABLE]
+    paths = [path for path, *_ in file_table._TABLE]
     assert paths == sorted(paths)
 
 

@@ -7,6 +7,9 @@ from typing import Final
 MODELS: Final = "/models"
 """Mount point of the volume."""
 
+WEIGHTS: Final = f"{MODELS}/weights"
+CACHES: Final = f"{MODELS}/cache"
+
 ENGINE_ADDRESS: Final = "127.0.0.1"
 """Where vLLM listens: on loopback only, behind the gateway."""
 
@@ -16,9 +19,9 @@ ENGINE_PORT: Final = 8000
 
 def weights_directory(repository: str, revision: str) -> str:
     """Directory of one revision of the weights."""
-    return f"{MODELS}/weights/{repository}/{revision}"
+    return f"{WEIGHTS}/{repository}/{revision}"
 
 
 def cache_directory(engine_version: str) -> str:
     """Directory of one engine version's caches. They are on the volume, so they outlive the machine."""
-    return f"{MODELS}/cache/{engine_version}"
+    return f"{CACHES}/{engine_version}"

@@ -1,32 +1,11 @@
-"""Words in units and rules in the firewall: what goes in comes out."""
+"""nftables rules from address ranges."""
 
 import ipaddress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pulumi_vllm.render import firewall, systemd
-
-
-def unquoted(text):
-    """What systemd makes of one quoted word."""
-    if text.startswith('"'):
-        text = text[1:-1].replace("\\n", "\n").replace('\\"', '"').replace("\\\\", "\\")
-    return text.replace("%%", "%").replace("$$", "$")
-
-
-@given(
-    st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), min_size=1).filter(
-        lambda text: "\\" not in text
-    )
-)
-def test_a_word_survives(text):
-    assert unquoted(systemd.word(text)) == text
-
-
-def test_one_flag_per_line():
-    lines = systemd.command_lines(("--model", "/m", "--enforce-eager", "--x", '{"a":1}'))
-    assert lines == ("--model /m", "--enforce-eager", '--x "{\\"a\\":1}"')
+from pulumi_vllm.render import firewall
 
 
 def test_firewall_rules():

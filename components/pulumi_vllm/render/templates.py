@@ -1,4 +1,4 @@
-"""Templates: where they lie and how they are filled. A missing variable is an error."""
+"""Jinja templates of the host's files. A missing variable is an error."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from typing import Any
 import jinja2
 
 from pulumi_vllm.plan import PlanError
+from pulumi_vllm.render import layout
 
 
 @functools.cache
-def root() -> pathlib.Path:
-    """The templates folder: inside the installed package, or at the top of a checkout."""
+def directory() -> pathlib.Path:
+    """The templates directory: inside the installed package, or at the top of a checkout."""
     package = pathlib.Path(__file__).resolve().parents[1]
-    for folder in (package / "templates", package.parents[1] / "templates"):
-        if folder.is_dir():
-            return folder
-    raise PlanError((f"{package}: no templates folder; install pulumi-vllm again",))
+    for candidate in (package / "templates", package.parents[1] / "templates"):
+        if candidate.is_dir():
+            return candidate
+    raise PlanError((f"{package}: the templates directory is missing; install pulumi-vllm again",))
 
 
 def fill(path: str, **variables: Any) -> str:
-    """The text of the host file `path` from its template."""
+    """The text of the host file `path`, from its template."""
     try:
         return _environment().get_template(path.lstrip("/") + ".j2").render(**variables)
     except jinja2.UndefinedError as error:
         raise PlanError((f"templates{path}.j2: {error.message}; correct the template",)) from None
 
 
-def plain() -> dict[str, str]:
-    """Files that are the same on every host, by their path there: our programs."""
-    folder = root() / "usr/local/lib/pulumi-vllm"
+def programs() -> dict[str, str]:
+    """The host programs and their modules, which are the same on every host, by path on the host."""
     return {
-        f"/usr/local/lib/pulumi-vllm/{file.name}": file.read_text()
-        for file in sorted(folder.iterdir())
+        f"{layout.PROGRAMS}/{file.name}": file.read_text()
+        for file in sorted((directory() / layout.PROGRAMS.lstrip("/")).iterdir())
         if file.is_file() and file.suffix in ("", ".py")
     }
 
@@ -43,7 +43,7 @@ def plain() -> dict[str, str]:
 @functools.cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(root()),
+        loader=jinja2.FileSystemLoader(directory()),
         undefined=jinja2.StrictUndefined,
         autoescape=False,  # noqa: S701 - unit files and shell, no HTML
         keep_trailing_newline=True,
@@ -51,6 +51,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters["json"] = _json
+    environment.globals["layout"] = layout
     return environment
 
 

@@ -1,4 +1,4 @@
-"""One file on the host, as data: its text, who owns it, and what must happen when it changes."""
+"""One file on the host as data: its text, mode and owner, and what a change of it triggers."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ _VALUE = re.compile(r"@@value:([a-z0-9_]+)@@")
 
 @dataclass(frozen=True, slots=True)
 class HostFile:
-    """A file to lay down. Secret text appears only as `@@secret:NAME@@`, flowing values as `@@value:NAME@@`.
+    """A file to write on the host.
 
-    `on_change` is "nothing", "daemon-reload", "restart UNIT", "reload UNIT" or "run UNIT"; a change of any
-    file under /etc/systemd/system means a daemon-reload before that.
+    The text holds `@@secret:NAME@@` in place of a secret, and `@@value:NAME@@` in place of a public value that is
+    known only when the resources exist.
+
+    `on_change` is "nothing", "daemon-reload", "restart UNIT", "reload UNIT" or "run UNIT". A change of a unit file
+    implies a daemon-reload before that.
     """
 
     path: str
@@ -30,18 +33,18 @@ class HostFile:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Names of the secrets in the text, each once, in order."""
+        """Names of the secrets in the text, each once, in order of appearance."""
         return tuple(dict.fromkeys(_SECRET.findall(self.text)))
 
     @property
     def values(self) -> tuple[str, ...]:
-        """Names of the flowing public values in the text, each once, in order."""
+        """Names of the public values in the text, each once, in order of appearance."""
         return tuple(dict.fromkeys(_VALUE.findall(self.text)))
 
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """What /models is made of: kind `block` (source = device), `virtiofs` (tag) or `nfs` (host:/export)."""
+    """What is mounted on /models. The source is a device (`block`), a tag (`virtiofs`) or host:/export (`nfs`)."""
 
     kind: str
     source: str

@@ -1,0 +1,121 @@
+"""All files of one host, from its plan."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pulumi_vllm.plan import PlanError, catalogue
+from pulumi_vllm.plan.config import MARK, MOST_AT_ONCE
+from pulumi_vllm.render import firewall, layout, systemd, templates
+from pulumi_vllm.render.first_boot import bootstrap
+from pulumi_vllm.render.host_file import HostFile, Mount
+
+if TYPE_CHECKING:
+    from pulumi_vllm.plan import Plan
+
+STOP_TIMEOUT_S = 45
+"""Limit for a unit to stop: it must fit into the 60 s between a spot notice and the reclaim."""
+
+
+class _Row(NamedTuple):
+    path: str
+    mode: str
+    owner: str
+    on_change: str
+
+
+_ROOT = "root:root"
+_NOTHING = "nothing"
+_DAEMON_RELOAD = "daemon-reload"
+_RESTART_ENGINE = f"restart {layout.ENGINE_UNIT}"
+_RELOAD_GATEWAY = f"reload {layout.GATEWAY_UNIT}"
+_RESTART_GATEWAY = f"restart {layout.GATEWAY_UNIT}"
+_RELOAD_FIREWALL = f"reload {layout.FIREWALL_UNIT}"
+_RESTART_FIREWALL = f"restart {layout.FIREWALL_UNIT}"
+
+# One row per templated file, sorted by path: path, mode, owner, what a change of it triggers.
+_TABLE = (
+    _Row(layout.CA_CERTIFICATE, "0644", _ROOT, _NOTHING),
+    _Row(layout.HAPROXY_CONFIG, "0644", _ROOT, _RELOAD_GATEWAY),
+    _Row(layout.KEYS_MAP, "0600", _ROOT, _RELOAD_GATEWAY),
+    _Row(layout.LIMITS_MAP, "0644", _ROOT, _RELOAD_GATEWAY),
+    _Row(layout.GATEWAY_CERTIFICATE, "0600", _ROOT, _RELOAD_GATEWAY),
+    _Row(layout.INSTALL_CONFIG, "0644", _ROOT, _RESTART_ENGINE),
+    _Row(layout.FIREWALL_RULES, "0644", _ROOT, _RELOAD_FIREWALL),
+    _Row(layout.PREFLIGHT_CONFIG, "0644", _ROOT, _RESTART_ENGINE),
+    _Row(layout.READINESS_CONFIG, "0644", _ROOT, _NOTHING),
+    _Row(layout.HUB_TOKEN, "0600", _ROOT, _NOTHING),
+    _Row(layout.READINESS_TOKEN, "0600", _ROOT, _NOTHING),
+    _Row(layout.ENGINE_ENVIRONMENT, "0644", _ROOT, _RESTART_ENGINE),
+    _Row(layout.WEIGHTS_CONFIG, "0644", _ROOT, _NOTHING),
+    _Row(layout.unit_file(layout.GATEWAY_UNIT), "0644", _ROOT, _RESTART_GATEWAY),
+    _Row(layout.unit_file(layout.FIREWALL_UNIT), "0644", _ROOT, _RESTART_FIREWALL),
+    _Row(layout.unit_file(layout.INSTALL_UNIT), "0644", _ROOT, _DAEMON_RELOAD),
+    _Row(layout.unit_file(layout.PREFLIGHT_UNIT), "0644", _ROOT, _DAEMON_RELOAD),
+    _Row(layout.unit_file(layout.READINESS_UNIT), "0644", _ROOT, _DAEMON_RELOAD),
+    _Row(layout.unit_file(layout.WEIGHTS_UNIT), "0644", _ROOT, _DAEMON_RELOAD),
+    _Row(layout.unit_file(layout.ENGINE_UNIT), "0644", _ROOT, _RESTART_ENGINE),
+)
+_MOUNT_ROW = _Row(layout.unit_file(layout.MOUNT_UNIT), "0644", _ROOT, f"restart {layout.MOUNT_UNIT}")
+
+# Mount kind of the volume: type and options of the file system.
+_FILE_SYSTEMS = {
+    "block": ("ext4", "rw,noatime,nofail"),
+    "virtiofs": ("virtiofs", "rw,noatime,nofail"),
+    "nfs": ("nfs", "rw,noatime,nofail,hard,_netdev"),
+}
+
+
+def render(plan: Plan, *, mount: Mount | None = None) -> tuple[HostFile, ...]:
+    """Every file on the host, sorted by path. The mount unit is included only if the mount is known."""
+    variables = _variables(plan)
+    files = [_filled(row, variables) for row in _TABLE]
+    for path, text in templates.programs().items():
+        files.append(HostFile(path, text, "0644" if path.endswith(".py") else "0755"))
+    for minor, text in plan.engine.locks().items():
+        files.append(HostFile(layout.engine_lock(minor), text, on_change=_RESTART_ENGINE))
+    files += [HostFile(layout.UV_LOCK, catalogue.uv_lock()), bootstrap(plan)]
+    if mount is not None:
+        files.append(models_mount(mount.kind, mount.source))
+    return tuple(sorted(files, key=lambda file: file.path))
+
+
+def models_mount(kind: str, source: str) -> HostFile:
+    """The unit that mounts the volume; `source` is a device or LABEL=…, a virtiofs tag, or host:/export."""
+    if kind not in _FILE_SYSTEMS:
+        known = ", ".join(_FILE_SYSTEMS)
+        raise PlanError((f"volume: mount kind {kind!r} is unknown; this version mounts {known}",))
+    file_system, options = _FILE_SYSTEMS[kind]
+    variables = {"mount": Mount(kind, source), "mount_type": file_system, "mount_options": options}
+    return _filled(_MOUNT_ROW, variables)
+
+
+def _filled(row: _Row, variables: dict[str, Any]) -> HostFile:
+    return HostFile(row.path, templates.fill(row.path, **variables), row.mode, row.owner, row.on_change)
+
+
+def _variables(plan: Plan) -> dict[str, Any]:
+    deployment, machine = plan.deployment, plan.deployment.machine
+    weights = plan.model.precisions[plan.precision]
+    cuda = plan.engine.runs_on == "cuda"
+    readiness_timeout_s = 600 if cuda else 240
+    return {
+        "plan": plan,
+        "weights": weights,
+        "command_lines": systemd.command_lines(plan.argv),
+        "gateway": deployment.gateway,
+        "firewall": firewall.rules(deployment.access.allow, deployment.access.ssh),
+        "readiness_timeout_s": readiness_timeout_s,
+        "readiness_unit_timeout_s": readiness_timeout_s + 60,
+        "golden": [dataclasses.asdict(one) for one in plan.model.golden],
+        "gpus": {"name": machine.gpu, "count": machine.count} if cuda else None,
+        "key_names": (*deployment.access.keys, MARK),
+        "locks": tuple(plan.engine.locks()),
+        "max_body_bytes": deployment.gateway.max_body_mib * 2**20,
+        "min_disk_bytes": plan.disk_gib * 2**30 if cuda else weights.bytes * 2,
+        "most_at_once": MOST_AT_ONCE,
+        "nvswitch": plan.needs_nvswitch,
+        "reserve_bytes": 2 * 2**30 if cuda else 64 * 2**20,
+        "stop_timeout_s": STOP_TIMEOUT_S,
+    }

@@ -1,0 +1,124 @@
+"""Every path, unit and port on the host, each written once. Templates read this module as `layout`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pulumi_vllm.plan.host_paths import CACHES, ENGINE_ADDRESS, ENGINE_PORT, MODELS, WEIGHTS
+
+# The volume
+VOLUME_MARKER: Final = f"{MODELS}/.pulumi-vllm-volume"
+"""Holds the name of the volume, so that a wrong disk on `MODELS` is recognized."""
+
+# Configuration. Everything in these two directories is ours.
+CONFIG: Final = "/etc/pulumi-vllm"
+PROGRAMS: Final = "/usr/local/lib/pulumi-vllm"
+
+FIREWALL_RULES: Final = f"{CONFIG}/nftables.nft"
+INSTALL_CONFIG: Final = f"{CONFIG}/install.json"
+PREFLIGHT_CONFIG: Final = f"{CONFIG}/preflight.json"
+READINESS_CONFIG: Final = f"{CONFIG}/readiness.json"
+WEIGHTS_CONFIG: Final = f"{CONFIG}/weights.json"
+ENGINE_ENVIRONMENT: Final = f"{CONFIG}/vllm.env"
+UV_LOCK: Final = f"{CONFIG}/requirements-uv.txt"
+
+
+def engine_lock(python_minor: str) -> str:
+    """The lock of the engine for one minor version of Python, such as "3.12"."""
+    return f"{CONFIG}/requirements-{python_minor}.txt"
+
+
+GATEWAY_CONFIG: Final = f"{CONFIG}/gateway"
+CA_CERTIFICATE: Final = f"{GATEWAY_CONFIG}/ca.pem"
+HAPROXY_CONFIG: Final = f"{GATEWAY_CONFIG}/haproxy.cfg"
+KEYS_MAP: Final = f"{GATEWAY_CONFIG}/keys.map"
+LIMITS_MAP: Final = f"{GATEWAY_CONFIG}/limits.map"
+GATEWAY_CERTIFICATE: Final = f"{GATEWAY_CONFIG}/tls.pem"
+
+SECRETS: Final = f"{CONFIG}/secrets"
+HUB_TOKEN: Final = f"{SECRETS}/hf-token"
+READINESS_TOKEN: Final = f"{SECRETS}/readiness-token"
+
+# Programs
+BOOTSTRAP: Final = f"{PROGRAMS}/bootstrap"
+"""It runs from this path, because its stamp is its own digest."""
+DRAIN: Final = f"{PROGRAMS}/drain"
+INSTALL: Final = f"{PROGRAMS}/install"
+PREFLIGHT: Final = f"{PROGRAMS}/preflight"
+READINESS: Final = f"{PROGRAMS}/readiness"
+DOWNLOAD_WEIGHTS: Final = f"{PROGRAMS}/weights"
+
+# State that survives a reboot
+STATE: Final = "/var/lib/pulumi-vllm"
+BOOTSTRAP_STAMP: Final = f"{STATE}/bootstrap.stamp"
+"""Holds the sha256 of the bootstrap script that last ran to its end."""
+ENGINE_HOME: Final = "/var/lib/vllm"
+VENV: Final = "/opt/vllm"
+ENGINE_PYTHON: Final = f"{VENV}/bin/python"
+ENGINE_STAMP: Final = f"{VENV}/.stamp"
+"""Holds the sha256 of the lock from which the engine was installed."""
+
+# State that a reboot clears
+RUNTIME: Final = "/run/pulumi-vllm"
+BOOTSTRAP_LOCK: Final = "/run/pulumi-vllm-bootstrap.lock"
+INSTALL_PROGRESS: Final = f"{RUNTIME}/install.progress.json"
+PREFLIGHT_RESULT: Final = f"{RUNTIME}/preflight.json"
+PREFLIGHT_PASSED: Final = f"{RUNTIME}/preflight.passed"
+"""Exists while the last preflight has passed; other units assert it."""
+READINESS_RESULT: Final = f"{RUNTIME}/readiness.json"
+WEIGHTS_PROGRESS: Final = f"{RUNTIME}/weights.progress.json"
+GATEWAY_RUNTIME: Final = "/run/pulumi-vllm-gateway"
+GATEWAY_ADMIN_SOCKET: Final = f"{GATEWAY_RUNTIME}/admin.sock"
+GATEWAY_ENVIRONMENT: Final = f"{GATEWAY_RUNTIME}/environment"
+GATEWAY_PID: Final = f"{GATEWAY_RUNTIME}/haproxy.pid"
+
+# Units
+UNITS_DIRECTORY: Final = "/etc/systemd/system"
+MOUNT_UNIT: Final = "models.mount"
+"""systemd derives this name from the mount point, `MODELS`."""
+INSTALL_UNIT: Final = "vllm-install.service"
+PREFLIGHT_UNIT: Final = "vllm-preflight.service"
+WEIGHTS_UNIT: Final = "vllm-weights.service"
+ENGINE_UNIT: Final = "vllm.service"
+GATEWAY_UNIT: Final = "haproxy.service"
+READINESS_UNIT: Final = "vllm-readiness.service"
+FIREWALL_UNIT: Final = "vllm-firewall.service"
+
+UNITS: Final = (
+    MOUNT_UNIT,
+    INSTALL_UNIT,
+    WEIGHTS_UNIT,
+    PREFLIGHT_UNIT,
+    ENGINE_UNIT,
+    GATEWAY_UNIT,
+    READINESS_UNIT,
+    FIREWALL_UNIT,
+)
+"""All of our units."""
+
+
+def unit_file(unit: str) -> str:
+    """Path of a unit's file."""
+    return f"{UNITS_DIRECTORY}/{unit}"
+
+
+# Addresses and ports
+LOOPBACK: Final = ENGINE_ADDRESS
+GATEWAY_PORT: Final = 443
+SSH_PORT: Final = 22
+METRICS_PORT: Final = 8405
+"""HAProxy's Prometheus exporter, on loopback only."""
+ENGINE_URL: Final = f"http://{ENGINE_ADDRESS}:{ENGINE_PORT}"
+GATEWAY_URL: Final = f"https://{LOOPBACK}:{GATEWAY_PORT}"
+ENGINE_IN_PROC_NET_TCP: Final = (
+    "".join(f"{int(octet):02X}" for octet in reversed(ENGINE_ADDRESS.split("."))) + f":{ENGINE_PORT:04X}"
+)
+"""The engine's address as the kernel's socket table shows it: hexadecimal, the address in little-endian order."""
+
+__all__ = [
+    "CACHES",
+    "ENGINE_ADDRESS",
+    "ENGINE_PORT",
+    "MODELS",
+    "WEIGHTS",
+]  # re-exported; all else is defined here
