@@ -16,7 +16,7 @@ if mistakes := stack_name.contradictions(stack, block):
     try:
         plan(Deployment.parse(block))
     except PlanError as error:  # all mistakes at once
-        mistakes += error.mistakes
+        mistakes += error.errors
     raise pulumi.RunError("\n".join(mistakes))
 keys = {name: pulumi.Output.secret(value) for name, value in (config.get_object("keys") or {}).items()}
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import launch
 from pulumi_vllm.plan import plan
-from pulumi_vllm.plan.config import MARK, Deployment
+from pulumi_vllm.plan.config import READINESS_KEY, Deployment
 from pulumi_vllm.render import render
 
 PACKAGES = (
@@ -83,7 +83,7 @@ def write(folder: Path, server: dict[str, object]) -> None:
     """All files below `folder`, and the key beside them."""
     ca, leaf = certificate()
     key, gate = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
-    digests = {gate: MARK, key: "gpu"}
+    digests = {gate: READINESS_KEY, key: "gpu"}
     values = {
         "tls_pem": leaf,
         "keys_map": "".join(f"{hashlib.sha256(one.encode()).hexdigest()} {name}\n" for one, name in digests.items()),

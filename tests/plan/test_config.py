@@ -1,4 +1,4 @@
-"""The stack file's block: units, defaults, and every mistake at once."""
+"""The stack file's block: units, defaults, and every error at once."""
 
 import copy
 
@@ -6,7 +6,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from pulumi_vllm.plan import Deployment, PlanError, catalogue, plan
+from pulumi_vllm.plan import Deployment, PlanError, catalogue, plan, stack_file_keys
 from pulumi_vllm.plan import quantities as units
 
 GOOD = yaml.safe_load("""
@@ -30,10 +30,10 @@ def altered(**changes: object) -> dict:
     return block
 
 
-def mistakes(block: dict) -> tuple[str, ...]:
+def errors(block: dict) -> tuple[str, ...]:
     with pytest.raises(PlanError) as refusal:
         plan(Deployment.parse(block))
-    return refusal.value.mistakes
+    return refusal.value.errors
 
 
 def test_units_and_defaults():
@@ -45,9 +45,9 @@ def test_units_and_defaults():
     assert deployment.weights.endpoint == "https://huggingface.co"
 
 
-def test_the_default_limit_of_a_key_is_above_what_any_measured_machine_answers():
+def test_the_default_rate_limit_exceeds_every_measured_rate():
     measured = catalogue.load().measured
-    # 256 tokens out in each of them
+    # Each answer has 256 tokens.
     rates = [rate / 256 for one in measured for rate in one.tokens_per_s.values()]
     rates += [row["output_throughput"] / row["output_tokens"] for one in measured for row in one.load]
     assert Deployment.parse(GOOD).gateway.requests_per_minute > 2 * 60 * max(rates)
@@ -71,18 +71,18 @@ def test_a_plain_number_is_itself(number):
     assert units.tokens(str(number)) == units.tokens(number) == number
 
 
-def test_every_mistake_at_once():
+def test_every_error_is_reported_at_once():
     block = altered(
         machine__bilng="spot", context="3Q", access__allow=["10.0.0.1/8"], access__keys=["readiness"]
     )
     del block["model"]
-    found = mistakes(block)
+    found = errors(block)
     assert len(found) == 5
     assert "server.model: missing; add it" in found
     assert "server.machine.bilng: unknown key; did you mean billing?" in found
     assert any(one.startswith("server.context: '3Q' is not tokens") for one in found)
     assert any(one.startswith("server.access.allow.0: 10.0.0.1/8 has host bits set") for one in found)
-    assert any(one.startswith("server.access.keys: 'readiness' is the name") for one in found)
+    assert any(one.startswith("server.access.keys: 'readiness' is the key") for one in found)
 
 
 @pytest.mark.parametrize(
@@ -96,9 +96,9 @@ def test_every_mistake_at_once():
         ),
         ({"context": "1Mi"}, "server.context: 1,048,576 tokens are beyond"),
         ({"engine__version": "0.32.0-cpu"}, "server.engine.version: 0.32.0-cpu does not run on H200"),
-        ({"profile": "long"}, "server.profile: says the same as server.concurrency"),
+        ({"profile": "long"}, "server.profile: sets the same as server.concurrency"),
         ({"machine__count": 0}, "server.machine.count: 0 with gpu H200"),
-        ({"machine__fallback": "on-demand"}, "server.machine.fallback: only means something"),
+        ({"machine__fallback": "on-demand"}, "server.machine.fallback: has no effect without"),
         (
             {"machine__billing": "monthly"},
             "server.machine.billing: 'monthly' is not allowed; write on-demand or",
@@ -132,20 +132,23 @@ def test_every_mistake_at_once():
         ({"weights__endpoint": "ftp://x"}, "server.weights.endpoint: 'ftp://x' is not allowed"),
         (
             {"engine__ignore": {"dtpe": "why"}},
-            "server.engine.ignore.dtpe: 'dtpe' is not in the catalogue; did you",
+            "server.engine.ignore.dtpe: 'dtpe' is not a lint rule; did you",
         ),
-        ({"engine__flags": {"port": 1}}, "server.engine.flags.port: not decided here; the engine stays"),
+        ({"engine__flags": {"port": 1}}, "server.engine.flags.port: cannot be set here; the engine stays"),
         (
             {"engine__flags": {"--dtype": "auto"}},
-            "server.engine.flags.--dtype: written with dashes; write dtype",
+            "server.engine.flags.--dtype: is written with dashes; write dtype",
         ),
         (
             {"engine__flags": {"moe_backend": "x"}},
-            "server.engine.flags.moe_backend: not a flag of vLLM; did you",
+            "server.engine.flags.moe_backend: is not a flag of vLLM; did you",
         ),
         ({"storage": True}, "server.storage: True is not a size"),
-        ({"access__hostname": "192.0.2.7"}, "server.access.hostname: '192.0.2.7' is no DNS name; write one"),
-        ({"access__hostname": "https://a.b"}, "server.access.hostname: 'https://a.b' is no DNS name"),
+        (
+            {"access__hostname": "192.0.2.7"},
+            "server.access.hostname: '192.0.2.7' is not a DNS name; write one",
+        ),
+        ({"access__hostname": "https://a.b"}, "server.access.hostname: 'https://a.b' is not a DNS name"),
         (
             {"gateway__request_timeout_s": 0},
             "server.gateway.request_timeout_s: 0 is out of range; write at least 1",
@@ -157,12 +160,12 @@ def test_every_mistake_at_once():
         ({"gateway__timeout_s": 5}, "server.gateway.timeout_s: unknown key; did you mean"),
     ],
 )
-def test_one_mistake(change, sentence):
-    (found,) = mistakes(altered(**change))
+def test_an_error_names_the_path_and_the_remedy(change, sentence):
+    (found,) = errors(altered(**change))
     assert found.startswith(sentence)
 
 
-def test_a_mistake_hides_no_other():
+def test_an_error_hides_no_other_error():
     block = altered(
         modle="x",
         precision="fp7",
@@ -175,36 +178,52 @@ def test_a_mistake_hides_no_other():
         access__keys=["a", "b", "a"],
         engine__flags={"port": 1},
     )
-    found = mistakes(block)
+    found = errors(block)
     for wanted in (
         "server.modle: unknown key; did you mean model?",
         "server.precision: mistral-small-4 is not published in 'fp7'",
         "server.context: 2,097,152 tokens are beyond",
         "server.machine.gpu: 'H2000' is not in the catalogue; did you mean H200?",
         "server.machine.count: 'two' is not a whole number",
-        "server.machine.fallback: only means something",
+        "server.machine.fallback: has no effect without",
         "server.access.allow.0: 'everybody'",
         "server.access.keys: 'a' appears twice",
-        "server.engine.flags.port: not decided here",
+        "server.engine.flags.port: cannot be set here",
     ):
         assert any(one.startswith(wanted) for one in found), (wanted, found)
     assert len(found) == len(set(found)) == 9
-    # The disk can't be judged without a precision and a machine.
-    with_disk = mistakes(altered(storage="90GB", context="2Mi", access__allow=["everybody"]))
-    assert [one.partition(":")[0] for one in with_disk] == [
-        "server.access.allow.0", "server.context", "server.storage",
+    # The size of the volume cannot be checked without a precision and a machine.
+    with_storage = errors(altered(storage="90GB", context="2Mi", access__allow=["everybody"]))
+    assert [one.partition(":")[0] for one in with_storage] == [
+        "server.context", "server.access.allow.0", "server.storage",
     ]  # fmt: skip
 
 
-def test_what_stands_where_names_belong_may_be_a_secret_and_is_not_shown():
+def test_a_value_under_keys_may_be_a_secret_and_is_not_shown():
     for keys in ({"team-a": "sk-Geheim0815geheim"}, ["sk-Geheim0815geheim"], "sk-Geheim0815geheim"):
-        (found,) = mistakes(altered(access__keys=keys))
+        (found,) = errors(altered(access__keys=keys))
         assert found.startswith("server.access.keys")
         assert "Geheim" not in found
 
 
 @pytest.mark.parametrize("block", ["mistral-small-4", ["model"], 5, None])
-def test_a_block_that_is_no_block(block):
-    (found,) = mistakes(block)
+def test_something_else_than_a_block_is_refused(block):
+    (found,) = errors(block)
     assert found.startswith("server: ")
     assert "is not a block of keys" in found
+
+
+def test_every_key_has_a_description_and_says_what_a_change_does():
+    keys = list(stack_file_keys.keys())
+    assert {"context", "storage", "machine.gpu", "engine.flags", "drain_timeout_s"} <= {
+        key.path for key in keys
+    }
+    for key in keys:
+        assert key.description.endswith((".", ")")), key
+        assert key.change, key
+        assert key.type, key
+
+
+def test_a_block_is_validated_against_the_catalogue_only():
+    with pytest.raises(TypeError, match=r"call Deployment\.parse"):
+        Deployment.model_validate(GOOD)

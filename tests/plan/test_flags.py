@@ -173,7 +173,7 @@ def block(**engine):
 def test_a_user_flag_passes_the_same_lint():
     with pytest.raises(LintError) as refusal:
         plan(Deployment.parse(block(flags={"kv-cache-dtype": "fp8", "dtype": "fp8"})))
-    assert len(refusal.value.mistakes) == 2
+    assert len(refusal.value.errors) == 2
     plan(Deployment.parse(block(flags={"mm-tensor-ipc": "direct_rpc"})))
 
 
@@ -191,7 +191,7 @@ def test_a_user_flag_passes_the_same_lint():
 def test_a_value_that_no_parser_reads_is_a_sentence(given):
     with pytest.raises(LintError) as refusal:
         plan(Deployment.parse(block(flags=given)))
-    (sentence,) = refusal.value.mistakes
+    (sentence,) = refusal.value.errors
     assert sentence.startswith(f"server.engine.flags: --{next(iter(given))}") or "data parallel" in sentence
 
 

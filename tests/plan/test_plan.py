@@ -68,7 +68,7 @@ def test_the_local_stack_is_the_tiny_model_of_the_local_hub():
 def test_the_context_may_not_outgrow_the_cache():
     with pytest.raises(DoesNotFit) as refusal:
         plan(Deployment.parse(machine("H200", 1, precision="nvfp4", context="256Ki", storage="60GB")))
-    (sentence,) = refusal.value.mistakes
+    (sentence,) = refusal.value.errors
     assert sentence.startswith("server.storage: 60 GB are less than")
 
 
@@ -82,7 +82,7 @@ def test_what_would_fit_is_named_and_does():
     flags = {"engine": {"flags": {"gpu-memory-utilization": 0.9}}, "concurrency": 8}
     with pytest.raises(DoesNotFit) as refusal:
         plan(Deployment.parse(machine("H100", 1, precision="nvfp4", context="256Ki", **flags)))
-    (sentence,) = refusal.value.mistakes
+    (sentence,) = refusal.value.errors
     found = re.search(r"use context (\d+) here or (\d)x (H\d+) \(\$[\d.]+/h\)$", sentence)
     fitting = machine("H100", 1, precision="nvfp4", context=int(found[1]), **flags)
     assert plan(Deployment.parse(fitting)).memory.fits
@@ -98,7 +98,7 @@ def test_the_nearest_machine_is_the_cheapest_of_that_billing(billing, nearest):
     wanted["machine"] |= {"billing": billing}
     with pytest.raises(DoesNotFit) as refusal:
         plan(Deployment.parse(wanted))
-    assert refusal.value.mistakes[0].endswith(f"use precision nvfp4 here or {nearest}")
+    assert refusal.value.errors[0].endswith(f"use precision nvfp4 here or {nearest}")
 
 
 def test_every_figure_has_a_label_of_the_three():

@@ -74,10 +74,12 @@ def _stack(name: str, engine: str | None) -> "tuple[Finding, ...]":
 def _flags(words: Sequence[str], parsed: argparse.Namespace) -> "tuple[Finding, ...] | None":
     from pulumi_vllm.plan import catalogue, flags, flags_schema, memory
     from pulumi_vllm.plan.engine_arguments import load_of, ranks
-    from pulumi_vllm.plan.validation_messages import nearest
+    from pulumi_vllm.plan.suggestions import suggestion
 
     known = catalogue.load()
-    engine = known.engine("cuda")
+    engine = known.newest_engine(
+        known.gpus[parsed.gpu] if parsed.gpu in known.gpus else next(iter(known.gpus.values()))
+    )
     version, model = parsed.engine or engine.version, known.models.get(parsed.model)
     for given, there in (
         (parsed.model, known.models),
@@ -86,7 +88,7 @@ def _flags(words: Sequence[str], parsed: argparse.Namespace) -> "tuple[Finding, 
         (parsed.gpu, known.gpus),
     ):
         if given is not None and given not in there:
-            say(f"lint: {given!r} is not known; {nearest(given, there)}")
+            say(f"lint: {given!r} is not known; {suggestion(given, there)}")
             return None
     if parsed.driver is not None and not re.fullmatch(r"\d+(\.\d+)*", parsed.driver):
         say(f"lint: --driver {parsed.driver}: is not a version; write for example 580.65.06")

@@ -87,7 +87,7 @@ def _summary(stack: str, changes: list[str]) -> dict[str, Any]:
         return _decide(stack, changes).summary()
     except PlanError as error:
         fits = None if isinstance(error, ConfigError) else not isinstance(error, DoesNotFit)
-        return {"fits": fits, "refused": list(error.mistakes)}
+        return {"fits": fits, "refused": list(error.errors)}
 
 
 def _show(decided: "Plan") -> None:

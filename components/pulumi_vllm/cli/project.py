@@ -9,7 +9,7 @@ from typing import Any, Final
 from pulumi_vllm import __version__
 from pulumi_vllm.cli import project_file
 from pulumi_vllm.component.plugin_entry import names_plugin
-from pulumi_vllm.plan.validation_messages import nearest
+from pulumi_vllm.plan.suggestions import suggestion
 
 _PACKAGE: Final = Path(__file__).resolve().parents[1]
 _STARTER: Final = Path(__file__).with_name("starter")
@@ -36,7 +36,7 @@ def mistakes(folder: Path, name: str, stack: str) -> list[str]:
     if not re.fullmatch(_PROJECT_NAME, name):
         found.append(f"--name {name}: is not allowed; use letters, digits, - _ . only, at most 100 of them")
     if stack not in (known := stacks()):
-        found.append(f"--stack {stack}: no such stack; {nearest(stack, known)}")
+        found.append(f"--stack {stack}: no such stack; {suggestion(stack, known)}")
     if (folder / "Pulumi.json").exists():
         found.append(
             f"{folder / 'Pulumi.json'}: only Pulumi.yaml can be extended; write it as YAML, then run this again"

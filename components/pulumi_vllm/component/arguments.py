@@ -11,7 +11,7 @@ import pulumi
 from pulumi_vllm.component import gateway_certificate
 from pulumi_vllm.plan import Plan, PlanError, plan
 from pulumi_vllm.plan.config import Deployment
-from pulumi_vllm.plan.validation_messages import nearest
+from pulumi_vllm.plan.suggestions import suggestion
 
 
 class HostCommand(TypedDict):
@@ -70,7 +70,7 @@ def decide(args: ServerArgs) -> Plan:
         try:
             decided = plan(Deployment.parse(_with_endpoint(args["server"])))
         except PlanError as error:
-            found = [*error.mistakes, *found]
+            found = [*error.errors, *found]
     if decided is not None:
         found += key_mistakes(args.get("keys"), decided.deployment.access.keys)
     if found or decided is None:
@@ -88,7 +88,7 @@ def key_mistakes(given: Any, names: tuple[str, ...]) -> tuple[str, ...]:
     if not isinstance(given, Mapping):
         return ("keys: is not a map of names and values; write {'NAME': VALUE}, or leave it out",)
     found = [
-        f"keys.{name}: no such name in server.access.keys; {nearest(name, names)}"
+        f"keys.{name}: no such name in server.access.keys; {suggestion(name, names)}"
         for name in given
         if name not in names
     ]
@@ -111,7 +111,7 @@ def _waits(value: Any) -> bool:
 
 def _unknown(where: str, given: Mapping[str, Any], kind: type) -> Iterator[str]:
     known = kind.__annotations__
-    yield from (f"{where}{key}: unknown key; {nearest(key, known)}" for key in given if key not in known)
+    yield from (f"{where}{key}: unknown key; {suggestion(key, known)}" for key in given if key not in known)
 
 
 def _command_mistakes(commands: Any) -> Iterator[str]:

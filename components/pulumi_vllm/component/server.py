@@ -11,7 +11,7 @@ from pulumi_vllm.component import commands, discovery, gateway_certificate
 from pulumi_vllm.component import generated as resources
 from pulumi_vllm.component.arguments import ServerArgs, decide, key_mistakes
 from pulumi_vllm.plan import Plan, plan
-from pulumi_vllm.plan.config import MARK, Deployment
+from pulumi_vllm.plan.config import READINESS_KEY, Deployment
 from pulumi_vllm.render import HostFile, cloud_init, render
 
 if TYPE_CHECKING:
@@ -264,7 +264,7 @@ def _alternatives(decided: Plan) -> list[str]:
 
 def _keys_map(keys: Mapping[str, str], readiness: str) -> str:
     """HAProxy's map: sha256 of a key, and whose it is."""
-    named = {**keys, MARK: readiness}
+    named = {**keys, READINESS_KEY: readiness}
     rows = [f"{hashlib.sha256(value.encode()).hexdigest()} {name}" for name, value in sorted(named.items())]
     return "\n".join(rows) + "\n"
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 _DATA = pathlib.Path(__file__).parent / "data"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
+CPU = "CPU"
+"""The GPU family of a machine without a GPU."""
+
 WARM_REPLACEMENT = "replacement host, warm caches"
 """In `Measured.ready_s`: what a machine is that takes a lost one's place."""
 
@@ -76,6 +79,11 @@ class Model:
     flags: Mapping[str, Any]
     golden: tuple[Golden, ...]
 
+    @property
+    def is_moe(self) -> bool:
+        """Whether the model is a mixture of experts."""
+        return bool(self.dimensions.mlp["kind"] == "moe")
+
 
 @dataclass(frozen=True, slots=True)
 class Engine:
@@ -115,6 +123,11 @@ class Gpu:
     compute_capability: str | None
     nvswitch_from: int | None
     usd_per_hour: Mapping[str, float]
+
+    @property
+    def runs(self) -> str:
+        """Kind of engine that runs on it: cuda or cpu."""
+        return "cpu" if self.name == CPU else "cuda"
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +187,9 @@ class Catalogue:
 
         return max(found, key=likeness, default=None)
 
-    def engine(self, runs_on: str) -> Engine:
-        """The newest engine of that kind."""
-        fitting = [engine for engine in self.engines.values() if engine.runs_on == runs_on]
+    def newest_engine(self, gpu: Gpu) -> Engine:
+        """The newest engine that runs on such a GPU."""
+        fitting = [engine for engine in self.engines.values() if engine.runs_on == gpu.runs]
         return max(fitting, key=lambda engine: _order(engine.version))
 
 

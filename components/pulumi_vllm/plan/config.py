@@ -1,33 +1,62 @@
-"""The stack file's `pulumi-vllm:server` block as frozen data. Every mistake is reported, with its path."""
+"""The stack file's `pulumi-vllm:server` block as frozen data.
+
+Every key has its description below it. `change` says what a change of the key does to a running stack. The reference
+of the stack file and its JSON Schema are generated from both.
+"""
 
 from __future__ import annotations
 
 import ipaddress
 import re
 from collections.abc import Mapping  # noqa: TC003 - pydantic reads the annotations
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import pydantic
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema
 
-from pulumi_vllm.plan import defaults
-from pulumi_vllm.plan import quantities as units
-from pulumi_vllm.plan import validation_messages as mistakes
+from pulumi_vllm.plan import catalogue as catalogues
+from pulumi_vllm.plan import config_errors, defaults, quantities, storage
+from pulumi_vllm.plan.catalogue_lookup import CatalogueLookup
 from pulumi_vllm.plan.errors import ConfigError
+from pulumi_vllm.plan.flags import RULES
+from pulumi_vllm.plan.suggestions import suggestion
 
-MARK = "readiness"
-"""The key name that our own readiness check uses at the gateway; nobody else may."""
+READINESS_KEY: Final = "readiness"
+"""Name of the API key of the readiness check at the gateway. It is reserved."""
 
-LARGEST_GB = 64_000
-"""The largest volume that any provider of the first cloud documents (2026-05)."""
+LARGEST_VOLUME_GB: Final = 64_000
+"""The largest volume that any provider of Spheron documents (2026-05)."""
 
-MOST_AT_ONCE = 2048
-"""Requests that the gateway passes on at the same time, of all keys together; more wait there 5 s, then get 503."""
+MOST_RUNNING_REQUESTS: Final = 2048
+"""Requests that the gateway passes on at the same time, of all keys together. More wait up to 5 s, then get 503."""
 
-_NAME = r"^[a-z0-9][a-z0-9-]{0,30}$"  # the gateway's stick table keeps 32 characters
+HIGHEST_CEILING_USD: Final = 1000
+"""The highest `max_usd_per_hour`. A higher ceiling would not protect against anything."""
+
+_SEQUENCES = {"throughput": 256, "latency": 32, "long": 8}
+
+_RESTART = "restarts vLLM"
+_RELOAD = "reloads the gateway"
+_FIREWALL = "reloads the firewall"
+_REPLACE = "replaces the machine"
+_NEXT_MACHINE = "applies when the next machine is rented"
+_NOTHING = "nothing on the host"
+
+_KEY_NAME = r"^[a-z0-9][a-z0-9-]{0,30}$"  # HAProxy's stick table keeps 32 characters
 
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-_HOST = re.compile(rf"({_LABEL}\.)+(?=[a-z]){_LABEL}")
+_HOST_NAME = re.compile(rf"({_LABEL}\.)+(?=[a-z]){_LABEL}")
+
+_DECIDED_BY = {
+    "model": "set server.model and server.precision",
+    "served-model-name": "set server.model",
+    "max-model-len": "set server.context",
+    "max-num-seqs": "set server.concurrency or server.profile",
+    "host": "the engine stays behind the gateway",
+    "port": "the engine stays behind the gateway",
+    "api-key": "name keys under server.access.keys",
+}
+"""vLLM arguments that `engine.flags` may not set → what to do instead."""
 
 
 def _cidr(value: object) -> str:
@@ -38,20 +67,52 @@ def _cidr(value: object) -> str:
         raise ValueError(msg) from error
 
 
-def _host(value: object) -> str:
+def _host_name(value: object) -> str:
     text = str(value)
-    if len(text) > 253 or not _HOST.fullmatch(text):  # noqa: PLR2004 - the limit of DNS
-        msg = f"{text[:80]!r} is no DNS name; write one in lower case such as llm.example.com"
+    if len(text) > 253 or not _HOST_NAME.fullmatch(text):  # noqa: PLR2004 - the limit of DNS
+        msg = f"{text[:80]!r} is not a DNS name; write one in lower case such as llm.example.com"
         raise ValueError(msg)
     return text
 
 
-Tokens = Annotated[int, BeforeValidator(units.tokens)]
-Gigabytes = Annotated[int, BeforeValidator(units.gigabytes), Field(le=LARGEST_GB)]
+def _flag_name(name: str) -> str:
+    if name.startswith("-"):
+        msg = f"is written with dashes; write {name.lstrip('-')}"
+    elif name in _DECIDED_BY:
+        msg = f"cannot be set here; {_DECIDED_BY[name]}"
+    elif "_" in name:
+        msg = f"is not a flag of vLLM; did you mean {name.replace('_', '-')}?"
+    else:
+        return name
+    raise ValueError(msg)
+
+
+def _rule_id(name: str) -> str:
+    if name not in RULES:
+        msg = f"{name!r} is not a lint rule; {suggestion(name, RULES)}"
+        raise ValueError(msg)
+    return name
+
+
+Tokens = Annotated[int, BeforeValidator(quantities.tokens), WithJsonSchema(quantities.TOKENS_SCHEMA)]
+Gigabytes = Annotated[
+    int,
+    BeforeValidator(quantities.gigabytes),
+    Field(le=LARGEST_VOLUME_GB),
+    WithJsonSchema(quantities.GIGABYTES_SCHEMA),
+]
 Cidr = Annotated[str, BeforeValidator(_cidr)]
-HostName = Annotated[str, BeforeValidator(_host)]
-KeyName = Annotated[str, Field(pattern=_NAME)]
+HostName = Annotated[str, BeforeValidator(_host_name)]
+KeyName = Annotated[str, Field(pattern=_KEY_NAME)]
+FlagName = Annotated[str, AfterValidator(_flag_name)]
+RuleId = Annotated[str, AfterValidator(_rule_id)]
 Flag = bool | int | float | str
+
+
+def _key(change: str, unit: str = "", **constraints: Any) -> Any:
+    """A key of the block: what a change of it does, the unit of its value, and pydantic's constraints."""
+    extra: dict[str, Any] = {"change": change, "unit": unit} if unit else {"change": change}
+    return Field(json_schema_extra=extra, **constraints)
 
 
 class _Block(pydantic.BaseModel):
@@ -61,48 +122,74 @@ class _Block(pydantic.BaseModel):
 class Machine(_Block):
     """The machine to rent."""
 
-    cloud: Annotated[str, Field(pattern="^spheron$")] = "spheron"
-    """Who rents it out. `local` stacks use the same client with another address."""
-    gpu: str
-    """GPU family as in the catalogue, for example H200; CPU for the local cloud."""
-    count: Annotated[int, Field(ge=0, le=8)]
-    """GPUs in the machine; 0 with gpu CPU."""
-    billing: Annotated[str, Field(pattern="^(on-demand|spot)$")] = "on-demand"
-    """`on-demand`, or `spot`: cheaper, can be taken away at any moment."""
-    fallback: Annotated[str, Field(pattern="^on-demand$")] | None = None
-    """With spot: `on-demand` rents that instead when no spot machine is offered."""
-    max_usd_per_hour: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]
-    """Price ceiling for the whole machine; nothing dearer is ever rented. Above 1000 it is none."""
-    region: str | None = None
+    cloud: Annotated[str, _key(_REPLACE, pattern="^spheron$")] = "spheron"
+    """Cloud that rents out the machine. The stack `local` uses the same client with another address."""
+    gpu: Annotated[str, _key(_REPLACE)]
+    """GPU family as in the catalogue, for example `H200`; `CPU` for the local cloud."""
+    count: Annotated[int, _key(_REPLACE, "GPUs", ge=0, le=8)]
+    """GPUs in the machine; 0 with `gpu: CPU`."""
+    billing: Annotated[str, _key(_REPLACE, pattern="^(on-demand|spot)$")] = "on-demand"
+    """`on-demand`, or `spot`, which is cheaper and can be taken back at any moment."""
+    fallback: Annotated[str | None, _key(_NEXT_MACHINE, pattern="^on-demand$")] = None
+    """With `billing: spot`: `on-demand` rents an on-demand machine when no spot machine is offered."""
+    max_usd_per_hour: Annotated[
+        float, _key(_NEXT_MACHINE, "USD per hour", gt=0, le=HIGHEST_CEILING_USD, allow_inf_nan=False)
+    ]
+    """Price ceiling of the whole machine. A machine above it is never rented."""
+    region: Annotated[str | None, _key("applies when the volume is created; the machine stays with it")] = (
+        None
+    )
     """Region as the cloud names it; unset takes any region of the chosen offer."""
+
+    @pydantic.field_validator("gpu")
+    @classmethod
+    def _known_gpu(cls, name: str, info: ValidationInfo) -> str:
+        return _lookup(info).find_gpu(name)
+
+    @pydantic.field_validator("count")
+    @classmethod
+    def _count_of_gpu(cls, count: int, info: ValidationInfo) -> int:
+        gpu = info.data.get("gpu")
+        if gpu is not None and (gpu == catalogues.CPU) != (count == 0):
+            msg = f"{count} with gpu {gpu}; it must be 0 with CPU, and above 0 with a GPU"
+            raise ValueError(msg)
+        return count
+
+    @pydantic.field_validator("fallback")
+    @classmethod
+    def _fallback_of_spot(cls, fallback: str | None, info: ValidationInfo) -> str | None:
+        if fallback is not None and info.data.get("billing") != "spot":
+            msg = "has no effect without billing: spot; leave it out"
+            raise ValueError(msg)
+        return fallback
 
 
 class Access(_Block):
     """Who may reach the machine."""
 
-    allow: Annotated[tuple[Cidr, ...], Field(min_length=1)]
+    allow: Annotated[tuple[Cidr, ...], _key(_FIREWALL, min_length=1)]
     """Address ranges that may reach the gateway (port 443)."""
-    ssh_allow: tuple[Cidr, ...] | None = None
+    ssh_allow: Annotated[tuple[Cidr, ...] | None, _key(_FIREWALL)] = None
     """Address ranges that may reach SSH; unset means the same as `allow`."""
-    hostname: HostName | None = None
-    """DNS name that clients use; unset means the machine's address. The name has to point there."""
-    keys: Annotated[tuple[KeyName, ...], Field(min_length=1)] = ("default",)
-    """Names of the API keys; the values are secrets and live elsewhere."""
+    hostname: Annotated[HostName | None, _key("issues a new certificate and reloads the gateway")] = None
+    """DNS name that clients use. It must point to the machine. Unset means that clients use the machine's address."""
+    keys: Annotated[tuple[KeyName, ...], _key(_RELOAD, min_length=1)] = ("default",)
+    """Names of the API keys. The values are secrets and are stored elsewhere."""
 
     @property
     def ssh(self) -> tuple[str, ...]:
-        """The ranges that may reach SSH."""
+        """The address ranges that may reach SSH."""
         return self.allow if self.ssh_allow is None else self.ssh_allow
 
     @pydantic.field_validator("keys")
     @classmethod
-    def _names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            msg = f"{', '.join(map(repr, twice))} appears twice; each key needs its own name"
+    def _distinct_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            msg = f"{', '.join(map(repr, repeated))} appears twice; give each key its own name"
             raise ValueError(msg)
-        if MARK in names:
-            msg = f"'{MARK}' is the name of our own readiness check; choose another"
+        if READINESS_KEY in names:
+            msg = f"'{READINESS_KEY}' is the key of the readiness check; choose another name"
             raise ValueError(msg)
         return names
 
@@ -110,80 +197,140 @@ class Access(_Block):
 class Weights(_Block):
     """Where the weights come from."""
 
-    endpoint: Annotated[str, Field(pattern=r"^https?://[^\s/]+(/[^\s]*)?$")] = defaults.MODEL_HUB
+    endpoint: Annotated[
+        str, _key("applies to the next download of weights", pattern=r"^https?://[^\s/]+(/[^\s]*)?$")
+    ] = defaults.MODEL_HUB
     """Address of the model hub."""
 
 
 class Gateway(_Block):
     """Limits at the gateway."""
 
-    requests_per_minute: Annotated[int, Field(ge=1, le=1_000_000)] = 6_000
-    """Requests that one key may make in 60 s; more answer 429. The default is three times what the fastest measured
-    machine answers: 2x H200, FP8, 256 streams, 8,358 output tok/s at 256 tokens each are 1,959 a minute."""
-    max_body_mib: Annotated[int, Field(ge=1, le=512)] = 16
-    """Largest request body; images arrive inside it as base64."""
-    streams_per_key: Annotated[int, Field(ge=1, le=MOST_AT_ONCE)] = 512
-    """Requests that one key may have running at once; more answer 429."""
-    request_timeout_s: Annotated[int, Field(ge=1, le=600)] = 10
-    """How long a client may take to send a request's header, and the first 32 KiB of its body."""
-    idle_timeout_s: Annotated[int, Field(ge=1, le=3600)] = 60
-    """How long a client may be silent in the TLS handshake, or take nothing of what it is sent."""
-    answer_timeout_s: Annotated[int, Field(ge=1, le=3600)] = 600
-    """Longest silence of the engine, before the first token or between two; then 504. A reload cuts after 61 min.
-    A client that stops inside a body of more than 32 KiB is sent away after it, too."""
+    requests_per_minute: Annotated[int, _key(_RELOAD, "requests per 60 s", ge=1, le=1_000_000)] = 6_000
+    """Requests that one key may make in 60 s; further ones get 429. The default is three times what the fastest
+    measured machine answers: 2x H200 in FP8 with 256 streams generates 8,358 tokens/s, which is 1,959 answers of 256
+    tokens a minute."""
+    max_body_mib: Annotated[int, _key(_RELOAD, "MiB", ge=1, le=512)] = 16
+    """Largest request body. Images are sent inside it as base64."""
+    streams_per_key: Annotated[int, _key(_RELOAD, "requests", ge=1, le=MOST_RUNNING_REQUESTS)] = 512
+    """Requests that one key may have running at once; further ones get 429."""
+    request_timeout_s: Annotated[int, _key(_RELOAD, "seconds", ge=1, le=600)] = 10
+    """Time in which a client must send a request's header and the first 32 KiB of its body."""
+    idle_timeout_s: Annotated[int, _key(_RELOAD, "seconds", ge=1, le=3600)] = 60
+    """How long a client may be silent in the TLS handshake, or may read nothing of the answer."""
+    answer_timeout_s: Annotated[int, _key(_RELOAD, "seconds", ge=1, le=3600)] = 600
+    """Longest silence of the engine before the first token or between two tokens; then the client gets 504. It also
+    ends a request whose client stops inside a body of more than 32 KiB. A reload of the gateway cuts requests that
+    still run 61 minutes later."""
 
 
-class Engine(_Block):
+class EngineOptions(_Block):
     """How vLLM is started, beyond what the plan decides."""
 
-    version: str | None = None
-    """Catalogue version; unset takes the newest that was started on such a machine."""
-    flags: Mapping[str, Flag] = {}
-    """Further vLLM flags without the dashes; they pass the same lint as ours."""
-    ignore: Mapping[str, str] = {}
-    """Lint rule → the reason why it does not apply here."""
+    version: Annotated[str | None, _key("installs the version and restarts vLLM")] = None
+    """Catalogue version of vLLM; unset takes the newest one that was started on such a machine."""
+    flags: Annotated[Mapping[FlagName, Flag], _key(_RESTART)] = {}
+    """Further vLLM arguments, without the dashes. The linter checks them as it checks the plan's own."""
+    ignore: Annotated[Mapping[RuleId, str], _key(_NOTHING)] = {}
+    """Lint rule → the reason why its finding does not apply here."""
+
+    @pydantic.field_validator("version")
+    @classmethod
+    def _known_version(cls, version: str | None, info: ValidationInfo) -> str | None:
+        return version if version is None else _lookup(info).find_engine(version)
 
 
 class Deployment(_Block):
-    """One served model on one machine: what a stack file says."""
+    """One served model on one machine, as the stack file describes it."""
 
-    model: str
-    """Catalogue name of the model."""
-    precision: str | None = None
+    model: Annotated[str, _key("downloads the weights and restarts vLLM")]
+    """Catalogue name of the model. Clients write it as `model`."""
+    precision: Annotated[str | None, _key("downloads the weights and restarts vLLM")] = None
     """Precision of the weights, as in the catalogue; unset takes the model's first."""
-    context: Tokens
-    """Longest request in tokens, prompt and answer together."""
-    concurrency: Annotated[int, Field(ge=1, le=MOST_AT_ONCE)] | None = None
-    """Requests served at the same time (vLLM's max-num-seqs); or name a `profile`."""
-    profile: Annotated[str, Field(pattern="^(throughput|latency|long)$")] | None = None
-    """`throughput` (256 at once), `latency` (32) or `long` (8)."""
-    machine: Machine
+    context: Annotated[Tokens, _key(_RESTART, "tokens, for example `32768` or `32Ki`")]
+    """Longest request in tokens, prompt and answer together (vLLM's `max-model-len`)."""
+    concurrency: Annotated[int | None, _key(_RESTART, "requests", ge=1, le=MOST_RUNNING_REQUESTS)] = None
+    """Requests served at the same time (vLLM's `max-num-seqs`). Set this or `profile`."""
+    profile: Annotated[str | None, _key(_RESTART, pattern="^(throughput|latency|long)$")] = None
+    """`throughput` (256 requests at once), `latency` (32) or `long` (8); unset means `throughput`."""
+    machine: Annotated[Machine, _key(_REPLACE)]
     """The machine to rent."""
-    storage_gb: Annotated[Gigabytes, Field(alias="storage")]
+    storage_gb: Annotated[
+        Gigabytes,
+        _key("grows the volume; a volume cannot shrink", "GB, for example `300GB` or `1TB`", alias="storage"),
+    ]
     """Size of the volume that keeps weights and caches."""
-    access: Access
+    access: Annotated[Access, _key(_FIREWALL)]
     """Who may reach the machine."""
-    weights: Weights = Weights()
+    weights: Annotated[Weights, _key("applies to the next download of weights")] = Weights()
     """Where the weights come from."""
-    gateway: Gateway = Gateway()
+    gateway: Annotated[Gateway, _key(_RELOAD)] = Gateway()
     """Limits at the gateway."""
-    engine: Engine = Engine()
+    engine: Annotated[EngineOptions, _key(_RESTART)] = EngineOptions()
     """How vLLM is started, beyond what the plan decides."""
-    drain_timeout_s: Annotated[int, Field(ge=0, le=3600)] = defaults.DRAIN_TIMEOUT_S
-    """How long running requests may finish before the engine is stopped."""
+    drain_timeout_s: Annotated[
+        int, _key("applies to the next stop of the engine", "seconds", ge=0, le=3600)
+    ] = defaults.DRAIN_TIMEOUT_S
+    """How long running requests may take to finish before the engine is stopped."""
 
     @classmethod
-    def parse(cls, mapping: Mapping[str, Any]) -> Deployment:
-        """Read the block, or raise ConfigError with every mistake in it."""
+    def parse(cls, block: Mapping[str, Any], catalogue: catalogues.Catalogue | None = None) -> Deployment:
+        """Validate the block against the types above and the catalogue.
+
+        Raises:
+            ConfigError: with every error in the block.
+        """
+        lookup = CatalogueLookup(catalogues.load() if catalogue is None else catalogue)
         try:
-            return cls.model_validate(mapping)
+            return cls.model_validate(block, context=lookup)
         except pydantic.ValidationError as error:
-            found = mistakes.sentences(error, cls, "server")
-            raise ConfigError((*found, *mistakes.named(mapping))) from None
+            messages = config_errors.messages(error, cls, "server")
+            # A volume that is too small is an error of its own in an otherwise valid block: see plan().
+            raise ConfigError((*messages, *storage.too_small(lookup))) from None
 
     @property
     def sequences(self) -> int:
         """Requests served at the same time, from `concurrency` or `profile`."""
-        if self.concurrency is not None:
-            return self.concurrency
-        return {"throughput": 256, "latency": 32, "long": 8}[self.profile or "throughput"]
+        return _SEQUENCES[self.profile or "throughput"] if self.concurrency is None else self.concurrency
+
+    @pydantic.field_validator("model")
+    @classmethod
+    def _known_model(cls, name: str, info: ValidationInfo) -> str:
+        return _lookup(info).find_model(name)
+
+    @pydantic.field_validator("precision")
+    @classmethod
+    def _published_precision(cls, name: str | None, info: ValidationInfo) -> str | None:
+        return name if name is None else _lookup(info).find_precision(name)
+
+    @pydantic.field_validator("context")
+    @classmethod
+    def _supported_context(cls, context: int, info: ValidationInfo) -> int:
+        model = _lookup(info).model
+        if model is not None and context > model.maximum_context:
+            limit = model.maximum_context
+            msg = f"{context:,} tokens are beyond {model.name}'s {limit:,}; use {limit}"
+            raise ValueError(msg)
+        return context
+
+    @pydantic.field_validator("profile")
+    @classmethod
+    def _profile_or_concurrency(cls, profile: str | None, info: ValidationInfo) -> str | None:
+        # A wrong concurrency is absent from the data, an unset one is None.
+        if profile is not None and ("concurrency" not in info.data or info.data["concurrency"] is not None):
+            msg = "sets the same as server.concurrency; keep one of them"
+            raise ValueError(msg)
+        return profile
+
+    @pydantic.field_validator("storage_gb")
+    @classmethod
+    def _noted_storage(cls, gigabytes: int, info: ValidationInfo) -> int:
+        _lookup(info).storage_gb = gigabytes
+        return gigabytes
+
+
+def _lookup(info: ValidationInfo) -> CatalogueLookup:
+    if not isinstance(info.context, CatalogueLookup):
+        msg = "a block is validated against the catalogue; call Deployment.parse"
+        raise TypeError(msg)
+    return info.context

@@ -1,23 +1,23 @@
-"""The refusals of the plan room: each carries every mistake found, as sentences for a person."""
+"""Errors of the plan. Each one carries every problem that was found, as messages for a person."""
 
 from __future__ import annotations
 
 
 class PlanError(ValueError):
-    """A stack that cannot be served as written; `mistakes` holds one "path: what; remedy" per finding."""
+    """A stack that cannot be served as written. Each of its `errors` reads "path: problem; remedy"."""
 
-    def __init__(self, mistakes: tuple[str, ...]) -> None:
-        super().__init__("\n".join(mistakes))
-        self.mistakes = mistakes
+    def __init__(self, errors: tuple[str, ...]) -> None:
+        super().__init__("\n".join(errors))
+        self.errors = errors
 
 
 class ConfigError(PlanError):
-    """The stack file has keys or values that mean nothing."""
+    """The stack file has unknown keys, or values that are not allowed."""
 
 
-class DoesNotFit(PlanError):  # noqa: N818 - the name is the sentence
-    """The model, context or concurrency needs more memory or disk than the machine has."""
+class DoesNotFit(PlanError):  # noqa: N818 - the name reads as a sentence
+    """The model, context or concurrency needs more memory or storage than the machine has."""
 
 
 class LintError(PlanError):
-    """The vLLM arguments hold a combination known to fail."""
+    """The vLLM arguments contain a combination that is known to fail."""

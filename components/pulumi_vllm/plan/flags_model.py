@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pulumi_vllm.plan import engine_arguments as load
 from pulumi_vllm.plan import flags_schema
-from pulumi_vllm.plan.validation_messages import nearest
+from pulumi_vllm.plan.suggestions import suggestion
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +86,7 @@ def repository(launch: Launch) -> Said:
     name = str(launch.flags.get("model", ""))
     known = [one.repository for one in launch.model.precisions.values()]
     if name and not name.startswith(("/", ".")) and name not in known:
-        sentence = f"--model {name}: not a repository of this model; {nearest(name, known)}"
+        sentence = f"--model {name}: not a repository of this model; {suggestion(name, known)}"
         yield "error", sentence, "the public records of the weights"
 
 

@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from pulumi_vllm.plan import engine_arguments as load
-from pulumi_vllm.plan.validation_messages import nearest
+from pulumi_vllm.plan.suggestions import suggestion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -104,7 +104,7 @@ def deprecated(flags: Mapping[str, Any], version: str) -> Iterator[str]:
 
 
 def _near(name: str, known: Mapping[str, Any]) -> str:
-    found = nearest(name.removeprefix("no-"), known)
+    found = suggestion(name.removeprefix("no-"), known)
     return found if found.startswith("did you mean") else "leave it out"
 
 
@@ -119,7 +119,7 @@ def _refusal(one: Mapping[str, Any], value: object) -> str | None:
     words = str(value).split() if "words" in one else [str(value)]
     for word in words:
         if "choices" in one and word not in one["choices"]:
-            return f"is not one of its values; {nearest(word, one['choices'])}"
+            return f"is not one of its values; {suggestion(word, one['choices'])}"
         if "choices" not in one and not _fits(one["type"], word):
             return f"is not {_SHAPES[one['type']]}; write {_SHAPES[one['type']]}"
     return None

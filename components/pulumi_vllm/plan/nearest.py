@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
     from pulumi_vllm.plan.catalogue import Catalogue, Gpu, Precision
     from pulumi_vllm.plan.config import Deployment
-    from pulumi_vllm.plan.selection import Choice
+    from pulumi_vllm.plan.selection import Selection
 
 
 def nearest(
-    deployment: Deployment, choice: Choice, flags: Mapping[str, Any], known: Catalogue
+    deployment: Deployment, choice: Selection, flags: Mapping[str, Any], known: Catalogue
 ) -> tuple[str, ...]:
     """The nearest things that fit, in words that follow "use"; by the dated prices: a refusal needs no network."""
     here = choice.gpu, deployment.machine.count
@@ -34,7 +34,7 @@ def nearest(
 
 
 def _machines(
-    deployment: Deployment, choice: Choice, flags: Mapping[str, Any], known: Catalogue
+    deployment: Deployment, choice: Selection, flags: Mapping[str, Any], known: Catalogue
 ) -> Iterator[tuple[float, int, str]]:
     for gpu in known.gpus.values():
         for count in price.COUNTS if gpu.name != "CPU" else ():
@@ -43,7 +43,7 @@ def _machines(
                 yield usd, count, gpu.name
 
 
-def _fits(choice: Choice, flags: Mapping[str, Any], precision: Precision, gpu: Gpu, count: int) -> bool:
+def _fits(choice: Selection, flags: Mapping[str, Any], precision: Precision, gpu: Gpu, count: int) -> bool:
     if choice.model.dimensions.heads % count:
         return False
     load = load_of({**flags, "tensor-parallel-size": count}, choice.engine, choice.model.maximum_context)

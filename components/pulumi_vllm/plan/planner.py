@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pulumi_vllm.plan import catalogue as catalogues
-from pulumi_vllm.plan import flags, host_paths, memory, reasons, summary
+from pulumi_vllm.plan import flags, host_paths, memory, reasons, storage, summary
 from pulumi_vllm.plan import pricing as price
 from pulumi_vllm.plan import spot_pricing as price_spot
 from pulumi_vllm.plan.engine_arguments import accepts_images, load_of
 from pulumi_vllm.plan.errors import DoesNotFit, LintError
 from pulumi_vllm.plan.nearest import nearest
-from pulumi_vllm.plan.selection import Choice, Named, choose, disk_gib, too_small
+from pulumi_vllm.plan.selection import Selection, select
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -97,14 +97,14 @@ def plan(
         paid: USD per hour of the machine, where the cloud has named it.
     """
     known = catalogues.load() if catalogue is None else catalogue
-    choice = choose(deployment, known)
+    choice = select(deployment, known)
     chosen = {**_flags(deployment, choice), **deployment.engine.flags}
     environment = _environment(deployment, choice)
     budget = _budget(choice, chosen)
     findings = _lint(deployment, choice, chosen, budget)
     wrong = [one for one in findings if one.severity == "error" and one.ignored is None]
     refused = [f"server.engine.flags: {one.sentence} ({one.evidence})" for one in wrong]
-    short = too_small(Named.of(deployment), known)
+    short = list(storage.shortage(deployment.storage_gb, choice.precision, choice.engine))
     if budget is not None and not budget.fits:
         others = nearest(deployment, choice, chosen, known)
         short.append(reasons.shortfall(deployment, choice, budget, others, _causes(deployment, choice)))
@@ -128,7 +128,7 @@ def plan(
         environment=environment,
         memory=budget,
         budget=reasons.budget(budget),
-        disk_gib=disk_gib(choice.precision, choice.engine),
+        disk_gib=storage.needed_gib(choice.precision, choice.engine),
         because=reasons.because(
             deployment,
             choice,
@@ -154,13 +154,13 @@ def plan(
 
 def findings(deployment: Deployment, catalogue: Catalogue | None = None) -> tuple[Finding, ...]:
     """What the lint says about a stack's flags, whether or not it fits."""
-    choice = choose(deployment, catalogues.load() if catalogue is None else catalogue)
+    choice = select(deployment, catalogues.load() if catalogue is None else catalogue)
     chosen = {**_flags(deployment, choice), **deployment.engine.flags}
     return _lint(deployment, choice, chosen, _budget(choice, chosen))
 
 
 def _lint(
-    deployment: Deployment, choice: Choice, chosen: Mapping[str, Any], budget: Budget | None
+    deployment: Deployment, choice: Selection, chosen: Mapping[str, Any], budget: Budget | None
 ) -> tuple[Finding, ...]:
     launch = flags.Launch(
         chosen,
@@ -175,7 +175,7 @@ def _lint(
     return flags.lint(launch, deployment.engine.ignore)
 
 
-def _flags(deployment: Deployment, choice: Choice) -> dict[str, Any]:
+def _flags(deployment: Deployment, choice: Selection) -> dict[str, Any]:
     """Every flag that we decide, in the order of the command line."""
     chosen: dict[str, Any] = {
         "model": host_paths.weights_directory(choice.precision.repository, choice.precision.revision),
@@ -184,7 +184,7 @@ def _flags(deployment: Deployment, choice: Choice) -> dict[str, Any]:
         "port": host_paths.ENGINE_PORT,
         **choice.model.flags,
         **choice.engine.flags,
-        **_expert_flags(choice),
+        **choice.expert_flags,
         "max-model-len": deployment.context,
         "max-num-seqs": deployment.sequences,
     }
@@ -201,7 +201,7 @@ def _flags(deployment: Deployment, choice: Choice) -> dict[str, Any]:
     return chosen
 
 
-def _causes(deployment: Deployment, choice: Choice) -> tuple[str, ...]:
+def _causes(deployment: Deployment, choice: Selection) -> tuple[str, ...]:
     """The stack file's own flags without which it would fit here, and no more of them than it takes."""
     own = deployment.engine.flags
 
@@ -220,7 +220,7 @@ def _causes(deployment: Deployment, choice: Choice) -> tuple[str, ...]:
     return causes
 
 
-def _environment(deployment: Deployment, choice: Choice) -> dict[str, str]:
+def _environment(deployment: Deployment, choice: Selection) -> dict[str, str]:
     caches = host_paths.cache_directory(choice.engine.version)
     environment = {
         "HF_HUB_OFFLINE": "1",
@@ -240,13 +240,7 @@ def _environment(deployment: Deployment, choice: Choice) -> dict[str, str]:
     return environment
 
 
-def _expert_flags(choice: Choice) -> Mapping[str, Any]:
-    if choice.model.dimensions.mlp["kind"] != "moe":
-        return {}
-    return choice.engine.expert_flags.get(choice.precision.name, {})
-
-
-def _budget(choice: Choice, chosen: Mapping[str, Any]) -> Budget | None:
+def _budget(choice: Selection, chosen: Mapping[str, Any]) -> Budget | None:
     if choice.engine.runs_on == "cpu":
         return None
     load = load_of(chosen, choice.engine, choice.model.maximum_context)

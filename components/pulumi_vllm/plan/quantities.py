@@ -1,12 +1,13 @@
-"""Numbers as people write them: `32Ki` tokens, `300GB` of disk. Knows units, not what they are for."""
+"""Numbers as people write them: `32Ki` tokens, `300GB` of storage."""
 
 from __future__ import annotations
 
 import re
+from typing import Any
 
 _TOKENS = {"": 1, "k": 1_000, "K": 1_000, "Ki": 1_024, "M": 1_000_000, "Mi": 1_048_576}
 _GIGABYTES = {"": 1.0, "GB": 1.0, "TB": 1_000.0, "GiB": 2**30 / 1e9, "TiB": 2**40 / 1e9}
-_NUMBER = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*$")
+_NUMBER = r"\s*(\d+(?:\.\d+)?)\s*"
 
 
 def tokens(value: object) -> int:
@@ -19,13 +20,23 @@ def gigabytes(value: object) -> int:
     return _whole(value, _GIGABYTES, "a size, for example 300GB or 1TB")
 
 
-def _whole(value: object, units: dict[str, float] | dict[str, int], wanted: str) -> int:
-    match = None if isinstance(value, bool) else _NUMBER.match(str(value))
+def _schema(units: dict[str, Any]) -> dict[str, Any]:
+    """The JSON Schema of what is accepted."""
+    number = {"type": "number", "minimum": 1}
+    return {"anyOf": [number, {"type": "string", "pattern": f"^{_NUMBER}({'|'.join(units)})\\s*$"}]}
+
+
+TOKENS_SCHEMA = _schema(_TOKENS)
+GIGABYTES_SCHEMA = _schema(_GIGABYTES)
+
+
+def _whole(value: object, units: dict[str, float] | dict[str, int], expected: str) -> int:
+    match = None if isinstance(value, bool) else re.match(rf"^{_NUMBER}([A-Za-z]*)\s*$", str(value))
     if match is None or match[2] not in units:
-        msg = f"{value!r} is not {wanted}"
+        msg = f"{value!r} is not {expected}"
         raise ValueError(msg)
     amount = float(match[1]) * units[match[2]]
     if amount < 1:
-        msg = f"{value!r} is less than one; write {wanted}"
+        msg = f"{value!r} is less than one; write {expected}"
         raise ValueError(msg)
     return round(amount)

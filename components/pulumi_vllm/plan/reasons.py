@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pulumi_vllm.plan.flags import Finding
     from pulumi_vllm.plan.memory import Budget
     from pulumi_vllm.plan.pricing import Price, Rate
-    from pulumi_vllm.plan.selection import Choice
+    from pulumi_vllm.plan.selection import Selection
 
 _STEP = 1024
 
@@ -48,7 +48,7 @@ def _images(found: Budget) -> str:
 
 def because(
     deployment: Deployment,
-    choice: Choice,
+    choice: Selection,
     found: Budget | None,
     cost: Price,
     *,
@@ -86,7 +86,7 @@ def because(
 
 
 def _memory(
-    deployment: Deployment, choice: Choice, found: Budget | None, given: Mapping[str, Any]
+    deployment: Deployment, choice: Selection, found: Budget | None, given: Mapping[str, Any]
 ) -> Iterator[str]:
     """Where a GPU's memory goes, and what that means for the requests."""
     machine, name = deployment.machine, choice.model.name
@@ -126,7 +126,7 @@ def _memory(
             yield from _step_of_images(choice, found, given)
 
 
-def _step_of_images(choice: Choice, found: Budget, given: Mapping[str, Any]) -> Iterator[str]:
+def _step_of_images(choice: Selection, found: Budget, given: Mapping[str, Any]) -> Iterator[str]:
     """What a step full of images takes, and why the batch is smaller than vLLM's own."""
     batch, usual = count(given.get("max-num-batched-tokens")), choice.engine.memory["batched_tokens"]
     ours = choice.vision_flags.get("max-num-batched-tokens")
@@ -163,7 +163,11 @@ def _measurement(machine: str, measured: Measured | None, argv: tuple[str, ...])
 
 
 def shortfall(
-    deployment: Deployment, choice: Choice, found: Budget, nearest: tuple[str, ...], causes: tuple[str, ...]
+    deployment: Deployment,
+    choice: Selection,
+    found: Budget,
+    nearest: tuple[str, ...],
+    causes: tuple[str, ...],
 ) -> str:
     """By how much it does not fit, because of which flags, and the nearest things that would."""
     machine = f"{deployment.machine.count}x {deployment.machine.gpu}"

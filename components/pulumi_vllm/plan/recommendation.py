@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 from pulumi_vllm.plan import catalogue as catalogues
 from pulumi_vllm.plan import price_comparison
 from pulumi_vllm.plan import pricing as price
-from pulumi_vllm.plan import selection as choose
 from pulumi_vllm.plan import spot_pricing as price_spot
-from pulumi_vllm.plan.config import LARGEST_GB, Deployment
+from pulumi_vllm.plan.config import HIGHEST_CEILING_USD, LARGEST_VOLUME_GB, Deployment
 from pulumi_vllm.plan.errors import ConfigError, PlanError
 from pulumi_vllm.plan.planner import Plan, plan
 
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
 
     from pulumi_vllm.plan.catalogue import Catalogue
     from pulumi_vllm.plan.offer import Offer
-
-_NO_CEILING = 1000  # the largest that a stack file may name
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +109,9 @@ def recommend(
 def _check(wish: Wish, known: Catalogue) -> None:
     gpu = next(name for name in known.gpus if name != "CPU")
     try:
-        named = choose.Named.of(_deployment(wish, gpu, 1, wish.precision))
+        _deployment(wish, gpu, 1, wish.precision)
     except ConfigError as error:
-        raise ConfigError(tuple(map(_as_option, error.mistakes))) from None
-    problems = choose.contradictions(named, known)
-    if problems:
-        raise ConfigError(tuple(map(_as_option, problems)))
+        raise ConfigError(tuple(map(_as_option, error.errors))) from None
 
 
 def _as_option(sentence: str) -> str:
@@ -131,8 +125,8 @@ def _deployment(wish: Wish, gpu: str, count: int, precision: str | None) -> Depl
             "precision": precision,
             "context": wish.context,
             "concurrency": wish.concurrency,
-            "machine": {"gpu": gpu, "count": count, "max_usd_per_hour": _NO_CEILING},
-            "storage": LARGEST_GB,
+            "machine": {"gpu": gpu, "count": count, "max_usd_per_hour": HIGHEST_CEILING_USD},
+            "storage": LARGEST_VOLUME_GB,
             "access": {"allow": ["192.0.2.0/24"]},  # nobody's: the plan does not depend on it
         }
     )
@@ -154,7 +148,7 @@ def _try(  # noqa: PLR0917 (a wish, a machine, and what is known)
     try:
         decided = plan(_deployment(wish, gpu, count, precision), catalogue=known)
     except PlanError as error:
-        yield Refused(machine, precision, None, " ".join(error.mistakes))
+        yield Refused(machine, precision, None, " ".join(error.errors))
         return
     assert decided.memory is not None  # noqa: S101 - a GPU has a budget
     if wish.full_length and decided.memory.full_requests < wish.concurrency:

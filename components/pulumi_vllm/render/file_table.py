@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pulumi_vllm.plan import PlanError, catalogue
-from pulumi_vllm.plan.config import MARK, MOST_AT_ONCE
+from pulumi_vllm.plan.config import MOST_RUNNING_REQUESTS, READINESS_KEY
 from pulumi_vllm.render import firewall, layout, systemd, templates
 from pulumi_vllm.render.first_boot import bootstrap
 from pulumi_vllm.render.host_file import HostFile, Mount
@@ -110,11 +110,11 @@ def _variables(plan: Plan) -> dict[str, Any]:
         "readiness_unit_timeout_s": readiness_timeout_s + 60,
         "golden": [dataclasses.asdict(one) for one in plan.model.golden],
         "gpus": {"name": machine.gpu, "count": machine.count} if cuda else None,
-        "key_names": (*deployment.access.keys, MARK),
+        "key_names": (*deployment.access.keys, READINESS_KEY),
         "locks": tuple(plan.engine.locks()),
         "max_body_bytes": deployment.gateway.max_body_mib * 2**20,
         "min_disk_bytes": plan.disk_gib * 2**30 if cuda else weights.bytes * 2,
-        "most_at_once": MOST_AT_ONCE,
+        "most_at_once": MOST_RUNNING_REQUESTS,
         "nvswitch": plan.needs_nvswitch,
         "reserve_bytes": 2 * 2**30 if cuda else 64 * 2**20,
         "stop_timeout_s": STOP_TIMEOUT_S,

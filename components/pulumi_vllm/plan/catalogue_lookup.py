@@ -1,0 +1,70 @@
+"""The catalogue's entries that a stack file names, collected while the file is validated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from pulumi_vllm.plan.suggestions import suggestion
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pulumi_vllm.plan.catalogue import Catalogue, Engine, Gpu, Model, Precision
+
+_Entry = TypeVar("_Entry")
+
+
+@dataclass(slots=True)
+class CatalogueLookup:
+    """Context of the validation: the catalogue, and the entries that were found so far.
+
+    An entry stays None while its name is missing or unknown. A check that needs the entry is skipped then, so that one
+    error does not cause others. The `find_` methods raise ValueError, as pydantic expects of a validator.
+    """
+
+    catalogue: Catalogue
+    model: Model | None = None
+    precision: Precision | None = None
+    gpu: Gpu | None = None
+    engine: Engine | None = None
+    storage_gb: int | None = None
+
+    def find_model(self, name: str) -> str:
+        """Look up a model. Its first precision is the default."""
+        self.model = _entry(name, self.catalogue.models)
+        self.precision = next(iter(self.model.precisions.values()))
+        return name
+
+    def find_precision(self, name: str) -> str:
+        """Look up a precision of the model."""
+        self.precision = None
+        if self.model is not None:
+            if name not in self.model.precisions:
+                msg = f"{self.model.name} is not published in {name!r}; {suggestion(name, self.model.precisions)}"
+                raise ValueError(msg)
+            self.precision = self.model.precisions[name]
+        return name
+
+    def find_gpu(self, name: str) -> str:
+        """Look up a GPU family. The newest engine that runs on it is the default."""
+        self.gpu = _entry(name, self.catalogue.gpus)
+        self.engine = self.catalogue.newest_engine(self.gpu)
+        return name
+
+    def find_engine(self, version: str) -> str:
+        """Look up an engine version."""
+        self.engine = None
+        engine = _entry(version, self.catalogue.engines)
+        if self.gpu is not None and engine.runs_on != self.gpu.runs:
+            msg = f"{version} does not run on {self.gpu.name}; leave it out"
+            raise ValueError(msg)
+        self.engine = engine
+        return version
+
+
+def _entry(name: str, entries: Mapping[str, _Entry]) -> _Entry:
+    if name not in entries:
+        msg = f"{name!r} is not in the catalogue; {suggestion(name, entries)}"
+        raise ValueError(msg)
+    return entries[name]
