@@ -1,10 +1,14 @@
 #!/usr/bin/env python3
-"""Write arguments.json of an engine: `./arguments 0.26.0`; what the real parser of the real wheel takes.
+"""Write arguments.json of an engine from the command-line parser of its own wheel.
 
-Installs the wheel into a throw-away environment (about 5 GB, by uv; a GPU is not needed), asks its parser, and
-keeps names, kinds, types and choices. A type is what it accepts, not what its function is called. `--stdout` prints.
+usage: argument_schema.py [--stdout] 0.26.0 ...
+
+uv installs the wheel into a temporary environment of about 5 GB. No GPU is needed. The file keeps the name, kind, type
+and choices of each argument. A type is found by trying values, because the name of the parser's function does not
+tell which values it accepts. With --stdout the file is printed.
 """
 
+import json
 import pathlib
 import subprocess
 import sys
@@ -12,7 +16,7 @@ import tempfile
 
 import yaml
 
-HERE = pathlib.Path(__file__).resolve().parent
+ENGINES = pathlib.Path(__file__).resolve().parents[2] / "components/pulumi_vllm/plan/data/engines"
 # Large, and not needed to build the parser: kernels, image and sound codecs, compilers.
 LEFT_OUT = (
     "flashinfer", "humming-kernels", "nvidia-cuda-nvcc", "nvidia-cutlass", "nvidia-cudnn-frontend", "opencv", "pynvvideocodec",
@@ -20,11 +24,11 @@ LEFT_OUT = (
 )  # fmt: skip
 PYTHON = f"3.{sys.version_info.minor}"
 
-ASK = r'''
+ASK = r"""
 import importlib, json, sys
 import vllm.platforms
 from vllm.platforms.cpu import CpuPlatform
-vllm.platforms._current_platform = CpuPlatform()  # a wheel for CUDA finds no device here
+vllm.platforms._current_platform = CpuPlatform()  # a wheel for CUDA finds no device on this machine
 for name in ("common", "launchers", "openai"):
     try:
         cli_args = importlib.import_module(f"vllm.entrypoints.{name}.cli_args")
@@ -74,12 +78,12 @@ for action in parser._actions:
         one["deprecated"] = True
     found[names[0]] = one
 json.dump({"abbreviations": parser.allow_abbrev, "arguments": found}, open(sys.argv[1], "w"))
-'''
+"""
 
 
 def requirements(version: str) -> tuple[list[str], list[str]]:
-    """What to install, and overrides."""
-    folder = HERE / version
+    """Return the requirements to install, and uv's options for the overrides."""
+    folder = ENGINES / version
     if (folder / "engine.yaml").exists():
         wanted = yaml.safe_load((folder / "engine.yaml").read_text())["locked"]
     else:
@@ -89,44 +93,78 @@ def requirements(version: str) -> tuple[list[str], list[str]]:
 
 
 def dump(version: str) -> str:
-    """The text of arguments.json."""
-    import json
-
+    """Return the text of arguments.json."""
     wanted, overrides = requirements(version)
     with tempfile.TemporaryDirectory() as folder:
         here = pathlib.Path(folder)
         (here / "in.txt").write_text("\n".join(wanted) + "\n")
-        compile_ = ["uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--only-binary", ":all:"]
+        compile_ = [
+            "uv",
+            "pip",
+            "compile",
+            "--quiet",
+            "--no-header",
+            "--no-annotate",
+            "--only-binary",
+            ":all:",
+        ]
         compile_ += ["--python-version", PYTHON, "--python-platform", "x86_64-manylinux_2_35", *overrides]
-        subprocess.run([*compile_, "-o", here / "all.txt", here / "in.txt"], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [*compile_, "-o", here / "all.txt", here / "in.txt"], check=True, stdout=subprocess.DEVNULL
+        )
         kept = [line for line in (here / "all.txt").read_text().splitlines() if not line.startswith(LEFT_OUT)]
         (here / "kept.txt").write_text("\n".join(kept) + "\n")
         subprocess.run(["uv", "venv", "--quiet", "--python", sys.executable, here / "venv"], check=True)
         python = here / "venv/bin/python"
-        install = ["uv", "pip", "install", "--quiet", "--no-deps", "--python", python, "-r", here / "kept.txt"]
+        install = [
+            "uv",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--python",
+            python,
+            "-r",
+            here / "kept.txt",
+        ]
         subprocess.run(install, check=True)
-        environment = {"VLLM_TARGET_DEVICE": "cpu", "VLLM_NO_USAGE_STATS": "1", "HOME": folder, "PATH": "/usr/bin:/bin"}
+        environment = {
+            "VLLM_TARGET_DEVICE": "cpu",
+            "VLLM_NO_USAGE_STATS": "1",
+            "HOME": folder,
+            "PATH": "/usr/bin:/bin",
+        }
         asked = subprocess.run(
-            [python, "-c", ASK, here / "found.json"], env=environment, cwd=folder, capture_output=True, text=True, check=False
+            [python, "-c", ASK, here / "found.json"],
+            env=environment,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if asked.returncode:
             sys.exit(f"{version}: the parser could not be built:\n{asked.stderr[-3000:]}")
         found = json.loads((here / "found.json").read_text())
-    rows = ",\n".join(f"  {json.dumps(name)}: {json.dumps(one)}" for name, one in sorted(found["arguments"].items()))
-    head = f'{{\n "version": {json.dumps(version)},\n "abbreviations": {json.dumps(found["abbreviations"])},\n'
+    rows = ",\n".join(
+        f"  {json.dumps(name)}: {json.dumps(one)}" for name, one in sorted(found["arguments"].items())
+    )
+    head = (
+        f'{{\n "version": {json.dumps(version)},\n "abbreviations": {json.dumps(found["abbreviations"])},\n'
+    )
     return f'{head} "arguments": {{\n{rows}\n }}\n}}\n'
 
 
 def main() -> None:
-    """Dump each version named."""
+    """Write, or print, the file of each version named."""
     for version in (word for word in sys.argv[1:] if word != "--stdout"):
         text = dump(version)
         if "--stdout" in sys.argv:
             sys.stdout.write(text)
             continue
-        (HERE / version).mkdir(exist_ok=True)
-        (HERE / version / "arguments.json").write_text(text)
+        (ENGINES / version).mkdir(exist_ok=True)
+        (ENGINES / version / "arguments.json").write_text(text)
         print(f"{version}: {len(text.splitlines()) - 5} arguments, {len(text) // 1024} KiB")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""Write hash locks: `./lock 0.26.0` for an engine (what `locked` in its engine.yaml says), `./lock uv==0.13.9`.
+"""Write the hashed locks of an engine, or the lock of uv.
 
-One lock per Python minor, made by uv for Linux x86-64 with glibc 2.35 or newer (Ubuntu 22.04, Debian 12);
-an overrides.txt beside engine.yaml is honoured. Only the hashes of wheels that such a machine can install are kept: a lock travels to every host.
-In the end `./imports` proves that the engine's packages fit together.
+usage: lock.py 0.26.0       locks the requirements under `locked` in engine.yaml of that version
+       lock.py uv==0.13.9   locks the uv that installs an engine
+
+uv resolves one lock per Python minor version, for Linux x86-64 with glibc 2.35 or newer (Ubuntu 22.04, Debian 12).
+An overrides.txt beside engine.yaml is honoured. A lock is copied to every host, so it keeps only the hashes of wheels
+that such a host can install. At the end import_check.py proves that the locked packages fit together.
 """
 
-import datetime
+import datetime as dt
 import pathlib
 import subprocess
 import sys
@@ -16,20 +19,20 @@ import tomllib
 import yaml
 from packaging import tags, utils
 
-HERE = pathlib.Path(__file__).resolve().parent
+ENGINES = pathlib.Path(__file__).resolve().parents[2] / "components/pulumi_vllm/plan/data/engines"
 MINORS = (10, 11, 12, 13)
 GLIBC = 35
 SETTLED_DAYS = 7  # a release younger than this may still be withdrawn
 
 
 def platforms() -> list[str]:
-    """Platform tags of such a machine, best first."""
+    """Return the platform tags of such a host, best first."""
     modern = [f"manylinux_2_{minor}_x86_64" for minor in range(GLIBC, 4, -1)]
     return [*modern, "manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64", "linux_x86_64"]
 
 
 def resolve(requirements: list[str], overrides: pathlib.Path, minor: int, newest: str) -> list[dict]:
-    """The packages that uv chooses, with every wheel it knows of each."""
+    """Return the packages that uv chooses, each with all of its wheels."""
     with tempfile.TemporaryDirectory() as folder:
         wanted, found = pathlib.Path(folder, "requirements.in"), pathlib.Path(folder, "pylock.toml")
         wanted.write_text("\n".join(requirements) + "\n")
@@ -43,22 +46,24 @@ def resolve(requirements: list[str], overrides: pathlib.Path, minor: int, newest
 
 
 def lines(package: dict, fitting: frozenset[tags.Tag]) -> str:
-    """One package of a requirements file."""
+    """Return the lines of one package in a requirements file."""
     hashes = []
     for wheel in package["wheels"]:
         name = wheel.get("name") or wheel["url"].rsplit("/", 1)[-1]
         if utils.parse_wheel_filename(name)[3] & fitting:
             hashes.append(wheel["hashes"]["sha256"])
     if not hashes:
-        sys.exit(f"{package['name']} {package['version']}: no wheel for this platform; choose another version")
+        sys.exit(
+            f"{package['name']} {package['version']}: no wheel for Linux x86-64 with glibc 2.35; choose another version"
+        )
     return " \\\n".join(
         [f"{package['name']}=={package['version']}", *(f"    --hash=sha256:{one}" for one in sorted(hashes))]
     )
 
 
 def locked(requirements: list[str], overrides: pathlib.Path, minor: int, left_out: list[str]) -> str:
-    """The text of one lock."""
-    newest = (datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=SETTLED_DAYS)).date().isoformat()
+    """Return the text of one lock."""
+    newest = (dt.datetime.now(dt.UTC) - dt.timedelta(days=SETTLED_DAYS)).date().isoformat()
     python = (3, minor)
     fitting = frozenset(tags.cpython_tags(python, platforms=platforms())) | frozenset(
         tags.compatible_tags(python, f"cp3{minor}", platforms())
@@ -72,15 +77,16 @@ def main() -> None:
     """Write the locks of one engine version, or that of uv."""
     (wanted,) = sys.argv[1:]
     if wanted.startswith("uv=="):
-        (HERE / "requirements-uv.txt").write_text(locked([wanted], HERE / "none", MINORS[0], []))
+        (ENGINES / "requirements-uv.txt").write_text(locked([wanted], ENGINES / "none", MINORS[0], []))
         return
-    folder = HERE / wanted
+    folder = ENGINES / wanted
     engine = yaml.safe_load((folder / "engine.yaml").read_text())
     for minor in MINORS:
         text = locked(engine["locked"], folder / "overrides.txt", minor, engine["left_out"])
         (folder / f"requirements-3.{minor}.txt").write_text(text)
         print(f"{wanted}: python 3.{minor}, {text.count('==')} packages, {len(text) // 1024} KiB")
-    subprocess.run([sys.executable, HERE / "imports", wanted], check=True)
+    subprocess.run([sys.executable, pathlib.Path(__file__).with_name("import_check.py"), wanted], check=True)
 
 
-main()
+if __name__ == "__main__":
+    main()
