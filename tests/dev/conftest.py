@@ -1,4 +1,4 @@
-"""Checkouts to run ./dev in: their own state, program and stacks; the environment and the engine are shared."""
+"""Checkouts in which ./dev runs. Each has its own state, program and stacks, and shares this checkout's environment."""
 
 import os
 import shutil
@@ -12,14 +12,14 @@ CHECKOUT = Path(__file__).parents[2]
 
 
 def borrow_environment(root: Path) -> None:
-    """Give a checkout a .venv that is ours, entry by entry, and that ./dev takes for up to date."""
-    ours, theirs = root / ".venv", CHECKOUT / ".venv"
-    (ours / "bin").mkdir(parents=True)
-    for entry in (*theirs.iterdir(), *(theirs / "bin").iterdir()):
+    """Give a checkout a .venv of links to this checkout's, which ./dev accepts as up to date."""
+    made, source = root / ".venv", CHECKOUT / ".venv"
+    (made / "bin").mkdir(parents=True)
+    for entry in (*source.iterdir(), *(source / "bin").iterdir()):
         if entry.name not in {"bin", "pyvenv.cfg", ".lock"}:
-            (ours / entry.relative_to(theirs)).symlink_to(entry)
-    shutil.copy(theirs / "pyvenv.cfg", ours)
-    (ours / ".lock").write_text((theirs / ".lock").read_text().replace(str(CHECKOUT), str(root)))
+            (made / entry.relative_to(source)).symlink_to(entry)
+    shutil.copy(source / "pyvenv.cfg", made)
+    (made / ".lock").write_text((source / ".lock").read_text().replace(str(CHECKOUT), str(root)))
 
 
 class Clone:

@@ -1,4 +1,4 @@
-"""What ./dev says before it does anything, and what it stands on."""
+"""The messages of ./dev, the requirement locks, and the greeting after `up`."""
 
 import json
 import os
@@ -19,7 +19,7 @@ def dev(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_help_names_every_command() -> None:
+def test_help_lists_every_command() -> None:
     done = dev("help")
     assert done.returncode == 0
     named = re.findall(r"^\./dev (\w+)", done.stdout, re.MULTILINE)
@@ -38,24 +38,24 @@ def test_help_names_every_command() -> None:
 
 
 @pytest.mark.parametrize(
-    ("args", "sentence"),
+    ("args", "message"),
     [
         (("upp",), "upp: unknown command"),
-        (("up", "nowhere"), "up: no stacks/Pulumi.nowhere.yaml; there are:"),
-        (("up", "--fast"), "up: --fast: unknown"),
-        (("up", "--engine", "imaginary"), "--engine imaginary: real, fake or none"),
+        (("up", "nowhere"), "up: stacks/Pulumi.nowhere.yaml does not exist; choose one of:"),
+        (("up", "--fast"), "up: --fast: unknown option"),
+        (("up", "--engine", "imaginary"), "--engine imaginary: unknown engine; choose real, fake or none"),
         (
             ("up", "spheron-h200-2x-fp8"),
-            "SPHERON_API_KEY is not set; export it, or run it here: ./dev up",
+            "SPHERON_API_KEY is not set; export it, or run the stack on the local cloud: ./dev up",
         ),
-        (("down", "--all"), "down: --all: unknown"),
-        (("test", "some"), "test: some: fast, ci or all"),
+        (("down", "--all"), "down: --all: unknown option"),
+        (("test", "some"), "test: some: unknown tier; choose fast, ci or all"),
     ],
 )
-def test_a_wrong_call_is_answered_by_a_sentence(args: tuple[str, ...], sentence: str) -> None:
+def test_a_wrong_call_ends_with_a_message(args: tuple[str, ...], message: str) -> None:
     done = dev(*args)
     assert done.returncode == 1
-    assert sentence in done.stderr
+    assert message in done.stderr
     assert done.stdout == ""
 
 
@@ -68,7 +68,7 @@ def test_every_locked_package_has_its_hashes(lock: str) -> None:
     assert "--index" not in text
 
 
-def test_the_older_language_host_finds_pip() -> None:
+def test_pip_is_locked_for_the_older_language_host() -> None:
     assert re.search(r"^pip==", (CHECKOUT / "requirements" / "dev.txt").read_text(), re.MULTILINE)
 
 
@@ -84,7 +84,7 @@ def greet(folder: Path, outputs: dict[str, str]) -> subprocess.CompletedProcess[
     )
 
 
-def test_the_greeting_is_a_command_without_the_key(tmp_path: Path) -> None:
+def test_the_greeting_is_a_command_that_fetches_the_key(tmp_path: Path) -> None:
     done = greet(
         tmp_path,
         {"endpoint": "https://10.0.0.2/v1", "model": "m", "ca_certificate": "PEM", "api_key": "[secret]"},
@@ -92,7 +92,7 @@ def test_the_greeting_is_a_command_without_the_key(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert (tmp_path / ".pulumi-vllm" / "local-ca.pem").read_text() == "PEM"
     command = done.stdout[done.stdout.index("curl") :]
-    # The shell agrees that it is one command of the parts meant.
+    # A shell must parse it as one command with the right arguments.
     shell = 'curl() { printf "%s\\n" "$@"; }; ' + command.replace("./dev pulumi", "echo")
     words = subprocess.run(
         ("bash", "-c", shell), capture_output=True, text=True, check=True
@@ -102,7 +102,7 @@ def test_the_greeting_is_a_command_without_the_key(tmp_path: Path) -> None:
     assert words[3].startswith("Authorization: Bearer stack output api_key --show-secrets")
 
 
-def test_a_stack_without_an_endpoint_is_not_greeted(tmp_path: Path) -> None:
+def test_a_stack_without_an_endpoint_gets_an_error(tmp_path: Path) -> None:
     done = greet(tmp_path, {"model": "m"})
     assert done.returncode == 1
-    assert "stack local: has no output endpoint, ca_certificate" in done.stderr
+    assert "stack local: output missing: endpoint, ca_certificate" in done.stderr

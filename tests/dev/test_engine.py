@@ -1,4 +1,4 @@
-"""Where the engine comes from: PATH, the official archive with its checksum, else the build."""
+"""The Pulumi engine is taken from PATH, else from the official archive after its checksum, else it is built."""
 
 import hashlib
 import http.server
@@ -28,7 +28,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 class World:
-    """A checkout whose build only says so, an empty cache, and a site with an archive."""
+    """A checkout whose build writes a placeholder, an empty cache, and a site with an archive."""
 
     def __init__(self, root: Path, port: int) -> None:
         self.checkout, self.cache, self.site = (root / name for name in ("checkout", "cache", "site"))
@@ -42,7 +42,7 @@ class World:
         self.port = port
 
     def build(self, script: str) -> None:
-        (self.checkout / "dev.d" / "build").write_text(f"#!/bin/sh\n{script}\n")
+        (self.checkout / "dev.d" / "pulumi" / "build").write_text(f"#!/bin/sh\n{script}\n")
 
     def publish(self, version: str = f"v{VERSION}") -> Path:
         body = f"#!/bin/sh\necho {version}\n".encode()
@@ -94,7 +94,7 @@ def world(tmp_path: Path, borrowed_environment: Callable[[Path], None]) -> Itera
         thread.join()
 
 
-def test_the_official_archive_is_used_once_its_checksum_fits(world: World) -> None:
+def test_the_official_archive_is_used_when_its_checksum_matches(world: World) -> None:
     sums = world.publish()
     first = world.version()
     assert first.stdout == f"v{VERSION}\n", first.stderr
@@ -119,14 +119,14 @@ def test_an_archive_of_another_version_is_not_used(world: World) -> None:
     assert world.version().stdout == "built\n"
 
 
-def test_ci_does_not_ask_the_site(world: World) -> None:
+def test_ci_downloads_nothing(world: World) -> None:
     world.publish()
     done = world.version(CI="true")
     assert done.stdout == "built\n"
     assert "download" not in done.stderr
 
 
-def test_a_build_that_fails_shows_its_last_lines_and_leaves_nothing(world: World) -> None:
+def test_a_failed_build_shows_its_last_lines_and_leaves_nothing(world: World) -> None:
     world.build("echo the module proxy refused; exit 3")
     done = world.version(CI="true")
     assert done.returncode != 0

@@ -1,4 +1,4 @@
-"""The engine never rewrites or deletes a tracked stack file: a small program through the whole of ./dev."""
+"""The Pulumi engine never rewrites or deletes a tracked stack file."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -31,7 +31,7 @@ def clone(make_clone: Callable[..., Any]) -> Iterator[Any]:
     assert made.git("status", "--porcelain") == ""
 
 
-def test_a_life_of_a_stack_leaves_git_clean(clone: Any) -> None:
+def test_a_stacks_whole_life_leaves_git_clean(clone: Any) -> None:
     clone.dev("pulumi", "stack", "init", "demo")
     clone.dev("pulumi", "config", "set", "--path", "server.context", "64Ki")
     clone.dev("pulumi", "config", "set", "--secret", "token", stdin="hunter2")
@@ -40,7 +40,7 @@ def test_a_life_of_a_stack_leaves_git_clean(clone: Any) -> None:
     assert clone.git("status", "--porcelain") == ""
 
     stack = clone.root / "stacks" / "Pulumi.demo.yaml"
-    # What changes in the tracked file arrives; what the user has set stays.
+    # Changes of the tracked file reach the copy, and the user's values stay.
     stack.write_text(STACK.replace("32Ki", "16Ki") + "  pulumi-vllm:extra: new\n")
     clone.commit()
     assert clone.dev("pulumi", "config", "get", "extra").strip() == "new"
@@ -52,13 +52,13 @@ def test_a_life_of_a_stack_leaves_git_clean(clone: Any) -> None:
     clone.dev("pulumi", "stack", "rm", "--yes", "demo")
     assert clone.git("status", "--porcelain") == ""
     assert stack.exists()
-    # The same name again: its settings and its passphrase still fit.
+    # A new stack of the same name keeps the settings and the passphrase.
     clone.dev("pulumi", "stack", "init", "demo")
     clone.dev("pulumi", "preview", "--stack", "demo")
     assert clone.dev("pulumi", "config", "get", "token").strip() == "hunter2"
 
 
-def test_the_passphrase_is_made_once_and_private(clone: Any) -> None:
+def test_the_passphrase_is_created_once_and_is_private(clone: Any) -> None:
     clone.dev("pulumi", "stack", "ls")
     passphrase = clone.root / ".pulumi-vllm" / "passphrase"
     before = passphrase.read_text()
@@ -68,5 +68,5 @@ def test_the_passphrase_is_made_once_and_private(clone: Any) -> None:
     assert passphrase.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_sweep_knows_the_states_of_this_checkout(clone: Any) -> None:
+def test_a_sweep_uses_the_state_of_this_checkout(clone: Any) -> None:
     assert clone.dev("sweep", "--json") == f"sweep --json file://{clone.root}/.pulumi-vllm/state\n"

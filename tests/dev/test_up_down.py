@@ -1,4 +1,4 @@
-"""./dev up and ./dev down around a program that rents nothing and a placeholder for the embedded cloud."""
+"""./dev up and ./dev down, with a program that rents nothing and a placeholder for the local cloud."""
 
 import subprocess
 from collections.abc import Callable, Iterator
@@ -40,7 +40,7 @@ def calls(clone: Any) -> list[str]:
     return lines
 
 
-def test_up_starts_the_cloud_and_prints_a_command_without_the_key(clone: Any) -> None:
+def test_up_starts_the_cloud_and_prints_no_key(clone: Any) -> None:
     done = clone.run("up", "--engine", "fake")
     assert done.returncode == 0, done.stderr
     assert calls(clone)[0] == "local up --engine fake"
@@ -53,19 +53,19 @@ def test_up_starts_the_cloud_and_prints_a_command_without_the_key(clone: Any) ->
     assert key == "hunter2\n"
 
 
-def test_the_cli_finds_the_cloud_again(clone: Any) -> None:
+def test_a_preview_finds_the_running_cloud(clone: Any) -> None:
     calls(clone)
     clone.dev("pulumi", "preview", "--stack", "local")
     assert calls(clone) == ["local up --engine fake"]
 
 
-def test_a_cloud_that_is_set_is_used(clone: Any) -> None:
+def test_a_cloud_in_the_environment_is_used(clone: Any) -> None:
     clone.dev("up", SPHERON_URL="http://127.0.0.1:7", SPHERON_API_KEY="k")
     assert calls(clone) == []
     assert clone.dev("pulumi", "stack", "output", "cloud").strip() == "http://127.0.0.1:7"
 
 
-def test_the_cloud_stays_for_the_stack_that_still_needs_it(clone: Any) -> None:
+def test_the_cloud_stays_up_for_another_stack(clone: Any) -> None:
     clone.dev("up", "spheron-b200-8x-fp8", "--local", ENGINE="fake")
     clone.dev("up", ENGINE="fake")
     calls(clone)
@@ -77,7 +77,7 @@ def test_the_cloud_stays_for_the_stack_that_still_needs_it(clone: Any) -> None:
     assert calls(clone)[-1] == "local down --purge"
 
 
-def test_down_of_a_stack_that_never_was_says_so(clone: Any) -> None:
+def test_down_of_an_unknown_stack_has_nothing_to_destroy(clone: Any) -> None:
     clone.dev("pulumi", "stack", "rm", "--yes", "local")
     done = clone.run("down")
     assert done.returncode == 0, done.stderr

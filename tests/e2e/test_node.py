@@ -20,7 +20,7 @@ def language_host() -> Path:
     """The folder of pulumi-language-nodejs: on PATH, else built from pinned Go modules and kept (13 s)."""
     if there := shutil.which("pulumi-language-nodejs"):
         return Path(there).parent
-    go, source = shutil.which("go"), REPOSITORY / "dev.d" / "nodejs"
+    go, source = shutil.which("go"), Path(__file__).with_name("nodejs_host")
     if go is None:
         pytest.skip("no pulumi-language-nodejs on PATH, and no Go to build it with")
     pinned = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(source.iterdir()))).hexdigest()[:16]

@@ -1,5 +1,7 @@
 """A recording backend and gateways in front of it. tests/e2e uses the attacks too, against a guest."""
 
+import contextlib
+import itertools
 import sys
 from pathlib import Path
 
@@ -20,13 +22,11 @@ def backend():
 @pytest.fixture
 def gateways(backend, tmp_path):
     """Start gateways with limits of their own; they end with the test."""
-    made = []
+    numbers = itertools.count()
+    with contextlib.ExitStack() as started:
 
-    def start(**limits):
-        gateway = Gateway(tmp_path / f"gateway{len(made)}", backend.port, **limits)
-        made.append(gateway)
-        return gateway.__enter__()
+        def start(**limits):
+            gateway = Gateway(tmp_path / f"gateway{next(numbers)}", backend.port, **limits)
+            return started.enter_context(gateway)
 
-    yield start
-    for gateway in made:
-        gateway.__exit__()
+        yield start

@@ -30,10 +30,12 @@ KEYS = {"team-a": "sk-first-key-of-the-test", "team-b": "sk-second-key-of-the-te
 
 
 def program(name: str) -> str:
-    """Where it lies; CI has it, elsewhere the tests that need it are left out."""
+    """Path of a program. Without it the test fails in CI and is skipped elsewhere."""
     found = shutil.which(name) or shutil.which(name, path="/usr/sbin")
     if found is None:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"{name} is not installed here")
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
+            f"{name} is not installed; `sudo ./dev test fast` installs it"
+        )
     return found
 
 
@@ -120,7 +122,11 @@ class Gateway:
         with self.log.open("wb") as log:
             command = [program("haproxy"), "-W", "-f", str(self.folder / "haproxy.cfg")]
             self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        self._until(lambda: self._loads() and self.answers(self.port), "open its port")
+        try:
+            self._until(lambda: self._loads() and self.answers(self.port), "open its port")
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

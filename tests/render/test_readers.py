@@ -21,7 +21,7 @@ import stacks
 def need(program):
     path = shutil.which(program, path="/usr/sbin:/usr/bin:/sbin:/bin") or shutil.which(program)
     if path is None:
-        pytest.skip(f"{program} is not installed here")
+        pytest.skip(f"{program} is not installed; `sudo ./dev test fast` installs it")
     return path
 
 

@@ -1,7 +1,7 @@
-"""Bring the engine's copy of a stack file up to date: stack_file.py TRACKED BASE COPY.
+"""Merge a changed stack file into the copy that Pulumi uses: merge_stack_file.py TRACKED BASE COPY.
 
-A three-way merge: the engine rewrites the copy and `config set` writes into it; BASE is what was
-tracked last time.
+Pulumi rewrites the stack file it is given, so ./dev gives it a copy. This three-way merge keeps what Pulumi and
+`config set` wrote into the copy. BASE is the tracked file as it was at the last merge.
 """
 
 import os
@@ -15,7 +15,7 @@ _ABSENT = object()
 
 
 def merge(base: Any, tracked: Any, copy: Any, at: str = "") -> tuple[Any, list[str]]:
-    """Return the merged value, and the paths where both sides changed and the copy's value was kept."""
+    """Return the merged value, and the paths of conflicts, in which the copy's value was kept."""
     if copy == base:
         return tracked, []
     if tracked in (base, copy):
@@ -40,8 +40,8 @@ def _write(path: Path, text: str) -> None:
     new.replace(path)
 
 
-def follow(tracked: Path, base: Path, copy: Path) -> list[str]:
-    """Merge the files; return what the copy keeps although the tracked file says something else by now."""
+def update(tracked: Path, base: Path, copy: Path) -> list[str]:
+    """Merge the files and return the paths of conflicts, in which the copy's value was kept."""
     text = tracked.read_text(encoding="utf-8")
     kept: list[str] = []
     if copy.exists():
@@ -53,15 +53,15 @@ def follow(tracked: Path, base: Path, copy: Path) -> list[str]:
         _write(copy, yaml.safe_dump(merged, sort_keys=False, allow_unicode=True))
     else:
         _write(copy, text)
-    # Last, so that a run that is killed before merges again.
+    # BASE is written last, so that a killed run merges again.
     _write(base, text)
     return kept
 
 
 if __name__ == "__main__":
     source = Path(sys.argv[1])
-    for path in follow(source, *map(Path, sys.argv[2:4])):
+    for path in update(source, *map(Path, sys.argv[2:4])):
         sys.stderr.write(
-            f"{source.parent.name}/{source.name}: {path.removeprefix('config.')}: changed there, but what "
-            f"you set is kept; `./dev pulumi config rm` gives it up\n"
+            f"{source.parent.name}/{source.name}: {path.removeprefix('config.')}: this value changed in the file, but "
+            f"the value that you set is kept; to use the file's value, run `./dev pulumi config rm` for it\n"
         )
