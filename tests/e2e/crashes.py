@@ -97,7 +97,7 @@ ROWS = (
     Row(
         "the local cloud killed in the create",
         long_create,
-        ("No machine of this name is listed", "run the same command again, it adopts the machine"),
+        ("No instance of this name is listed", "run the same command again, which adopts the instance"),
         during=cloud_dies_in_the_create,
     ),
     Row(

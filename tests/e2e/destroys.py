@@ -115,7 +115,7 @@ def api(kind: str, **values: object):
 
 
 EACH = 3  # machine, disk and key: `destroy` looks at all of them before it does anything
-ENDING, TRY_AGAIN = "ending machine", "try again in some minutes"
+ENDING, TRY_AGAIN = "terminating instance", "try again in some minutes"
 ROWS = (
     # -- the machine's DELETE -------------------------------------------------------------------------
     Departure("429 with Retry-After on the DELETE", api("status", status=429, retry_after=2, **END)),

@@ -160,7 +160,7 @@ ROWS = (
     Row(
         "the team's credit used up",
         lambda stand: stand.cloud.api("/_sim/options", "POST", {"balance": 1.0}),
-        ("the team has $1.00, and this machine wants $3.00; add credit",),
+        ("the team has $1.00, and this machine needs $3.00; add credit",),
     ),
     # -- the market -----------------------------------------------------------------------------------
     Row(

@@ -23,7 +23,7 @@ class Guest:
 
     @property
     def attached(self):
-        (volume,) = [one for one in self.cloud.volumes() if one.handle == self.volume]
+        (volume,) = [one for one in self.cloud.volumes.list() if one.handle == self.volume]
         return bool(volume.attached_to)
 
     async def forget(self, _host):
@@ -57,9 +57,9 @@ def guest(cloud, call, monkeypatch):
     """A machine of the simulated API with a blank disk of its own, and a volume that is not attached."""
     machine = cloud.running()
     api = call[0].session.cloud()
-    volume = api.create_volume("s-models-0123456789", 1, "data-crunch", "Finland 3")
+    volume = api.volumes.create("s-models-0123456789", 1, "data-crunch", "Finland 3")
     made = Guest(api, volume.handle)
-    made.machine, made.address = machine, api.instance(machine).address
+    made.machine, made.address = machine, api.instances.get(machine).address
     monkeypatch.setattr(call[0].session, "hosts", lambda: made)
     monkeypatch.setattr(attachment, "pause_s", lambda _attempt: 0.01)
     return made
@@ -85,7 +85,7 @@ async def test_the_disk_that_came_is_formatted_and_not_the_machine_s_own(call, g
 
 async def test_a_disk_that_was_attached_and_not_formatted_is_told_from_the_machine_s_own(call, guest):
     """As after a crash between the two."""
-    guest.cloud.attach(guest.volume, guest.machine)
+    guest.cloud.volumes.attach(guest.volume, guest.machine)
     await VolumeAttachment().create(call[0], wish(guest))
     assert guest.formatted == ["/dev/nvme2n1"]
 
@@ -123,7 +123,7 @@ GONE = Unreachable("root@10.77.0.2: can't be reached")
 async def test_a_size_that_came_is_waited_for_however_small_the_growth(call, guest, kind):
     """295 of 300 GB are shown at first, 314.6 of 320 at the end; the machine may restart between the two."""
     guest.disks |= {"/dev/vdb": "pv-0123456789"}
-    guest.cloud.attach(guest.volume, guest.machine)
+    guest.cloud.volumes.attach(guest.volume, guest.machine)
     guest.sizes = [295.0, GONE, 295.0, 314.6] if kind == "virtiofs" else [295.0, 295.0, 295.0, 314.6]
     old = wish(guest, mountKind=kind, mountTag="t", sizeGb=300) | {"fileSystemGb": 295.0}
     outputs = await VolumeAttachment().update(call[0], "id", old, old | {"sizeGb": 320})
@@ -135,7 +135,7 @@ async def test_a_size_that_came_is_waited_for_however_small_the_growth(call, gue
 async def test_a_file_system_that_does_not_grow_is_said(call, guest, monkeypatch):
     monkeypatch.setattr(attachment, "_GROWN_WITHIN_S", 0.1)
     guest.disks |= {"/dev/vdb": "pv-0123456789"}
-    guest.cloud.attach(guest.volume, guest.machine)
+    guest.cloud.volumes.attach(guest.volume, guest.machine)
     guest.sizes = [295.0]
     old = wish(guest, sizeGb=300) | {"fileSystemGb": 295.0}
     await VolumeAttachment().update(call[0], "id", old, old | {"sizeGb": 320})
@@ -143,7 +143,7 @@ async def test_a_file_system_that_does_not_grow_is_said(call, guest, monkeypatch
 
 
 async def test_a_machine_that_is_taken_while_its_share_grows_is_not_waited_for(call, cloud, guest):
-    guest.cloud.attach(guest.volume, guest.machine)
+    guest.cloud.volumes.attach(guest.volume, guest.machine)
     guest.sizes = [295.0, GONE]
     cloud.sim(f"reclaim/{guest.machine}")
     cloud.until(lambda: cloud.status(guest.machine) == "terminated-provider")

@@ -32,8 +32,8 @@ def asked(cloud, method, end=""):
 def disk_at(call, cloud, machine):
     """A disk of the stack, attached."""
     api = call.session.cloud()
-    made = api.create_volume("s-models-0123456789", 1, "data-crunch", "Finland 3")
-    api.attach(made.handle, machine)
+    made = api.volumes.create("s-models-0123456789", 1, "data-crunch", "Finland 3")
+    api.volumes.attach(made.handle, machine)
     return {"volumeName": made.name, "keep": False}
 
 
@@ -52,14 +52,14 @@ async def test_a_cloud_that_says_yes_and_refuses_is_asked_again_with_pauses(clou
 
 async def test_a_word_nobody_knows_after_the_delete_is_waited_out(cloud, call, machine, monkeypatch):
     api = call[0].session.cloud()
-    end = api.terminate
+    end = api.instances.terminate
 
     def ended(machine_id):
         end(machine_id)
         shown = {"id": machine_id, "name": "machine", "status": "terminating"}
         cloud.sim("fault", kind="status", status=200, body=shown, **LOOK)
 
-    monkeypatch.setattr(api, "terminate", ended)
+    monkeypatch.setattr(api.instances, "terminate", ended)
     await departure.leave(call[0], machine, NO_HOST)
     assert cloud.status(machine) == "terminated"
 

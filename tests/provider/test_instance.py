@@ -3,11 +3,11 @@
 import asyncio
 
 import pytest
+from pulumi_vllm.plan.offer_choice import NoOfferError
 from pulumi_vllm.provider.lifecycle.machine_state import check_instance_alive
 from pulumi_vllm.provider.plugin.resource import UNKNOWN, Partial, UserError
 from pulumi_vllm.provider.resources.instance import Instance
 from pulumi_vllm.provider.resources.volume import Volume
-from pulumi_vllm.spheron.errors import CloudError
 
 ON_DEMAND, SPOT = "Finland 3::cpu::2vcpu-8gb$", "Finland 3::cpu::2vcpu-8gb::spot$"
 
@@ -60,13 +60,13 @@ async def test_a_machine_that_every_second_look_finds_is_waited_for_with_pauses_
 ):
     cloud.sim("profile/data-crunch", running_after_s=1e9)
     api, looks = call[0].session.cloud(), []
-    look = api.instance
+    look = api.instances.get
 
     def flicker(machine_id):
         looks.append(machine_id)
         return None if len(looks) % 2 else look(machine_id)
 
-    monkeypatch.setattr(api, "instance", flicker)
+    monkeypatch.setattr(api.instances, "get", flicker)
     call[0].timeout_s = 1.5
     with pytest.raises(
         Partial, match=r"still not in the cloud's list after \d s; .* it exists and is billed"
@@ -165,14 +165,14 @@ NFS = (
 
 async def test_where_volumes_are_nfs_nothing_is_made_and_nothing_rented(cloud, doubles, call):
     """No preview goes well there either, with a volume that is to be made and with one that is there."""
-    with pytest.raises(CloudError, match=NFS):
+    with pytest.raises(NoOfferError, match=NFS):
         await Volume().create(call[0], {"sizeGb": 1, **PARK})
     assert cloud.get("/api/volumes").json()["volumes"] == []
     new = wish(cloud, doubles, maxUsdPerHour=2, **PARK)
     for provider in (UNKNOWN, "voltage-park"):
-        with pytest.raises(CloudError, match=NFS):
+        with pytest.raises(NoOfferError, match=NFS):
             await Instance().preview(call[0], {**new, "provider": provider})
-    with pytest.raises(CloudError, match=NFS):
+    with pytest.raises(NoOfferError, match=NFS):
         await create(call[0], {**new, "provider": "voltage-park"})
     assert listed(cloud) == []
     assert (await Instance().preview(call[0], new))["mountKind"] == "nfs"  # a machine without a volume
@@ -181,7 +181,7 @@ async def test_where_volumes_are_nfs_nothing_is_made_and_nothing_rented(cloud, d
 async def test_a_disk_on_nfs_is_not_adopted(cloud, call):
     new = {"sizeGb": 1, **PARK}
     name = (await Volume().preview(call[0], new))["volumeName"]
-    made = call[0].session.cloud().create_volume(name, 1, "voltage-park", PARK["region"])
+    made = call[0].session.cloud().volumes.create(name, 1, "voltage-park", PARK["region"])
     for verb in (Volume().preview, Volume().create):
         with pytest.raises(UserError, match=f"the disk {made.name}: {NFS}, and delete the disk or"):
             await verb(call[0], new)

@@ -3,7 +3,7 @@
 import pytest
 from pulumi_vllm.provider.plugin.resource import UNKNOWN, UserError
 from pulumi_vllm.provider.resources.volume import Volume
-from pulumi_vllm.spheron.errors import Unauthorized
+from pulumi_vllm.spheron.errors import UnauthorizedError
 
 NEW = {"sizeGb": 10, "gpu": "CPU", "count": 0, "region": "Finland 3"}
 USD_PER_GB = 0.000109  # of the simulated data-crunch
@@ -38,5 +38,5 @@ async def test_only_a_disk_that_can_t_grow_is_told_so(call):
     session = call[0].session
     session.cloud().close()
     session._cloud, session.config = None, session.config | {"spheronApiKey": "sai_pk_another"}
-    with pytest.raises(Unauthorized):
+    with pytest.raises(UnauthorizedError):
         await Volume().update(*grow)

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from pulumi_vllm.spheron.client import Spheron
-from pulumi_vllm.spheron.offers import parse
+from pulumi_vllm.spheron.offer_listing import parse_groups
 
 KEY = "sai_pk_planted-Secret_123"
 TEAM = "66f0c0ffee0000000000b001"
@@ -153,7 +153,7 @@ def clock():
 
 @pytest.fixture
 def spheron(cloud, clock):
-    client = Spheron(cloud.url, KEY, clock=clock, sleep=clock.sleep)
+    client = Spheron(KEY, url=cloud.url, clock=clock, sleep=clock.sleep)
     yield client
     client.close()
 
@@ -201,7 +201,7 @@ def group():
 @pytest.fixture
 def offers(group):
     """A function: parsed offers."""
-    return lambda *changes, **more: parse([group(*changes, **more)])
+    return lambda *changes, **more: parse_groups([group(*changes, **more)])
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def find(file: Path | None, *, offline: bool) -> "tuple[Offer, ...] | None":
     from pulumi_vllm.spheron.errors import CloudError
 
     try:
-        return Spheron(os.environ.get("SPHERON_URL") or "https://app.spheron.ai", key).offers()
+        return Spheron(key, url=os.environ.get("SPHERON_URL")).offers.list()
     except CloudError as error:
         say(f"{error}: prices are from the dated list")
         return None
@@ -37,7 +37,7 @@ def find(file: Path | None, *, offline: bool) -> "tuple[Offer, ...] | None":
 
 def _read(file: Path) -> "tuple[Offer, ...]":
     """An answer of the API's /api/gpu-offers, kept as a file: `{"data": [groups]}`, or the groups."""
-    from pulumi_vllm.spheron import offers
+    from pulumi_vllm.spheron.offer_listing import parse_groups
 
     try:
         document = json.loads(file.read_text())
@@ -48,4 +48,4 @@ def _read(file: Path) -> "tuple[Offer, ...]":
     groups = document.get("data", document.get("groups")) if isinstance(document, dict) else document
     if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups):
         raise OffersError(f'{file}: holds no groups of offers; it should be {{"data": [group, ...]}}')
-    return offers.parse(groups)
+    return parse_groups(groups)

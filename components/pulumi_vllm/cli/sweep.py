@@ -1,4 +1,4 @@
-"""`pulumi-vllm sweep`: machines and disks of ours that no state knows."""
+"""`pulumi-vllm sweep`: list our instances and volumes that are in no Pulumi state."""
 
 import argparse
 import json
@@ -7,31 +7,32 @@ from pathlib import Path
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `sweep`."""
-    sweep = commands.add_parser("sweep", help="machines and disks of ours that no state knows; exit 2 if any")
+    sweep = commands.add_parser(
+        "sweep", help="list our instances and volumes that are in no Pulumi state; exit 2 if there are any"
+    )
     sweep.add_argument(
         "--state",
         type=Path,
         action="append",
         metavar="PATH",
-        help="a state: an exported stack, or a folder of a file backend; may be repeated "
+        help="a state: a file of `pulumi stack export`, or a folder of a file backend; may be repeated "
         "(default: the file backend in PULUMI_BACKEND_URL)",
     )
-    sweep.add_argument("--json", action="store_true")
-    sweep.set_defaults(run=_sweep)
+    sweep.add_argument("--json", action="store_true", help="print JSON")
+    sweep.set_defaults(run=_run)
 
 
-def _sweep(parsed: argparse.Namespace) -> int:
-    from pulumi_vllm.spheron import unclaimed as sweep
+def _run(parsed: argparse.Namespace) -> int:
+    from pulumi_vllm.spheron import unclaimed  # requests takes 0.1 s
 
-    left = sweep.leftovers(
-        sweep.cloud_from_environment(), sweep.known_ids(parsed.state or sweep.default_states())
-    )
+    known = unclaimed.known_ids(parsed.state or unclaimed.default_states())
+    found = unclaimed.unclaimed(unclaimed.client_from_environment(), known)
     if parsed.json:
-        print(json.dumps([row._asdict() for row in left], indent=2))
-    elif not left:
-        print("nothing of ours outside the given states")
+        print(json.dumps([row._asdict() for row in found], indent=2))
+    elif not found:
+        print("every instance and volume of ours is in one of the states")
     else:
-        for row in left:
+        for row in found:
             print(f"{row.kind:8} {row.name:46} {row.status:12} {row.id}  ${row.usd_per_day:.2f}/day")
-        print(f"{len(left)} left over, ${sum(row.usd_per_day for row in left):.2f} a day")
-    return 2 if left else 0
+        print(f"{len(found)} in no state, ${sum(row.usd_per_day for row in found):.2f} per day")
+    return 2 if found else 0

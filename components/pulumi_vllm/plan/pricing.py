@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from pulumi_vllm.plan.offer_choice import OfferRequest, billing_order, matching
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -64,7 +66,7 @@ def per_hour(
     if paid is not None:
         return Price(paid, "as the cloud offers it", machine.max_usd_per_hour, machine.billing)
     missed: list[str] = []
-    for billing in kinds(machine.billing, machine.fallback):
+    for billing in billing_order(machine.billing, machine.fallback):
         if offers is None:
             usd = listed(gpu, machine.count, billing)
             source = f"price list of {dated}{' for any region' if machine.region else ''}, not today's offers"
@@ -82,11 +84,6 @@ def per_hour(
     return Price(None, " and ".join(missed), machine.max_usd_per_hour, machine.billing)
 
 
-def kinds(billing: str, fallback: str | None) -> tuple[str, ...]:
-    """The ways of billing that a stack file takes, the first that is to be had."""
-    return (billing, fallback) if fallback else (billing,)
-
-
 def listed(gpu: Gpu, count: int, billing: str) -> float | None:
     """The dated table's price of a machine."""
     each = gpu.usd_per_hour.get(billing)
@@ -96,16 +93,8 @@ def listed(gpu: Gpu, count: int, billing: str) -> float | None:
 def cheapest(
     offers: Iterable[Offer], gpu: str, count: int, billing: str, region: str | None = None
 ) -> Offer | None:
-    """The cheapest offer of exactly that machine that is not in maintenance and takes a volume."""
-    fitting = (
-        offer
-        for offer in offers
-        if not offer.maintenance
-        and offer.mountable  # a server always has a volume
-        and (offer.gpu, offer.gpu_count, offer.billing) == (gpu, count, billing)
-        and (region is None or offer.own_region(region) is not None)
-    )
-    return min(fitting, key=lambda offer: (offer.usd_per_hour, offer.provider, offer.offer_id), default=None)
+    """Return the cheapest offer of this machine that takes a volume, which every server has."""
+    return next(iter(matching(offers, OfferRequest(gpu, count, (billing,), region))), None)
 
 
 def less(usd_per_hour: float, machine: str, others: Iterable[tuple[float, int, str, str]]) -> str | None:

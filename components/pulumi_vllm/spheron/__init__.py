@@ -1,1 +1,1 @@
-"""The rental API: a client that never rents twice and never shows its key; only here is requests known."""
+"""Client of the rental API. It never rents twice and never shows its key. Only this package uses requests."""

@@ -1,4 +1,4 @@
-"""What can go wrong at the rental API, each as one sentence for a person; no secret ever gets in here."""
+"""Errors of the rental API. Each message is for a user and never holds a secret."""
 
 from __future__ import annotations
 
@@ -10,62 +10,58 @@ if TYPE_CHECKING:
 
 
 class CloudError(Exception):
-    """The cloud refused, failed, or said something that can't be understood."""
+    """The cloud refused a request, failed, or answered something that cannot be understood."""
 
     def __init__(
         self,
-        sentence: str,
+        message: str,
         *,
         status: int | None = None,
         payload: Mapping[str, Any] | None = None,
-        acted: bool | None = False,
+        effect_unknown: bool = False,
     ) -> None:
-        super().__init__(sentence)
+        super().__init__(message)
         self.status = status
         self.payload: Mapping[str, Any] = payload or {}
-        self.acted = acted
-        """Whether the request may have had its effect: False is a promise, None means nobody knows."""
+        self.effect_unknown = effect_unknown
+        """Whether the request may have taken effect. False guarantees that it did not."""
 
     @property
     def refused(self) -> bool:
-        """Whether the cloud understood the request and said no."""
+        """Whether the cloud understood the request and refused it."""
         return (
             self.status is not None
             and HTTPStatus.BAD_REQUEST <= self.status < HTTPStatus.INTERNAL_SERVER_ERROR
         )
 
 
-class OutOfStock(CloudError):  # noqa: N818 - the name is the sentence
-    """The offer exists on paper only; another one may do."""
+class OutOfStockError(CloudError):
+    """The offer is listed but cannot be rented. Another offer may work."""
 
 
-class TooEarly(CloudError):  # noqa: N818 - the name is the sentence
-    """The machine must run for longer before it may be let go."""
+class TooEarlyError(CloudError):
+    """The instance must run longer before it may be terminated."""
 
-    def __init__(self, sentence: str, remaining_min: int, **known: Any) -> None:
-        super().__init__(sentence, **known)
+    def __init__(self, message: str, remaining_min: int, **details: Any) -> None:
+        super().__init__(message, **details)
         self.remaining_min = remaining_min
 
 
-class Unauthorized(CloudError):  # noqa: N818 - the name is the sentence
-    """The key is missing, wrong, or lacks a right."""
+class UnauthorizedError(CloudError):
+    """The API key is missing, wrong, or lacks a right."""
 
 
-class RateLimited(CloudError):  # noqa: N818 - the name is the sentence
-    """Too many calls; nothing was done, and the same call may be made again later."""
+class RateLimitedError(CloudError):
+    """Too many calls. Nothing was done, and the same call may be repeated later."""
 
-    def __init__(self, sentence: str, retry_after_s: float | None = None, **known: Any) -> None:
-        super().__init__(sentence, **known)
+    def __init__(self, message: str, retry_after_s: float | None = None, **details: Any) -> None:
+        super().__init__(message, **details)
         self.retry_after_s = retry_after_s
 
 
-class Ambiguous(CloudError):  # noqa: N818 - the name is the sentence
-    """A machine may or may not have been rented under `name`; the list of machines doesn't show it yet."""
-
-    def __init__(self, sentence: str, name: str, **known: Any) -> None:
-        super().__init__(sentence, acted=None, **known)
-        self.name = name
+class AmbiguousError(CloudError):
+    """An instance may or may not have been rented; the list of instances does not show it yet."""
 
 
-class UnknownStatus(CloudError):  # noqa: N818 - the name is the sentence
-    """The machine exists in a state this version knows nothing of: never gone, never replaced."""
+class UnknownStatusError(CloudError):
+    """The instance has a status that this version does not know. It is neither gone nor to be replaced."""

@@ -1,4 +1,4 @@
-"""Machines, volumes and keys as the API shows them; unknown fields are ignored, missing ones are None."""
+"""Instances, volumes and SSH keys as the API shows them. Unknown fields are ignored; missing ones are None."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pulumi_vllm.plan.offer import Offer, mountable
-from pulumi_vllm.spheron import wire
+from pulumi_vllm.spheron import json_fields as fields
 from pulumi_vllm.spheron.errors import CloudError
 from pulumi_vllm.spheron.providers import mount_kind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
 
 GONE = frozenset({"terminated", "terminated-provider"})
 TERMINAL = GONE | {"failed"}
@@ -21,8 +20,8 @@ STATUSES = TERMINAL | {"deploying", "running", "stopped"}
 
 
 @dataclass(frozen=True, slots=True)
-class CreateInstance:
-    """One machine to rent. Region and operating system are words of the offer, verbatim."""
+class InstanceRequest:
+    """One instance to rent. Region and operating system are spelled as in the offer."""
 
     name: str
     offer: Offer
@@ -30,12 +29,11 @@ class CreateInstance:
     operating_system: str
     ssh_key_id: str
     cloud_init: Mapping[str, Any] | None = None
-    volume_handles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """A machine. `address` may be there long before anything answers on it."""
+    """A rented machine. It may have an address long before anything answers there."""
 
     id: str
     name: str
@@ -48,25 +46,34 @@ class Instance:
     address: str | None
     user: str | None
     port: int
-    hourly_rate: float | None
+    usd_per_hour: float | None
     instance_type: str
-    volume_handles: tuple[str, ...]
     created_at: str | None
 
     @property
     def terminal(self) -> bool:
-        """Whether it will never run again: failed, terminated, or taken by its provider."""
+        """Whether it will never run again: failed, terminated, or reclaimed by its provider."""
         return self.status in TERMINAL
 
     @property
     def gone(self) -> bool:
-        """Whether it bills no more; a `failed` one still wants its DELETE."""
+        """Whether it no longer bills. A failed one still needs its DELETE."""
         return self.status in GONE
+
+    @property
+    def reclaimed(self) -> bool:
+        """Whether its provider terminated it."""
+        return self.status == "terminated-provider"
+
+    @property
+    def billing(self) -> str:
+        """Spot or on-demand."""
+        return "spot" if self.instance_type == "SPOT" else "on-demand"
 
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """A disk or share. Attach, detach and delete want `handle`; `id` is the API's database key."""
+    """A volume. Attach, detach and delete take `handle`; `id` is the API's database key."""
 
     id: str
     handle: str
@@ -80,78 +87,82 @@ class Volume:
     mount_tag: str | None
 
     @property
-    def mount_kind(self) -> str:
-        """block, virtiofs or nfs."""
-        return mount_kind(self.provider)
-
-    @property
     def mountable(self) -> bool:
         """Whether this version can mount it."""
-        return mountable(self.mount_kind)
+        return mountable(mount_kind(self.provider))
+
+    @property
+    def usd_per_hour(self) -> float | None:
+        """Price of the whole volume."""
+        return round(self.usd_per_gb_hour * self.size_gb, 6) if self.usd_per_gb_hour else None
 
 
 @dataclass(frozen=True, slots=True)
 class SshKey:
-    """A registered public key; lists may leave the key itself out."""
+    """A registered public key. Lists may leave the key itself out."""
 
     id: str
     name: str
     public_key: str | None
 
+    def is_same_key(self, public_key: str) -> bool:
+        """Compare type and key. The comment is free text, and the API's fingerprint was observed to be constant."""
+        return self.public_key is not None and self.public_key.split()[:2] == public_key.split()[:2]
+
 
 @dataclass(frozen=True, slots=True)
 class Termination:
-    """Whether a machine may be let go now, and if not, in how many minutes."""
+    """Whether an instance may be terminated now, and if not, in how many minutes."""
 
-    can: bool
+    allowed: bool
     remaining_min: int
     minimum_min: int | None
-    reason: str | None
 
 
-def instance(item: wire.Record, *, action: str) -> Instance:
-    """A machine from one JSON object.
+def instance(item: fields.Record, *, action: str) -> Instance:
+    """Return an instance from one JSON object.
 
     Raises:
         CloudError: it has no id or no status.
     """
-    found = wire.text(item, "id", "_id", "deploymentId")
-    status = wire.text(item, "status")
+    found = fields.text(item, "id", "_id", "deploymentId")
+    status = fields.text(item, "status")
     if found is None or status is None:
-        raise CloudError(f"{action}: the cloud showed a machine without id or status", acted=None)
-    user, port = _login(wire.text(item, "sshCommand") or "")
+        raise CloudError(
+            f"{action}: the cloud answered with an instance without id or status", effect_unknown=True
+        )
+    user, port = _login(fields.text(item, "sshCommand") or "")
     return Instance(
         id=found,
-        name=wire.text(item, "name") or "",
-        provider=wire.text(item, "provider", "providerId") or "",
-        gpu_type=wire.text(item, "gpuType", "gpuModelId") or "",
-        gpu_count=wire.whole(item, "gpuCount") or 0,
-        offer_id=wire.text(item, "offerId") or "",
-        region=wire.text(item, "region") or "",
+        name=fields.text(item, "name") or "",
+        provider=fields.text(item, "provider", "providerId") or "",
+        gpu_type=fields.text(item, "gpuType", "gpuModelId") or "",
+        gpu_count=fields.integer(item, "gpuCount") or 0,
+        offer_id=fields.text(item, "offerId") or "",
+        region=fields.text(item, "region") or "",
         status=status,
-        address=wire.text(item, "ipAddress"),
-        user=wire.text(item, "user") or user,
-        port=wire.whole(item, "sshPort") or port or 22,
-        hourly_rate=wire.number(item, "hourlyRate"),
-        instance_type=wire.text(item, "instanceType") or "",
-        volume_handles=wire.texts(item, "volumeIds"),
-        created_at=wire.text(item, "createdAt"),
+        address=fields.text(item, "ipAddress"),
+        user=fields.text(item, "user") or user,
+        port=fields.integer(item, "sshPort") or port or 22,
+        usd_per_hour=fields.number(item, "hourlyRate"),
+        instance_type=fields.text(item, "instanceType") or "",
+        created_at=fields.text(item, "createdAt"),
     )
 
 
-def volume(item: wire.Record, *, action: str) -> Volume:
-    """A volume from one JSON object.
+def volume(item: fields.Record, *, action: str) -> Volume:
+    """Return a volume from one JSON object.
 
     Raises:
         CloudError: it has no id.
     """
-    found = wire.text(item, "id", "_id")
-    handle = wire.text(item, "volumeId")
+    found = fields.text(item, "id", "_id")
+    handle = fields.text(item, "volumeId")
     if found is None and handle is None:
-        raise CloudError(f"{action}: the cloud showed a volume without an id", acted=None)
-    name = wire.text(item, "name") or ""
-    provider = wire.text(item, "provider", "providerId") or ""
-    tag = wire.text(wire.inside(item, "extras"), "mountTag")
+        raise CloudError(f"{action}: the cloud answered with a volume without an id", effect_unknown=True)
+    name = fields.text(item, "name") or ""
+    provider = fields.text(item, "provider", "providerId") or ""
+    tag = fields.text(fields.nested(item, "extras"), "mountTag")
     if tag is None and mount_kind(provider) == "virtiofs":
         tag = re.sub(r"[^A-Za-z0-9]", "", name) or None
     return Volume(
@@ -159,29 +170,29 @@ def volume(item: wire.Record, *, action: str) -> Volume:
         handle=handle or str(found),
         name=name,
         provider=provider,
-        region=wire.text(item, "region") or "",
-        size_gb=wire.whole(item, "sizeInGb") or 0,
-        status=wire.text(item, "status") or "",
-        usd_per_gb_hour=wire.number(item, "hourlyRate", "hourlyRatePerGb"),
-        attached_to=wire.texts(item, "attachedToDeploymentIds"),
+        region=fields.text(item, "region") or "",
+        size_gb=fields.integer(item, "sizeInGb") or 0,
+        status=fields.text(item, "status") or "",
+        usd_per_gb_hour=fields.number(item, "hourlyRate", "hourlyRatePerGb"),
+        attached_to=fields.texts(item, "attachedToDeploymentIds"),
         mount_tag=tag,
     )
 
 
-def ssh_key(item: wire.Record, *, action: str) -> SshKey:
-    """A key from one JSON object.
+def ssh_key(item: fields.Record, *, action: str) -> SshKey:
+    """Return an SSH key from one JSON object.
 
     Raises:
         CloudError: it has no id.
     """
-    found = wire.text(item, "id", "_id")
+    found = fields.text(item, "id", "_id")
     if found is None:
-        raise CloudError(f"{action}: the cloud showed an SSH key without an id", acted=None)
-    return SshKey(found, wire.text(item, "name") or "", wire.text(item, "publicKey"))
+        raise CloudError(f"{action}: the cloud answered with an SSH key without an id", effect_unknown=True)
+    return SshKey(found, fields.text(item, "name") or "", fields.text(item, "publicKey"))
 
 
 def _login(command: str) -> tuple[str | None, int | None]:
-    """User and port of `ssh -p 2222 ubuntu@192.0.2.7`; the command is missing on some providers."""
+    """Return user and port from a command such as `ssh -p 2222 ubuntu@192.0.2.7`, which some providers leave out."""
     user = re.search(r"(?:^|\s)([a-z_][a-z0-9_-]*)@", command)
     port = re.search(r"\s-p\s*(\d{1,5})\b", command)
     return (user[1] if user else None), (int(port[1]) if port else None)

@@ -1,64 +1,34 @@
-"""What differs between the companies behind the API, as data: one table, and no names elsewhere."""
+"""How volumes appear on the hosts of each company behind the API: one table, and no company name elsewhere."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+_DEFAULT = "block"
 
-
-@dataclass(frozen=True, slots=True)
-class Provider:
-    """How volumes appear in a machine of one company, and who may log in."""
-
-    mount_kind: str
-    """block: a disk; virtiofs: a share by tag, attaching restarts the machine; nfs: a share by path."""
-    user: str | None = None
-    """Login user, where one was seen."""
-
-
-_UNKNOWN = Provider("block")
-
+# block: a device. virtiofs: a share with a tag; attaching it restarts the instance. nfs: a share with a path.
 # Sources: the vendor's volume pages and public client code, 2026-05 to 2026-10. Nobody has published a mount
-# command of data-crunch or voltage-park; their pages say NFS. data-crunch is driven as a disk, which was only
-# tried on the local cloud.
-_PROVIDERS = {
-    "spheron-es": Provider("virtiofs", "ubuntu"),
-    "data-crunch": Provider("block", "root"),
-    "voltage-park": Provider("nfs"),
-    "massed-compute": Provider("block", "ubuntu"),
-    "spheron-ai": Provider("block"),
-    "sesterce": Provider("block"),
+# command for data-crunch or voltage-park; their pages say NFS. data-crunch is handled as a block device, which
+# was tested on the local cloud only.
+_MOUNT_KINDS = {
+    "spheron-es": "virtiofs",
+    "data-crunch": "block",
+    "voltage-park": "nfs",
+    "massed-compute": "block",
+    "spheron-ai": "block",
+    "sesterce": "block",
 }
-# Older spellings and new names of the same company.
+# New names of the same company.
 _ALIASES = {"verda": "data-crunch"}
 
 
-def same_provider(one: str | None, other: str | None) -> bool:
-    """Whether two spellings name one company; the API changed its own more than once."""
-    return one is not None and other is not None and _key(one) == _key(other)
-
-
 def mount_kind(provider: str | None) -> str:
-    """How a volume of this provider appears in the guest: block, virtiofs or nfs."""
-    return _find(provider).mount_kind
-
-
-def unmountable(provider: str, region: str) -> str:
-    """Why nothing is rented where volumes can't be mounted."""
-    return f"nobody has published how {provider} mounts its NFS volumes in {region}; take another region"
-
-
-def login_user(provider: str | None) -> str | None:
-    """The login user to try first; None where nobody has said."""
-    return _find(provider).user
-
-
-def _find(provider: str | None) -> Provider:
-    return _TABLE.get(_key(provider or ""), _UNKNOWN)
+    """Return how a volume of this provider appears on the host: block, virtiofs or nfs."""
+    return _BY_KEY.get(_key(provider or ""), _DEFAULT)
 
 
 def _key(name: str) -> str:
+    """The API has changed the spelling of its providers more than once."""
     plain = name.lower().replace("-", "").replace("_", "").replace(" ", "")
     return _ALIASES.get(plain, plain).replace("-", "")
 
 
-_TABLE = {_key(name): provider for name, provider in _PROVIDERS.items()}
+_BY_KEY = {_key(name): kind for name, kind in _MOUNT_KINDS.items()}

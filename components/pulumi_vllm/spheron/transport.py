@@ -1,9 +1,8 @@
-"""The one place that speaks HTTP with the rental API: headers, timeouts, retries where safe, sentences."""
+"""HTTP transport for the rental API: headers, time limits, retries where they are safe, and errors."""
 
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import random
 import re
 import threading
@@ -16,23 +15,28 @@ import requests
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from pulumi_vllm import __version__
-from pulumi_vllm.spheron.budget import CallBudget
-from pulumi_vllm.spheron.errors import CloudError, RateLimited
-from pulumi_vllm.spheron.explain import clean, explain
+from pulumi_vllm.spheron import json_fields as fields
+from pulumi_vllm.spheron.endpoint import checked_key, checked_url
+from pulumi_vllm.spheron.error_responses import error_from_response, redact
+from pulumi_vllm.spheron.errors import CloudError, RateLimitedError
+from pulumi_vllm.spheron.rate_limiter import RateLimiter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 AGENT = f"pulumi-vllm/{__version__}"
 _TIMEOUTS_S = {"GET": 30.0, "DELETE": 60.0, "POST": 120.0, "PATCH": 60.0}
-_CONNECT_S = 10.0
+_CONNECT_TIMEOUT_S = 10.0
 _ATTEMPTS = 5
-# A told pause is never slept out in one go: another clock than ours may end it sooner.
-_LOOK_AGAIN_S = 5.0
+_LONGEST_WAIT_S = 30.0
+# A longer pause that the server asks for is split: its clock may run faster than ours.
+_LONGEST_PAUSE_S = 5.0
+_PER_PAGE = 100
+_MAX_PAGES = 50
 
 
-class _Bearer(requests.auth.AuthBase):
-    """Sets the header after requests has looked for a .netrc, and shows the key to nobody."""
+class _BearerToken(requests.auth.AuthBase):
+    """Sets the Authorization header after requests has looked for a .netrc, and never shows the key."""
 
     def __init__(self, key: str) -> None:
         self._key = key
@@ -42,36 +46,33 @@ class _Bearer(requests.auth.AuthBase):
         return request
 
     def __repr__(self) -> str:
-        return "_Bearer(***)"
+        return "_BearerToken(***)"
 
 
-class Http:
-    """One base URL and one key; callable from several threads."""
+class Transport:
+    """Calls to one base URL with one API key. Safe to use from several threads."""
 
     def __init__(
         self,
         url: str,
         api_key: str,
         *,
-        budget: CallBudget | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
-        most_wait_s: float = 30.0,
         timeouts_s: Mapping[str, float] | None = None,
     ) -> None:
-        self._url, self._local = _checked(url)
-        self._auth = _Bearer(_checked_key(api_key))
-        self._secret = api_key
-        self._budget = budget or CallBudget(clock=clock)
-        self._clock = clock
+        self._url, self._loopback = checked_url(url)
+        self._secret = checked_key(api_key)
+        self._auth = _BearerToken(self._secret)
+        self._limiter = RateLimiter(clock=clock)
+        self.clock = clock
         self.sleep = sleep
-        self._most_wait_s = most_wait_s
         self._timeouts_s = {**_TIMEOUTS_S, **(timeouts_s or {})}
-        self._mine = threading.local()
-        self._kept: list[requests.Session] = []
+        self._of_thread = threading.local()
+        self._sessions: list[requests.Session] = []
 
     def __repr__(self) -> str:
-        return f"Http({self._url!r})"
+        return f"Transport({self._url!r})"
 
     @property
     def url(self) -> str:
@@ -80,26 +81,40 @@ class Http:
 
     def close(self) -> None:
         """Close the connections of all threads."""
-        for session in self._kept:
+        for session in self._sessions:
             session.close()
 
     def get(self, path: str, *, action: str, params: Mapping[str, Any] | None = None) -> Any:
-        """GET, repeated on a lost connection, a 5xx, nonsense, and 429."""
+        """GET. Repeated after a lost connection, a 5xx, an unreadable answer, and a 429."""
         return self._call("GET", path, action=action, params=params, repeat=True)
 
+    def get_pages(
+        self, path: str, *wrappers: str, action: str, params: Mapping[str, Any] | None = None
+    ) -> list[fields.Record]:
+        """GET all pages of a list and return its objects. `wrappers` are fields that may hold the list."""
+        found: list[fields.Record] = []
+        for page in range(1, _MAX_PAGES + 1):
+            query = {**(params or {}), "page": page, "limit": _PER_PAGE}
+            answer = self.get(path, action=action, params=query)
+            found += fields.unwrap_list(answer, *wrappers, action=action)
+            pages = fields.integer(answer, "totalPages") if isinstance(answer, dict) else None
+            if not pages or page >= pages:
+                return found
+        raise CloudError(f"{action}: the cloud lists more than {_MAX_PAGES} pages, which no team has")
+
     def delete(self, path: str, *, action: str) -> Any:
-        """DELETE, repeated like GET: a second one finds the thing gone."""
+        """DELETE. Repeated like a GET: the second one finds nothing to delete."""
         return self._call("DELETE", path, action=action, repeat=True)
 
     def post(self, path: str, body: Mapping[str, Any], *, action: str) -> Any:
-        """POST, repeated only on 429: after anything else it may have had its effect."""
+        """POST. Repeated only after a 429, because any other failed call may have taken effect."""
         return self._call("POST", path, action=action, body=body)
 
     def patch(self, path: str, body: Mapping[str, Any], *, action: str) -> Any:
-        """PATCH, repeated only on 429."""
+        """PATCH. Repeated only after a 429."""
         return self._call("PATCH", path, action=action, body=body)
 
-    # -- one call, several tries -----------------------------------------------------------------------
+    # -- one call, several attempts ---------------------------------------------------------------------
     def _call(
         self,
         method: str,
@@ -110,33 +125,33 @@ class Http:
         body: Mapping[str, Any] | None = None,
         repeat: bool = False,
     ) -> Any:
-        started = self._clock()
+        started = self.clock()
         attempt, limited = 0, False
         while True:
-            self.sleep(self._budget.take())
+            self.sleep(self._limiter.take())
             try:
-                answer = self._once(method, path, action=action, params=params, body=body)
-            except RateLimited as error:
+                answer = self._attempt(method, path, action=action, params=params, body=body)
+            except RateLimitedError as error:
                 limited = True
-                self._budget.refused()
-                pause_s = min(error.retry_after_s or _LOOK_AGAIN_S, _LOOK_AGAIN_S)
+                self._limiter.server_refused()
+                pause_s = min(error.retry_after_s or _LONGEST_PAUSE_S, _LONGEST_PAUSE_S)
                 pause_s += random.uniform(0, 0.2 * pause_s)  # noqa: S311 (jitter)
-                if self._clock() - started + pause_s > self._most_wait_s:
+                if self.clock() - started + pause_s > _LONGEST_WAIT_S:
                     raise
             except CloudError as error:
                 attempt += 1
-                if not (repeat and _passing(error)) or attempt >= _ATTEMPTS:
+                if not (repeat and _is_transient(error)) or attempt >= _ATTEMPTS:
                     raise
                 pause_s = 0.5 * 2 ** (attempt - 1) * random.uniform(0.5, 1.0)  # noqa: S311 (jitter)
-                if attempt > 1 and self._clock() - started + pause_s > self._most_wait_s:
+                if attempt > 1 and self.clock() - started + pause_s > _LONGEST_WAIT_S:
                     raise
             else:
                 if limited:
-                    self._budget.healed()
+                    self._limiter.server_accepted()
                 return answer
             self.sleep(pause_s)
 
-    def _once(
+    def _attempt(
         self,
         method: str,
         path: str,
@@ -147,93 +162,97 @@ class Http:
     ) -> Any:
         try:
             with self._session(fresh=method in {"POST", "PATCH"}) as session:
-                answer = session.request(
+                response = session.request(
                     method,
                     self._url + path,
                     params=dict(params or {}),
                     json=body,
                     auth=self._auth,
-                    timeout=(_CONNECT_S, self._timeouts_s[method]),
+                    timeout=(_CONNECT_TIMEOUT_S, self._timeouts_s[method]),
                     allow_redirects=False,
                 )
         except requests.Timeout as error:
-            raise self._lost(action, error, f"no answer within {self._timeouts_s[method]:.0f} s") from None
+            reason = f"no answer within {self._timeouts_s[method]:.0f} s"
+            raise self._connection_error(action, error, reason) from None
         except requests.RequestException as error:
-            raise self._lost(action, error, "the connection was lost") from None
-        return self._read(answer, action)
+            raise self._connection_error(action, error, "the connection was lost") from None
+        return self._parse(response, action)
 
     @contextlib.contextmanager
-    def _session(self, *, fresh: bool) -> Any:
-        """A session of this thread; a new one where a stale kept-alive connection would leave a doubt."""
+    def _session(self, *, fresh: bool) -> Iterator[requests.Session]:
+        """Yield this thread's session, or a new one.
+
+        A kept connection that the server has closed fails in a way that leaves open whether the request arrived.
+        """
         if fresh:
             with self._new_session() as session:
                 yield session
             return
-        if not hasattr(self._mine, "session"):
-            self._mine.session = self._new_session()
-            self._kept.append(self._mine.session)
-        yield self._mine.session
+        if not hasattr(self._of_thread, "session"):
+            self._of_thread.session = self._new_session()
+            self._sessions.append(self._of_thread.session)
+        yield self._of_thread.session
 
     def _new_session(self) -> requests.Session:
         session = requests.Session()
         session.headers.update({"User-Agent": AGENT, "Accept": "application/json"})
-        session.trust_env = not self._local  # a proxy can't reach our loopback
+        session.trust_env = not self._loopback  # a proxy cannot reach our loopback
         return session
 
-    # -- answers -----------------------------------------------------------------------------------------
-    def _read(self, answer: requests.Response, action: str) -> Any:
-        self._told(answer.headers)
-        body, problem = _parsed(answer)
-        if HTTPStatus.MULTIPLE_CHOICES <= answer.status_code < HTTPStatus.BAD_REQUEST:
-            target = urlsplit(answer.headers.get("Location", "")).netloc or "another page"
+    # -- responses -----------------------------------------------------------------------------------------
+    def _parse(self, response: requests.Response, action: str) -> Any:
+        self._record_remaining(response.headers)
+        body, problem = _body(response)
+        if HTTPStatus.MULTIPLE_CHOICES <= response.status_code < HTTPStatus.BAD_REQUEST:
+            target = urlsplit(response.headers.get("Location", "")).netloc or "another page"
             raise CloudError(
-                f"{action}: {self._url} sends us to {target}; check SPHERON_URL", status=answer.status_code
+                f"{action}: {self._url} redirects to {target}; check SPHERON_URL", status=response.status_code
             )
-        if answer.status_code >= HTTPStatus.BAD_REQUEST:
-            error = explain(action, answer.status_code, body, secret=self._secret, agent=AGENT)
-            if isinstance(error, RateLimited):
-                error.retry_after_s = _retry_after_s(answer.headers, error.payload)
+        if response.status_code >= HTTPStatus.BAD_REQUEST:
+            error = error_from_response(action, response.status_code, body, secret=self._secret, agent=AGENT)
+            if isinstance(error, RateLimitedError):
+                error.retry_after_s = _retry_after_s(response.headers, error.payload)
             raise error
         if problem:
             raise CloudError(
-                f"{action}: {self._url} answered {answer.status_code} with {clean(problem, self._secret)}; "
+                f"{action}: {self._url} answered {response.status_code} with {redact(problem, self._secret)}; "
                 "check SPHERON_URL, or try again in some minutes",
-                status=answer.status_code,
-                acted=None,
+                status=response.status_code,
+                effect_unknown=True,
             )
         return body
 
-    def _told(self, headers: Mapping[str, str]) -> None:
+    def _record_remaining(self, headers: Mapping[str, str]) -> None:
         for name in ("RateLimit-Remaining", "X-RateLimit-Remaining"):
             left = headers.get(name, "")
             if left.isdigit():
-                self._budget.told(int(left))
+                self._limiter.server_reported(int(left))
                 return
 
-    def _lost(self, action: str, error: requests.RequestException, what: str) -> CloudError:
-        if _never_sent(error):
-            return CloudError(
-                f"{action}: {self._url} can't be reached; check the network and SPHERON_URL", acted=False
-            )
-        return CloudError(f"{action}: {what} ({self._url}); check the network, then run it again", acted=None)
+    def _connection_error(self, action: str, error: requests.RequestException, reason: str) -> CloudError:
+        if _was_never_sent(error):
+            return CloudError(f"{action}: {self._url} can't be reached; check the network and SPHERON_URL")
+        return CloudError(
+            f"{action}: {reason} ({self._url}); check the network, then run it again", effect_unknown=True
+        )
 
 
-def _parsed(answer: requests.Response) -> tuple[Any, str | None]:
-    """The JSON of an answer, or what it is instead; no body at all is an answer too."""
-    if not answer.content.strip():
+def _body(response: requests.Response) -> tuple[Any, str | None]:
+    """Return the parsed JSON, or the text and what it is instead of JSON. An empty body is valid."""
+    if not response.content.strip():
         return None, None
     with contextlib.suppress(ValueError):
-        return answer.json(), None
-    words = answer.text
-    if words.lstrip()[:1] == "<" or "html" in answer.headers.get("Content-Type", ""):
-        title = re.search(r"<title[^>]*>(.*?)</title>", words, re.IGNORECASE | re.DOTALL)
-        named = f" titled {' '.join(title[1].split())!r}" if title else ""
-        return f"a web page{named}", f"a web page{named} instead of JSON"
-    return words, "something that is no JSON"
+        return response.json(), None
+    text = response.text
+    if text.lstrip()[:1] == "<" or "html" in response.headers.get("Content-Type", ""):
+        title = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
+        titled = f" titled {' '.join(title[1].split())!r}" if title else ""
+        return f"a web page{titled}", f"a web page{titled} instead of JSON"
+    return text, "invalid JSON"
 
 
-def _passing(error: CloudError) -> bool:
-    """Whether trying again may help: trouble on the way or at the server, no refusal and no redirect."""
+def _is_transient(error: CloudError) -> bool:
+    """Whether another attempt may help: a lost or unreadable answer, but neither a refusal nor a redirect."""
     return (
         error.status is None
         or error.status < HTTPStatus.MULTIPLE_CHOICES
@@ -241,8 +260,8 @@ def _passing(error: CloudError) -> bool:
     )
 
 
-def _never_sent(error: requests.RequestException) -> bool:
-    """Whether not even a connection came about, so that nothing can have been done."""
+def _was_never_sent(error: requests.RequestException) -> bool:
+    """Whether no connection was made, so that the request cannot have taken effect."""
     reason = getattr(error.args[0], "reason", None) if error.args else None
     return isinstance(error, requests.ConnectTimeout) or isinstance(
         reason, NewConnectionError | ConnectTimeoutError
@@ -254,26 +273,3 @@ def _retry_after_s(headers: Mapping[str, str], payload: Mapping[str, Any]) -> fl
         with contextlib.suppress(TypeError, ValueError):
             return max(0.0, float(value))  # type: ignore[arg-type]
     return None
-
-
-def _checked(url: str) -> tuple[str, bool]:
-    parts = urlsplit(url.strip())
-    host = parts.hostname or ""
-    local = host == "localhost"
-    with contextlib.suppress(ValueError):
-        local = local or ipaddress.ip_address(host).is_loopback
-    if parts.scheme not in {"http", "https"} or not host:
-        raise CloudError("SPHERON_URL: not a web address; use https://app.spheron.ai or leave it out")
-    if parts.scheme == "http" and not local:
-        raise CloudError(f"SPHERON_URL: http://{host} would carry the API key in clear; use https")
-    port = f":{parts.port}" if parts.port else ""
-    shown = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{shown}{port}{parts.path.rstrip('/').removesuffix('/api')}", local
-
-
-def _checked_key(key: str) -> str:
-    if not key.strip():
-        raise CloudError("SPHERON_API_KEY: empty; make a key in the dashboard's settings (API) and set it")
-    if not key.isascii() or not key.isprintable() or " " in key:
-        raise CloudError("SPHERON_API_KEY: holds characters that no key has; copy it again, without spaces")
-    return key

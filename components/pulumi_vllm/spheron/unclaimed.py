@@ -1,4 +1,4 @@
-"""What we rented and no state remembers: found by our mark in the name, priced per day."""
+"""Instances and volumes that carry our mark but are in none of the given Pulumi states, with their daily cost."""
 
 import json
 import os
@@ -9,16 +9,16 @@ from typing import Any, NamedTuple
 from pulumi_vllm.plan.names import is_ours
 from pulumi_vllm.spheron.client import Spheron
 
-_KINDS = {"vllm:spheron:Instance", "vllm:spheron:Volume"}
+_TYPES = {"vllm:spheron:Instance", "vllm:spheron:Volume"}
 _HOURS_PER_DAY = 24
 
 
 class SweepError(Exception):
-    """A sentence about a state that can't be read, or a missing key."""
+    """A state cannot be read, or the API key is missing."""
 
 
-class Leftover(NamedTuple):
-    """A machine or disk that carries our mark and is in none of the given states."""
+class Unclaimed(NamedTuple):
+    """An instance or volume that carries our mark and is in none of the given states."""
 
     kind: str
     id: str
@@ -27,47 +27,48 @@ class Leftover(NamedTuple):
     usd_per_day: float
 
 
-def cloud_from_environment() -> Spheron:
-    """The client that SPHERON_API_KEY and SPHERON_URL name."""
+def client_from_environment() -> Spheron:
+    """Return the client for SPHERON_API_KEY and SPHERON_URL."""
     key = os.environ.get("SPHERON_API_KEY")
     if not key:
-        raise SweepError("no key for the Spheron API; set SPHERON_API_KEY")
-    return Spheron(os.environ.get("SPHERON_URL") or "https://app.spheron.ai", key)
+        raise SweepError("SPHERON_API_KEY is not set; set it to a key of the Spheron API")
+    return Spheron(key, url=os.environ.get("SPHERON_URL"))
 
 
 def default_states() -> list[Path]:
-    """The file backend that is in use."""
+    """Return the folder of the file backend in PULUMI_BACKEND_URL."""
     url = os.environ.get("PULUMI_BACKEND_URL", "")
     if not url.startswith("file://"):
         raise SweepError(
-            "which states? give --state (`pulumi stack export --file state.json` writes one per stack)"
+            "PULUMI_BACKEND_URL is not a file backend; name the states with --state "
+            "(`pulumi stack export --file state.json` writes one per stack)"
         )
     return [Path(url.removeprefix("file://")).expanduser()]
 
 
 def known_ids(paths: Sequence[Path]) -> set[str]:
-    """Ids of all machines and disks in the states at these paths; a folder is searched.
+    """Return the ids of all instances and volumes in the states at these paths. Folders are searched.
 
     Raises:
-        SweepError: a path is missing or holds no state: a sweep that overlooks a state calls its machines lost.
+        SweepError: a path is missing or holds no state. Without it, everything in that state would be reported.
     """
     known: set[str] = set()
     for path in paths:
         if not path.exists():
             raise SweepError(
-                f"{path}: no such state; give a file of `pulumi stack export`, or a backend's folder"
+                f"{path}: not found; name a file of `pulumi stack export`, or a backend's folder"
             )
         files = sorted(path.glob("**/.pulumi/stacks/**/*.json")) if path.is_dir() else [path]
         for file in files:
             known |= {
-                str(resource.get("id")) for resource in _resources(file) if resource.get("type") in _KINDS
+                str(resource.get("id")) for resource in _resources(file) if resource.get("type") in _TYPES
             }
     return known
 
 
-def leftovers(cloud: Spheron, known: set[str]) -> list[Leftover]:
-    """Live machines and disks of ours outside `known`, dearest first."""
-    found = [*_machines(cloud, known), *_volumes(cloud, known)]
+def unclaimed(cloud: Spheron, known: set[str]) -> list[Unclaimed]:
+    """Return our live instances and volumes whose id is not in `known`, the most expensive first."""
+    found = [*_instances(cloud, known), *_volumes(cloud, known)]
     return sorted(found, key=lambda row: -row.usd_per_day)
 
 
@@ -75,23 +76,23 @@ def _resources(file: Path) -> list[dict[str, Any]]:
     try:
         document = json.loads(file.read_text())
     except (OSError, ValueError) as error:
-        raise SweepError(f"{file}: can't be read as a state: {error}") from None
+        raise SweepError(f"{file}: cannot be read as a state: {error}") from None
     if not isinstance(document, dict) or not {"checkpoint", "deployment"} & document.keys():
-        raise SweepError(f"{file}: not a state; give a file of `pulumi stack export`, or a backend's folder")
+        raise SweepError(f"{file}: not a state; name a file of `pulumi stack export`, or a backend's folder")
     state = document.get("deployment") or (document.get("checkpoint") or {}).get("latest") or {}
     resources: list[dict[str, Any]] = state.get("resources") or []
     return resources
 
 
-def _machines(cloud: Spheron, known: set[str]) -> Iterable[Leftover]:
-    for machine in cloud.instances():
-        if is_ours(machine.name) and not machine.gone and machine.id not in known:
-            per_day = (machine.hourly_rate or 0.0) * _HOURS_PER_DAY
-            yield Leftover("machine", machine.id, machine.name, machine.status, per_day)
+def _instances(cloud: Spheron, known: set[str]) -> Iterable[Unclaimed]:
+    for instance in cloud.instances.list():
+        if is_ours(instance.name) and not instance.gone and instance.id not in known:
+            per_day = (instance.usd_per_hour or 0.0) * _HOURS_PER_DAY
+            yield Unclaimed("instance", instance.id, instance.name, instance.status, per_day)
 
 
-def _volumes(cloud: Spheron, known: set[str]) -> Iterable[Leftover]:
-    for volume in cloud.volumes():
+def _volumes(cloud: Spheron, known: set[str]) -> Iterable[Unclaimed]:
+    for volume in cloud.volumes.list():
         if is_ours(volume.name) and volume.status not in {"deleting", "deleted"} and volume.id not in known:
-            per_day = (volume.usd_per_gb_hour or 0.0) * volume.size_gb * _HOURS_PER_DAY
-            yield Leftover("volume", volume.id, volume.name, volume.status, per_day)
+            per_day = (volume.usd_per_hour or 0.0) * _HOURS_PER_DAY
+            yield Unclaimed("volume", volume.id, volume.name, volume.status, per_day)

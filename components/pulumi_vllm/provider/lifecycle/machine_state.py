@@ -51,7 +51,7 @@ async def check_instance_alive(call: Call, values: Values) -> None:
         UserError: it is stopped or failed, or its address changed.
     """
     instance_id = str(values["instanceId"])
-    instance: Instance | None = await call.session.ask(call.session.cloud().instance, instance_id)
+    instance: Instance | None = await call.session.ask(call.session.cloud().instances.get, instance_id)
     if instance is None or instance.gone:
         raise InstanceLostError(
             f"{call.name}: {describe_loss(instance, instance_id)}; `pulumi up --refresh` rents another one, which "

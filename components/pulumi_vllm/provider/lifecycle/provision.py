@@ -42,7 +42,7 @@ async def arrive(call: Call, machine_id: str, new: Values, outputs: Values) -> V
 async def _wait_running(call: Call, machine_id: str, new: Values, outputs: Values, ends: float) -> None:
     cloud, began, attempt = call.session.cloud(), time.monotonic(), 0
     while True:
-        machine = await call.session.ask(cloud.instance, machine_id)
+        machine = await call.session.ask(cloud.instances.get, machine_id)
         status = "not in the cloud's list"
         if machine is None or machine.gone:
             await check_instance_alive(
@@ -66,7 +66,7 @@ async def _wait_running(call: Call, machine_id: str, new: Values, outputs: Value
 
 def _refuse_dearer(machine: Any, new: Values) -> None:
     """The offer's price may have changed after it was listed: the ceiling holds for what is billed."""
-    ceiling, price = new.get("maxUsdPerHour"), machine.hourly_rate
+    ceiling, price = new.get("maxUsdPerHour"), machine.usd_per_hour
     if ceiling is not None and price is not None and price > ceiling:
         raise UserError(
             f"the cloud bills ${price:.4g}/h for it, above the ceiling of ${ceiling:.4g}/h; raise "
@@ -103,11 +103,6 @@ async def _wait_ssh(call: Call, machine_id: str, new: Values, outputs: Values, e
     await call.info(f"{outputs['instanceName']} is up at {outputs['address']}")
 
 
-def billed_as(machine: Any) -> str:
-    """How the cloud bills a machine, in the words of a stack file."""
-    return "spot" if machine.instance_type == "SPOT" else "on-demand"
-
-
 def seen(machine: Any) -> Values:
     """What the cloud says of a machine, as outputs."""
     from pulumi_vllm.spheron.providers import mount_kind
@@ -116,8 +111,8 @@ def seen(machine: Any) -> Values:
         "instanceName": machine.name,
         "status": machine.status,
         "address": machine.address,
-        "usdPerHour": machine.hourly_rate,
-        "billedAs": billed_as(machine),
+        "usdPerHour": machine.usd_per_hour,
+        "billedAs": machine.billing,
         "offerId": machine.offer_id,
         "placement": machine.region,
         "host": machine.provider,

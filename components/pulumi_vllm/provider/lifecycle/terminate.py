@@ -12,7 +12,7 @@ _GONE_WITHIN_S = 300.0  # after an accepted DELETE; past that somebody must look
 
 async def leave(call: Call, machine_id: str, state: Values) -> None:
     """Let the machine go, without a lost request where it can be helped."""
-    machine = await call.session.ask(call.session.cloud().instance, machine_id)
+    machine = await call.session.ask(call.session.cloud().instances.get, machine_id)
     if machine is not None and not machine.gone:
         await _serve_minimum(call, machine_id, machine.name)
         await _quiet(call, state)
@@ -24,8 +24,8 @@ async def _serve_minimum(call: Call, machine_id: str, name: str) -> None:
     """The cloud refuses an early DELETE: keep serving, show the countdown, and keep the machine on Ctrl-C."""
     attempt = 0
     while True:
-        answer = await call.session.ask(call.session.cloud().can_terminate, machine_id)
-        if answer.can:
+        answer = await call.session.ask(call.session.cloud().instances.can_terminate, machine_id)
+        if answer.allowed:
             return
         await call.progress(
             f"{name} serves on: the cloud's minimum run time of {answer.minimum_min} min ends in "
@@ -71,15 +71,15 @@ sync
 
 
 async def _terminate(call: Call, machine_id: str, name: str) -> None:
-    from pulumi_vllm.spheron.errors import TooEarly, UnknownStatus
+    from pulumi_vllm.spheron.errors import TooEarlyError, UnknownStatusError
 
     cloud: Any = call.session.cloud()
     attempt = 0
     while True:
         try:
-            await call.session.ask(cloud.terminate, machine_id)
+            await call.session.ask(cloud.instances.terminate, machine_id)
             break
-        except TooEarly as error:
+        except TooEarlyError as error:
             await call.progress(f"{name} serves on: {error}")
             await _wait(call, attempt, f"{name} is still running, billed and in state")
             await _serve_minimum(call, machine_id, name)
@@ -87,8 +87,8 @@ async def _terminate(call: Call, machine_id: str, name: str) -> None:
     began, attempt = time.monotonic(), 0
     while time.monotonic() - began < _GONE_WITHIN_S:
         try:
-            machine = await call.session.ask(cloud.instance, machine_id)
-        except UnknownStatus:
+            machine = await call.session.ask(cloud.instances.get, machine_id)
+        except UnknownStatusError:
             pass  # a word for its last moments, maybe; only the known ones say that it is over
         else:
             # A machine that failed may stay so in the list after its DELETE, the last thing that can be done to it.
@@ -107,8 +107,8 @@ async def _release_disks(call: Call, machine_id: str) -> None:
 
     cloud: Any = call.session.cloud()
     try:
-        for volume in await call.session.ask(cloud.volumes):
+        for volume in await call.session.ask(cloud.volumes.list):
             if machine_id in volume.attached_to:
-                await call.session.ask(cloud.detach, volume.handle, machine_id, ignore_errors=True)
+                await call.session.ask(cloud.volumes.detach, volume.handle, machine_id, ignore_refusal=True)
     except CloudError as error:
         await call.warn(f"the machine is gone; its disk is released when it is used or deleted next: {error}")

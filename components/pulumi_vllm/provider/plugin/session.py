@@ -35,13 +35,13 @@ class Session:
             from pulumi_vllm.spheron.client import Spheron  # requests takes 0.1 s
 
             key = self.config.get("spheronApiKey") or os.environ.get("SPHERON_API_KEY", "")
-            url = self.config.get("spheronUrl") or os.environ.get("SPHERON_URL") or "https://app.spheron.ai"
+            url = self.config.get("spheronUrl") or os.environ.get("SPHERON_URL")
             if not key:
                 raise UserError(
                     "no key for the Spheron API; set SPHERON_API_KEY, "
                     "or `pulumi config set --secret vllm:spheronApiKey …`"
                 )
-            self._cloud = Spheron(url, key)
+            self._cloud = Spheron(key, url=url)
         return self._cloud
 
     def hosts(self) -> Any:

@@ -1,34 +1,33 @@
-"""Says in a preview that another machine, which does the same, is offered for less than the one that would be taken."""
+"""A preview's warning that an equivalent machine is offered for less than the chosen one."""
 
 from typing import TYPE_CHECKING
 
+from pulumi_vllm.plan.offer_choice import OfferRequest, matching
 from pulumi_vllm.provider.plugin.resource import Call, Values
 
 if TYPE_CHECKING:
-    from pulumi_vllm.plan import Offer
+    from pulumi_vllm.plan.offer import Offer
 
 
-async def tell(call: Call, new: Values, taken: "Offer") -> None:
-    """Compare today's offers of `alternatives` (as "1x H200"), billed as the taken one is.
+async def warn_if_cheaper(call: Call, new: Values, chosen: "Offer") -> None:
+    """Compare the chosen offer with today's offers of the machines in `alternatives` (such as "1x H200").
 
-    Where a disk is already, only what is there, by its provider and region; both are None before. The sentence
-    names where the offer is.
+    The alternatives have the same billing, and the same provider and region where a volume exists already.
     """
     machines = [machine.partition("x ") for machine in new.get("alternatives") or ()]
     if not machines:
         return
-    from pulumi_vllm.plan import pricing as price  # YAML takes 0.07 s of the plugin's start
+    from pulumi_vllm.plan import pricing  # YAML takes 0.07 s of the plugin's start
 
-    provider, region, priced = new.get("provider"), new.get("region"), []
-    offers = [
-        offer
-        for offer in await call.session.ask(call.session.cloud().offers)
-        if provider is None or offer.provider == provider
-    ]
+    region, priced = new.get("region"), []
+    offers = await call.session.ask(call.session.cloud().offers.list)
     for count, _, gpu in machines:
-        found = price.cheapest(offers, gpu, int(count), taken.billing, region)
-        if found is not None:
-            priced.append((found.usd_per_hour, int(count), gpu, found.place(region)))
-    sentence = price.less(taken.usd_per_hour, f"{new['count']}x {new['gpu']}", priced)
-    if sentence:
-        await call.warn(sentence)
+        request = OfferRequest(
+            gpu, int(count), (chosen.billing,), region=region, provider=new.get("provider")
+        )
+        best = next(iter(matching(offers, request)), None)
+        if best is not None:
+            priced.append((best.usd_per_hour, int(count), gpu, best.place(region)))
+    warning = pricing.less(chosen.usd_per_hour, f"{new['count']}x {new['gpu']}", priced)
+    if warning:
+        await call.warn(warning)

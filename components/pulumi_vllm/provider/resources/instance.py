@@ -3,8 +3,9 @@
 from typing import Any
 
 from pulumi_vllm.plan.names import physical_name
+from pulumi_vllm.provider.lifecycle.machine_offers import find_offers
 from pulumi_vllm.provider.lifecycle.machine_state import UNUSABLE_STATUSES, describe_loss, replacement_hint
-from pulumi_vllm.provider.lifecycle.provision import arrive, billed_as, seen
+from pulumi_vllm.provider.lifecycle.provision import arrive, seen
 from pulumi_vllm.provider.lifecycle.terminate import leave
 from pulumi_vllm.provider.plugin.resource import (
     Call,
@@ -18,7 +19,7 @@ from pulumi_vllm.provider.plugin.resource import (
     has_unknown,
     reveal,
 )
-from pulumi_vllm.provider.resources import cheaper_offers as cheaper
+from pulumi_vllm.provider.resources.cheaper_offers import warn_if_cheaper
 
 
 class Instance(Resource):
@@ -96,8 +97,8 @@ class Instance(Resource):
             name: None if has_unknown(new.get(name)) else new.get(name) for name in ("provider", "region")
         }
         with_volume = new.get("provider") is not None
-        offer = (await self._offers(call, {**new, **known}, with_volume=with_volume))[0]
-        await cheaper.tell(call, {**new, **known}, offer)
+        offer = (await find_offers(call, {**new, **known}, with_volume=with_volume))[0]
+        await warn_if_cheaper(call, {**new, **known}, offer)
         return {
             "usdPerHour": offer.usd_per_hour,
             "billedAs": offer.billing,
@@ -112,7 +113,7 @@ class Instance(Resource):
     async def create(self, call: Call, new: Values) -> tuple[str, Values]:
         """Find the machine of our name or rent one; then wait until it answers."""
         cloud, name = call.session.cloud(), self._name(call, new)
-        machine = await call.session.ask(cloud.find_instance, name)
+        machine = await call.session.ask(cloud.instances.find, name)
         if machine is not None:
             await call.info(f"adopted the machine {name} ({machine.status})")
         else:
@@ -121,7 +122,7 @@ class Instance(Resource):
 
     async def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Reading | None:
         """Gone when the cloud says so; unhealthy while it never became ready."""
-        machine = await call.session.ask(call.session.cloud().instance, resource_id)
+        machine = await call.session.ask(call.session.cloud().instances.get, resource_id)
         if machine is None or machine.gone:
             if machine is not None and machine.status == "terminated-provider":
                 await call.warn(f"{describe_loss(machine, resource_id)}; `pulumi up` rents another")
@@ -130,7 +131,7 @@ class Instance(Resource):
         inputs = inputs or {
             "gpu": machine.gpu_type.partition("_")[0],
             "count": machine.gpu_count,
-            "billing": billed_as(machine),
+            "billing": machine.billing,
             "provider": machine.provider,
             "region": machine.region,
         }
@@ -162,40 +163,28 @@ class Instance(Resource):
         identity = [str(new.get(name)) for name, prop in self.inputs.items() if prop.replaces]
         return physical_name(call.stack, call.name, call.urn, *identity)
 
-    async def _offers(self, call: Call, new: Values, *, with_volume: bool) -> list[Any]:
-        from pulumi_vllm.spheron.offers import choose
-
-        offers = await call.session.ask(call.session.cloud().offers)
-        if new.get("provider"):
-            offers = [offer for offer in offers if offer.provider == new["provider"]]
-        billing, fallback = new.get("billing") or "on-demand", new.get("fallback")
-        kinds = (billing, fallback) if fallback else (billing,)
-        limits = (new.get("region"), new.get("maxUsdPerHour"))
-        return list(choose(offers, new["gpu"], new["count"], kinds, *limits, with_volume=with_volume))
-
     async def _rent(self, call: Call, new: Values, name: str) -> Any:
-        from pulumi_vllm.spheron.errors import OutOfStock
-        from pulumi_vllm.spheron.models import CreateInstance
+        from pulumi_vllm.spheron.errors import OutOfStockError
+        from pulumi_vllm.spheron.models import InstanceRequest
 
         refused: Exception | None = None
-        for offer in await self._offers(call, new, with_volume=bool(new.get("provider"))):
+        for offer in await find_offers(call, new, with_volume=bool(new.get("provider"))):
             if call.session.cancelled.is_set():
                 raise Cancelled("cancelled before a machine was rented")
             region = new.get("region") or offer.regions[0]
             await call.info(f"renting {name}: {offer.name}, ${offer.usd_per_hour:.2f}/h, {region}")
-            wish = CreateInstance(
+            wish = InstanceRequest(
                 name=name,
                 offer=offer,
                 region=region,
                 operating_system=offer.operating_systems[0],
                 ssh_key_id=new["sshKeyId"],
                 cloud_init=reveal(new.get("cloudInit")) if offer.supports_cloud_init else None,
-                volume_handles=(),
             )
             try:
                 async with call.session.critical():
-                    return await call.session.ask(call.session.cloud().create_instance, wish)
-            except OutOfStock as error:
+                    return await call.session.ask(call.session.cloud().instances.create, wish)
+            except OutOfStockError as error:
                 refused = error
                 await call.info(f"{offer.name}: {error}; trying the next offer")
         raise UserError(f"{call.name}: no machine to be had: {refused}")

@@ -35,16 +35,16 @@ class SshKey(Resource):
         public = _public(private)
         name = physical_name(call.stack, call.name, call.urn, public)
         cloud = call.session.cloud()
-        for key in await call.session.ask(cloud.ssh_keys):
+        for key in await call.session.ask(cloud.ssh_keys.list):
             if key.public_key and key.public_key.split()[:2] == public.split()[:2]:
                 return key.id, self._outputs(key.id, key.name, public, private)
         async with call.session.critical():
-            key = await call.session.ask(cloud.create_ssh_key, name, public)
+            key = await call.session.ask(cloud.ssh_keys.create, name, public)
         return key.id, self._outputs(key.id, name, public, private)
 
     async def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Reading | None:
         """Gone when the cloud no longer lists it."""
-        keys = await call.session.ask(call.session.cloud().ssh_keys)
+        keys = await call.session.ask(call.session.cloud().ssh_keys.list)
         if resource_id not in {key.id for key in keys}:
             return None
         return Reading({name: state.get(name) for name in self.outputs}, inputs)
@@ -52,7 +52,7 @@ class SshKey(Resource):
     async def delete(self, call: Call, resource_id: str, state: Values) -> None:
         """Remove the registration, but never one that somebody else made."""
         if is_ours(state.get("keyName")):
-            await call.session.ask(call.session.cloud().delete_ssh_key, resource_id)
+            await call.session.ask(call.session.cloud().ssh_keys.delete, resource_id)
 
     def _outputs(self, key_id: str, name: str, public: str, private: str) -> Values:
         return {"keyId": key_id, "keyName": name, "publicKey": public, "privateKeyPem": private}

@@ -1,8 +1,10 @@
 """A persistent disk: it outlives machines, is kept on delete, and found again by its name."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pulumi_vllm.plan.names import physical_name
+from pulumi_vllm.plan.offer_choice import NoOfferError, why_unmountable
+from pulumi_vllm.provider.lifecycle.machine_offers import find_offers
 from pulumi_vllm.provider.lifecycle.machine_state import pause_s
 from pulumi_vllm.provider.plugin.resource import (
     Call,
@@ -14,6 +16,9 @@ from pulumi_vllm.provider.plugin.resource import (
     Values,
     has_unknown,
 )
+
+if TYPE_CHECKING:
+    from pulumi_vllm.plan.offer import Offer
 
 # The API says "where the provider allows it" and no status; another refusal (a key, a limit) has its own remedy.
 _CANT_GROW = frozenset({400, 404, 409, 422})
@@ -70,7 +75,7 @@ class Volume(Resource):
     async def preview(self, call: Call, new: Values) -> Values:
         """The disk that would be adopted: a wrong API key or a disk of somebody else is found before a dollar is."""
         name = self._name(call)
-        found = await call.session.ask(call.session.cloud().find_volume, name)
+        found = await call.session.ask(call.session.cloud().volumes.find, name)
         if found is None:
             return {"volumeName": name, "usdPerHour": await self._price(call, new)}
         await self._refuse_stranger(call, found, new)
@@ -91,7 +96,7 @@ class Volume(Resource):
         from pulumi_vllm.spheron.errors import CloudError  # requests takes 0.1 s
 
         try:
-            await call.session.ask(call.session.cloud().grow_volume, old["handle"], new["sizeGb"])
+            await call.session.ask(call.session.cloud().volumes.grow, old["handle"], new["sizeGb"])
         except CloudError as error:
             if error.status not in _CANT_GROW:
                 raise
@@ -99,19 +104,19 @@ class Volume(Resource):
                 f"{error}. The disk {old.get('volumeName')} keeps its {old.get('sizeGb')} GB and what is on it; set "
                 "the size back, or move to a new disk: give the stack another name"
             ) from None
-        found = await call.session.ask(call.session.cloud().find_volume, old.get("volumeName"))
+        found = await call.session.ask(call.session.cloud().volumes.find, old.get("volumeName"))
         return self._outputs(found, str(old.get("volumeName"))) if found else outputs
 
     async def create(self, call: Call, new: Values) -> tuple[str, Values]:
         """Adopt the disk of our name, or make it where the machine can be had."""
         cloud = call.session.cloud()
         name = self._name(call)
-        found = await call.session.ask(cloud.find_volume, name)
+        found = await call.session.ask(cloud.volumes.find, name)
         if found is None:
             offer, region = await self._place(call, new)
             async with call.session.critical():
                 found = await call.session.ask(
-                    cloud.create_volume, name, new["sizeGb"], offer.provider, region
+                    cloud.volumes.create, name, new["sizeGb"], offer.provider, region
                 )
         else:
             await self._refuse_stranger(call, found, new)
@@ -120,7 +125,7 @@ class Volume(Resource):
 
     async def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Reading | None:
         """Gone when the cloud no longer lists it."""
-        for volume in await call.session.ask(call.session.cloud().volumes):
+        for volume in await call.session.ask(call.session.cloud().volumes.list):
             if volume.id == resource_id and volume.status not in {"deleting", "deleted"}:
                 live = {**inputs, "sizeGb": volume.size_gb}
                 return Reading(self._outputs(volume, str(state.get("volumeName") or volume.name)), live)
@@ -135,11 +140,11 @@ class Volume(Resource):
             await call.info(f"kept the disk {name}{cost}. `pulumi-vllm sweep` lists it")
             return
         cloud = call.session.cloud()
-        volume = await call.session.ask(cloud.find_volume, name)
+        volume = await call.session.ask(cloud.volumes.find, name)
         if volume is None:
             return
         for instance in volume.attached_to:
-            await call.session.ask(cloud.detach, volume.handle, instance, ignore_errors=True)
+            await call.session.ask(cloud.volumes.detach, volume.handle, instance, ignore_refusal=True)
         await self._remove(call, volume)
 
     async def _remove(self, call: Call, volume: Any) -> None:
@@ -148,7 +153,7 @@ class Volume(Resource):
 
         for attempt in range(_LETS_GO_WITHIN_LOOKS):
             try:
-                await call.session.ask(call.session.cloud().delete_volume, volume.handle)
+                await call.session.ask(call.session.cloud().volumes.delete, volume.handle)
             except CloudError as error:
                 if error.status not in _STILL_HELD:
                     raise
@@ -163,21 +168,10 @@ class Volume(Resource):
     def _name(self, call: Call) -> str:
         return physical_name(call.stack, call.name, call.urn)
 
-    async def _place(self, call: Call, new: Values) -> tuple[Any, str]:
-        from pulumi_vllm.spheron.offers import choose
-
-        offers = await call.session.ask(call.session.cloud().offers)
-        billing, fallback = new.get("billing") or "on-demand", new.get("fallback")
-        ranked = choose(
-            offers,
-            new["gpu"],
-            new["count"],
-            (billing, fallback) if fallback else (billing,),
-            new.get("region"),
-            new.get("maxUsdPerHour"),
-            with_volume=True,
-        )
-        return ranked[0], new.get("region") or ranked[0].regions[0]
+    async def _place(self, call: Call, new: Values) -> "tuple[Offer, str]":
+        """Return the best offer of a machine for this volume, and the region that both are in."""
+        offer = (await find_offers(call, new, with_volume=True))[0]
+        return offer, new.get("region") or offer.regions[0]
 
     async def _price(self, call: Call, new: Values) -> float | None:
         """Of a disk that is not made yet; None where the cloud tells no price, or has no such machine today."""
@@ -187,18 +181,18 @@ class Volume(Resource):
             return None
         try:
             offer, region = await self._place(call, new)
-            each = await call.session.ask(call.session.cloud().volume_price, offer.provider, region)
-        except CloudError:
+            each = await call.session.ask(
+                call.session.cloud().volumes.usd_per_gb_hour, offer.provider, region
+            )
+        except (CloudError, NoOfferError):
             return None  # the machine's own preview says what is wrong
         return round(float(each) * float(new["sizeGb"]), 6)
 
     async def _refuse_stranger(self, call: Call, volume: Any, new: Values) -> None:
-        from pulumi_vllm.spheron.providers import unmountable
-
         region = None if has_unknown(new.get("region")) else new.get("region")
         if not volume.mountable:
             raise UserError(
-                f"{call.name}: the disk {volume.name}: {unmountable(volume.provider, volume.region)}, and delete "
+                f"{call.name}: the disk {volume.name}: {why_unmountable(volume.provider, volume.region)}, and delete "
                 "the disk or give the stack another name"
             )
         if volume.size_gb != new["sizeGb"] and not has_unknown(new["sizeGb"]):
@@ -212,7 +206,7 @@ class Volume(Resource):
                 f"set the region to {volume.region}, or delete the disk"
             )
         for machine in volume.attached_to:
-            holder = await call.session.ask(call.session.cloud().instance, machine)
+            holder = await call.session.ask(call.session.cloud().instances.get, machine)
             if holder is not None and not holder.terminal:
                 raise UserError(
                     f"{call.name}: the disk {volume.name} is attached to {holder.name} ({machine}), which is "

@@ -93,7 +93,7 @@ class VolumeAttachment(Resource):
 
     # -- the cloud ----------------------------------------------------------------------------------
     async def _volume(self, call: Call, handle: str, *, missing_ok: bool = False) -> Any:
-        for volume in await call.session.ask(call.session.cloud().volumes):
+        for volume in await call.session.ask(call.session.cloud().volumes.list):
             if volume.handle == handle:
                 return volume
         if missing_ok:
@@ -110,24 +110,24 @@ class VolumeAttachment(Resource):
         restarted = False
         if machine not in volume.attached_to or not before["present"]:
             if machine in volume.attached_to:  # a relation without a device, or with one that is blank still
-                await call.session.ask(cloud.detach, handle, machine, ignore_errors=True)
+                await call.session.ask(cloud.volumes.detach, handle, machine, ignore_refusal=True)
                 before = await self._without(call, new, before)
             await call.progress(f"attaching {new['volumeName']}")
             async with call.session.critical():
-                await call.session.ask(cloud.attach, handle, machine)
+                await call.session.ask(cloud.volumes.attach, handle, machine)
         after = await self._wait_present(call, new, before)
         restarted = after["boot"] != before["boot"]
         source, size_gb = await self._mount(call, new, before, after)
         return {"source": source, "restarted": restarted, "reachable": True, "fileSystemGb": size_gb}
 
     async def _release(self, call: Call, volume: Any, other: str) -> None:
-        holder = await call.session.ask(call.session.cloud().instance, other)
+        holder = await call.session.ask(call.session.cloud().instances.get, other)
         if holder is not None and not holder.terminal:
             raise UserError(
                 f"{call.name}: the volume {volume.name} is attached to {holder.name} ({other}), which is "
                 f"{holder.status}; a volume has one writer. Destroy that stack, or use another volume"
             )
-        await call.session.ask(call.session.cloud().detach, volume.handle, other, ignore_errors=True)
+        await call.session.ask(call.session.cloud().volumes.detach, volume.handle, other, ignore_refusal=True)
 
     # -- the guest ----------------------------------------------------------------------------------
     async def _look(self, call: Call, new: Values) -> Values:

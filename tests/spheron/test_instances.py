@@ -1,9 +1,9 @@
-"""Machines that are there: found by name, never lost over a word nobody knows, and ended once."""
+"""Instances: found by name, never wrongly taken for gone, terminated once."""
 
 from __future__ import annotations
 
 import pytest
-from pulumi_vllm.spheron.errors import CloudError, TooEarly, UnknownStatus
+from pulumi_vllm.spheron.errors import CloudError, TooEarlyError, UnknownStatusError
 
 LIST = "GET /api/deployments"
 NAME = "ms4-prod-7f3a91"
@@ -12,49 +12,49 @@ NAME = "ms4-prod-7f3a91"
 @pytest.mark.parametrize(
     "wrap", [lambda items: items, lambda items: {"deployments": items}, lambda items: {"data": items}]
 )
-def test_find_ignores_ended_machines_and_asks_for_the_team(cloud, spheron, *, answer, machine, team, wrap):
+def test_find_ignores_terminated_instances_and_sends_the_team(cloud, spheron, *, answer, machine, team, wrap):
     ended = [machine(id=status, status=status) for status in ("terminated", "terminated-provider", "failed")]
     cloud.always[LIST] = answer(wrap([*ended, machine(), machine(id="other", name="other")]))
-    assert spheron.find_instance(NAME).id == "66f0c0ffee0000000000c001"
+    assert spheron.instances.find(NAME).id == "66f0c0ffee0000000000c001"
     assert cloud.asked[-1].query["teamId"] == [team]
     cloud.always[LIST] = answer(wrap(ended))
-    assert spheron.find_instance(NAME) is None
+    assert spheron.instances.find(NAME) is None
 
 
-def test_two_live_machines_of_one_name_are_for_a_person(cloud, spheron, answer, machine):
+def test_two_live_instances_of_one_name_are_an_error(cloud, spheron, answer, machine):
     cloud.always[LIST] = answer([machine(id="a"), machine(id="b")])
-    with pytest.raises(CloudError, match=r"2 live machines have this name \(a, b\)"):
-        spheron.find_instance(NAME)
+    with pytest.raises(CloudError, match=r"2 live instances have this name \(a, b\)"):
+        spheron.instances.find(NAME)
 
 
 def test_all_pages_are_read(cloud, spheron, answer, machine):
     pages = [{"deployments": [machine(id=f"{page}")], "totalPages": 3} for page in (1, 2, 3)]
     cloud.once(LIST, *[answer(page) for page in pages])
-    assert [found.id for found in spheron.instances()] == ["1", "2", "3"]
+    assert [found.id for found in spheron.instances.list()] == ["1", "2", "3"]
 
 
-def test_an_unknown_status_is_an_error_and_the_machine_is_not_gone(cloud, spheron, answer, machine):
+def test_an_unknown_status_is_an_error(cloud, spheron, answer, machine):
     cloud.always["GET /api/deployments/m1"] = answer(machine(status="hibernating"))
-    with pytest.raises(UnknownStatus, match="'hibernating'"):
-        spheron.instance("m1")
+    with pytest.raises(UnknownStatusError, match="'hibernating'"):
+        spheron.instances.get("m1")
 
 
 def test_404_is_none_where_the_list_agrees_and_ids_are_encoded(cloud, spheron, answer, machine):
     cloud.always[LIST] = answer([machine()])
-    assert spheron.instance("a/b c::d") is None
+    assert spheron.instances.get("a/b c::d") is None
     assert "/api/deployments/a%2Fb%20c%3A%3Ad" in [one.path for one in cloud.asked]
 
 
 @pytest.mark.parametrize(("status", "code"), [(200, None), (500, 500), (404, 404)])
-def test_404_of_a_machine_that_is_listed_or_may_be_is_not_gone(
+def test_404_is_not_believed_while_the_list_may_have_the_instance(
     cloud, spheron, *, answer, machine, status, code
 ):
     cloud.always[LIST] = answer([machine(id="m1")], status)
     if code is None:
-        assert spheron.instance("m1").status == "running"
+        assert spheron.instances.get("m1").status == "running"
     else:
         with pytest.raises(CloudError) as caught:
-            spheron.instance("m1")
+            spheron.instances.get("m1")
         assert caught.value.status == code
 
 
@@ -67,9 +67,11 @@ def test_404_of_a_machine_that_is_listed_or_may_be_is_not_gone(
         ({"user": "me", "sshPort": 2200, "sshCommand": "ssh ubuntu@192.0.2.7"}, "me", 2200),
     ],
 )
-def test_the_login_is_found_where_it_is(cloud, spheron, *, answer, machine, fields, user, port):
+def test_user_and_port_come_from_fields_or_the_ssh_command(
+    cloud, spheron, *, answer, machine, fields, user, port
+):
     cloud.always["GET /api/deployments/m1"] = answer(machine(**fields))
-    found = spheron.instance("m1")
+    found = spheron.instances.get("m1")
     assert (found.user, found.port) == (user, port)
 
 
@@ -90,18 +92,18 @@ def test_the_login_is_found_where_it_is(cloud, spheron, *, answer, machine, fiel
         ),
     ],
 )
-def test_ended_is_ended(cloud, spheron, answer, status, body):
+def test_an_instance_that_has_ended_counts_as_terminated(cloud, spheron, answer, status, body):
     cloud.always["DELETE /api/deployments/m1"] = answer(body, status)
-    spheron.terminate("m1")
+    spheron.instances.terminate("m1")
 
 
-def test_a_delete_whose_answer_is_lost_is_sent_again(cloud, spheron, answer):
+def test_a_delete_with_a_lost_answer_is_sent_again(cloud, spheron, answer):
     gone = answer({"currentStatus": "terminated", "canTerminate": False}, 400)
     cloud.once("DELETE /api/deployments/m1", answer(drop=True), gone)
-    spheron.terminate("m1")
+    spheron.instances.terminate("m1")
 
 
-def test_too_early_says_how_long(cloud, spheron, answer):
+def test_a_refusal_before_the_minimum_run_time_has_the_minutes_left(cloud, spheron, answer):
     body = {
         "error": "Minimum runtime not met",
         "message": "Instance must run for at least 20 minutes. Time remaining: 13 minutes.",
@@ -110,33 +112,25 @@ def test_too_early_says_how_long(cloud, spheron, answer):
         "minimumRuntime": 20,
     }
     cloud.always["DELETE /api/deployments/m1"] = answer(body, 400)
-    with pytest.raises(TooEarly, match="ends in 13 min") as caught:
-        spheron.terminate("m1")
+    with pytest.raises(TooEarlyError, match="ends in 13 min") as caught:
+        spheron.instances.terminate("m1")
     assert caught.value.remaining_min == 13
     assert cloud.count("DELETE /api/deployments/m1") == 1
 
 
-def test_can_terminate(cloud, spheron, answer):
+def test_can_terminate_reads_the_answer_and_defaults_to_yes(cloud, spheron, answer):
     path = "GET /api/deployments/m1/can-terminate"
     cloud.once(
         path, answer({"canTerminate": False, "timeRemaining": 3, "minimumRuntime": 20, "reason": "too young"})
     )
-    found = spheron.can_terminate("m1")
-    assert (found.can, found.remaining_min, found.minimum_min, found.reason) == (False, 3, 20, "too young")
+    found = spheron.instances.can_terminate("m1")
+    assert (found.allowed, found.remaining_min, found.minimum_min) == (False, 3, 20)
     cloud.once(path, answer({"canTerminate": True, "timeRemaining": 0, "minimumRuntime": 20}))
-    assert spheron.can_terminate("m1").can
+    assert spheron.instances.can_terminate("m1").allowed
     cloud.once(path, answer({"canTerminate": False, "reason": "Instance has already been terminated."}))
-    assert spheron.can_terminate("m1").can  # or a wait for its minutes would never end
+    assert spheron.instances.can_terminate("m1").allowed  # or a wait for its minutes would never end
     cloud.always[path] = answer({"error": "broken"}, 500)
-    assert spheron.can_terminate("m1").can  # the DELETE refuses when it has to
+    assert spheron.instances.can_terminate("m1").allowed  # the DELETE refuses when it has to
     cloud.always[path] = answer({"error": "key"}, 401)
     with pytest.raises(CloudError):
-        spheron.can_terminate("m1")
-
-
-def test_rename_reads_back_what_was_lost(cloud, spheron, answer, machine):
-    cloud.always["PATCH /api/deployments/m1"] = answer(drop=True)
-    cloud.always["GET /api/deployments/m1"] = answer(machine(name="new-name"))
-    spheron.rename("m1", "new-name")
-    with pytest.raises(CloudError, match="the connection was lost"):
-        spheron.rename("m1", "another")
+        spheron.instances.can_terminate("m1")

@@ -1,4 +1,4 @@
-"""Reading JSON that the vendor may change: wrappers come off, unknown fields stay out, types are checked."""
+"""Fields of JSON answers: wrappers are removed, unknown fields are ignored, types are checked."""
 
 from __future__ import annotations
 
@@ -11,29 +11,31 @@ from pulumi_vllm.spheron.errors import CloudError
 Record = Mapping[str, Any]
 
 
-def record(payload: Any, *wrappers: str, action: str) -> Record:
-    """The one object of an answer, bare or inside `data` or one of `wrappers`."""
+def unwrap(payload: Any, *wrappers: str, action: str) -> Record:
+    """Return the object of an answer, bare or inside `data` or one of `wrappers`."""
     for name in (*wrappers, "data"):
         if isinstance(payload, dict) and isinstance(payload.get(name), dict):
             return dict(payload[name])
     if isinstance(payload, dict):
         return payload
-    raise CloudError(f"{action}: the cloud answered with {_shape(payload)} instead of an object", acted=None)
+    raise CloudError(
+        f"{action}: the cloud answered with {_shape(payload)} instead of an object", effect_unknown=True
+    )
 
 
-def records(payload: Any, *wrappers: str, action: str) -> list[Record]:
-    """The objects of a list, bare or inside `data` or one of `wrappers`."""
+def unwrap_list(payload: Any, *wrappers: str, action: str) -> list[Record]:
+    """Return the objects of a list, bare or inside `data` or one of `wrappers`."""
     items = payload
     if isinstance(payload, dict):
-        inside = [payload[name] for name in (*wrappers, "data") if isinstance(payload.get(name), list)]
-        items = inside[0] if inside else None
+        lists = [payload[name] for name in (*wrappers, "data") if isinstance(payload.get(name), list)]
+        items = lists[0] if lists else None
     if not isinstance(items, list):
         raise CloudError(f"{action}: the cloud answered with {_shape(payload)} instead of a list")
     return [item for item in items if isinstance(item, dict)]
 
 
 def text(item: Record, *names: str) -> str | None:
-    """The first of the fields that holds a non-empty string (a number counts as one)."""
+    """Return the first of these fields that holds a non-empty string. A whole number counts as a string."""
     for value in _values(item, names):
         if isinstance(value, str) and value.strip():
             return value
@@ -43,7 +45,7 @@ def text(item: Record, *names: str) -> str | None:
 
 
 def number(item: Record, *names: str) -> float | None:
-    """The first of the fields that holds a finite number, also when it is written as a string."""
+    """Return the first of these fields that holds a finite number, also one written as a string."""
     for value in _values(item, names):
         if isinstance(value, bool):
             continue
@@ -56,22 +58,22 @@ def number(item: Record, *names: str) -> float | None:
     return None
 
 
-def whole(item: Record, *names: str) -> int | None:
-    """The first of the fields that holds a number, as a whole one."""
+def integer(item: Record, *names: str) -> int | None:
+    """Return the first of these fields that holds a number, without its fraction."""
     found = number(item, *names)
     return None if found is None else int(found)
 
 
 def texts(item: Record, *names: str) -> tuple[str, ...]:
-    """The first of the fields that holds a list: its strings."""
+    """Return the strings in the first of these fields that holds a list."""
     for value in _values(item, names):
         if isinstance(value, list):
             return tuple(entry for entry in value if isinstance(entry, str) and entry)
     return ()
 
 
-def inside(item: Record, name: str) -> Record:
-    """The object in a field; empty where there is none."""
+def nested(item: Record, name: str) -> Record:
+    """Return the object in a field; an empty one where there is none."""
     value = item.get(name)
     return value if isinstance(value, dict) else {}
 
@@ -89,4 +91,4 @@ def _shape(payload: Any) -> str:
         return f"an object with {', '.join(sorted(map(str, payload))[:6]) or 'no keys'}"
     if isinstance(payload, list):
         return "a list"
-    return "a string" if isinstance(payload, str) else "a bare value"
+    return "a string" if isinstance(payload, str) else "a single value"

@@ -1,10 +1,10 @@
-"""What a preview says about offers that do the same for less."""
+"""A preview's warning about equivalent machines that cost less."""
 
 from types import SimpleNamespace
 
 import pytest
 from pulumi_vllm.plan import Offer
-from pulumi_vllm.provider.resources import cheaper_offers as cheaper
+from pulumi_vllm.provider.resources.cheaper_offers import warn_if_cheaper
 
 
 def offer(gpu, count, usd, billing="on-demand", *, provider="p", region="Finland 3"):
@@ -17,7 +17,9 @@ def offer(gpu, count, usd, billing="on-demand", *, provider="p", region="Finland
 class Call:
     def __init__(self, *offers):
         self.warned, self.asked = [], 0
-        self.session = SimpleNamespace(cloud=lambda: SimpleNamespace(offers=lambda: offers), ask=self.ask)
+        self.session = SimpleNamespace(
+            cloud=lambda: SimpleNamespace(offers=SimpleNamespace(list=lambda: offers)), ask=self.ask
+        )
 
     async def ask(self, run):
         self.asked += 1
@@ -28,34 +30,34 @@ class Call:
 
 
 @pytest.mark.parametrize(
-    ("usd", "told"),
+    ("usd", "warning"),
     [
         (3.5, "1x H200 does the same for $3.50/h (p, Finland 3), 2x H100 costs $5.08/h"),
         (5.08, None),
         (6.0, None),
     ],
 )
-async def test_only_what_costs_less_today_is_told(usd, told):
+async def test_only_a_cheaper_machine_is_worth_a_warning(usd, warning):
     call = Call(offer("H200", 1, usd), offer("H200", 2, 1.0), offer("H200", 1, 0.5, "spot"))
     new = {"gpu": "H100", "count": 2, "alternatives": ["1x H200", "4x H200"]}
-    await cheaper.tell(call, new, offer("H100", 2, 5.08))
-    assert [told in one for one in call.warned] == [True] * (told is not None)
+    await warn_if_cheaper(call, new, offer("H100", 2, 5.08))
+    assert [warning in one for one in call.warned] == [True] * (warning is not None)
 
 
-async def test_where_the_disk_is_only_machines_there_are_told():
+async def test_with_a_volume_only_machines_at_its_place_are_compared():
     call = Call(
         offer("H200", 1, 3.0, provider="other"),
         offer("H200", 1, 3.1, region="Iceland"),
         offer("H200", 1, 3.2, region="p0:Finland 3"),
     )
     new = {"gpu": "H100", "count": 2, "alternatives": ["1x H200"], "provider": "p", "region": "Finland 3"}
-    await cheaper.tell(call, new, offer("H100", 2, 5.08))
+    await warn_if_cheaper(call, new, offer("H100", 2, 5.08))
     assert ["1x H200 does the same for $3.20/h (p, p0:Finland 3)" in one for one in call.warned] == [True]
-    await cheaper.tell(call, {**new, "region": "Norway"}, offer("H100", 2, 5.08))
+    await warn_if_cheaper(call, {**new, "region": "Norway"}, offer("H100", 2, 5.08))
     assert len(call.warned) == 1
 
 
-async def test_without_alternatives_nothing_is_asked():
+async def test_without_alternatives_the_cloud_is_not_asked():
     call = Call()
-    await cheaper.tell(call, {"gpu": "CPU", "count": 0}, offer("CPU", 0, 0.01))
+    await warn_if_cheaper(call, {"gpu": "CPU", "count": 0}, offer("CPU", 0, 0.01))
     assert (call.warned, call.asked) == ([], 0)

@@ -1,0 +1,27 @@
+"""Today's offers for the machine that a resource's inputs describe."""
+
+from typing import TYPE_CHECKING
+
+from pulumi_vllm.plan.offer_choice import OfferRequest, billing_order, choose
+from pulumi_vllm.provider.plugin.resource import Call, Values
+
+if TYPE_CHECKING:
+    from pulumi_vllm.plan.offer import Offer
+
+
+async def find_offers(call: Call, inputs: Values, *, with_volume: bool) -> "list[Offer]":
+    """Return the offers that match, best first.
+
+    Raises:
+        NoOfferError: none matches.
+    """
+    request = OfferRequest(
+        gpu=inputs["gpu"],
+        count=inputs["count"],
+        billings=billing_order(inputs.get("billing") or "on-demand", inputs.get("fallback")),
+        region=inputs.get("region"),
+        provider=inputs.get("provider"),
+        max_usd_per_hour=inputs.get("maxUsdPerHour"),
+        with_volume=with_volume,
+    )
+    return choose(await call.session.ask(call.session.cloud().offers.list), request)
