@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
+    from pathlib import Path
 
     from pulumi_vllm_local.control import Running
 
@@ -23,8 +24,11 @@ _ENGINE = (
 )
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `local` and its subcommands; each sets `run`, a function of the parsed arguments to an exit code."""
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], engine_locks: Path) -> None:
+    """Add `local` and its subcommands; each sets `run`, a function of the parsed arguments to an exit code.
+
+    `engine_locks` is the folder of lock files that engine images are built from (see `images/engine_locks.py`).
+    """
     local = subparsers.add_parser(
         "local",
         help="the embedded cloud: no account, no GPU",
@@ -47,6 +51,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     up.add_argument("--factor", type=float, default=60.0, help="virtual seconds per second; 1 is as live")
     up.add_argument("--foreground", action="store_true", help="serve in this process until Ctrl-C")
     up.add_argument("--json", action="store_true")
+    up.set_defaults(engine_locks=engine_locks)
     status = verb("status", _status, "what runs; exit 3 if it does not")
     status.add_argument("--json", action="store_true")
     logs = verb("logs", _logs, "the cloud's log, or a machine's console")
@@ -109,7 +114,15 @@ def _up(parsed: argparse.Namespace) -> int:
     state_dir = settings.default_state_dir()
     if parsed.foreground:
         return _foreground(parsed)
-    _show(control.up(state_dir, parsed.engine, parsed.port, parsed.factor, _say), parsed.json)
+    running = control.up(
+        state_dir,
+        parsed.engine_locks,
+        engine=parsed.engine,
+        port=parsed.port,
+        factor=parsed.factor,
+        progress=_say,
+    )
+    _show(running, parsed.json)
     return 0
 
 
@@ -117,16 +130,16 @@ def _foreground(parsed: argparse.Namespace) -> int:
     """Serve here; the guests live on after Ctrl-C, as after any end of the process."""
     import logging
     import threading
-    from dataclasses import replace
 
     from pulumi_vllm_local import control, daemon, settings
 
     state_dir = settings.default_state_dir().resolve()
     if control.running(state_dir) is not None:
         raise settings.LocalCloudError("local up: already running; end it with `pulumi-vllm local down`")
-    control.prepare(parsed.engine, _say)
-    old = settings.Settings.read(state_dir) or settings.Settings.fresh(parsed.engine, parsed.factor, 0)
-    replace(old, engine=parsed.engine, factor=parsed.factor, port=parsed.port or old.port).write(state_dir)
+    control.prepare(parsed.engine, parsed.engine_locks, _say)
+    control.wanted_settings(state_dir, parsed.engine_locks, parsed.engine, parsed.port, parsed.factor).write(
+        state_dir
+    )
     settings.Files(state_dir).process.unlink(missing_ok=True)
 
     def tell() -> None:
@@ -178,7 +191,7 @@ def _logs(parsed: argparse.Namespace) -> int:
     state_dir = settings.default_state_dir()
     path = settings.Files(state_dir).log
     if parsed.name:
-        from pulumi_vllm_local.machines import Machines
+        from pulumi_vllm_local.machines.containers import Machines
 
         records = settings.read_json(settings.Files(state_dir).records) or {"deployments": []}
         ids = [item["id"] for item in records["deployments"] if parsed.name in (item["id"], item["name"])]

@@ -56,6 +56,8 @@ class Running:
 
 def up(
     state_dir: Path,
+    engine_locks: Path,
+    *,
     engine: str = "fake",
     port: int = 0,
     factor: float = 60.0,
@@ -65,6 +67,7 @@ def up(
 
     Args:
         state_dir: folder of the cloud's state.
+        engine_locks: folder of the engines' lock files, see `images/engine_locks.py`.
         engine: real, fake, or none (the machine installs its own), for machines without GPUs.
         port: of the API on loopback; 0 keeps the one it had, or takes a free one.
         factor: virtual seconds per real second.
@@ -79,9 +82,7 @@ def up(
     with alone(state_dir):
         old = Settings.read(state_dir)
         found = running(state_dir)
-        wanted = replace(old, engine=engine, factor=factor) if old else Settings.fresh(engine, factor, port)
-        if port:
-            wanted = replace(wanted, port=port)
+        wanted = wanted_settings(state_dir, engine_locks, engine, port, factor)
         if found is not None and old == wanted:
             progress(f"local cloud: already serving on {found.url}")
             return found
@@ -89,27 +90,37 @@ def up(
             _refuse_in_use(found, old, wanted)
             progress("local cloud: restarting with other settings")
             _end(state_dir)
-        prepare(engine, progress)
+        prepare(engine, engine_locks, progress)
         wanted.write(state_dir)
         return _start(state_dir, progress)
 
 
-def prepare(engine: str, progress: Callable[[str], None]) -> None:
+def wanted_settings(state_dir: Path, engine_locks: Path, engine: str, port: int, factor: float) -> Settings:
+    """Return the settings of a cloud that is to be started; ports and key stay those of the folder."""
+    old = Settings.read(state_dir) or Settings.fresh(engine, factor, port)
+    return replace(
+        old, engine=engine, factor=factor, port=port or old.port, engine_locks=str(engine_locks.resolve())
+    )
+
+
+def prepare(engine: str, engine_locks: Path, progress: Callable[[str], None]) -> None:
     """Check the computer and have the guest images.
 
     Raises:
         LocalCloudError: what is missing, with the line that installs it.
     """
-    from pulumi_vllm_local import host_checks, images
+    from pulumi_vllm_local.images.image_cache import ImageCache, ImageError
+    from pulumi_vllm_local.machines import host_checks
 
     if missing := host_checks.preflight():
         raise LocalCloudError("local up: this computer cannot run it yet:\n  " + "\n  ".join(missing))
     # Machines with GPUs get the fake engine whatever the others get.
     own = () if engine == "none" else (f"engine-{engine}",)
+    images = ImageCache(engine_locks)
     for name in dict.fromkeys(("base", *own, "engine-fake")):
         try:
             images.ensure(name, progress)
-        except images.ImageError as error:
+        except ImageError as error:
             raise LocalCloudError(str(error)) from error
 
 
@@ -122,6 +133,8 @@ def _refuse_in_use(found: Running, old: Settings, wanted: Settings) -> None:
         for name in ("engine", "factor", "port")
         if getattr(old, name) != getattr(wanted, name)
     ]
+    if not changed:  # other lock files: machines that exist keep the engine they have
+        return
     raise LocalCloudError(
         f"local up: it serves with other settings ({', '.join(changed)}) and has machines ({', '.join(alive)}); "
         "destroy their stacks first, or `pulumi-vllm local down` to end them"
@@ -210,7 +223,7 @@ def status(state_dir: Path) -> dict[str, Any]:
 
 def down(state_dir: Path, *, purge: bool = False, progress: Callable[[str], None] = lambda _: None) -> None:
     """End the process and every machine; nothing stays mounted. Volumes' files stay unless purged."""
-    from pulumi_vllm_local import closing
+    from pulumi_vllm_local import shutdown
 
     state_dir = state_dir.resolve()
     if not state_dir.is_dir():
@@ -218,7 +231,7 @@ def down(state_dir: Path, *, purge: bool = False, progress: Callable[[str], None
         return
     with alone(state_dir):
         _end(state_dir)
-        closing.close(state_dir, purge=purge, progress=progress)
+        shutdown.close(state_dir, purge=purge, progress=progress)
 
 
 def _end(state_dir: Path) -> None:

@@ -15,17 +15,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pulumi_vllm_local import api, hub, hub_content
-from pulumi_vllm_local.machines import Machines
+from pulumi_vllm_local import json_files
+from pulumi_vllm_local.api import rental_api
+from pulumi_vllm_local.api.store import Options, Store
+from pulumi_vllm_local.hub import content, model_hub
+from pulumi_vllm_local.images.image_cache import ImageCache
+from pulumi_vllm_local.machines.containers import Machines
 from pulumi_vllm_local.settings import Files, LocalCloudError, Settings, take
-from pulumi_vllm_local.store import Options, Store, write_json
 from pulumi_vllm_local.web import Server, listen, serve_all
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from pulumi_vllm_local.hardware import Hardware
+    from pulumi_vllm_local.machines.hardware import Hardware
 
 LOG = logging.getLogger("pulumi_vllm_local")
 
@@ -55,12 +58,12 @@ async def _serve(state_dir: Path, settings: Settings, machines: Hardware, gatewa
     # The ports stay for the next process: stacks have them in their environment.
     settings.write(state_dir)
     store = Store(files.records, settings.api_key, Options(factor=settings.factor))
-    simulator = Server(api.application(store, machines, settings.engine))
-    models = Server(hub.application(hub_content.repositories(files.hub)), dated=False)
+    simulator = Server(rental_api.application(store, machines, settings.engine))
+    models = Server(model_hub.application(content.repositories(files.hub)), dated=False)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, simulator.handle_exit, number, None)
-    write_json(
+    json_files.write(
         files.process,
         {
             "pid": os.getpid(),
@@ -81,7 +84,7 @@ async def _serve(state_dir: Path, settings: Settings, machines: Hardware, gatewa
     os._exit(0)
 
 
-def run(state_dir: Path, make: Callable[[Path], Any] = Machines) -> int:
+def run(state_dir: Path, make: Callable[[Path, ImageCache], Any] = Machines) -> int:
     """Serve a state folder in this process; its settings must be there."""
     files = Files(state_dir)
     settings = Settings.read(state_dir)
@@ -91,7 +94,7 @@ def run(state_dir: Path, make: Callable[[Path], Any] = Machines) -> int:
     if held is None:
         raise LocalCloudError(f"{state_dir}: another process serves it; see `pulumi-vllm local status`")
     with held, contextlib.suppress(KeyboardInterrupt):
-        machines = make(state_dir)
+        machines = make(state_dir, ImageCache(Path(settings.engine_locks)))
         asyncio.run(_serve(state_dir, settings, machines, machines.gateway))
     return 0
 

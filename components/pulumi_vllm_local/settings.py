@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from pulumi_vllm_local.store import write_json
+from pulumi_vllm_local import json_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,13 +26,14 @@ class LocalCloudError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What stays the same over restarts: ports, key, engine, factor."""
+    """What stays the same over restarts."""
 
     engine: str
     factor: float
     port: int
     hub_port: int
     api_key: str
+    engine_locks: str = ""
 
     @classmethod
     def read(cls, state_dir: Path) -> Settings | None:
@@ -47,7 +48,7 @@ class Settings:
 
     def write(self, state_dir: Path) -> None:
         """Keep them; the file holds the key."""
-        write_json(Files(state_dir).settings, asdict(self))
+        json_files.write(Files(state_dir).settings, asdict(self))
 
 
 @dataclass(frozen=True, slots=True)

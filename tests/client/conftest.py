@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from pulumi_vllm_local import fake_engine, tiny_model
+from pulumi_vllm_local import fake_engine
+from pulumi_vllm_local.tiny_model import model_files
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "gateway"))
 from gateway import Gateway, free_port
@@ -44,7 +45,7 @@ def start(tmp_path_factory):
         Path(fake_engine.__file__).parent, folder / "vllm", ignore=shutil.ignore_patterns("__pycache__")
     )
     (folder / "model").mkdir()
-    tiny_model.write(folder / "model")
+    model_files.write(folder / "model")
 
     def go(*flags: str, name: str = MODEL, token_ms: float = 2) -> Engine:
         port = free_port()

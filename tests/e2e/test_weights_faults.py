@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 from harness import wait_for
-from pulumi_vllm_local import hub, hub_content, tiny_model
+from pulumi_vllm_local.hub import content, model_hub
+from pulumi_vllm_local.tiny_model import model_files
 from pulumi_vllm_local.web import serving
 from test_found_while_running import refused
 
@@ -27,7 +28,7 @@ MODEL = "/models/weights/*/*/*"  # owner, name, revision
 class LargeHub:
     """The tiny model with some shards beside it that nobody reads, from a hub of its own."""
 
-    def __init__(self, url: str, repository: hub_content.Repository):
+    def __init__(self, url: str, repository: content.Repository):
         self.url, self.repository = url, repository
 
     def fault(self, **values: object) -> None:
@@ -57,14 +58,14 @@ class LargeHub:
 @pytest.fixture
 def large(clouds, tmp_path):
     cloud = clouds("fake")
-    pinned = tiny_model.pinned()
+    pinned = model_files.pinned()
     folder = tmp_path / "hub"
-    shutil.copytree(tiny_model.ensure(tmp_path / "tiny"), folder)
+    shutil.copytree(model_files.ensure(tmp_path / "tiny"), folder)
     for number, mib in enumerate(SHARDS_MIB, 1):
-        hub_content._noise(folder / f"consolidated-9000{number}.safetensors", mib << 20, "a test")
-    repository = hub_content.Repository.read(tiny_model.REPOSITORY, folder, pinned["revision"])
+        content._noise(folder / f"consolidated-9000{number}.safetensors", mib << 20, "a test")
+    repository = content.Repository.read(model_files.REPOSITORY, folder, pinned["revision"])
     gateway = urlsplit(cloud.environment["HF_ENDPOINT"]).hostname
-    with serving(hub.application([repository]), host=gateway, dated=False) as url:
+    with serving(model_hub.application([repository]), host=gateway, dated=False) as url:
         yield LargeHub(url, repository)
 
 

@@ -10,8 +10,9 @@ import pytest
 from pulumi_vllm.host.pool import Connections
 from pulumi_vllm.host.reach import wait_ssh
 from pulumi_vllm.host.ssh import HostError, PutFile, connect
-from pulumi_vllm_local import host_checks, images
-from pulumi_vllm_local.machines import Machines, MachineSpec
+from pulumi_vllm_local.images.image_cache import ImageCache
+from pulumi_vllm_local.machines import host_checks
+from pulumi_vllm_local.machines.containers import Machines, MachineSpec
 
 from tests.host.conftest import CLIENT_KEY
 
@@ -24,7 +25,7 @@ UNIT = "[Service]\nExecStart=/bin/sleep ${HOW_LONG}\nEnvironment=HOW_LONG=600\n"
 
 @pytest.fixture
 def guest(tmp_path):
-    images.ensure("base", print)
+    ImageCache().ensure("base", print)
     machines = Machines(tmp_path / "state")
     try:
         public = CLIENT_KEY.export_public_key().decode().strip()

@@ -33,8 +33,8 @@ SETTLE_S = 0.5  # for what the file system still does with the folder that was d
 def serve(folder: Path, port: int) -> None:
     """The hub, as a process of its own."""
     import uvicorn
-    from pulumi_vllm_local.hub import application
-    from pulumi_vllm_local.hub_content import Repository
+    from pulumi_vllm_local.hub.content import Repository
+    from pulumi_vllm_local.hub.model_hub import application
 
     app = application([Repository.read(NAME, folder, REVISION)])
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="error")

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
-from pulumi_vllm_local.api import application
-from pulumi_vllm_local.disks import Disk
-from pulumi_vllm_local.machines import Address, Machine, MachineError, MachineSpec, Status
-from pulumi_vllm_local.store import Options, Store
+from pulumi_vllm_local.api.rental_api import application
+from pulumi_vllm_local.api.store import Options, Store
+from pulumi_vllm_local.machines.containers import Address, Machine, MachineError, MachineSpec, Status
+from pulumi_vllm_local.machines.disks import Disk
 from pulumi_vllm_local.web import serving
 
 if TYPE_CHECKING:

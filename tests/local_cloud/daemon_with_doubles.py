@@ -10,7 +10,7 @@ from pathlib import Path
 from pulumi_vllm_local import daemon
 
 
-def _double(_: Path):
+def _double(_state_dir, _images):
     spec = importlib.util.spec_from_file_location("doubles", Path(__file__).with_name("conftest.py"))
     doubles = importlib.util.module_from_spec(spec)
     sys.modules["doubles"] = doubles

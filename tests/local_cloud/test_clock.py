@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from pulumi_vllm_local.clock import VirtualClock, iso
+from pulumi_vllm_local.api.clock import VirtualClock, iso
 
 
 def test_it_runs_at_its_factor_and_is_moved_forward():

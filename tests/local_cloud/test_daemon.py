@@ -13,12 +13,15 @@ from pathlib import Path
 
 import pytest
 import requests
-from pulumi_vllm_local import closing, command, control, settings, tiny_model
+from pulumi_vllm.cli import local
+from pulumi_vllm_local import command, control, settings, shutdown
 from pulumi_vllm_local.settings import LocalCloudError
+from pulumi_vllm_local.tiny_model import model_files
 
 # Each starts processes: seconds on a busy computer.
 pytestmark = pytest.mark.ci
 
+LOCKS = local.ENGINE_LOCKS
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFakeFakeFakeFakeFakeFakeFakeFakeFakeFakeFak test"
 
 
@@ -44,8 +47,8 @@ def state(tmp_path, monkeypatch):
     monkeypatch.setattr(
         control, "PROGRAM", (sys.executable, str(Path(__file__).with_name("daemon_with_doubles.py")))
     )
-    monkeypatch.setattr(control, "prepare", lambda _engine, _progress: None)
-    monkeypatch.setattr(closing, "Machines", NoMachines)
+    monkeypatch.setattr(control, "prepare", lambda _engine, _locks, _progress: None)
+    monkeypatch.setattr(shutdown, "Machines", NoMachines)
     monkeypatch.setenv("PULUMI_VLLM_LOCAL_DIR", str(tmp_path / "cloud"))
     yield tmp_path / "cloud"
     control.down(tmp_path / "cloud", purge=True)
@@ -53,7 +56,7 @@ def state(tmp_path, monkeypatch):
 
 def _local(*words):
     parser = argparse.ArgumentParser()
-    command.add_parser(parser.add_subparsers())
+    local.add_parser(parser.add_subparsers())
     parsed = parser.parse_args(["local", *words])
     return parsed.run(parsed)
 
@@ -84,20 +87,20 @@ def test_up_is_idempotent_and_prints_only_env_lines(state, capsys):
     first = control.running(state)
     assert _local("up", "--factor", "6000", "--json") == 0
     assert json.loads(capsys.readouterr().out) == first.plain()
-    hub = requests.get(f"{first.hub_url}/api/models/{tiny_model.REPOSITORY}", timeout=5).json()
-    assert hub["sha"] == tiny_model.pinned()["revision"]
+    hub = requests.get(f"{first.hub_url}/api/models/{model_files.REPOSITORY}", timeout=5).json()
+    assert hub["sha"] == model_files.pinned()["revision"]
     assert (settings.Files(state).settings.stat().st_mode & 0o777) == 0o600
 
 
 def test_a_killed_process_is_replaced_by_one_with_the_same_face_and_records(state):
-    first = control.up(state, factor=6000.0)
+    first = control.up(state, LOCKS, factor=6000.0)
     made = _create(first)
     os.kill(first.pid, signal.SIGKILL)
     while control.is_held(settings.Files(state).lock):
         time.sleep(0.01)
     assert control.running(state) is None
     assert control.status(state)["running"] is False
-    second = control.up(state, factor=6000.0)
+    second = control.up(state, LOCKS, factor=6000.0)
     assert (second.url, second.api_key, second.hub_url) == (first.url, first.api_key, first.hub_url)
     assert second.pid != first.pid
     shown = control.status(state)["state"]["deployments"]
@@ -105,7 +108,7 @@ def test_a_killed_process_is_replaced_by_one_with_the_same_face_and_records(stat
 
 
 def test_a_port_that_was_taken_after_a_crash_is_a_sentence_with_a_remedy(state):
-    first = control.up(state, factor=6000.0)
+    first = control.up(state, LOCKS, factor=6000.0)
     made = _create(first)
     os.kill(first.pid, signal.SIGKILL)
     while control.is_held(settings.Files(state).lock):
@@ -116,14 +119,14 @@ def test_a_port_that_was_taken_after_a_crash_is_a_sentence_with_a_remedy(state):
         sock.bind(("127.0.0.1", port))
         sock.listen()
         with pytest.raises(LocalCloudError, match=f"port {port}: .*; end what listens there, or .* --port"):
-            control.up(state, factor=6000.0)
-    assert control.up(state, factor=6000.0).url == first.url
+            control.up(state, LOCKS, factor=6000.0)
+    assert control.up(state, LOCKS, factor=6000.0).url == first.url
     assert [item["id"] for item in control.status(state)["state"]["deployments"]] == [made["id"]]
 
 
 def test_two_checkouts_share_nothing(state, tmp_path):
     other = tmp_path / "other"
-    one, two = control.up(state, factor=6000.0), control.up(other, factor=6000.0)
+    one, two = control.up(state, LOCKS, factor=6000.0), control.up(other, LOCKS, factor=6000.0)
     try:
         assert {one.url, one.api_key, one.hub_url}.isdisjoint({two.url, two.api_key, two.hub_url})
         made = _create(one)
@@ -140,8 +143,8 @@ def test_two_checkouts_share_nothing(state, tmp_path):
 
 
 def test_other_settings_restart_an_empty_cloud_and_are_refused_by_one_in_use(state, capsys):
-    first = control.up(state, "fake", factor=6000.0)
-    second = control.up(state, "real", factor=6000.0)
+    first = control.up(state, LOCKS, engine="fake", factor=6000.0)
+    second = control.up(state, LOCKS, engine="real", factor=6000.0)
     assert (second.engine, second.url) == ("real", first.url)
     assert second.pid != first.pid
     _create(second)
@@ -152,7 +155,7 @@ def test_other_settings_restart_an_empty_cloud_and_are_refused_by_one_in_use(sta
 
 
 def test_down_keeps_volumes_and_tells_the_records(state, capsys):
-    running = control.up(state, factor=6000.0)
+    running = control.up(state, LOCKS, factor=6000.0)
     made = _create(running)
     headers = {"Authorization": f"Bearer {running.api_key}"}
     volume = {"name": "weights", "sizeInGb": 1, "provider": "data-crunch", "region": "Finland 3"}
@@ -161,7 +164,7 @@ def test_down_keeps_volumes_and_tells_the_records(state, capsys):
     assert "1 volumes kept" in capsys.readouterr().err
     assert (state / "machines-ended").read_text() == "False"
     assert _local("status") == command.NOT_RUNNING
-    again = control.up(state, factor=6000.0)
+    again = control.up(state, LOCKS, factor=6000.0)
     assert again.api_key == running.api_key
     shown = control.status(state)["state"]
     assert [(item["id"], item["status"]) for item in shown["deployments"]] == [(made["id"], "terminated")]
@@ -172,11 +175,11 @@ def test_down_keeps_volumes_and_tells_the_records(state, capsys):
 
 def test_status_logs_and_controls(state, capsys):
     with pytest.raises(LocalCloudError, match="unknown"):
-        control.up(state, "other")
+        control.up(state, LOCKS, engine="other")
     assert _local("status") == command.NOT_RUNNING
     assert _local("reclaim", "one") == 1
     assert "not running" in capsys.readouterr().err
-    running = control.up(state, factor=6000.0)
+    running = control.up(state, LOCKS, factor=6000.0)
     _create(running)
     assert _local("pause", "nobody") == 1
     assert "Living deployment nobody not found" in capsys.readouterr().err
@@ -201,4 +204,4 @@ def test_a_taken_port_is_a_sentence(state):
         sock.listen()
         port = sock.getsockname()[1]
         with pytest.raises(LocalCloudError, match=f"cannot listen on 127.0.0.1 port {port}"):
-            control.up(state, port=port)
+            control.up(state, LOCKS, port=port)

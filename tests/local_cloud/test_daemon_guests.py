@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 import requests
+from pulumi_vllm.cli import local
 from pulumi_vllm_local import control, settings
-from pulumi_vllm_local.names import Names
+from pulumi_vllm_local.machines.names import Names
 
 BOOTED = 'systemctl show -p UserspaceTimestampMonotonic --value; cat /proc/1/stat | cut -d" " -f22'
 
@@ -27,7 +28,7 @@ class Cloud:
         self.up()
 
     def up(self):
-        self.running = control.up(self.state_dir, "fake")
+        self.running = control.up(self.state_dir, local.ENGINE_LOCKS)
         self.headers = {"Authorization": f"Bearer {self.running.api_key}"}
         return self.running
 

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from pulumi_vllm_local.disks import Disks
+from pulumi_vllm_local.machines.disks import Disks
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -19,8 +19,9 @@ import pytest
 import requests
 from mistral_common.tokens.tokenizers.tekken import Tekkenizer
 from openai import OpenAI
-from pulumi_vllm_local import fake_engine, tiny_model, tiny_weights
+from pulumi_vllm_local import fake_engine
 from pulumi_vllm_local.fake_engine import arguments, script
+from pulumi_vllm_local.tiny_model import model_files, weights
 
 SOURCE = Path(fake_engine.__file__).parent
 QUESTION = [{"role": "user", "content": "Say something about the weather."}]
@@ -34,7 +35,7 @@ IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
-    tiny_model.write(folder)
+    model_files.write(folder)
     return folder
 
 
@@ -108,23 +109,23 @@ def start(site, model):
 
 def test_its_sentences_have_the_ids_of_the_tiny_models_tokenizer(model):
     words = Tekkenizer.from_file(model / "tekken.json")
-    said = tiny_weights.Script.of(words)
+    said = weights.Script.of(words)
     assert [token for token, _ in script.ANSWER] == list(said.answer)
     assert [token for token, _ in script.THOUGHT] == list(said.thought)
     assert [token for token, _ in script.IMAGE] == list(said.image)
     assert [token for token, _ in script.CALL_NAME + script.CALL_ARGUMENTS] == list(said.call)
-    assert "".join(text for _, text in script.ANSWER) == tiny_weights.ANSWER
-    assert "".join(text for _, text in script.CALL_ARGUMENTS) == tiny_weights.ARGUMENTS
+    assert "".join(text for _, text in script.ANSWER) == weights.ANSWER
+    assert "".join(text for _, text in script.CALL_ARGUMENTS) == weights.ARGUMENTS
 
 
 @pytest.mark.parametrize(("effort", "count"), [("none", 19), ("high", 31)])
 def test_golden_tokens_are_those_of_the_real_engine(engine, effort, count):
     choice = engine.chat(reasoning_effort=effort, return_token_ids=True).json()["choices"][0]
     digest = hashlib.sha256(json.dumps(choice["token_ids"]).encode()).hexdigest()[:12]
-    assert digest == tiny_model.pinned()["golden"]["tokens"][effort]
+    assert digest == model_files.pinned()["golden"]["tokens"][effort]
     assert len(choice["token_ids"]) == count
     assert choice["message"]["content"] == "The quick brown fox jumps over a lazy dog."
-    assert choice["message"]["reasoning"] == (None if effort == "none" else tiny_weights.THOUGHT)
+    assert choice["message"]["reasoning"] == (None if effort == "none" else weights.THOUGHT)
     assert choice["finish_reason"] == "stop"
 
 
@@ -137,7 +138,7 @@ def test_the_openai_client_streams_thinks_and_calls_a_tool(engine):
         chunks = list(stream)
         text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
         thought = "".join(getattr(c.choices[0].delta, "reasoning", None) or "" for c in chunks if c.choices)
-        assert (text, thought) == (tiny_weights.ANSWER, tiny_weights.THOUGHT)
+        assert (text, thought) == (weights.ANSWER, weights.THOUGHT)
         assert chunks[-1].usage.completion_tokens == 31
         called = client.chat.completions.create(model="tiny", messages=QUESTION, tools=[TOOL])
         call = called.choices[0].message.tool_calls[0]
@@ -158,7 +159,7 @@ def test_images_completions_and_limits(engine):
     long = engine.chat(max_tokens=100, ignore_eos=True).json()
     assert long["usage"]["completion_tokens"] == 100
     text = requests.post(f"{engine.url}/v1/completions", json={"model": "tiny", "prompt": "x"}, timeout=5)
-    assert text.json()["choices"][0]["text"] == tiny_weights.ANSWER
+    assert text.json()["choices"][0]["text"] == weights.ANSWER
 
 
 @pytest.mark.parametrize(

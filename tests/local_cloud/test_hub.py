@@ -12,27 +12,28 @@ from pathlib import Path
 
 import pytest
 import requests
-from pulumi_vllm_local import hub, hub_content, tiny_model
 from pulumi_vllm_local.fake_engine import model
+from pulumi_vllm_local.hub import content, model_hub
+from pulumi_vllm_local.tiny_model import model_files
 from pulumi_vllm_local.web import serving
 
-TINY = tiny_model.REPOSITORY
+TINY = model_files.REPOSITORY
 LARGE = "mistralai/Mistral-Small-4-119B-2603"
 
 
 @pytest.fixture(scope="module")
-def content(tmp_path_factory):
-    return hub_content.repositories(tmp_path_factory.mktemp("hub"))
+def repositories(tmp_path_factory):
+    return content.repositories(tmp_path_factory.mktemp("hub"))
 
 
 @pytest.fixture
-def url(content):
-    with serving(hub.application(content), dated=False) as found:
+def url(repositories):
+    with serving(model_hub.application(repositories), dated=False) as found:
         yield found
 
 
 def _get(url, path, repository=TINY, revision=None, **more):
-    revision = revision or tiny_model.pinned()["revision"]
+    revision = revision or model_files.pinned()["revision"]
     return requests.get(f"{url}/{repository}/resolve/{revision}/{path}", timeout=10, **more)
 
 
@@ -41,7 +42,7 @@ def _fault(url, **values):
 
 
 def test_tree_and_files_are_those_that_are_pinned(url):
-    pinned = tiny_model.pinned()
+    pinned = model_files.pinned()
     tree = requests.get(f"{url}/api/models/{TINY}/tree/{pinned['revision']}?recursive=true", timeout=5).json()
     assert {item["path"]: item["size"] for item in tree} == {
         path: file["size"] for path, file in pinned["files"].items()
@@ -57,8 +58,8 @@ def test_tree_and_files_are_those_that_are_pinned(url):
     assert requests.get(f"{url}/api/models/{TINY}", timeout=5).json()["sha"] == pinned["revision"]
 
 
-def test_fake_engine_contracts_have_real_names_and_say_what_they_are(content):
-    by_name = {item.name: item for item in content}
+def test_fake_engine_contracts_have_real_names_and_say_what_they_are(repositories):
+    by_name = {item.name: item for item in repositories}
     large = by_name[LARGE]
     assert large.revision == "a11f36bebf709121056b1dbcc943d1c6afbe494d"
     names = {file.path for file in large.files}
@@ -66,7 +67,7 @@ def test_fake_engine_contracts_have_real_names_and_say_what_they_are(content):
     assert {"params.json", "tekken.json", "config.json", "model.safetensors.index.json"} <= names
     assert b"Placeholder" in (large.folder / "README.md").read_bytes()
     small = by_name[f"{LARGE}-NVFP4"]
-    for repository in content:
+    for repository in repositories:
         model.check(str(repository.folder))  # whole, as far as an engine's loader looks
     shards = [file.path for file in small.files if file.path.startswith("consolidated-")]
     assert len(shards) == 13
@@ -83,14 +84,14 @@ def test_fake_engine_contracts_have_real_names_and_say_what_they_are(content):
         ("bytes=259426-", 416, 0, "bytes */259426"),
     ],
 )
-def test_ranges(url, content, *, asked, status, length, span):
+def test_ranges(url, repositories, *, asked, status, length, span):
     answer = _get(url, "tekken.json", headers={"Range": asked})
     assert (answer.status_code, len(answer.content), answer.headers["Content-Range"]) == (
         status,
         length,
         span,
     )
-    whole = (content[0].folder / "tekken.json").read_bytes()
+    whole = (repositories[0].folder / "tekken.json").read_bytes()
     if status == 206:
         first = int(span.split()[1].split("-")[0])
         assert answer.content == whole[first : first + length]
@@ -105,8 +106,8 @@ def test_what_is_not_there_has_its_own_code(url):
     assert all(found == wanted for found, wanted in codes.items())
 
 
-def test_faults(url, content):
-    whole = (content[0].folder / "tekken.json").read_bytes()
+def test_faults(url, repositories):
+    whole = (repositories[0].folder / "tekken.json").read_bytes()
     _fault(url, corrupt="tekken.json")
     bad = _get(url, "tekken.json").content
     assert len(bad) == len(whole)
@@ -152,11 +153,11 @@ def _hf(url, home, *words, token=None):
 
 @pytest.mark.ci
 def test_the_real_client_downloads_verifies_and_is_refused(url, tmp_path):
-    revision, into = tiny_model.pinned()["revision"], tmp_path / "model"
+    revision, into = model_files.pinned()["revision"], tmp_path / "model"
     download = ("download", TINY, "--revision", revision, "--local-dir", str(into))
     done = _hf(url, tmp_path / "home", *download)
     assert done.returncode == 0, done.stderr
-    assert {path.name for path in into.iterdir() if path.is_file()} == set(tiny_model.pinned()["files"])
+    assert {path.name for path in into.iterdir() if path.is_file()} == set(model_files.pinned()["files"])
     verify = _hf(
         url, tmp_path / "home", "cache", "verify", TINY, "--revision", revision, "--local-dir", str(into)
     )
@@ -175,7 +176,7 @@ def test_the_real_client_downloads_verifies_and_is_refused(url, tmp_path):
 
 @pytest.mark.ci
 def test_the_real_client_resumes_a_cut_body_and_takes_a_corrupt_one(url, tmp_path):
-    revision, into = tiny_model.pinned()["revision"], tmp_path / "model"
+    revision, into = model_files.pinned()["revision"], tmp_path / "model"
     _fault(url, cut="11000000", cuts="1", corrupt="consolidated.safetensors")
     done = _hf(url, tmp_path / "home", "download", TINY, "--revision", revision, "--local-dir", str(into))
     assert done.returncode == 0, done.stderr

@@ -8,19 +8,19 @@ import xml.etree.ElementTree as ET
 from typing import TYPE_CHECKING
 
 import pytest
-from pulumi_vllm_local import images
+from pulumi_vllm_local.images import image_cache
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-PROGRAM = images.RECIPES / "gpu" / "nvidia-smi"
+PROGRAM = image_cache.RECIPES / "gpu" / "nvidia-smi"
 
 
 def ask(gpu: str, count: int, tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
     data = tmp_path / "data"
     if not data.exists():
         data.mkdir()
-        for path in (images.RECIPES / "captured" / f"{gpu}-x2").iterdir():
+        for path in (image_cache.RECIPES / "captured" / f"{gpu}-x2").iterdir():
             (data / path.name).write_bytes(path.read_bytes())
         (data / "count").write_text(f"{count}\n")
     return subprocess.run(
@@ -34,7 +34,7 @@ def ask(gpu: str, count: int, tmp_path: Path, *words: str) -> subprocess.Complet
 
 @pytest.mark.parametrize("gpu", ["h200", "h100"])
 def test_two_gpus_answer_as_captured(gpu: str, tmp_path: Path) -> None:
-    captured = images.RECIPES / "captured" / f"{gpu}-x2"
+    captured = image_cache.RECIPES / "captured" / f"{gpu}-x2"
     assert ask(gpu, 2, tmp_path, "topo", "-m").stdout == (captured / "topo.txt").read_text()
     assert (
         ask(gpu, 2, tmp_path).stdout.splitlines()[1:]
@@ -51,7 +51,7 @@ def test_two_gpus_answer_as_captured(gpu: str, tmp_path: Path) -> None:
 
 def test_the_long_text_is_the_captured_one(tmp_path: Path) -> None:
     told = ask("h200", 2, tmp_path, "-q").stdout.splitlines()
-    real = (images.RECIPES / "captured" / "h200-x2" / "nvidia-smi-q.txt").read_text().splitlines()
+    real = (image_cache.RECIPES / "captured" / "h200-x2" / "nvidia-smi-q.txt").read_text().splitlines()
     assert [line for line in told if "Timestamp" not in line] == [
         line for line in real if "Timestamp" not in line
     ]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 import pytest
-from pulumi_vllm_local import apt_sources, host_checks, images
+from pulumi_vllm.cli.local import ENGINE_LOCKS
+from pulumi_vllm_local.images import apt_sources
+from pulumi_vllm_local.images.engine_locks import EngineLocks
+from pulumi_vllm_local.images.image_cache import ImageCache, ImageError, folder
+from pulumi_vllm_local.machines import host_checks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,22 +63,37 @@ def test_a_list_of_mirrors_becomes_its_first(tmp_path: Path) -> None:
 
 
 def test_an_unknown_image_is_named() -> None:
-    with pytest.raises(images.ImageError, match="image gpu-h200-3x: unknown"):
-        images.key("gpu-h200-3x")
+    with pytest.raises(ImageError, match="image gpu-h200-3x: unknown"):
+        ImageCache().key("gpu-h200-3x")
 
 
 def test_keys_tell_images_apart() -> None:
+    images = ImageCache()
     assert images.key("gpu-h200-2x") == images.key("gpu-h200-2x")
     assert images.key("gpu-h200-2x") != images.key("gpu-h200-4x")
 
 
 def test_the_fake_engine_passes_for_every_lock() -> None:
-    stamps = images.stamp().split()
-    assert len(stamps) == len(set(stamps)) == len(list(images.ENGINES.glob("*/requirements-*.txt")))
+    stamps = EngineLocks(ENGINE_LOCKS).digests().split()
+    locks = [path.read_bytes() for path in ENGINE_LOCKS.glob("*/requirements-*.txt")]
+    assert len(locks) > 4
+    assert sorted(stamps) == sorted(hashlib.sha256(lock).hexdigest() for lock in locks)
+    assert len(stamps) == len(set(stamps))
+
+
+def test_engine_images_need_the_folder_of_locks(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="no folder of engine locks at None"):
+        ImageCache().key("engine-fake")
+    with pytest.raises(ImageError, match="has no lock of the CPU engine for Python"):
+        ImageCache(tmp_path).key("engine-real")
+    assert len(ImageCache(ENGINE_LOCKS).key("engine-real")) == 12
 
 
 def test_locks_carry_hashes_and_name_no_index() -> None:
-    for lock in (images.ENGINES / images.CPU_ENGINE).glob("requirements-*.txt"):
+    locks = EngineLocks(ENGINE_LOCKS)
+    for python in ("3.11", "3.12", "3.13"):
+        lock = locks.cpu(python)
+        assert lock is not None
         text = lock.read_text()
         assert "://" not in text
         assert "\ntorch==2.13.0 \\\n    --hash=sha256:" in text
@@ -83,11 +103,12 @@ def test_locks_carry_hashes_and_name_no_index() -> None:
 def test_a_gpu_layer_is_made_in_a_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     said: list[str] = []
+    images = ImageCache()
     root = images.ensure("gpu-h100-4x", said.append)
     assert (root / "usr/bin/nvidia-smi").stat().st_mode & 0o777 == 0o755
     assert (root / "usr/share/lc-gpu/count").read_text() == "4\n"
     assert images.cached("gpu-h100-4x") == root
-    assert [path.name for path in images.folder().glob(".build-*")] == []
+    assert [path.name for path in folder().glob(".build-*")] == []
     assert said[0] == "image gpu-h100-4x: building"
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pulumi_vllm_local import host_checks, images
-from pulumi_vllm_local.machines import Address, MachineError, Machines, MachineSpec, Status
+from pulumi_vllm_local.images.image_cache import ImageCache
+from pulumi_vllm_local.machines import host_checks
+from pulumi_vllm_local.machines.containers import Address, MachineError, Machines, MachineSpec, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ def sh(command: str) -> str:
 
 def traces(state: Path) -> dict[str, str]:
     """What a local cloud could leave on this computer; other local clouds may come and go meanwhile."""
-    from pulumi_vllm_local.names import Names
+    from pulumi_vllm_local.machines.names import Names
 
     names = Names.of(state)
     return {
@@ -103,7 +104,7 @@ class Cloud:
 
 @pytest.fixture(scope="module", autouse=True)
 def base() -> None:
-    images.ensure("base", print)
+    ImageCache().ensure("base", print)
 
 
 @pytest.fixture

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from pulumi_vllm_local import seed, tools
-from pulumi_vllm_local.machine_model import MachineSpec
+from pulumi_vllm_local import json_files
+from pulumi_vllm_local.machines import processes, seed
+from pulumi_vllm_local.machines.machine import MachineSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,11 +68,11 @@ def test_a_machine_survives_its_record() -> None:
 
 
 def test_a_reused_process_number_is_not_the_process(tmp_path: Path) -> None:
-    record = {"pid": os.getpid(), "pid_start": tools.start_time(os.getpid())}
-    assert tools.alive(record)
-    assert not tools.alive(record | {"pid_start": 1})
-    assert not tools.alive(None)
-    tools.write(tmp_path / "r.json", record)
-    assert tools.read(tmp_path / "r.json") == record
+    record = {"pid": os.getpid(), "pid_start": processes.start_time(os.getpid())}
+    assert processes.alive(record)
+    assert not processes.alive(record | {"pid_start": 1})
+    assert not processes.alive(None)
+    json_files.write(tmp_path / "r.json", record)
+    assert json_files.read(tmp_path / "r.json") == record
     (tmp_path / "r.json").write_text('{"half')
-    assert tools.read(tmp_path / "r.json") is None
+    assert json_files.read(tmp_path / "r.json") is None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING
 
-from pulumi_vllm_local.names import FIRST_GUEST, LAST_GUEST, Names, free_number, free_subnet
-from pulumi_vllm_local.network import firewall_rules, nat_table
+from pulumi_vllm_local.machines.names import FIRST_GUEST, LAST_GUEST, Names, free_number, free_subnet
+from pulumi_vllm_local.machines.network import firewall_rules, nat_table
 
 if TYPE_CHECKING:
     from pathlib import Path

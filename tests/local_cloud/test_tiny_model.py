@@ -7,30 +7,31 @@ from pathlib import Path
 import pulumi_vllm.plan
 import pytest
 import yaml
-from pulumi_vllm_local import tiny_model, tree
+from pulumi_vllm_local.hub import tree
+from pulumi_vllm_local.tiny_model import model_files
 
 
 def test_the_record_is_what_is_made():
-    assert tiny_model.record() == tiny_model.pinned()
+    assert model_files.record() == model_files.pinned()
 
 
 def test_ensure_makes_it_once_and_refuses_another(tmp_path):
-    folder = tiny_model.ensure(tmp_path / "tiny")
+    folder = model_files.ensure(tmp_path / "tiny")
     before = (folder / "consolidated.safetensors").stat().st_mtime_ns
-    assert tiny_model.ensure(folder) == folder
+    assert model_files.ensure(folder) == folder
     assert (folder / "consolidated.safetensors").stat().st_mtime_ns == before
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
     with (folder / "consolidated.safetensors").open("r+b") as file:
         file.seek(5_000_000)
         file.write(b"\x01")
     with pytest.raises(RuntimeError, match="is pinned; remove the folder"):
-        tiny_model.ensure(folder)
+        model_files.ensure(folder)
 
 
 def test_the_catalogue_pins_it():
     data = Path(pulumi_vllm.plan.__path__[0]) / "data/models/mistral-small-4-tiny.yaml"
     precision = yaml.safe_load(data.read_text(encoding="utf-8"))["precisions"]["bf16"]
-    pinned = tiny_model.pinned()
+    pinned = model_files.pinned()
     assert (precision["repository"], precision["revision"]) == (pinned["repository"], pinned["revision"])
 
 

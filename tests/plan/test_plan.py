@@ -56,7 +56,7 @@ def test_the_tutorials_machine():
 
 
 def test_the_local_stack_is_the_tiny_model_of_the_local_hub():
-    record = json.loads((ROOT / "components/pulumi_vllm_local/tiny_model.json").read_text())
+    record = json.loads((ROOT / "components/pulumi_vllm_local/tiny_model/record.json").read_text())
     decided = plan(Deployment.parse(block_of("local")))
     assert (decided.repository, decided.revision) == (record["repository"], record["revision"])
     sizes = sum(file["size"] for file in record["files"].values())

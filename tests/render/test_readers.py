@@ -13,7 +13,7 @@ import combinations
 import pytest
 import since
 from pulumi_vllm.render import cloud_init
-from pulumi_vllm_local import images
+from pulumi_vllm_local.images.image_cache import ImageCache
 
 import stacks
 
@@ -145,7 +145,7 @@ def test_exposure_as_reviewed(stack, tmp_path):
 def test_cloud_init_reads_the_user_data(tmp_path):
     """By the guests' own cloud-init; that one lets unknown top-level keys pass, so they are checked here."""
     inside = 'mount --bind "$1" "$2/mnt" && exec chroot "$2" cloud-init schema --config-file /mnt/user-data'
-    base = images.ensure("base")
+    base = ImageCache().ensure("base")
     for given in {json.dumps(cloud_init(kind.planned(name))): None for name, kind in EVERYTHING}:
         document = json.loads(given)
         assert document.keys() <= {"packages", "runcmd", "writeFiles"}, "the API takes these"

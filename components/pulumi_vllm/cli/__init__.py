@@ -19,7 +19,7 @@ _COMMANDS = {
     "recommend": "pulumi_vllm.cli.recommend",
     "smoke": "pulumi_vllm.cli.smoke",
     "sweep": "pulumi_vllm.cli.sweep",
-    "local": "pulumi_vllm_local.command",
+    "local": "pulumi_vllm.cli.local",
 }
 
 

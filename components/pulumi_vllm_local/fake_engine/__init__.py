@@ -1,6 +1,6 @@
-"""A fake engine that answers like it, for guests in which nothing is computed. Standard library only."""
+"""A fake vLLM that computes nothing and answers in the same format. It needs the standard library only."""
 
 import shutil
 
-# It takes the place of the version that the stack wants: the GPU engine beside an nvidia-smi, else the CPU engine.
+# The version that the stack asks for: that of the GPU engine where there is an nvidia-smi, else that of the CPU engine.
 __version__ = "0.26.0" if shutil.which("nvidia-smi") else "0.32.0"

@@ -1,4 +1,4 @@
-"""Requests to the fake engine checked as vLLM checks them, and its answers in OpenAI's shapes."""
+"""Validation of requests as in vLLM, and responses in the format of the OpenAI API."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ _NO_ROOM = (
 )
 
 
-class Refused(Exception):  # noqa: N818 (an answer, not a failure)
-    """An answer other than success."""
+class Refused(Exception):  # noqa: N818 (a response, not a failure)
+    """An error response."""
 
     def __init__(self, status: int, message: str, kind: str = "BadRequestError") -> None:
-        """Keep what is said."""
+        """Keep status, message and type of the error."""
         super().__init__(message)
         self.status, self.message, self.kind = status, message, kind
 
     def body(self) -> dict[str, Any]:
-        """In OpenAI's shape."""
+        """Return the error body of the OpenAI API."""
         return {"error": {"message": self.message, "type": self.kind, "param": None, "code": self.status}}
 
 
 def models(engine: Engine) -> dict[str, Any]:
-    """The list of models."""
+    """Return the body of /v1/models."""
     return {
         "object": "list",
         "data": [
@@ -56,7 +56,7 @@ def models(engine: Engine) -> dict[str, Any]:
 
 @dataclass
 class Reply:
-    """An answer that is about to be generated."""
+    """A response that is about to be generated."""
 
     engine: Engine
     model: str
@@ -92,7 +92,7 @@ class Reply:
         return "".join(token.text for token in self.tokens if token.part == part) or None
 
     def whole(self) -> dict[str, Any]:
-        """The answer in one piece, after as long as it takes."""
+        """Generate the whole response, then return it."""
         for _ in self.engine.generate(self.tokens, self.prompt, self.reason):
             pass
         choice: dict[str, Any] = {
@@ -128,7 +128,7 @@ class Reply:
         return message
 
     def events(self) -> Iterator[str]:
-        """The answer as server-sent events, one per token, and [DONE]."""
+        """Yield the response as server-sent events: one per token, then [DONE]."""
         kind = "chat.completion.chunk" if self.chat else "text_completion"
         if self.chat:
             yield self._event(kind, {"role": "assistant", "content": ""}, None, None)
@@ -165,7 +165,7 @@ class Reply:
 
 
 def chat(engine: Engine, body: dict[str, Any]) -> Reply:
-    """A chat request."""
+    """Validate a chat request and prepare its response."""
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages or not all(isinstance(item, dict) for item in messages):
         raise Refused(400, "[{'type': 'missing', 'loc': ('body', 'messages'), 'msg': 'Field required'}]")
@@ -190,7 +190,7 @@ def chat(engine: Engine, body: dict[str, Any]) -> Reply:
 
 
 def _schema(wanted: Any) -> dict[str, Any] | None:
-    """The JSON schema that an answer must follow, if one must."""
+    """Return the JSON schema that the request asks for, if any."""
     kind = wanted.get("type") if isinstance(wanted, dict) else None
     if kind == "json_object":
         return {"type": "object"}
@@ -205,7 +205,7 @@ def _schema(wanted: Any) -> dict[str, Any] | None:
 
 
 def completion(engine: Engine, body: dict[str, Any]) -> Reply:
-    """A text completion request."""
+    """Validate a completion request and prepare its response."""
     prompt = body.get("prompt")
     if not prompt:
         raise Refused(400, "[{'type': 'missing', 'loc': ('body', 'prompt'), 'msg': 'Field required'}]")
@@ -214,8 +214,8 @@ def completion(engine: Engine, body: dict[str, Any]) -> Reply:
     return _reply(engine, body, script.completion(), count, is_chat=False)
 
 
-def either(engine: Engine, body: dict[str, Any]) -> Reply:
-    """The endpoint that takes both kinds."""
+def invocation(engine: Engine, body: dict[str, Any]) -> Reply:
+    """Handle a request of /invocations, which takes both chats and completions."""
     return chat(engine, body) if "messages" in body else completion(engine, body)
 
 

@@ -1,4 +1,4 @@
-"""The command line of vLLM's server, as far as stacks use it; what vLLM would refuse is refused here."""
+"""The command-line arguments of the vLLM server that stacks use; invalid ones are refused as in vLLM."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MOE = (
     "auto", "triton", "cutlass", "deep_gemm", "flashinfer_cutlass", "flashinfer_trtllm", "marlin", "humming",
 )  # fmt: skip
 
-# Flags whose value nothing here looks at.
+# Arguments whose value the fake engine ignores.
 _TEXT = (
     "tokenizer", "revision", "code-revision", "tokenizer-revision", "quantization", "attention-backend",
     "kv-cache-dtype", "download-dir", "tool-call-parser", "reasoning-parser", "chat-template",
@@ -67,7 +67,7 @@ def _json(text: str) -> object:
 
 
 def tokens(text: str) -> int:
-    """A number of tokens: 4096, 32k (1000), 32K (1024), or auto (-1)."""
+    """Parse a number of tokens: 4096, 32k (times 1000), 32K (times 1024), or auto (-1)."""
     if text == "auto":
         return -1
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([kKmMgG]?)", text)
@@ -78,7 +78,7 @@ def tokens(text: str) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Build the parser."""
+    """Build the argument parser."""
     out = argparse.ArgumentParser(prog="api_server.py")
     out.add_argument("--host")
     out.add_argument("--port", type=int, default=8000)
@@ -103,7 +103,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """Parse as vLLM does: `_` in a flag's name is `-`; then check what its configuration would."""
+    """Parse like vLLM, which accepts `_` for `-` in names, and check values that vLLM checks later."""
     plain = []
     for word in argv:
         name, equals, value = word.partition("=")

@@ -1,4 +1,4 @@
-"""The state of the fake engine: what runs, what was counted, and how it drains."""
+"""The state of the fake engine: running requests, metrics, and draining."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 _BUCKETS = (0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
-class Aborted(Exception):  # noqa: N818 (vLLM's word)
-    """The server goes before the answer is complete."""
+class Aborted(Exception):  # noqa: N818 (the name in vLLM)
+    """The server stopped before the response was complete."""
 
 
 @dataclass
@@ -33,17 +33,17 @@ class Histogram:
         self.total += value
 
     def lines(self, name: str, label: str) -> list[str]:
-        """In the text format."""
-        out, seen = [f"# TYPE {name} histogram"], 0
-        for bound, count in zip((*_BUCKETS, "+Inf"), self.counts):  # noqa: B905 (Python 3.9 guests)
-            seen += count
-            out.append(f'{name}_bucket{{{label},le="{bound}"}} {seen}')
-        return [*out, f"{name}_sum{{{label}}} {self.total}", f"{name}_count{{{label}}} {seen}"]
+        """Return the histogram in the Prometheus text format."""
+        out, cumulative = [f"# TYPE {name} histogram"], 0
+        for bound, count in zip((*_BUCKETS, "+Inf"), self.counts):  # noqa: B905 (Python 3.9 on hosts)
+            cumulative += count
+            out.append(f'{name}_bucket{{{label},le="{bound}"}} {cumulative}')
+        return [*out, f"{name}_sum{{{label}}} {self.total}", f"{name}_count{{{label}}} {cumulative}"]
 
 
 @dataclass
 class Engine:
-    """One served model."""
+    """One served model: its settings, its running requests and its metrics."""
 
     names: tuple[str, ...]
     root: str
@@ -66,7 +66,7 @@ class Engine:
     guard: threading.Condition = field(default_factory=threading.Condition)
 
     def generate(self, tokens: list[Token], prompt: int, reason: str) -> Iterator[Token]:
-        """Give the tokens at the engine's pace, counting them."""
+        """Yield the tokens at the speed of the engine and count them."""
         began = time.monotonic()
         with self.guard:
             self.prompt_tokens += prompt
@@ -90,22 +90,22 @@ class Engine:
         with self.guard:
             self.finished[reason] = self.finished.get(reason, 0) + 1
 
-    def enter(self) -> bool:
-        """Begin a request, unless the server is going."""
+    def start_request(self) -> bool:
+        """Start a request; False if the server is draining."""
         with self.guard:
             if self.draining:
                 return False
             self.running += 1
             return True
 
-    def leave(self) -> None:
-        """A request has ended."""
+    def finish_request(self) -> None:
+        """Finish a request."""
         with self.guard:
             self.running -= 1
             self.guard.notify_all()
 
     def drain(self, timeout: float) -> None:
-        """Take nothing new; wait for what runs, then cut it."""
+        """Refuse new requests, wait for the running ones, then abort them."""
         with self.guard:
             self.draining = True
             self.guard.wait_for(lambda: self.running == 0, timeout)
@@ -113,7 +113,7 @@ class Engine:
             self.guard.wait_for(lambda: self.running == 0, 2.0)
 
     def metrics(self) -> str:
-        """Under the names that vLLM has."""
+        """Return the metrics under their names in vLLM."""
         label = f'engine="0",model_name="{self.names[0]}"'
         gauges: dict[str, Any] = {
             "vllm:num_requests_running": self.running,

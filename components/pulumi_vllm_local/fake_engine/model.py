@@ -1,4 +1,4 @@
-"""Looking at a model folder as an engine would: the files must be there, and the weights whole."""
+"""Checks that a model folder has all files and that its weight files are complete."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def check(folder: str) -> None:
     """Raise unless the folder holds a model in Mistral's format."""
     path = Path(folder)
     if not path.is_dir():
-        raise LoadError(f"{folder} is not a folder; the fake engine downloads nothing")
+        raise LoadError(f"{folder} is not a folder, and the fake engine does not download models")
     for name in ("params.json", "tekken.json"):
         try:
             json.loads((path / name).read_text(encoding="utf-8"))
@@ -35,7 +35,7 @@ def check(folder: str) -> None:
 
 
 def _check_weights(path: Path) -> None:
-    """The header must describe the whole file: a cut one fails as in the real loader."""
+    """Raise if the header does not describe the whole file, as the real loader does for a truncated file."""
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(8)

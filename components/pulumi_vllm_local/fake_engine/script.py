@@ -1,4 +1,4 @@
-"""What the fake engine says: the tiny model's sentences, token by token, with the ids the real engine gives."""
+"""The responses of the fake engine: the sentences of the tiny model, with the token ids of the real engine."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 END = 2
-_BYTES = 1000  # the vocabulary's first tokens after the control tokens are the single bytes
-IMAGE_TOKENS = 6  # of an image of 56 pixels: two rows of two merged patches, each row with its end
+_BYTES = 1000  # in the vocabulary, the single bytes follow the control tokens
+IMAGE_TOKENS = 6  # for an image of 56 pixels: two rows of two merged patches and an end-of-row token
 THINK, END_THINK = 25, 26
 
-# (token id, text) in the tiny model's vocabulary; a test compares them with its tokenizer.
+# (token id, text) in the vocabulary of the tiny model; a test compares them with its tokenizer.
 ANSWER = (
     (1784, "The"), (1442, " qu"), (1985, "ick"), (1289, " b"), (2041, "row"), (1110, "n"), (2947, " fo"),
     (1120, "x"), (1475, " j"), (1403, "um"), (1822, "ps"), (2136, " over"), (1261, " a"), (1427, " la"),
@@ -38,7 +38,7 @@ CALL_ARGUMENTS = (
 
 @dataclass(frozen=True)
 class Token:
-    """One token; `part` is reasoning, content, name, arguments, or none for tokens without text."""
+    """One token; `part` is reasoning, content, name, arguments, or none for control tokens."""
 
     id: int
     text: str
@@ -50,7 +50,7 @@ def _tokens(pairs: tuple[tuple[int, str], ...], part: str) -> list[Token]:
 
 
 def images(messages: list[dict[str, Any]]) -> int:
-    """How many images the messages carry."""
+    """Count the images in the messages."""
     parts = (part for message in messages for part in _parts(message))
     return sum(part.get("type") in {"image_url", "image"} for part in parts)
 
@@ -61,7 +61,7 @@ def _parts(message: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def text_of(messages: list[dict[str, Any]]) -> str:
-    """All text of a conversation."""
+    """Return all text of a conversation."""
     out = []
     for message in messages:
         content = message.get("content")
@@ -71,7 +71,10 @@ def text_of(messages: list[dict[str, Any]]) -> str:
 
 
 def chat(messages: list[dict[str, Any]], *, effort: str, tools: bool) -> list[Token]:
-    """The answer to a conversation: tools win over an image, an image over thinking, a tool's result over all."""
+    """Return the response to a conversation.
+
+    A tool result comes first, then tools, then an image, then the reasoning effort.
+    """
     end = [Token(END, "", "none")]
     answer = _tokens(ANSWER, "content")
     if messages and messages[-1].get("role") == "tool":
@@ -87,7 +90,7 @@ def chat(messages: list[dict[str, Any]], *, effort: str, tools: bool) -> list[To
 
 
 def structured(schema: dict[str, Any]) -> list[Token]:
-    """The smallest JSON that follows a schema, a token per byte; as the engine's grammar would force it."""
+    """Return the smallest JSON text that matches a schema, one token per byte."""
     text = json.dumps(_instance(schema), separators=(",", ":"))
     return [Token(_BYTES + byte, chr(byte), "content") for byte in text.encode("ascii")] + [
         Token(END, "", "none")
@@ -109,12 +112,12 @@ def _instance(schema: dict[str, Any]) -> Any:
 
 
 def completion() -> list[Token]:
-    """The continuation of any text."""
+    """Return the response to a completion request, which does not depend on the prompt."""
     return [*_tokens(ANSWER, "content"), Token(END, "", "none")]
 
 
 def limited(tokens: list[Token], maximum: int, *, ignore_end: bool) -> tuple[list[Token], str]:
-    """The tokens up to a maximum and why they end there; without an end they repeat until then."""
+    """Return at most `maximum` tokens and the finish reason; with `ignore_end` they repeat up to the maximum."""
     if ignore_end:
         body = [token for token in tokens if token.id != END]
         repeated = [body[index % len(body)] for index in range(maximum)]
@@ -126,5 +129,5 @@ def limited(tokens: list[Token], maximum: int, *, ignore_end: bool) -> tuple[lis
 
 
 def prompt_tokens(text: str, messages: int, images: int = 0) -> int:
-    """About how many tokens a prompt has: four letters each, and the frame around every message."""
+    """Estimate the tokens of a prompt: four letters per token, and three tokens around each message."""
     return 5 + 3 * messages + (len(text) + 3) // 4 + images * IMAGE_TOKENS

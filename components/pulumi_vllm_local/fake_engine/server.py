@@ -1,4 +1,4 @@
-"""The HTTP side of the fake engine: routes, keys, server-sent events, vLLM's error bodies."""
+"""The HTTP server of the fake engine: routes, API keys, server-sent events, error bodies of vLLM."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _LARGEST_BODY = 64 << 20
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection."""
+    """Serve one connection."""
 
     protocol_version = "HTTP/1.1"
     server_version = "uvicorn"
     sys_version = ""
-    # A small write waits for the client's delayed acknowledgement otherwise: 40 ms per token.
+    # Otherwise a small write waits 40 ms for the delayed acknowledgement of the client, which slows each token.
     disable_nagle_algorithm = True
     engine: Engine
 
     def do_GET(self) -> None:
-        """Everything without a body."""
+        """Serve the routes that have no request body."""
         self._route(
             {
                 "/health": self._health,
@@ -43,12 +43,12 @@ class Handler(BaseHTTPRequestHandler):
         )
 
     def do_POST(self) -> None:
-        """Everything with a body."""
+        """Serve the routes that have a request body."""
         self._route(
             {
                 "/v1/chat/completions": lambda: self._generate(answers.chat),
                 "/v1/completions": lambda: self._generate(answers.completion),
-                "/invocations": lambda: self._generate(answers.either),
+                "/invocations": lambda: self._generate(answers.invocation),
                 "/ping": self._health,
                 "/tokenize": self._tokenize,
             }
@@ -58,8 +58,8 @@ class Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         keys = self.engine.keys
         if keys and path.startswith(_GUARDED):
-            given = self.headers.get("Authorization", "")
-            if given.removeprefix("Bearer ") not in keys or not given.startswith("Bearer "):
+            authorization = self.headers.get("Authorization", "")
+            if authorization.removeprefix("Bearer ") not in keys or not authorization.startswith("Bearer "):
                 self._read()
                 self._json({"error": "Unauthorized"}, 401)
                 return
@@ -103,8 +103,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def _generate(self, prepare: Any) -> None:
         body = self._body()
-        if not self.engine.enter():
-            # As measured: a draining server answers 500, and its /health stays 200.
+        if not self.engine.start_request():
+            # Measured on vLLM: a draining server answers 500 here, and /health stays 200.
             raise answers.Refused(500, "Internal Server Error", "InternalServerError")
         try:
             reply = prepare(self.engine, body)
@@ -115,10 +115,10 @@ class Handler(BaseHTTPRequestHandler):
         except Aborted as error:
             raise answers.Refused(500, "The engine is shutting down", "InternalServerError") from error
         finally:
-            self.engine.leave()
+            self.engine.finish_request()
 
     def _events(self, events: Iterator[str]) -> None:
-        """Server-sent events; a server that goes says so in the stream."""
+        """Send server-sent events; a server that stops sends an error event first."""
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream; charset=utf-8")
         self.send_header("Transfer-Encoding", "chunked")
@@ -151,19 +151,19 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the library's name)
-        """Say nothing: requests are the gateway's to log."""
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the name in the library)
+        """Log nothing, because the gateway logs requests."""
 
 
 class Server(ThreadingHTTPServer):
-    """A thread per connection; they do not hold the process."""
+    """A server with one thread per connection; open connections do not keep the process alive."""
 
     daemon_threads = True
     request_queue_size = 256
 
 
 def serve(engine: Engine, host: str, port: int) -> Server:
-    """Listen and serve from a thread."""
+    """Start a server in a thread."""
     handler = type("Bound", (Handler,), {"engine": engine})
     server = Server((host, port), handler)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True).start()

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Runs one build in its own mount and process namespace: whatever kills it, its mounts and processes end with it.
+# Run one build in its own mount and process namespace, so that its mounts and processes end with it, even if it is killed.
 # usage: run-isolated.sh SCRIPT ARGS...
 set -euo pipefail
 if [[ ${PVLLM_ISOLATED:-} != 1 ]]; then

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Builds the root every guest stands on: build.sh ROOT SUITE PACKAGES SOURCES_FILE
+# Build the root file system that all machines share: build.sh ROOT SUITE PACKAGES SOURCES_FILE
 set -euo pipefail
 root=$1 suite=$2 packages=$3 sources=$4
 seed=$(dirname "$0")/seed
@@ -10,11 +10,11 @@ mmdebstrap --quiet --variant=minbase --mode=root --include="$packages" \
   --dpkgopt='path-include=/usr/share/doc/*/copyright' --dpkgopt='path-exclude=/usr/share/locale/*' \
   "$suite" "$root" "$sources"
 
-# networkd is off by default and without it there is no link; nothing in a guest needs to wait for it.
+# networkd is disabled by default, and without it a machine has no network. Nothing has to wait until it is online.
 chroot "$root" systemctl --quiet enable systemd-networkd systemd-resolved
 chroot "$root" systemctl --quiet mask systemd-networkd-wait-online.service apt-daily.timer apt-daily-upgrade.timer
 ln -sfn /run/systemd/resolve/stub-resolv.conf "$root/etc/resolv.conf"
-# A rented machine comes without these two; they are in the root to save each guest the download.
+# A rented machine does not have these two. They are installed here so that no machine has to download them.
 chroot "$root" systemctl --quiet disable haproxy.service nftables.service
 
 install -D -m644 "$seed/99-localcloud.cfg" "$root/etc/cloud/cloud.cfg.d/99-localcloud.cfg"
@@ -23,7 +23,7 @@ install -D -m755 "$seed/lc-disk-links" "$root/usr/local/sbin/lc-disk-links"
 install -m755 "$seed/mount.virtiofs" "$root/usr/sbin/mount.virtiofs"
 chroot "$root" systemctl --quiet enable lc-disks.service lc-disks.path lc-reboot.service
 
-# Every guest makes its own host keys and its own machine id.
+# Each machine generates its own host keys and machine id.
 rm -f "$root"/etc/ssh/ssh_host_*
 : > "$root/etc/machine-id"
 rm -rf "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/*.bin "$root"/var/log/{apt,dpkg.log,bootstrap.log}

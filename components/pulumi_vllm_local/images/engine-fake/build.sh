@@ -1,5 +1,5 @@
 #!/bin/bash
-# Builds /opt/vllm with the fake engine inside the base root: build.sh BASE LAYER PACKAGE STAMP
+# Install the fake engine as /opt/vllm in a layer over the base image: build.sh BASE LAYER PACKAGE STAMP
 set -euo pipefail
 base=$1 layer=$2 package=$3 stamp=$4
 merged=$layer/merged

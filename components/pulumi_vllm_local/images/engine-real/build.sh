@@ -1,6 +1,6 @@
 #!/bin/bash
-# Builds /opt/vllm inside the base root, so that path and interpreter match the guests':
-# build.sh BASE LAYER LOCK UV   (leaves LAYER/root)
+# Install vLLM as /opt/vllm in a layer over the base image: build.sh BASE LAYER LOCK UV
+# It runs inside the base image, so that the path and the interpreter are those of the machines. The result is LAYER/root.
 set -euo pipefail
 base=$1 layer=$2 lock=$3 uv=$4
 merged=$layer/merged bundle=/etc/ssl/certs/ca-certificates.crt
@@ -25,18 +25,18 @@ done
 if [[ -n ${PIP_INDEX_URL:-} && -z ${UV_DEFAULT_INDEX:-}${UV_INDEX_URL:-} ]]; then export UV_DEFAULT_INDEX=$PIP_INDEX_URL; fi
 [[ ! -f $bundle ]] || mount --bind "$bundle" "$merged$bundle"
 
-# The cache lies on the layer's own file system, so that uv links instead of copying 6 GB; it goes afterwards.
+# The cache is on the file system of the layer, so that uv links files instead of copying 6 GB. It is removed at the end.
 chroot "$merged" env -u PYTHONPATH HOME=/run PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
   UV_CACHE_DIR=/opt/.uv-cache UV_LINK_MODE=hardlink UV_HTTP_TIMEOUT=300 SSL_CERT_FILE=$bundle \
   bash -euc '
-    echo "making the environment"
+    echo "creating the environment"
     /run/uv venv --quiet --python /usr/bin/python3 /opt/vllm
     echo "downloading and installing"
     /run/uv pip sync --quiet --require-hashes --python /opt/vllm/bin/python /run/lock
     rm -rf /opt/.uv-cache
     echo "compiling bytecode"
-    # Without it every guest compiles 5,000 files itself: 20 s and 138 MB each. A package may ship files for other
-    # Pythons that do not compile, so the exit code says nothing.
+    # Otherwise each machine compiles 5,000 files itself: 20 s and 138 MB. Packages ship files for other Python versions
+    # that do not compile here, so the exit code is ignored.
     /opt/vllm/bin/python -m compileall -q -j2 /opt/vllm/lib/python3*/site-packages >/dev/null || true
     echo "checking that the engine imports"
     cd / && /opt/vllm/bin/python -c "import torch, torchvision, vllm"

@@ -1,6 +1,6 @@
-"""`python -m vllm.entrypoints.openai.api_server` of the fake engine: start, listen, drain, leave."""
+"""Entry point of the fake engine: `python -m vllm.entrypoints.openai.api_server`."""
 
-# The package is copied into guests under another name, so it cannot name itself.
+# The package is installed under the name vllm, so its imports have to be relative.
 # ruff: noqa: TID252
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from ...arguments import parse
 from ...model import LoadError, check
 from ...server import Engine, serve
 
-_LOOK_S = 0.1
+_POLL_S = 0.1
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     sys.stderr.write(f"INFO {time.strftime('%m-%d %H:%M:%S')} [api_server.py] {text}\n")
     sys.stderr.flush()
 
 
 def main(argv: list[str]) -> int:
-    """Run until SIGTERM or SIGINT; then finish what runs for --shutdown-timeout seconds."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # while it starts, as vLLM 0.26.0 does
+    """Serve until SIGTERM or SIGINT; then drain for --shutdown-timeout seconds."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # during the start, like vLLM 0.26.0
     args = parse(argv)
-    _say(f"vLLM API server version {__version__} (fake engine: no model is computed)")
+    _log(f"vLLM API server version {__version__} (fake engine: no model is computed)")
     time.sleep(float(os.environ.get("VLLM_FAKE_START_S", "2")))
     try:
         check(args.model)
@@ -48,22 +48,22 @@ def main(argv: list[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: setattr(engine, "draining", True))
     server = serve(engine, args.host or "0.0.0.0", args.port)  # noqa: S104 (vLLM's default)
-    _say(f"Starting vLLM server on http://{args.host or '0.0.0.0'}:{args.port}")  # noqa: S104
-    _say("Application startup complete.")
-    # Not a wait on a lock: a signal that comes between two steps of its code, as on a busy machine, does not end it.
+    _log(f"Starting vLLM server on http://{args.host or '0.0.0.0'}:{args.port}")  # noqa: S104
+    _log("Application startup complete.")
+    # A wait on a lock could miss a signal that arrives between two of its steps, which happened on busy machines.
     while not engine.draining:
-        time.sleep(_LOOK_S)
+        time.sleep(_POLL_S)
     timeout = float(args.shutdown_timeout or 0)
-    _say(f"Shutting down; in-flight requests have {timeout:.0f} s")
+    _log(f"Shutting down; in-flight requests have {timeout:.0f} s")
     engine.drain(timeout)
     server.shutdown()
-    _say("Application shutdown complete.")
+    _log("Application shutdown complete.")
     return 0
 
 
 if __name__ == "__main__":
     code = main(sys.argv[1:])
-    # Not sys.exit: a thread that logs a health check while the interpreter ends makes Python abort instead.
+    # With sys.exit, Python aborts if a thread logs a health check while the interpreter shuts down.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from pulumi_vllm_local.api_parts import body_of, cloud_of, team_of
-from pulumi_vllm_local.clock import iso
-from pulumi_vllm_local.records import ACTIVE, TERMINAL, Deployment, SshKey
-from pulumi_vllm_local.refusals import (
+from pulumi_vllm_local.api.clock import iso
+from pulumi_vllm_local.api.records import ACTIVE, TERMINAL, Deployment, SshKey
+from pulumi_vllm_local.api.refusals import (
     Refusal,
     already_gone,
     envelope,
@@ -19,13 +18,14 @@ from pulumi_vllm_local.refusals import (
     not_found,
     too_early,
 )
-from pulumi_vllm_local.store import new_id
+from pulumi_vllm_local.api.request_fields import body_of, cloud_of, team_of
+from pulumi_vllm_local.api.store import new_id
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from pulumi_vllm_local.api_parts import Cloud
-    from pulumi_vllm_local.offers import Offer
+    from pulumi_vllm_local.api.offers import Offer
+    from pulumi_vllm_local.api.request_fields import Cloud
 
 _NAME_LENGTH = 50
 

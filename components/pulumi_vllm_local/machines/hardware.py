@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from pulumi_vllm_local.disks import Kind
-    from pulumi_vllm_local.machines import Address, Machine, MachineSpec, Status
+    from pulumi_vllm_local.machines.containers import Address, Machine, MachineSpec, Status
+    from pulumi_vllm_local.machines.disks import Kind
 
 
 class DiskRack(Protocol):

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from pulumi_vllm_local.api_deployments import find as find_deployment
-from pulumi_vllm_local.api_parts import body_of, cloud_of, page_of, paged
-from pulumi_vllm_local.records import Deployment, Volume
-from pulumi_vllm_local.refusals import Refusal, invalid, not_found
-from pulumi_vllm_local.store import new_id
+from pulumi_vllm_local.api.deployments import find as find_deployment
+from pulumi_vllm_local.api.records import Deployment, Volume
+from pulumi_vllm_local.api.refusals import Refusal, invalid, not_found
+from pulumi_vllm_local.api.request_fields import body_of, cloud_of, page_of, paged
+from pulumi_vllm_local.api.store import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from starlette.requests import Request
 
-    from pulumi_vllm_local.api_parts import Cloud
-    from pulumi_vllm_local.profiles import Profile
-    from pulumi_vllm_local.records import Attachment
+    from pulumi_vllm_local.api.profiles import Profile
+    from pulumi_vllm_local.api.records import Attachment
+    from pulumi_vllm_local.api.request_fields import Cloud
 
 _NAME = re.compile(r"[a-z0-9_-]{1,60}")
 _MAX_GB = 10_000

@@ -13,11 +13,13 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from pulumi_vllm_local import cgroups, images, names, seed, tools
-from pulumi_vllm_local.disks import DiskError, Disks
-from pulumi_vllm_local.guest import FOUND, Guest
-from pulumi_vllm_local.machine_model import Address, Machine, MachineError, MachineSpec, Status
-from pulumi_vllm_local.network import Network, NetworkError, sends_banner
+from pulumi_vllm_local import json_files
+from pulumi_vllm_local.images.image_cache import ImageCache, ImageError
+from pulumi_vllm_local.machines import cgroups, names, processes, seed
+from pulumi_vllm_local.machines.disks import DiskError, Disks
+from pulumi_vllm_local.machines.guest import FOUND, Guest
+from pulumi_vllm_local.machines.machine import Address, Machine, MachineError, MachineSpec, Status
+from pulumi_vllm_local.machines.network import Network, NetworkError, sends_banner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,8 +34,10 @@ REBOOT_SIGNAL = signal.SIGRTMIN + 5  # systemd as process 1: reboot.target
 class Machines:
     """All machines of one state folder."""
 
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, images: ImageCache | None = None) -> None:
+        """`images` is the cache that machines with an engine are built from; without it there are only bare ones."""
         self._state = state_dir.resolve()
+        self._images = images or ImageCache()
         self._names = names.Names.of(self._state)
         self._network = Network(self._state)
         self.disks = Disks(self._state)
@@ -52,7 +56,7 @@ class Machines:
         with self._locked(spec.id), _sentences(f"machine {spec.id}: "):
             guest = self._guest(spec.id)
             if not guest.made():
-                lower = [str(images.ensure(name, lambda _: None)) for name in spec.images()]
+                lower = [str(self._images.ensure(name)) for name in spec.images()]
                 network = self._network
                 network.up()
                 with self._lock:
@@ -268,11 +272,11 @@ class Machines:
     def _free_number(self, machine_id: str) -> int:
         found = (self._guest(other).record() for other in self._ids() if other != machine_id)
         taken = {int(record["number"]) for record in found if record}
-        last = tools.read(self._state / "last.json") or {"number": names.LAST_GUEST}
+        last = json_files.read(self._state / "last.json") or {"number": names.LAST_GUEST}
         number = names.free_number(taken, int(last["number"]))
         if number is None:
             raise MachineError(f"machine {machine_id}: all addresses are taken; destroy some machines")
-        tools.write(self._state / "last.json", {"number": number})
+        json_files.write(self._state / "last.json", {"number": number})
         return number
 
     @contextlib.contextmanager
@@ -288,5 +292,5 @@ def _sentences(where: str = "") -> Iterator[None]:
     """Turn what went wrong below into this module's error."""
     try:
         yield
-    except (tools.CommandError, DiskError, NetworkError, images.ImageError) as error:
+    except (processes.CommandError, DiskError, NetworkError, ImageError) as error:
         raise MachineError(f"{where}{error}") from error

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from starlette.applications import Starlette
 from starlette.responses import HTMLResponse, JSONResponse
 
-from pulumi_vllm_local import api_account, api_deployments, api_sim, api_volumes
-from pulumi_vllm_local.api_parts import Cloud
-from pulumi_vllm_local.lifecycle import Lifecycle
-from pulumi_vllm_local.refusals import Refusal, envelope, rate_limited
+from pulumi_vllm_local.api import account, deployments, simulation, volumes
+from pulumi_vllm_local.api.lifecycle import Lifecycle
+from pulumi_vllm_local.api.refusals import Refusal, envelope, rate_limited
+from pulumi_vllm_local.api.request_fields import Cloud
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from pulumi_vllm_local.faults import Fault
-    from pulumi_vllm_local.hardware import Hardware
-    from pulumi_vllm_local.store import Store
+    from pulumi_vllm_local.api.faults import Fault
+    from pulumi_vllm_local.api.store import Store
+    from pulumi_vllm_local.machines.hardware import Hardware
 
 _ANONYMOUS = {"/api/providers", "/api/gpu-offers"}
 _LOG_ROWS = 5000
@@ -48,7 +48,7 @@ def application(store: Store, hardware: Hardware, engine: str = "fake") -> ASGIA
                 await life
             store.save()
 
-    routes = [*api_account.ROUTES, *api_deployments.ROUTES, *api_volumes.ROUTES, *api_sim.ROUTES]
+    routes = [*account.ROUTES, *deployments.ROUTES, *volumes.ROUTES, *simulation.ROUTES]
     handlers: Any = {Refusal: _refuse, 404: _missing, 405: _missing}
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
     app.state.cloud = cloud

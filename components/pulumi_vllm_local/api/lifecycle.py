@@ -8,15 +8,15 @@ import logging
 import random
 from typing import TYPE_CHECKING, Any
 
-from pulumi_vllm_local.guest_of import guest_of
-from pulumi_vllm_local.machines import Status
+from pulumi_vllm_local.api.machine_spec import machine_spec
+from pulumi_vllm_local.machines.containers import Status
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from pulumi_vllm_local.hardware import Hardware
-    from pulumi_vllm_local.records import Deployment, Volume
-    from pulumi_vllm_local.store import Store
+    from pulumi_vllm_local.api.records import Deployment, Volume
+    from pulumi_vllm_local.api.store import Store
+    from pulumi_vllm_local.machines.hardware import Hardware
 
 LOG = logging.getLogger("pulumi_vllm_local")
 
@@ -222,7 +222,7 @@ class Lifecycle:
         return _RUNNING_LOOK_S
 
     async def _boot(self, deployment: Deployment) -> None:
-        spec = guest_of(deployment, self.store.profile(deployment.provider), self.engine)
+        spec = machine_spec(deployment, self.store.profile(deployment.provider), self.engine)
         address = await asyncio.to_thread(self.hardware.create, spec)
         deployment.address = address.host
         self.store.save()

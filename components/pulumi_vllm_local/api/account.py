@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from pulumi_vllm_local import offers
-from pulumi_vllm_local.api_parts import body_of, cloud_of, page_of, paged
-from pulumi_vllm_local.records import SshKey
-from pulumi_vllm_local.refusals import invalid, not_found
-from pulumi_vllm_local.store import new_id
+from pulumi_vllm_local.api import offers
+from pulumi_vllm_local.api.records import SshKey
+from pulumi_vllm_local.api.refusals import invalid, not_found
+from pulumi_vllm_local.api.request_fields import body_of, cloud_of, page_of, paged
+from pulumi_vllm_local.api.store import new_id
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from pulumi_vllm_local.api_parts import Cloud
+    from pulumi_vllm_local.api.request_fields import Cloud
 
 _KEY_KINDS = ("ssh-ed25519 ", "ssh-rsa ", "ecdsa-sha2-", "sk-ssh-ed25519", "sk-ecdsa-sha2-")
 

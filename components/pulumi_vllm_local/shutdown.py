@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pulumi_vllm_local.machines import MachineError, Machines
+from pulumi_vllm_local.api.store import Options, Store
+from pulumi_vllm_local.machines.containers import MachineError, Machines
 from pulumi_vllm_local.settings import Files, LocalCloudError, Settings
-from pulumi_vllm_local.store import Options, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,15 +7,15 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pulumi_vllm_local.faults import Faults
-from pulumi_vllm_local.refusals import Refusal, envelope, invalid
+from pulumi_vllm_local.api.faults import Faults
+from pulumi_vllm_local.api.refusals import Refusal, envelope, invalid
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from pulumi_vllm_local.lifecycle import Lifecycle
-    from pulumi_vllm_local.offers import Offer
-    from pulumi_vllm_local.store import Store
+    from pulumi_vllm_local.api.lifecycle import Lifecycle
+    from pulumi_vllm_local.api.offers import Offer
+    from pulumi_vllm_local.api.store import Store
 
 
 @dataclass(slots=True)

@@ -12,14 +12,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pulumi_vllm_local import seed, tools
-from pulumi_vllm_local.cgroups import Group
+from pulumi_vllm_local import json_files
+from pulumi_vllm_local.machines import processes, seed
+from pulumi_vllm_local.machines.cgroups import Group
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pulumi_vllm_local.machine_model import Address
-    from pulumi_vllm_local.names import Names
+    from pulumi_vllm_local.machines.machine import Address
+    from pulumi_vllm_local.machines.names import Names
 
 SHIM = Path(__file__).with_name("shim.py")
 BUNDLE = Path(seed.BUNDLE)
@@ -49,7 +50,7 @@ class Guest:
 
     def record(self) -> dict[str, Any] | None:
         """Return what the machine is."""
-        return tools.read(self.folder / "record.json")
+        return json_files.read(self.folder / "record.json")
 
     def made(self) -> bool:
         """Tell whether its disk is complete."""
@@ -58,7 +59,7 @@ class Guest:
     def reserve(self, record: Mapping[str, Any]) -> None:
         """Write down what is about to be made."""
         self.folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        tools.write(self.folder / "record.json", dict(record))
+        json_files.write(self.folder / "record.json", dict(record))
 
     def make_disk(self, files: Mapping[str, str]) -> None:
         """Make the machine's own layer with its first files."""
@@ -91,22 +92,22 @@ class Guest:
         seed.plant(disks, {name: f"{serial}\n" for name, serial in serials.items()})
         _, boots, _ = self.status()
         self._launch({"command": self._command(binds), "boots": boots})
-        tools.write(self.folder / "wanted.json", {"wanted": "running"})
+        json_files.write(self.folder / "wanted.json", {"wanted": "running"})
         self._spawn_shim()
 
     def end(self, how: str, grace: float) -> None:
         """Power off with `grace` seconds, or pull the plug with none; `how` is the status it then has."""
-        tools.write(self.folder / "wanted.json", {"wanted": how})
+        json_files.write(self.folder / "wanted.json", {"wanted": how})
         (self.folder / "stopping").touch()
-        shim = tools.read(self.folder / "shim.json")
-        if grace > 0 and tools.alive(shim, "nspawn"):
+        shim = json_files.read(self.folder / "shim.json")
+        if grace > 0 and processes.alive(shim, "nspawn"):
             # One signal only: nspawn takes a second one as "at once".
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int((shim or {})["nspawn"]), signal.SIGTERM)
             self.group.wait_empty(grace)
         self.group.kill()
         end = time.monotonic() + 10
-        while tools.alive(tools.read(self.folder / "shim.json")) and time.monotonic() < end:
+        while processes.alive(json_files.read(self.folder / "shim.json")) and time.monotonic() < end:
             time.sleep(0.02)
         self._clear_rests()
 
@@ -123,7 +124,7 @@ class Guest:
 
     def running(self) -> bool:
         """Tell whether it is on, or on its way through a reboot."""
-        return tools.alive(tools.read(self.folder / "shim.json")) or self.group.populated()
+        return processes.alive(json_files.read(self.folder / "shim.json")) or self.group.populated()
 
     def leader(self) -> int | None:
         """Return the guest's process 1 as the host numbers it."""
@@ -131,13 +132,13 @@ class Guest:
 
     def status(self) -> tuple[str, int, int | None]:
         """Return the status, how often it booted, and the last exit code."""
-        wanted = (tools.read(self.folder / "wanted.json") or {}).get("wanted", "created")
-        shim = tools.read(self.folder / "shim.json") or {}
-        ended = tools.read(self.folder / "exit.json") or {}
+        wanted = (json_files.read(self.folder / "wanted.json") or {}).get("wanted", "created")
+        shim = json_files.read(self.folder / "shim.json") or {}
+        ended = json_files.read(self.folder / "exit.json") or {}
         boots = int(
             ended.get("boots")
             or shim.get("boots")
-            or (tools.read(self.folder / "launch.json") or {}).get("boots", 0)
+            or (json_files.read(self.folder / "launch.json") or {}).get("boots", 0)
         )
         if self.running():
             return ("paused" if self.group.frozen() else "running"), boots, None
@@ -150,14 +151,14 @@ class Guest:
         """After a crash: say what was found, and take up a guest whose shim is gone."""
         if not self.made():
             return "unfinished"
-        wanted = (tools.read(self.folder / "wanted.json") or {}).get("wanted")
+        wanted = (json_files.read(self.folder / "wanted.json") or {}).get("wanted")
         if wanted == "destroyed":
             return "unfinished"
-        shim = tools.read(self.folder / "shim.json")
-        if tools.alive(shim):
+        shim = json_files.read(self.folder / "shim.json")
+        if processes.alive(shim):
             return "adopted" if wanted == "running" else None
-        if wanted == "running" and shim and tools.alive(shim, "nspawn"):
-            launch = tools.read(self.folder / "launch.json") or {}
+        if wanted == "running" and shim and processes.alive(shim, "nspawn"):
+            launch = json_files.read(self.folder / "launch.json") or {}
             self._launch({"command": launch["command"], "boots": shim["boots"], "adopt": shim["nspawn"]})
             self._spawn_shim()
             return "adopted"
@@ -192,7 +193,7 @@ class Guest:
                 "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1",
             },
         }
-        tools.write(self.folder / "launch.json", launch | dict(extra))
+        json_files.write(self.folder / "launch.json", launch | dict(extra))
 
     def _spawn_shim(self) -> None:
         for name in ("exit.json", "stopping", "shim.json"):
@@ -210,7 +211,9 @@ class Guest:
         end = time.monotonic() + 10
         while not ((self.folder / "shim.json").exists() or (self.folder / "exit.json").exists()):
             if time.monotonic() > end:
-                raise tools.CommandError(f"its shim did not start; {self.folder / 'console.log'} may say why")
+                raise processes.CommandError(
+                    f"its shim did not start; {self.folder / 'console.log'} may say why"
+                )
             time.sleep(0.01)
 
     def _mount(self) -> None:
@@ -219,19 +222,19 @@ class Guest:
             return
         lower = ":".join(str(path) for path in (self.record() or {})["lower"])
         options = f"lowerdir={lower},upperdir={self.folder / 'upper'},workdir={self.folder / 'work'}"
-        tools.run("mount", "-t", "overlay", self._name, "-o", options, merged)
+        processes.run("mount", "-t", "overlay", self._name, "-o", options, merged)
 
     def _unmount(self) -> None:
         merged = self.folder / "merged"
         if merged.is_mount():
-            tools.run("umount", merged, check=False)
+            processes.run("umount", merged, check=False)
         if merged.is_mount():
-            tools.run("umount", "-l", merged)
+            processes.run("umount", "-l", merged)
 
     def _clear_rests(self) -> None:
         """Remove what an nspawn that was killed leaves behind and the next one stumbles over."""
         link = self._names.link(self._id)
         if Path(f"/sys/class/net/{link}").exists():
-            tools.run("ip", "link", "del", link, check=False)
+            processes.run("ip", "link", "del", link, check=False)
         for stale in self.folder.glob(".#*.lck"):
             stale.unlink(missing_ok=True)

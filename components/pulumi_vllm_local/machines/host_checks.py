@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pulumi_vllm_local import apt_sources, cgroups, images
+from pulumi_vllm_local.images import apt_sources, image_cache
+from pulumi_vllm_local.machines import cgroups
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,7 +54,7 @@ def look() -> Found:
     """Look at this computer."""
     filesystems = Path("/proc/filesystems")
     release = Path("/etc/os-release")
-    cache = images.folder()
+    cache = image_cache.folder()
     place = next(path for path in (cache, *cache.parents) if path.is_dir())
     return Found(
         platform=sys.platform,

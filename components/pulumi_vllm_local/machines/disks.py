@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from pulumi_vllm_local import tools
+from pulumi_vllm_local import json_files
+from pulumi_vllm_local.machines import processes
 
 Kind = Literal["block", "share"]
 LETTERS = "bcdefghijklmnop"
@@ -64,7 +65,7 @@ class Disks:
                 handle.truncate(_bytes(size_gb))
             if kind == "share":
                 # Lazy tables: a file system of 300 GB is made in a blink and takes 10 MB.
-                tools.run(
+                processes.run(
                     "mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1", image
                 )
             disk = Disk(volume_id, size_gb, kind, tag or volume_id)
@@ -73,7 +74,7 @@ class Disks:
 
     def get(self, volume_id: str) -> Disk | None:
         """Return a volume by its id."""
-        found = tools.read(self._top / volume_id / "record.json")
+        found = json_files.read(self._top / volume_id / "record.json")
         return Disk(**found) if found else None
 
     def all(self) -> tuple[Disk, ...]:
@@ -109,7 +110,7 @@ class Disks:
             with self.image(volume_id).open("r+b") as handle:
                 handle.truncate(_bytes(size_gb))
             for loop in self._loops(volume_id):
-                tools.run("losetup", "--set-capacity", loop)
+                processes.run("losetup", "--set-capacity", loop)
             self._write(replace(disk, size_gb=size_gb))
             return disk.kind == "block" or self._fitted(disk)
 
@@ -117,12 +118,12 @@ class Disks:
         """Whether a share's file system fills its image now."""
         point = self._shares / disk.id
         if not point.is_mount():
-            tools.run("e2fsck", "-f", "-p", self.image(disk.id))
-            tools.run("resize2fs", self.image(disk.id))
+            processes.run("e2fsck", "-f", "-p", self.image(disk.id))
+            processes.run("resize2fs", self.image(disk.id))
             return True
         try:
-            tools.run("resize2fs", self.loop(disk))
-        except tools.CommandError:
+            processes.run("resize2fs", self.loop(disk))
+        except processes.CommandError:
             return False
         return True
 
@@ -189,7 +190,7 @@ class Disks:
         with self._lock:
             image = self.image(disk.id)
             found = self._loops(disk.id)
-            return found[0] if found else tools.run("losetup", "--find", "--show", image).strip()
+            return found[0] if found else processes.run("losetup", "--find", "--show", image).strip()
 
     def device_number(self, disk: Disk) -> str | None:
         """Return MAJOR:MINOR of the volume's device on the host."""
@@ -250,25 +251,25 @@ class Disks:
         with self._lock:
             point = self._shares / disk.id
             if point.is_mount():
-                tools.run("umount", point, check=False)
+                processes.run("umount", point, check=False)
                 if point.is_mount():
-                    tools.run("umount", "-l", point)
+                    processes.run("umount", "-l", point)
             if point.is_dir():
                 point.rmdir()
             for loop in self._loops(disk.id):
-                tools.run("losetup", "-d", loop, check=False)
+                processes.run("losetup", "-d", loop, check=False)
 
     def _mounted(self, disk: Disk) -> Path:
         with self._lock:
             point = self._shares / disk.id
             if not point.is_mount():
                 point.mkdir(parents=True, exist_ok=True)
-                tools.run("mount", "-t", "ext4", self.loop(disk), point)
+                processes.run("mount", "-t", "ext4", self.loop(disk), point)
             return point
 
     def _small(self, disk: Disk) -> bool:
         """Whether a share's file system was outgrown by its image: by a GB or more, not by ext4's odd last blocks."""
-        lines = tools.run("dumpe2fs", "-h", self.image(disk.id)).splitlines()
+        lines = processes.run("dumpe2fs", "-h", self.image(disk.id)).splitlines()
         told = dict(line.split(":", 1) for line in lines if ":" in line)
         return int(told["Block count"]) * int(told["Block size"]) < _bytes(disk.size_gb) - 10**9 // 2
 
@@ -276,11 +277,13 @@ class Disks:
         image = self.image(volume_id)
         if not image.exists():
             return []
-        listed = tools.run("losetup", "--json", "--list", "--output", "NAME,BACK-FILE", "--associated", image)
+        listed = processes.run(
+            "losetup", "--json", "--list", "--output", "NAME,BACK-FILE", "--associated", image
+        )
         return [entry["name"] for entry in json.loads(listed or '{"loopdevices":[]}')["loopdevices"]]
 
     def _write(self, disk: Disk) -> None:
-        tools.write(self._top / disk.id / "record.json", asdict(disk))
+        json_files.write(self._top / disk.id / "record.json", asdict(disk))
 
 
 def _bytes(size_gb: int) -> int:
@@ -291,8 +294,8 @@ def _bytes(size_gb: int) -> int:
 def _inside(leader: int, script: str) -> None:
     # With the process namespace too: umount looks into /proc/self, which the host does not have in the guest's /proc.
     try:
-        tools.run(
+        processes.run(
             "nsenter", "-t", str(leader), "-m", "-p", "sh", "-c", f"PATH=$PATH:/usr/local/sbin; {script}"
         )
-    except tools.CommandError as error:
+    except processes.CommandError as error:
         raise DiskError(f"volume: the machine did not take the change: {error}") from error

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from pulumi_vllm_local.hub_content import Repository
-    from pulumi_vllm_local.tree import TreeFile
+    from pulumi_vllm_local.hub.content import Repository
+    from pulumi_vllm_local.hub.tree import TreeFile
 
 _PIECE = 1 << 16
 _LOG_ROWS = 5000

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import time
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pulumi_vllm_local.clock import VirtualClock
-from pulumi_vllm_local.offers import Offer, default_offers
-from pulumi_vllm_local.profiles import PROFILES, Profile
-from pulumi_vllm_local.records import Deployment, SshKey, Volume
+from pulumi_vllm_local import json_files
+from pulumi_vllm_local.api.clock import VirtualClock
+from pulumi_vllm_local.api.offers import Offer, default_offers
+from pulumi_vllm_local.api.profiles import PROFILES, Profile
+from pulumi_vllm_local.api.records import Deployment, SshKey, Volume
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,7 +92,7 @@ class Store:
             "volumes": [asdict(volume) for volume in self.volumes.values()],
             "deployments": [asdict(deployment) for deployment in self.deployments.values()],
         }
-        write_json(self.path, data)
+        json_files.write(self.path, data)
 
     def profile(self, provider: str) -> Profile:
         """The provider's profile."""
@@ -130,20 +130,3 @@ class Store:
 def new_id() -> str:
     """An id as the API's database makes them."""
     return secrets.token_hex(12)
-
-
-def write_json(path: Path, data: Any, mode: int = 0o600) -> None:
-    """Write a JSON file so that a reader finds either the old or the new one, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(data, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pulumi_vllm_local import tiny_model
-from pulumi_vllm_local.tree import TreeFile, commit_of, read_tree
+from pulumi_vllm_local.hub.tree import TreeFile, commit_of, read_tree
+from pulumi_vllm_local.tiny_model import model_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,8 +73,8 @@ This is not {name}. It is a placeholder of the local cloud: the file names are t
 
 def repositories(cache: Path) -> tuple[Repository, ...]:
     """Everything the hub serves, made where it is missing."""
-    tiny = tiny_model.pinned()["revision"]
-    found = [Repository.read(tiny_model.REPOSITORY, tiny_model.ensure(cache / f"tiny-{tiny[:12]}"))]
+    tiny = model_files.pinned()["revision"]
+    found = [Repository.read(model_files.REPOSITORY, model_files.ensure(cache / f"tiny-{tiny[:12]}"))]
     for placeholder in _PLACEHOLDERS:
         key = hashlib.sha256(repr((placeholder, tiny)).encode() + Path(__file__).read_bytes()).hexdigest()[
             :12

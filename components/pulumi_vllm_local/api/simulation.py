@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from pulumi_vllm_local.api_parts import body_of, cloud_of
-from pulumi_vllm_local.clock import iso
-from pulumi_vllm_local.faults import Fault
-from pulumi_vllm_local.refusals import invalid, not_found
+from pulumi_vllm_local.api.clock import iso
+from pulumi_vllm_local.api.faults import Fault
+from pulumi_vllm_local.api.refusals import invalid, not_found
+from pulumi_vllm_local.api.request_fields import body_of, cloud_of
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from pulumi_vllm_local.api_parts import Cloud
-    from pulumi_vllm_local.records import Deployment
+    from pulumi_vllm_local.api.records import Deployment
+    from pulumi_vllm_local.api.request_fields import Cloud
 
 _FIXED_OPTIONS = {"factor", "seed", "balance"}
 

@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from pulumi_vllm_local.clock import iso
+from pulumi_vllm_local.api.clock import iso
 
 if TYPE_CHECKING:
-    from pulumi_vllm_local.profiles import Profile
+    from pulumi_vllm_local.api.profiles import Profile
 
 ACTIVE = ("deploying", "running", "stopped")
 TERMINAL = ("terminated", "failed", "terminated-provider")

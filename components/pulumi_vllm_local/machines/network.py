@@ -11,8 +11,9 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pulumi_vllm_local import tools
-from pulumi_vllm_local.names import Names, free_subnet
+from pulumi_vllm_local import json_files
+from pulumi_vllm_local.machines import processes
+from pulumi_vllm_local.machines.names import Names, free_subnet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +38,7 @@ class Network:
     @property
     def subnet(self) -> ipaddress.IPv4Network:
         """Return the IPv4 network; it is chosen once and kept."""
-        found = tools.read(self._record)
+        found = json_files.read(self._record)
         if found:
             return ipaddress.IPv4Network(found["subnet"])
         chosen = free_subnet(self._names.subnets(), _routes(but=self._names.bridge))
@@ -45,7 +46,7 @@ class Network:
             raise NetworkError(
                 "local cloud: 64 networks in 10.64.0.0/10 are all taken on this computer; remove some routes"
             )
-        tools.write(self._record, {"subnet": str(chosen)})
+        json_files.write(self._record, {"subnet": str(chosen)})
         return chosen
 
     @property
@@ -79,12 +80,12 @@ class Network:
                         f"local cloud: its network {self.subnet} is now used by something else on this computer; "
                         "run `pulumi-vllm local down` and start again",
                     )
-                tools.run("ip", "link", "add", bridge, "type", "bridge")
-            tools.run("ip", "addr", "replace", f"{self.gateway}/24", "dev", bridge)
-            with contextlib.suppress(tools.CommandError):  # a host without IPv6
-                tools.run("ip", "-6", "addr", "replace", f"{self.gateway6}/64", "dev", bridge, "nodad")
-            tools.run("ip", "link", "set", bridge, "up")
-            tools.run("nft", "-f", "-", stdin=nat_table(self._names.table, bridge, str(self.subnet)))
+                processes.run("ip", "link", "add", bridge, "type", "bridge")
+            processes.run("ip", "addr", "replace", f"{self.gateway}/24", "dev", bridge)
+            with contextlib.suppress(processes.CommandError):  # a host without IPv6
+                processes.run("ip", "-6", "addr", "replace", f"{self.gateway6}/64", "dev", bridge, "nodad")
+            processes.run("ip", "link", "set", bridge, "up")
+            processes.run("nft", "-f", "-", stdin=nat_table(self._names.table, bridge, str(self.subnet)))
             self._forward()
             _accept_in_firewall(bridge, add=True)
             self._up = True
@@ -94,8 +95,8 @@ class Network:
         with self._lock, _between_processes():
             bridge = self._names.bridge
             _accept_in_firewall(bridge, add=False)
-            tools.run("nft", "delete", "table", "inet", self._names.table, check=False)
-            tools.run("ip", "link", "del", bridge, check=False)
+            processes.run("nft", "delete", "table", "inet", self._names.table, check=False)
+            processes.run("ip", "link", "del", bridge, check=False)
             before = SHARED / "ip_forward"
             if before.exists() and not _other_bridges(bridge):
                 FORWARD.write_text(before.read_text(encoding="ascii"), encoding="ascii")
@@ -105,12 +106,12 @@ class Network:
 
     def link(self, name: str, *, up: bool) -> None:
         """Set a guest's link up or down."""
-        tools.run("ip", "link", "set", name, "up" if up else "down", check=False)
+        processes.run("ip", "link", "set", name, "up" if up else "down", check=False)
 
     def remove_link(self, name: str) -> None:
         """Remove a guest's link that outlived it."""
         if Path(f"/sys/class/net/{name}").exists():
-            tools.run("ip", "link", "del", name, check=False)
+            processes.run("ip", "link", "del", name, check=False)
 
     @staticmethod
     def _forward() -> None:
@@ -161,22 +162,22 @@ def firewall_rules(bridge: str, forward: str, chains: str) -> tuple[tuple[str, .
 def _accept_in_firewall(bridge: str, *, add: bool) -> None:
     for program in ("iptables", "iptables-legacy"):
         try:
-            chains = tools.run(program, "-w", "5", "-S", check=False)
+            chains = processes.run(program, "-w", "5", "-S", check=False)
         except FileNotFoundError:
             continue
         if add:
             for chain, *rule in firewall_rules(bridge, chains, chains):
                 if f"-A {chain} {' '.join(rule)}" not in chains:
-                    tools.run(program, "-w", "5", "-I", chain, *rule, check=False)
+                    processes.run(program, "-w", "5", "-I", chain, *rule, check=False)
         else:
             for line in chains.splitlines():
                 words = line.split()
                 if bridge in words and words[0] == "-A":
-                    tools.run(program, "-w", "5", "-D", *words[1:], check=False)
+                    processes.run(program, "-w", "5", "-D", *words[1:], check=False)
 
 
 def _routes(*, but: str) -> tuple[str, ...]:
-    found = json.loads(tools.run("ip", "-j", "-4", "route", "show", "table", "all") or "[]")
+    found = json.loads(processes.run("ip", "-j", "-4", "route", "show", "table", "all") or "[]")
     kinds = {"local", "broadcast", "multicast"}
     return tuple(
         route["dst"] for route in found if route.get("dev") != but and route.get("type") not in kinds

@@ -1,7 +1,7 @@
 """The tiny model: Mistral Small 4 in miniature, made on this machine, the same bytes every time.
 
 It has the real model's architecture (latent attention, experts, vision) and real weights that answer;
-tiny_model.json records the revision, the files and the golden tokens that every copy must have.
+record.json records the revision, the files and the golden tokens that every copy must have.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pulumi_vllm_local import tree
+from pulumi_vllm_local.hub import tree
 
 REPOSITORY = "pulumi-vllm/mistral-small-4-tiny"
 VOCAB = 4096
@@ -88,19 +88,19 @@ def write(folder: Path) -> None:
     """Write the repository's files into an existing folder."""
     from mistral_common.tokens.tokenizers.tekken import Tekkenizer
 
-    from pulumi_vllm_local import tiny_weights  # numpy
+    from pulumi_vllm_local.tiny_model import weights
 
     (folder / "README.md").write_text(_README, encoding="utf-8")
     (folder / "tekken.json").write_text(json.dumps(tokenizer_file()), encoding="utf-8")
     (folder / "params.json").write_text(json.dumps(PARAMS, indent=1), encoding="utf-8")
     tokenizer = Tekkenizer.from_file(folder / "tekken.json")
-    tiny_weights.save(tiny_weights.speak(PARAMS, tokenizer, SEED), folder / "consolidated.safetensors")
+    weights.save(weights.speak(PARAMS, tokenizer, SEED), folder / "consolidated.safetensors")
 
 
 @cache
 def pinned() -> dict[str, Any]:
     """The record every copy must match: repository, revision, files, golden tokens."""
-    text = resources.files(__package__).joinpath("tiny_model.json").read_text(encoding="utf-8")
+    text = resources.files(__package__).joinpath("record.json").read_text(encoding="utf-8")
     record: dict[str, Any] = json.loads(text)
     return record
 
@@ -127,7 +127,7 @@ def ensure(folder: Path) -> Path:
 
 
 def record() -> dict[str, Any]:
-    """What tiny_model.json holds, computed from a fresh copy."""
+    """What record.json holds, computed from a fresh copy."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write(folder)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pulumi_vllm_local import cloud_init
-from pulumi_vllm_local.machines import MachineSpec
+from pulumi_vllm_local.api import cloud_init
+from pulumi_vllm_local.machines.containers import MachineSpec
 
 if TYPE_CHECKING:
-    from pulumi_vllm_local.profiles import Profile
-    from pulumi_vllm_local.records import Deployment
+    from pulumi_vllm_local.api.profiles import Profile
+    from pulumi_vllm_local.api.records import Deployment
 
 _GPU_LAYERS = ("h100", "h200")
 
 
-def guest_of(deployment: Deployment, profile: Profile, engine: str) -> MachineSpec:
+def machine_spec(deployment: Deployment, profile: Profile, engine: str) -> MachineSpec:
     """`engine` holds for machines without GPUs; those with GPUs get the fake engine."""
     gpu = deployment.gpu_type.partition("_")[0].lower()
     engine = engine if deployment.gpu_count == 0 else "fake"

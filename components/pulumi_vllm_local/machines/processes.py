@@ -1,9 +1,7 @@
-"""Small JSON records on disk, processes by number, and the one way the guests' side starts programs."""
+"""Run programs, and recognise a recorded process although its number may have been reused."""
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,26 +9,6 @@ from typing import Any
 
 class CommandError(Exception):
     """A program failed: its name, its exit code, its last line."""
-
-
-def write(path: Path, value: Any) -> None:
-    """Write beside, flush, rename: a reader sees the old text or the new one, also after a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.new")
-    with beside.open("w", encoding="utf-8") as handle:
-        json.dump(value, handle, indent=1, sort_keys=True)
-        handle.flush()
-        os.fsync(handle.fileno())
-    beside.replace(path)
-
-
-def read(path: Path) -> dict[str, Any] | None:
-    """Read a record; None when there is none."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def run(*command: str | Path, stdin: str = "", check: bool = True, timeout: float = 60.0) -> str:

@@ -1,0 +1,1 @@
+"""A model hub that the Hugging Face client can download from."""

@@ -1,0 +1,1 @@
+"""Root file systems of the machines, built once and cached."""

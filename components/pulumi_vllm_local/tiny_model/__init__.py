@@ -1,0 +1,1 @@
+"""Mistral Small 4 in miniature, with real weights."""
