@@ -72,7 +72,7 @@ def test_the_machine_knows_which_others_do_the_same(stack, others):
     assert set(made["llm-machine"].get("alternatives", ())) == others
 
 
-@pytest.mark.parametrize(("billed", "million"), [("on-demand", 0.2632), ("spot", 0.2717)])
+@pytest.mark.parametrize(("billed", "million"), [("on-demand", 0.307), ("spot", 0.3133)])
 def test_the_fallback_is_told_as_what_it_is(monkeypatch, billed, million):
     monkeypatch.setitem(OUTPUTS["vllm:spheron:Instance"], "billedAs", billed)
     machine = block()["machine"] | {"billing": "spot", "fallback": "on-demand"}

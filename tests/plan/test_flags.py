@@ -214,10 +214,10 @@ def test_gpus_that_idle_are_refused_and_take_no_figures_of_another_launch():
     assert decided.measured == "no"
     assert decided.usd_per_million_output_tokens is None
     assert "GiB on each of 1 of 2x H200;" in " ".join(decided.because)
-    assert not any("8,358" in line for line in decided.because)
+    assert not any("7,167" in line for line in decided.because)
     usual = plan(Deployment.parse(block()))
     assert usual.usd_per_million_output_tokens
-    assert any("8,358" in line for line in usual.because)
+    assert any("7,167" in line for line in usual.because)
 
 
 def test_a_model_divided_in_another_way_is_another_launch():

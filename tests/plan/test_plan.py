@@ -168,8 +168,8 @@ def test_measured_and_unmeasured_are_told_apart():
     def said(*machine_):
         return " ".join(plan(Deployment.parse(machine(*machine_))).because)
 
-    assert "8,358 output tokens/s at 256 streams" in said("H200", 2)
-    assert "$0.26 per million output tokens" in said("H200", 2)
+    assert "7,167 output tokens/s at 256 streams" in said("H200", 2)
+    assert "$0.31 per million output tokens" in said("H200", 2)
     assert "never started on 4x H100" in said("H100", 4)
 
 
