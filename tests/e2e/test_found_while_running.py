@@ -109,6 +109,6 @@ def test_a_disk_of_another_region_or_of_another_stack(project, projects):
     second.write(second.block)
     shown = second.up()
     assert "adopted the disk" in shown
-    assert "0.00 GB fetched" in second.on_host("journalctl -u vllm-weights -o cat") or "complete already" in (
+    assert "0.00 GB fetched" in second.on_host("journalctl -u vllm-weights -o cat") or "already complete" in (
         second.on_host("journalctl -u vllm-weights -o cat")
     )

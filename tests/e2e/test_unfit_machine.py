@@ -24,12 +24,12 @@ CAUSES = {
     ),
     "GPUs missing": (
         f"echo 7 > {GPU_DATA}/count",
-        "8 x H200 are paid for, seen: NVIDIA H200 (143771 MiB)",
+        "expected 8 x H200, found: NVIDIA H200 (143771 MiB)",
         f"echo 8 > {GPU_DATA}/count",
     ),
     "another GPU": (
         f"sed -i.right 's/NVIDIA H200/NVIDIA H20/' {GPU_DATA}/nvidia-smi-q.xml",
-        "8 x H200 are paid for, seen: NVIDIA H20 (143771 MiB)",
+        "expected 8 x H200, found: NVIDIA H20 (143771 MiB)",
         f"mv {GPU_DATA}/nvidia-smi-q.xml.right {GPU_DATA}/nvidia-smi-q.xml",
     ),
     "no fabric manager": (
@@ -39,7 +39,7 @@ CAUSES = {
     ),
     "a full disk": (
         "fallocate -l $(($(df --output=avail -B1 /models | tail -n 1) - 200000000)) /models/filler",
-        "GB are needed, free or used by weights and caches are",
+        "GB are free or used by weights and caches",
         "rm /models/filler",
     ),
     "no compiler": (

@@ -1,4 +1,4 @@
-"""A small model hub with faults, and the programs of the host run as they run there: as processes."""
+"""A small model hub with faults, and the host programs run as processes, as on the host."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ FILES = {
 
 @dataclass
 class SmallHub:
-    """What the hub holds, which faults it has, and every request it saw."""
+    """The hub's files, its faults, and every request that it received."""
 
     files: dict[str, bytes]
     server: ThreadingHTTPServer | None = None
-    rows: list[dict[str, Any]] | None = None  # a listing to send in place of the true one
+    rows: list[dict[str, Any]] | None = None  # a listing that replaces the true one
     statuses: list[int] = field(default_factory=list)  # answer these first, one per request for a file
     headers: dict[str, str] = field(default_factory=dict)
-    corrupt: dict[str, int] = field(default_factory=dict)  # path: how many answers carry a flipped byte
+    corrupt: dict[str, int] = field(default_factory=dict)  # path: how many answers have a flipped byte
     cut_after: int = 0  # close each body after so many bytes
     piece_s: float = 0.0  # pause between pieces of 64 KiB
     slow_ranges: dict[str, float] = field(
@@ -70,7 +70,7 @@ class SmallHub:
 
     @property
     def kept(self) -> dict[str, bytes]:
-        """What the tests' patterns choose."""
+        """The files that the tests' patterns select."""
         return {path: data for path, data in self.files.items() if not path.startswith("model-")}
 
     def listing(self) -> list[dict[str, Any]]:
@@ -217,7 +217,7 @@ class Program:
 
 @pytest.fixture
 def program(tmp_path: Path) -> Callable[[str], Program]:
-    """Give a program that takes its configuration as keywords."""
+    """A host program that takes its configuration as keywords."""
     return lambda name: Program(name, tmp_path)
 
 
@@ -250,9 +250,9 @@ def config(hub: SmallHub, tmp_path: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def found() -> Callable[[dict[str, Any]], dict[str, bytes]]:
-    """Give what lies in the model's folder, unfinished parts included."""
+    """The files in the model's directory, unfinished ones included."""
 
-    def look(config: dict[str, Any]) -> dict[str, bytes]:
+    def files_of(config: dict[str, Any]) -> dict[str, bytes]:
         root = Path(config["directory"])
         return {
             str(place.relative_to(root)): place.read_bytes()
@@ -260,4 +260,4 @@ def found() -> Callable[[dict[str, Any]], dict[str, bytes]]:
             if place.is_file() and place.name != ".manifest.json"
         }
 
-    return look
+    return files_of

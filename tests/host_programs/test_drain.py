@@ -1,4 +1,4 @@
-"""Draining through HAProxy's admin socket: a placeholder for the sentences, the real one for the effect."""
+"""Draining through HAProxy's admin socket: a small fake for the messages, the real HAProxy for the effect."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def drain(*args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
 
 
-class Admin:
-    """An admin socket whose server has so many requests left, one fewer at each look."""
+class FakeAdminSocket:
+    """An admin socket whose server has `left` running requests, one fewer at each query."""
 
-    def __init__(self, place: Path, left: int, refuse: str = "") -> None:
+    def __init__(self, admin_socket: Path, left: int, refuse: str = "") -> None:
         self.left, self.refuse, self.commands = left, refuse, list[str]()
         self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(str(place))
+        self.listener.bind(str(admin_socket))
         self.listener.listen()
         self.thread = threading.Thread(target=self.serve, daemon=True)
         self.thread.start()
@@ -63,43 +63,43 @@ class Admin:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def admin_socket(tmp_path: Path) -> Path:
     return tmp_path / "admin.sock"
 
 
-def test_without_a_gateway_there_is_nothing_to_drain(place: Path) -> None:
-    result = drain("--socket", str(place))
+def test_without_a_gateway_there_is_nothing_to_drain(admin_socket: Path) -> None:
+    result = drain("--socket", str(admin_socket))
     assert result.returncode == 0
     assert "nothing to do" in result.stdout
 
 
-def test_it_waits_for_the_last_request(place: Path) -> None:
-    admin = Admin(place, left=2)
+def test_it_waits_for_the_last_request(admin_socket: Path) -> None:
+    admin = FakeAdminSocket(admin_socket, left=2)
     try:
-        result = drain("--socket", str(place), "--timeout", "10")
+        result = drain("--socket", str(admin_socket), "--timeout", "10")
     finally:
         admin.close()
     assert result.returncode == 0
-    assert "0 requests left" in result.stdout
+    assert "no requests left" in result.stdout
     assert admin.commands[0] == "set server vllm/local state drain"
 
 
-def test_it_says_what_is_left(place: Path) -> None:
-    admin = Admin(place, left=99)
+def test_it_reports_how_many_requests_are_left(admin_socket: Path) -> None:
+    admin = FakeAdminSocket(admin_socket, left=99)
     try:
-        result = drain("--socket", str(place), "--timeout", "0")
+        result = drain("--socket", str(admin_socket), "--timeout", "0")
     finally:
         admin.close()
     assert result.returncode == 1
-    assert result.stderr == "drain: 98 requests still run after 0 s; a stop now cuts them\n"
+    assert result.stderr == "drain: 98 requests still running after 0 s; a stop now cuts them off\n"
 
 
-def test_undo_opens_and_a_refusal_is_told(place: Path) -> None:
-    admin = Admin(place, left=0)
+def test_undo_reopens_and_a_refusal_is_an_error(admin_socket: Path) -> None:
+    admin = FakeAdminSocket(admin_socket, left=0)
     try:
-        assert "open again" in drain("--socket", str(place), "--undo").stdout
+        assert "admits requests again" in drain("--socket", str(admin_socket), "--undo").stdout
         admin.refuse = "No such server."
-        result = drain("--socket", str(place))
+        result = drain("--socket", str(admin_socket))
     finally:
         admin.close()
     assert admin.commands[0] == "set server vllm/local state ready"
@@ -162,7 +162,7 @@ def gateway(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.ci
-def test_a_running_request_ends_and_a_new_one_is_refused(gateway: str, place: Path) -> None:
+def test_a_running_request_ends_and_a_new_one_is_refused(gateway: str, admin_socket: Path) -> None:
     answers: list[bytes] = []
 
     def ask() -> None:
@@ -172,7 +172,7 @@ def test_a_running_request_ends_and_a_new_one_is_refused(gateway: str, place: Pa
     running = threading.Thread(target=ask)
     running.start()
     time.sleep(0.3)
-    result = drain("--socket", str(place), "--timeout", "10")
+    result = drain("--socket", str(admin_socket), "--timeout", "10")
     running.join(timeout=10)
     assert result.returncode == 0
     assert answers == [b"ok"]
@@ -180,22 +180,22 @@ def test_a_running_request_ends_and_a_new_one_is_refused(gateway: str, place: Pa
         urllib.request.urlopen(gateway, timeout=10)
     with refused.value as answer:
         assert (answer.code, answer.headers["Retry-After"]) == (503, "10")
-    assert drain("--socket", str(place), "--undo").returncode == 0
+    assert drain("--socket", str(admin_socket), "--undo").returncode == 0
     ask()
     assert answers == [b"ok", b"ok"]
 
 
 @pytest.mark.ci
-def test_a_busy_gateway_is_asked_again(gateway: str, place: Path) -> None:
+def test_a_busy_admin_socket_is_asked_again(gateway: str, admin_socket: Path) -> None:
     others = [socket.socket(socket.AF_UNIX) for _ in range(12)]
     try:
         for one in others:
             one.setblocking(False)
             with contextlib.suppress(BlockingIOError):
-                one.connect(str(place))
-        result = drain("--socket", str(place), "--timeout", "10")
+                one.connect(str(admin_socket))
+        result = drain("--socket", str(admin_socket), "--timeout", "10")
     finally:
         for one in others:
             one.close()
     assert result.returncode == 0, result.stderr
-    assert "0 requests left" in result.stdout
+    assert "no requests left" in result.stdout

@@ -27,7 +27,7 @@ MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
 def wheel(folder: Path, version: str) -> str:
-    """Write a wheel of one module; its line for a lock."""
+    """Write a wheel of one module, and return its line for a lock."""
     about = f"engine-{version}.dist-info"
     files = {
         "engine.py": f"VERSION = {version!r}\n",
@@ -48,7 +48,7 @@ def wheel(folder: Path, version: str) -> str:
 
 
 class Host:
-    """A host whose uv is there already."""
+    """A host that has uv already."""
 
     def __init__(self, program: Program) -> None:
         self.program, self.folder = program, program.folder
@@ -86,8 +86,8 @@ class Host:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     def progress(self) -> dict[str, Any]:
-        told: dict[str, Any] = json.loads((self.folder / "progress.json").read_text())
-        return told
+        record: dict[str, Any] = json.loads((self.folder / "progress.json").read_text())
+        return record
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_an_engine_is_installed_once_and_replaced_by_another_lock(host: Host) ->
     assert (host.venv / ".stamp").read_text() == stamp + "\n"
     assert list((host.venv / "lib").glob("*/site-packages/__pycache__/engine.*.pyc"))
     assert (host.progress()["done"], host.progress()["phase"]) == (True, "done")
-    assert "installed already" in host.install().stdout
+    assert "already installed" in host.install().stdout
 
     before = host.venv.resolve()
     host.lock.write_text(wheel(host.wheels, "2.0"))
@@ -116,7 +116,7 @@ def test_an_engine_is_installed_once_and_replaced_by_another_lock(host: Host) ->
 
 
 @pytest.mark.ci
-def test_a_wrong_hash_is_said_and_the_old_engine_stays(host: Host) -> None:
+def test_a_wrong_hash_is_an_error_and_the_old_engine_stays(host: Host) -> None:
     host.lock.write_text(wheel(host.wheels, "1.0"))
     assert host.install().returncode == 0
     host.lock.write_text("engine==1.0 --hash=sha256:" + "0" * 64 + "\n")
@@ -128,7 +128,7 @@ def test_a_wrong_hash_is_said_and_the_old_engine_stays(host: Host) -> None:
 
 
 @pytest.mark.ci
-def test_a_kill_leaves_the_old_engine_and_the_next_run_ends(host: Host) -> None:
+def test_a_kill_leaves_the_old_engine_and_the_next_run_completes(host: Host) -> None:
     host.lock.write_text(wheel(host.wheels, "1.0"))
     assert host.install().returncode == 0
     host.lock.write_text(wheel(host.wheels, "2.0"))
@@ -145,7 +145,7 @@ def test_a_kill_leaves_the_old_engine_and_the_next_run_ends(host: Host) -> None:
 
 
 @pytest.mark.ci
-def test_a_folder_that_an_image_brought_is_replaced(host: Host) -> None:
+def test_a_directory_from_an_image_is_replaced(host: Host) -> None:
     host.lock.write_text(wheel(host.wheels, "1.0"))
     (host.venv / "bin").mkdir(parents=True)
     (host.venv / ".stamp").write_text("0" * 64 + "\n")
@@ -162,24 +162,24 @@ def test_the_stamp_of_any_lock_is_honoured(host: Host, tmp_path: Path) -> None:
     (host.venv / ".stamp").write_text(f"{'0' * 64}\n{stamp}\n")
     run = host.install(locks={MINOR: str(host.lock), "3.99": str(tmp_path / "other.txt")})
     assert run.returncode == 0
-    assert "installed already" in run.stdout
+    assert "already installed" in run.stdout
     assert not host.venv.is_symlink()
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
-        ({"locks": {}}, "no lock at all"),
+        ({"locks": {}}, "the catalogue has no lock for this engine"),
         ({"locks": {MINOR: "/nowhere"}}, "/nowhere: can't be read"),
         ({"python": "/nowhere"}, "/nowhere: does not run"),
         ({"more": 1}, "unknown keys more"),
     ],
 )
-def test_a_wrong_configuration_is_said(host: Host, change: dict[str, Any], says: str) -> None:
+def test_a_wrong_configuration_is_an_error(host: Host, change: dict[str, Any], message: str) -> None:
     host.lock.write_text("engine==1.0\n")
     run = host.install(**change)
     assert run.returncode == 2
-    assert says in run.stderr
+    assert message in run.stderr
 
 
 @pytest.mark.ci

@@ -1,4 +1,4 @@
-"""The preflight with programs of the host stood in for by scripts: each failure, and all of them at once."""
+"""The preflight with scripts in place of the host's programs: each failure alone, and all of them together."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Machine:
         self.models = program.folder / "models"
         self.models.mkdir()
         for name, script in GOOD.items():
-            self.has(name, script)
+            self.install(name, script)
 
-    def has(self, name: str, script: str) -> None:
+    def install(self, name: str, script: str) -> None:
         (self.folder / name).write_text(f"#!/bin/bash\n{script}\n")
         (self.folder / name).chmod(0o755)
 
@@ -60,25 +60,25 @@ def machine(program: Callable[[str], Program]) -> Machine:
     return Machine(program("preflight"))
 
 
-def test_a_fit_machine_passes(machine: Machine) -> None:
+def test_a_suitable_machine_passes(machine: Machine) -> None:
     code, result, errors = machine.check()
     assert (code, errors) == (0, "")
     assert (result["passed"], result["error"]) == (True, None)
 
 
 @pytest.mark.parametrize(
-    ("name", "script", "what", "says"),
+    ("name", "script", "check", "message"),
     [
         ("nvidia-smi", "exit 9", "driver", "no working NVIDIA driver"),
         ("nvidia-smi", "echo 'NVIDIA H200, 1 MiB, 570.211.01'", "driver", "570.211.01 is older than 580.65"),
-        ("nvidia-smi", f"echo '{H200}'", "gpus", "2 x H200 are paid for, seen: NVIDIA H200 (143771 MiB)"),
-        ("nvidia-smi", "echo 'NVIDIA GH200 480GB, 1 MiB, 580.159.04'", "gpus", "2 x H200 are paid for"),
-        ("nvidia-smi", "", "driver", "nvidia-smi shows no GPU; end this machine and take another"),
+        ("nvidia-smi", f"echo '{H200}'", "gpus", "expected 2 x H200, found: NVIDIA H200 (143771 MiB)"),
+        ("nvidia-smi", "echo 'NVIDIA GH200 480GB, 1 MiB, 580.159.04'", "gpus", "expected 2 x H200"),
+        ("nvidia-smi", "", "driver", "nvidia-smi lists no GPU; delete this machine and rent another"),
         (
             "nvidia-smi",
             "",
             "gpus",
-            "2 x H200 are paid for, seen: none; end this machine and take another offer",
+            "expected 2 x H200, found: none; delete this machine and rent another offer",
         ),
         ("nvidia-smi", "echo 'Failed to initialize NVML' >&2; exit 18", "gpus", "Failed to initialize NVML"),
         ("systemctl", "echo inactive; exit 3", "fabric", "systemctl start nvidia-fabricmanager"),
@@ -91,12 +91,14 @@ def test_a_fit_machine_passes(machine: Machine) -> None:
         ("getent", "exit 2", "name", "does not resolve; add `127.0.1.1"),
     ],
 )
-def test_each_failure_is_a_sentence(machine: Machine, name: str, script: str, what: str, says: str) -> None:
-    machine.has(name, script)
+def test_each_failure_says_what_is_wrong_and_what_to_do(
+    machine: Machine, name: str, script: str, check: str, message: str
+) -> None:
+    machine.install(name, script)
     code, result, errors = machine.check()
     assert code == 1
-    assert says in result["failures"][what]
-    assert says in errors
+    assert message in result["failures"][check]
+    assert message in errors
 
 
 def test_disk_and_compiler(machine: Machine, tmp_path: Path) -> None:
@@ -124,17 +126,20 @@ def test_python_headers_are_those_of_the_engines_python(machine: Machine, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
-    [({"gpu": {}}, "unknown keys gpu; known are"), ({"gpus": {"name": "H200"}}, "'count'; render it again")],
+    ("change", "message"),
+    [
+        ({"gpu": {}}, "unknown keys gpu; known are"),
+        ({"gpus": {"name": "H200"}}, "'count'; run `pulumi up` again"),
+    ],
 )
-def test_a_wrong_configuration_is_said(machine: Machine, change: dict[str, Any], says: str) -> None:
-    code, _, said = machine.check(**change)
+def test_a_wrong_configuration_is_an_error(machine: Machine, change: dict[str, Any], message: str) -> None:
+    code, _, errors = machine.check(**change)
     assert code == 2
-    assert says in said
-    assert "Traceback" not in said
+    assert message in errors
+    assert "Traceback" not in errors
 
 
-def test_weights_that_are_there_count_as_room(machine: Machine) -> None:
+def test_space_used_by_weights_counts_as_available(machine: Machine) -> None:
     (machine.models / "weights").mkdir()
     (machine.models / "weights" / "a").write_bytes(bytes(50_000_000))
     room = os.statvfs(machine.models)
@@ -142,30 +147,30 @@ def test_weights_that_are_there_count_as_room(machine: Machine) -> None:
     assert code == 0
 
 
-def test_all_failures_at_once(machine: Machine) -> None:
+def test_all_failures_are_reported_together(machine: Machine) -> None:
     for name in ("nvidia-smi", "getent"):
-        machine.has(name, "exit 1")
+        machine.install(name, "exit 1")
     code, result, errors = machine.check(min_disk_bytes=1 << 60)
     assert code == 1
     assert set(result["failures"]) == {"driver", "gpus", "disk", "name"}
     assert len(errors.splitlines()) == 4
 
 
-def test_the_device_that_cuda_needs_is_made_where_it_is_missing(machine: Machine) -> None:
+def test_a_missing_cuda_device_is_created(machine: Machine) -> None:
     device = machine.program.folder / "nvidia-uvm"
-    machine.has("nvidia-modprobe", f'echo "$@" >>{device}')
+    machine.install("nvidia-modprobe", f'echo "$@" >>{device}')
     for _ in range(2):
         assert machine.check(uvm=str(device))[0] == 0
     assert device.read_text() == "-u -c 0\n"
 
 
-def test_no_gpu_asked_none_needed(machine: Machine) -> None:
-    machine.has("nvidia-smi", "exit 1")
+def test_a_stack_without_gpus_needs_none(machine: Machine) -> None:
+    machine.install("nvidia-smi", "exit 1")
     code, _, _ = machine.check(gpus=None, driver_floor=None, nvswitch=False)
     assert code == 0
 
 
-def test_a_clock_far_from_the_hubs(machine: Machine, small_hub: Callable[..., Any]) -> None:
+def test_a_clock_far_from_the_hubs_fails(machine: Machine, small_hub: Callable[..., Any]) -> None:
     hub = small_hub({})
     assert machine.check(endpoint=hub.url)[0] == 0
     hub.server.RequestHandlerClass.do_HEAD = lambda self: self.answer(200)
@@ -173,11 +178,11 @@ def test_a_clock_far_from_the_hubs(machine: Machine, small_hub: Callable[..., An
     assert "set the clock" in machine.check(endpoint=hub.url)[1]["failures"]["clock"]
 
 
-def test_a_program_that_may_not_be_started_is_said(machine: Machine) -> None:
+def test_a_program_that_cannot_be_started_fails(machine: Machine) -> None:
     (machine.folder / "nvidia-smi").chmod(0o644)
-    code, result, said = machine.check()
+    code, result, errors = machine.check()
     assert code == 1
     assert (
         "nvidia-smi can't be started (Permission denied); the image has no working NVIDIA" in result["error"]
     )
-    assert "Traceback" not in said
+    assert "Traceback" not in errors

@@ -1,4 +1,4 @@
-"""The readiness check against a small engine and a small TLS gateway: what passes, and what each failure says."""
+"""The readiness check against a small engine and a small TLS gateway: what passes, and the message of each failure."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ GOLDEN = hashlib.sha256(json.dumps(IDS).encode()).hexdigest()[:12]
 
 
 def certificate(folder: Path, address: str = "127.0.0.1") -> tuple[Path, Path]:
-    """A CA's PEM and a leaf with its key, for one address."""
+    """Write a CA, and a certificate with its key for one address. Returns both paths."""
     key, ca_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     now = dt.datetime.now(dt.UTC)
 
@@ -49,16 +49,16 @@ def certificate(folder: Path, address: str = "127.0.0.1") -> tuple[Path, Path]:
     return folder / "ca.pem", folder / "tls.pem"
 
 
-class World:
-    """What the engine and the gateway do."""
+class Behaviour:
+    """How the engine and the gateway answer."""
 
     def __init__(self) -> None:
         self.unhealthy, self.busy, self.tokens, self.empty = 0, 0, IDS, False
-        self.refuses: dict[str, tuple[int, str]] = {}  # "engine" or "gateway": what a chat gets
+        self.refuses: dict[str, tuple[int, str]] = {}  # "engine" or "gateway": the answer to a chat
         self.bodies: list[tuple[str, dict[str, Any]]] = []
 
 
-def serve(world: World, key: str | None, tls: ssl.SSLContext | None) -> ThreadingHTTPServer:
+def serve(behaviour: Behaviour, key: str | None, tls: ssl.SSLContext | None) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
             pass
@@ -71,20 +71,20 @@ def serve(world: World, key: str | None, tls: ssl.SSLContext | None) -> Threadin
             self.wfile.write(data)
 
         def do_GET(self) -> None:
-            world.unhealthy -= 1
-            self.answer(503 if world.unhealthy >= 0 else 200, {})
+            behaviour.unhealthy -= 1
+            self.answer(503 if behaviour.unhealthy >= 0 else 200, {})
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            world.bodies.append(("gateway" if key else "engine", body))
+            behaviour.bodies.append(("gateway" if key else "engine", body))
             if key and self.headers["Authorization"] != f"Bearer {key}":
                 return self.answer(401, {"error": {"message": "Incorrect API key provided."}})
-            if key and world.busy:
-                world.busy -= 1
+            if key and behaviour.busy:
+                behaviour.busy -= 1
                 return self.answer(503, {})
-            if refused := world.refuses.get("gateway" if key else "engine"):
+            if refused := behaviour.refuses.get("gateway" if key else "engine"):
                 return self.answer(refused[0], {"error": {"message": refused[1]}})
-            ids = [] if world.empty else world.tokens
+            ids = [] if behaviour.empty else behaviour.tokens
             choice = {"message": {"content": "hello"}, "token_ids": ids}
             return self.answer(200, {"choices": [choice], "usage": {"completion_tokens": len(ids)}})
 
@@ -98,16 +98,16 @@ def serve(world: World, key: str | None, tls: ssl.SSLContext | None) -> Threadin
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def behaviour() -> Behaviour:
+    return Behaviour()
 
 
 @pytest.fixture
-def config(world: World, tmp_path: Path) -> Iterator[dict[str, Any]]:
+def config(behaviour: Behaviour, tmp_path: Path) -> Iterator[dict[str, Any]]:
     ca, leaf = certificate(tmp_path)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(leaf)
-    engine, gateway = serve(world, None, None), serve(world, "planted-key", tls)
+    engine, gateway = serve(behaviour, None, None), serve(behaviour, "planted-key", tls)
     (tmp_path / "token").write_text("planted-key\n")
     yield {
         "gateway": f"https://127.0.0.1:{gateway.server_address[1]}",
@@ -136,31 +136,33 @@ def result_of(config: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def test_it_passes_and_tells_the_phases(readiness: Program, world: World, config: dict[str, Any]) -> None:
-    world.unhealthy = 1
+def test_it_passes_and_reports_each_phase(
+    readiness: Program, behaviour: Behaviour, config: dict[str, Any]
+) -> None:
+    behaviour.unhealthy = 1
     run = readiness(**config)
     assert (run.returncode, run.stderr) == (0, "")
     result = result_of(config)
     assert (result["passed"], result["why"], result["tokens_sha256"]) == (True, None, GOLDEN)
     assert result["engine_s"] >= 0.5
     assert {"warm_up_s", "gateway_s", "golden_s", "seconds"} <= set(result)
-    assert [place for place, _ in world.bodies] == ["engine", "gateway", "gateway"]
-    last = world.bodies[-1][1]
+    assert [place for place, _ in behaviour.bodies] == ["engine", "gateway", "gateway"]
+    last = behaviour.bodies[-1][1]
     assert (last["temperature"], last["return_token_ids"], last["reasoning_effort"]) == (0, True, "none")
     assert "planted-key" not in run.stdout + json.dumps(result)
 
 
-def test_a_gateway_that_is_still_opening_is_waited_for(
-    readiness: Program, world: World, config: dict[str, Any]
+def test_it_waits_for_a_gateway_that_is_still_starting(
+    readiness: Program, behaviour: Behaviour, config: dict[str, Any]
 ) -> None:
-    world.busy = 1
+    behaviour.busy = 1
     assert readiness(**config).returncode == 0
 
 
-def test_other_tokens_than_the_golden_ones_do_not_pass(
-    readiness: Program, world: World, config: dict[str, Any]
+def test_tokens_other_than_the_golden_ones_fail(
+    readiness: Program, behaviour: Behaviour, config: dict[str, Any]
 ) -> None:
-    world.tokens = [5, 7, 12]
+    behaviour.tokens = [5, 7, 12]
     run = readiness(**config)
     assert run.returncode == 1
     assert f"not {GOLDEN}, for 'Hi' (reasoning_effort none)" in run.stderr
@@ -168,31 +170,34 @@ def test_other_tokens_than_the_golden_ones_do_not_pass(
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"engine_url": "http://127.0.0.1:9", "timeout_s": 0}, "the engine is not healthy after 0 s"),
-        ({"server_name": "127.0.0.2"}, "certificate: IP address mismatch"),
-        ({"ca": "/etc/ssl/certs/ca-certificates.crt"}, "certificate: unable to get local issuer"),
-        ({"token_file": "/dev/null"}, "the readiness check's key was refused"),
+        ({"server_name": "127.0.0.2"}, "the gateway's certificate is not valid: IP address mismatch"),
+        (
+            {"ca": "/etc/ssl/certs/ca-certificates.crt"},
+            "is not valid: unable to get local issuer",
+        ),
+        ({"token_file": "/dev/null"}, "the gateway refused the readiness check's key"),
         ({"token_file": "/nowhere"}, "/nowhere: can't be read"),
         ({"modell": 1}, "unknown keys modell"),
     ],
 )
-def test_each_failure_is_one_sentence(
-    readiness: Program, config: dict[str, Any], change: dict[str, Any], says: str
+def test_each_failure_is_one_message(
+    readiness: Program, config: dict[str, Any], change: dict[str, Any], message: str
 ) -> None:
     run = readiness(**config | change)
     assert run.returncode in (1, 2)
-    assert says in run.stderr
+    assert message in run.stderr
     assert len(run.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("place", ["engine", "gateway"])
 @pytest.mark.parametrize("status", [400, 404, 500])
-def test_a_chat_that_is_refused_does_not_pass(
-    readiness: Program, world: World, config: dict[str, Any], place: str, status: int
+def test_a_refused_chat_fails(
+    readiness: Program, behaviour: Behaviour, config: dict[str, Any], place: str, status: int
 ) -> None:
-    world.refuses = {place: (status, "max_tokens is too large")}
+    behaviour.refuses = {place: (status, "max_tokens is too large")}
     run = readiness(**config)
     assert run.returncode == 1
     base = config["engine_url"] if place == "engine" else config["gateway"]
@@ -200,7 +205,7 @@ def test_a_chat_that_is_refused_does_not_pass(
     assert "max_tokens is too large" in result_of(config)["why"]
 
 
-def test_a_failed_unit_ends_the_waiting(
+def test_a_failed_unit_ends_the_wait(
     readiness: Program, config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "systemctl").write_text('#!/bin/sh\n[ "$*" = "is-failed --quiet vllm.service" ]\n')
@@ -208,13 +213,13 @@ def test_a_failed_unit_ends_the_waiting(
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     run = readiness(**config | {"unit": "vllm.service", "engine_url": "http://127.0.0.1:9", "timeout_s": 600})
     assert run.returncode == 1
-    assert "vllm.service has failed; look at `journalctl -u vllm.service`" in run.stderr
+    assert "vllm.service has failed; see `journalctl -u vllm.service`" in run.stderr
 
 
-def test_an_answer_without_a_token_does_not_pass(
-    readiness: Program, world: World, config: dict[str, Any]
+def test_an_answer_without_a_token_fails(
+    readiness: Program, behaviour: Behaviour, config: dict[str, Any]
 ) -> None:
-    world.empty = True
+    behaviour.empty = True
     run = readiness(**config)
     assert run.returncode == 1
     assert "no token" in result_of(config)["why"]

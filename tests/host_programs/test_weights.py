@@ -1,4 +1,4 @@
-"""The weights program against a small hub: what arrives, what a kill costs, what each fault says."""
+"""The weights program against a small hub: complete downloads, resumed ones, and the message of each fault."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PROGRAMS = Path(__file__).parents[2] / "templates/usr/local/lib/pulumi-vllm"
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
 
-def test_a_model_arrives_and_a_second_run_asks_nothing(
+def test_a_model_is_downloaded_and_a_second_run_sends_no_request(
     weights: Program, hub: SmallHub, config: dict[str, Any], found: Found
 ) -> None:
     hub.page = 2
@@ -35,12 +35,16 @@ def test_a_model_arrives_and_a_second_run_asks_nothing(
     assert manifest["revision"] == REVISION
     assert set(manifest["files"]) == set(hub.kept)
     assert set(manifest["files"]["params.json"]) == {"size", "git_sha1"}
-    told = json.loads(Path(config["progress"]).read_text())
-    assert (told["done"], told["files_done"], told["bytes_done"]) == (True, len(hub.kept), told["bytes"])
+    record = json.loads(Path(config["progress"]).read_text())
+    assert (record["done"], record["files_done"], record["bytes_done"]) == (
+        True,
+        len(hub.kept),
+        record["bytes"],
+    )
     hub.requests.clear()
     second = weights(**config)
     assert (second.returncode, hub.requests) == (0, [])
-    assert "complete already" in second.stdout
+    assert "already complete" in second.stdout
 
 
 def test_patterns_that_change_make_the_manifest_incomplete(
@@ -52,11 +56,11 @@ def test_patterns_that_change_make_the_manifest_incomplete(
     assert found(config) == hub.kept
     none = weights(**config | {"include": ["*.gguf"]})
     assert none.returncode == 2
-    assert "choose no file" in none.stderr
+    assert "select no file" in none.stderr
 
 
 @pytest.mark.parametrize("how", ["edited", "shorter", "gone"])
-def test_only_the_file_that_was_damaged_later_is_fetched_again(
+def test_only_a_damaged_file_is_downloaded_again(
     weights: Program, hub: SmallHub, config: dict[str, Any], found: Found, how: str
 ) -> None:
     assert weights(**config).returncode == 0
@@ -72,7 +76,7 @@ def test_only_the_file_that_was_damaged_later_is_fetched_again(
     assert found(config) == hub.kept
 
 
-def test_verify_finds_a_bit_that_flipped_without_a_trace(
+def test_verify_finds_a_bit_flip_that_left_no_trace(
     weights: Program, hub: SmallHub, config: dict[str, Any], found: Found
 ) -> None:
     assert weights(**config).returncode == 0
@@ -88,7 +92,7 @@ def test_verify_finds_a_bit_that_flipped_without_a_trace(
     assert found(config) == hub.kept
 
 
-def test_a_change_that_hides_its_time_is_found(
+def test_a_change_with_a_restored_mtime_is_found(
     weights: Program, hub: SmallHub, config: dict[str, Any], found: Found
 ) -> None:
     assert weights(**config).returncode == 0
@@ -102,7 +106,7 @@ def test_a_change_that_hides_its_time_is_found(
     assert found(config) == hub.kept
 
 
-def test_only_a_file_that_was_broken_on_the_wire_is_fetched_again(
+def test_only_a_file_corrupted_in_transit_is_downloaded_again(
     weights: Program, hub: SmallHub, config: dict[str, Any], found: Found
 ) -> None:
     hub.corrupt = {"consolidated-00001.safetensors": 1}
@@ -114,7 +118,7 @@ def test_only_a_file_that_was_broken_on_the_wire_is_fetched_again(
     assert hub.sent_of == sizes | {"consolidated-00001.safetensors": 2 * 400_001}
 
 
-def test_a_file_that_is_always_wrong_ends_the_run_and_is_never_in_place(
+def test_a_file_that_is_always_wrong_ends_the_run_and_is_never_kept(
     weights: Program, hub: SmallHub, config: dict[str, Any], found: Found
 ) -> None:
     hub.corrupt = {"consolidated-00001.safetensors": 99}
@@ -127,7 +131,7 @@ def test_a_file_that_is_always_wrong_ends_the_run_and_is_never_in_place(
     assert found(config) == hub.kept
 
 
-def test_chunks_that_arrive_before_their_turn_are_hashed_in_order(
+def test_chunks_that_arrive_out_of_order_are_hashed_in_order(
     weights: Program, hub: SmallHub, config: dict[str, Any], found: Found
 ) -> None:
     hub.slow_ranges = {"bytes=0-": 0.5}  # the first chunk comes last: more wait for it than memory holds
@@ -154,7 +158,7 @@ def test_retry_after_is_honoured(weights: Program, hub: SmallHub, config: dict[s
     assert time.monotonic() - begun > 1
 
 
-def test_a_hub_that_stays_busy_ends_the_run_and_keeps_what_is_there(
+def test_a_hub_that_stays_busy_ends_the_run_and_keeps_the_chunks(
     weights: Program, hub: SmallHub, config: dict[str, Any]
 ) -> None:
     hub.statuses = [200] * 6 + [503] * 99
@@ -168,7 +172,7 @@ def test_a_hub_that_stays_busy_ends_the_run_and_keeps_what_is_there(
 
 
 @pytest.mark.parametrize(
-    ("refuse", "token", "says"),
+    ("refuse", "token", "message"),
     [
         ((401, ""), "", "no token is set"),
         ((401, "RepoNotFound"), "hf_planted", "the token was refused"),
@@ -179,7 +183,7 @@ def test_a_hub_that_stays_busy_ends_the_run_and_keeps_what_is_there(
         ((410, ""), "", "the hub answered 410"),
     ],
 )
-def test_a_refusal_is_one_sentence_after_one_request(
+def test_a_refusal_is_one_message_after_one_request(
     weights: Program,
     hub: SmallHub,
     config: dict[str, Any],
@@ -187,26 +191,26 @@ def test_a_refusal_is_one_sentence_after_one_request(
     *,
     refuse: tuple[int, str],
     token: str,
-    says: str,
+    message: str,
 ) -> None:
     hub.refuse = refuse
     (tmp_path / "token").write_text(token + "\n")
     result = weights(**config | {"token_file": str(tmp_path / "token")})
     assert result.returncode == 3
-    assert says in result.stderr
+    assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert len(hub.requests) == 1
     assert "hf_planted" not in result.stderr + result.stdout + Path(config["progress"]).read_text()
 
 
-def test_the_token_reaches_the_hub_and_nobody_else(
+def test_the_token_is_sent_to_the_hub_only(
     weights: Program, hub: SmallHub, config: dict[str, Any], *, found: Found, tmp_path: Path, small_hub: Hubs
 ) -> None:
     hub.token, mirror = "hf_planted", small_hub(dict(hub.files))
     hub.files_at = mirror.url
     (tmp_path / "token").write_text("hf_planted\n")
     config["token_file"] = str(tmp_path / "token")
-    mirror.statuses = [403]  # a signed address that has expired: ask the hub for a new one
+    mirror.statuses = [403]  # an expired signed URL: the hub issues a new one
     assert weights(**config).returncode == 0
     assert found(config) == hub.kept
     assert {token for _, _, token in hub.requests} == {"Bearer hf_planted"}
@@ -216,7 +220,7 @@ def test_the_token_reaches_the_hub_and_nobody_else(
 @pytest.mark.parametrize(
     "path", ["../x", "a/../../x", "/etc/x", "a//b", "./x", ".parts/x", ".manifest.json", "a\\b", "a\nb", ""]
 )
-def test_a_path_that_leaves_the_folder_is_refused_before_anything_is_written(
+def test_a_path_outside_the_directory_is_refused_before_any_write(
     weights: Program, hub: SmallHub, config: dict[str, Any], found: Found, path: str
 ) -> None:
     good = hub.listing()
@@ -227,7 +231,7 @@ def test_a_path_that_leaves_the_folder_is_refused_before_anything_is_written(
     assert found(config) == {}
 
 
-def test_a_full_disk_is_said_before_the_first_byte(
+def test_a_full_disk_is_reported_before_the_first_byte(
     weights: Program, hub: SmallHub, config: dict[str, Any]
 ) -> None:
     result = weights(**config | {"reserve_bytes": 1 << 60})
@@ -237,7 +241,7 @@ def test_a_full_disk_is_said_before_the_first_byte(
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"revision": "main"}, "40 hex digits"),
         ({"repository": "../x"}, "OWNER/NAME"),
@@ -246,15 +250,15 @@ def test_a_full_disk_is_said_before_the_first_byte(
         ({"endpoint": "http://127.0.0.1:9"}, "no file list after 4 tries"),
     ],
 )
-def test_a_wrong_configuration_is_said(
-    weights: Program, config: dict[str, Any], change: dict[str, Any], says: str
+def test_a_wrong_configuration_is_an_error(
+    weights: Program, config: dict[str, Any], change: dict[str, Any], message: str
 ) -> None:
     result = weights(**config | change)
     assert result.returncode in (1, 2)
-    assert says in result.stderr
+    assert message in result.stderr
 
 
-def test_what_another_revision_left_unfinished_is_removed(
+def test_unfinished_files_of_another_revision_are_removed(
     weights: Program, hub: SmallHub, config: dict[str, Any]
 ) -> None:
     other = Path(config["directory"]).parent / ("f" * 40)
@@ -265,13 +269,13 @@ def test_what_another_revision_left_unfinished_is_removed(
     assert [place.name for place in other.iterdir()] == ["params.json"]
 
 
-_TOLD = """
+_PROGRAM = """
 import io, pathlib, sys
 sys.path.insert(0, sys.argv[1])
-from parts import File
+from partial_files import File
 from transfer import SPARE, Transfer
 
-class Told(set):  # what a thread that hashes may look at, at any moment
+class Watched(set):  # a hashing thread may read this set at any moment
     def add(self, index):
         super().add(index)
         print(index in file.held)
@@ -283,16 +287,16 @@ class Body(io.BytesIO):
 root = pathlib.Path(sys.argv[2])
 (root / ".parts").mkdir()
 transfer = Transfer(None, root, chunk=4, attempts=1, backoff_s=0.0, owner=(-1, -1))
-transfer.answer = lambda file, at, end: (Body(b"abcdefgh"[at:end]), "")
+transfer.request_range = lambda file, at, end: (Body(b"abcdefgh"[at:end]), "")
 file = File("one", 8, "sha256", "")
 transfer.begin(file)
-file.done, transfer.spare = Told(), [None] * SPARE
+file.done, transfer.buffers = Watched(), [None] * SPARE
 transfer.fetch(file, 1, memoryview(bytearray(4)))
 """
 
 
-def test_a_chunk_is_done_only_once_its_memory_can_be_found(tmp_path: Path) -> None:
-    """Else it is read back from the disk, and the memory is lost to the transfer."""
-    words = [sys.executable, "-I", "-c", _TOLD, str(PROGRAMS), str(tmp_path)]
+def test_a_chunk_is_done_only_after_its_buffer_is_stored(tmp_path: Path) -> None:
+    """Otherwise it would be read back from the disk, and the transfer would lose the buffer."""
+    words = [sys.executable, "-I", "-c", _PROGRAM, str(PROGRAMS), str(tmp_path)]
     run = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (run.stdout, run.stderr) == ("True\n", "")

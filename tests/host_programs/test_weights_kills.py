@@ -1,4 +1,4 @@
-"""The weights program when it is killed, doubled or out of room."""
+"""The weights program when it is killed, started twice, or out of disk space."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     Found = Callable[[dict[str, Any]], dict[str, bytes]]
 
 
-def test_two_at_once_do_not_write_over_each_other(
+def test_two_runs_do_not_overwrite_each_other(
     weights: Program, hub: SmallHub, config: dict[str, Any]
 ) -> None:
-    hub.piece_s = 5.0  # the first is held until the second has been
+    hub.piece_s = 5.0  # the first run waits until the second has ended
     with subprocess.Popen(weights.command(**config), stdout=subprocess.DEVNULL) as first:
         wait_for(lambda: hub.sent > 0)
         second = weights(**config)
@@ -63,23 +63,23 @@ def test_a_kill_costs_only_the_chunks_in_flight(
 ) -> None:
     hub.piece_s = 0.01
     assert kill_after(weights, hub, config, 300_000) == -signal.SIGKILL
-    time.sleep(0.05)  # what the hub still sends into the dead socket
+    time.sleep(0.05)  # the hub still sends into the closed socket
     assert weights(**config).returncode == 0
     assert found(config) == hub.kept
-    again_within(hub, kills=1, chunk=config["chunk_bytes"], parallel=config["parallel"])
+    downloads_again_at_most(hub, kills=1, chunk=config["chunk_bytes"], parallel=config["parallel"])
 
 
-def again_within(hub: SmallHub, *, kills: int, chunk: int, parallel: int) -> None:
+def downloads_again_at_most(hub: SmallHub, *, kills: int, chunk: int, parallel: int) -> None:
     """By the hub's own count, a kill costs each file at most its chunks in flight: 64 MiB with the unit's settings."""
     for path, data in hub.kept.items():
         again = hub.sent_of[path] - len(data)
         assert again <= kills * min(64 << 20, parallel * chunk), path
 
 
-def test_the_units_settings_keep_64_mib_of_a_file_in_flight(
+def test_the_unit_keeps_at_most_64_mib_of_a_file_in_flight(
     weights: Program, small_hub: Callable[[dict[str, bytes]], SmallHub], config: dict[str, Any], found: Found
 ) -> None:
-    """Chunks of 16 MiB, 16 connections and one large file: four of them work on it, killed with nothing journalled."""
+    """16 MiB chunks, 16 connections, one large file: four connections work on it. Killed with an empty journal."""
     hub = small_hub({"consolidated.safetensors": random.Random(5).randbytes(100 << 20)})
     config |= {"endpoint": hub.url, "chunk_bytes": 16 << 20, "parallel": 16}
     hub.piece_s = 0.0005
@@ -105,11 +105,11 @@ def test_ten_kills_at_random_moments(
         assert all(data == wanted[path] for path, data in whole.items() if not path.startswith(".parts/"))
     assert weights(**config).returncode == 0
     assert found(config) == wanted
-    again_within(hub, kills=10, chunk=config["chunk_bytes"], parallel=config["parallel"])
+    downloads_again_at_most(hub, kills=10, chunk=config["chunk_bytes"], parallel=config["parallel"])
 
 
 @pytest.mark.ci
-def test_a_disk_that_fills_up_meanwhile_is_said_and_the_next_run_goes_on(
+def test_a_disk_that_fills_up_is_reported_and_the_next_run_resumes(
     weights: Program, hub: SmallHub, config: dict[str, Any], found: Found, tmp_path: Path
 ) -> None:
     disk = tmp_path / "disk"
@@ -124,9 +124,9 @@ def test_a_disk_that_fills_up_meanwhile_is_said_and_the_next_run_goes_on(
             wait_for(lambda: hub.sent > 100_000)
             with pytest.raises(OSError, match="No space"):
                 fill(filler)
-            _, says = run.communicate(timeout=20)
+            _, errors = run.communicate(timeout=20)
         assert run.returncode == 4
-        assert "the disk is full; grow the volume" in says
+        assert "the disk is full; grow the volume" in errors
         filler.unlink()
         assert weights(**config).returncode == 0
         assert found(config) == hub.kept

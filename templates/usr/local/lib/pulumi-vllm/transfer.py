@@ -1,4 +1,4 @@
-"""Bring files of a hub to the disk in parallel ranges, each byte hashed from memory on its way."""
+"""Download files from a hub in parallel ranges. Each byte is hashed while it is still in memory."""
 
 from __future__ import annotations
 
@@ -11,52 +11,46 @@ import ssl
 import threading
 from typing import TYPE_CHECKING
 
-from common import Stop, printable, say
-from hub import REFUSED, Again, Hub
-from parts import File, Parts, disk
+from hub import REFUSED, Hub, TryAgain
+from partial_files import VERIFIED, File, PartialFiles, disk_failure
+from reporting import Failure, log, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-PIECE, LONGEST_PAUSE_S = (
-    1 << 17,
-    30.0,
-)  # a piece fits the processor's cache: written and hashed while it is hot
-IN_FLIGHT = 64 << 20  # per file: what a kill may cost, since unfinished chunks start again
-SPARE = 8  # chunks that may wait in memory for their turn in the hash; more are read back from the disk
-TRIES = 3  # whole downloads of a file whose hash is wrong
+PIECE = 1 << 17  # fits the processor's cache, so that it is hashed right after it was written
+LONGEST_PAUSE_S = 30.0
+IN_FLIGHT = 64 << 20  # bytes per file that a kill may cost, since unfinished chunks start again
+SPARE = 8  # chunks that may wait in memory to be hashed; further ones are read back from the disk
+DOWNLOADS = 3  # attempts at a whole file whose hash is wrong
 
 
 class Transfer:
-    """The files that still have to be made good, and the threads that do it."""
+    """Downloads and verifies files with several threads."""
 
     def __init__(
         self, hub: Hub, root: Path, *, chunk: int, attempts: int, backoff_s: float, owner: tuple[int, int]
     ) -> None:
-        self.hub, self.parts, self.attempts, self.backoff_s = (
-            hub,
-            Parts(root, chunk, owner),
-            attempts,
-            backoff_s,
-        )
+        self.hub, self.partial = hub, PartialFiles(root, chunk, owner)
+        self.attempts, self.backoff_s = attempts, backoff_s
         self.changed, self.limit = threading.Condition(), max(1, IN_FLIGHT // chunk)
         self.open: list[File] = []
-        self.spare: list[memoryview] = []
-        self.failure: Stop | None = None
-        self.here = self.received = 0
+        self.buffers: list[memoryview] = []
+        self.failure: Failure | None = None
+        self.present = self.received = 0
 
     def begin(self, file: File) -> None:
-        """Take a file up where it is."""
-        self.here += self.parts.begin(file)
+        """Add a file, with the chunks that are already on the disk."""
+        self.present += self.partial.begin(file)
         self.open.append(file)
 
     def run(self, parallel: int, report: Callable[[], None]) -> None:
-        """Make every open file good, or raise the first failure."""
-        largest = min(self.parts.chunk, max((file.size for file in self.open), default=0))
-        private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # takes memory only where it is written to
+        """Complete every open file, or raise the first failure."""
+        largest = min(self.partial.chunk, max((file.size for file in self.open), default=0))
+        private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # uses memory only where it is written
         fresh = (mmap.mmap(-1, max(largest, PIECE), flags=private) for _ in range(parallel + SPARE))
-        self.spare = [memoryview(memory) for memory in fresh]
+        self.buffers = [memoryview(memory) for memory in fresh]
         workers = [threading.Thread(target=self.work, daemon=True) for _ in range(parallel)]
         for worker in workers:
             worker.start()
@@ -70,125 +64,127 @@ class Transfer:
             raise self.failure
 
     def work(self) -> None:
-        """One thread: hash what is contiguous, fetch what is missing, until the end or a failure."""
+        """Thread: hash contiguous chunks and fetch missing ones, until all files are complete or one failed."""
         try:
-            while task := self.take():
+            while task := self.next_task():
                 file, index, buffer = task
                 if index is None:
                     self.hash(file, buffer)
                 else:
                     self.fetch(file, index, buffer)
-        except Stop as stop:
-            self.fail(stop)
-        except OSError as fault:
-            self.fail(disk(fault, self.parts.root))
-        except Exception as fault:  # noqa: BLE001 - a thread that dies silently would leave the others waiting
-            self.fail(Stop(f"{type(fault).__name__}: {printable(str(fault))}; this is a bug of this program"))
+        except Failure as failure:
+            self.fail(failure)
+        except OSError as error:
+            self.fail(disk_failure(error, self.partial.root))
+        except Exception as error:  # noqa: BLE001 - the other threads would wait for a thread that died silently
+            self.fail(
+                Failure(f"{type(error).__name__}: {printable(str(error))}; this is a bug in pulumi-vllm")
+            )
 
-    def fail(self, stop: Stop) -> None:
-        """Remember the first failure and wake everybody."""
+    def fail(self, failure: Failure) -> None:
+        """Keep the first failure and wake the other threads."""
         with self.changed:
-            self.failure = self.failure or stop
+            self.failure = self.failure or failure
             self.changed.notify_all()
 
-    def take(self) -> tuple[File, int | None, memoryview] | None:
-        """A file to hash further, or a chunk to fetch, and memory for it; None at the end."""
+    def next_task(self) -> tuple[File, int | None, memoryview] | None:
+        """A file to hash further, or a chunk to fetch, with a buffer for it. None at the end."""
         with self.changed:
             while self.open and not self.failure:
-                for file in self.open if self.spare else ():
+                for file in self.open if self.buffers else ():
                     if not file.hashing and (
-                        file.hashed in file.done or file.hashed == self.parts.count(file)
+                        file.hashed in file.done or file.hashed == self.partial.count(file)
                     ):
                         file.hashing = True
-                        return file, None, self.spare.pop()
-                for file in self.open if self.spare else ():
-                    if file.pending and file.flying < self.limit:
-                        file.flying += 1
-                        return file, file.pending.popleft(), self.spare.pop()
+                        return file, None, self.buffers.pop()
+                for file in self.open if self.buffers else ():
+                    if file.pending and file.in_flight < self.limit:
+                        file.in_flight += 1
+                        return file, file.pending.popleft(), self.buffers.pop()
                 self.changed.wait()
         return None
 
     def fetch(self, file: File, index: int, buffer: memoryview) -> None:
-        """Bring one chunk to the disk and then into the journal, in as many tries as make progress."""
-        start = at = index * self.parts.chunk
-        end, faults, mine = at + self.parts.length(file, index), 0, False
+        """Download one chunk and list it in the journal. Retries as long as tries make progress."""
+        start = at = index * self.partial.chunk
+        end, failures, hashing = at + self.partial.length(file, index), 0, False
         while at < end:
-            before, why, wait = at, "connection closed early", 0.0
+            before, reason, wait = at, "connection closed early", 0.0
             try:
-                response, file.url = self.answer(file, at, end)
+                response, file.url = self.request_range(file, at, end)
                 while at < end and (
                     count := response.readinto(buffer[at - start : min(at - start + PIECE, end - start)])
                 ):
-                    self.parts.write(file, buffer[at - start : at - start + count], at)
+                    self.partial.write(file, buffer[at - start : at - start + count], at)
                     at += count
-                    mine = self.arrived(file, index, count, buffer[: at - start], mine=mine)
-                if not response.isclosed():  # a longer range than we asked for, or a cut one
-                    self.hub.drop(file.url)
-            except ssl.SSLCertVerificationError as fault:
-                why = fault.verify_message
-                raise Stop(f"{self.hub.endpoint}: {why}; check the clock and the endpoint") from None
-            except Again as again:
-                why, wait = str(again), again.wait_s
-            except (OSError, http.client.HTTPException) as fault:
-                why = printable(str(fault)) or type(fault).__name__
+                    hashing = self.count_and_hash(file, index, count, buffer[: at - start], hashing=hashing)
+                if not response.isclosed():  # the range was longer than requested, or cut
+                    self.hub.drop_connection(file.url)
+            except ssl.SSLCertVerificationError as error:
+                reason = error.verify_message
+                raise Failure(f"{self.hub.endpoint}: {reason}; check the clock and the endpoint") from None
+            except TryAgain as again:
+                reason, wait = str(again), again.wait_s
+            except (OSError, http.client.HTTPException) as error:
+                reason = printable(str(error)) or type(error).__name__
             if at < end:
-                self.hub.drop(file.url or self.hub.address(file.path))
-                file.url, faults = "", 1 if at > before else faults + 1
-                self.pause(f"{file.path}: {why}", faults, wait)
-        self.parts.keep(file, index)
+                self.hub.drop_connection(file.url or self.hub.file_url(file.path))
+                file.url, failures = "", 1 if at > before else failures + 1
+                self.pause(f"{file.path}: {reason}", failures, wait)
+        self.partial.record_chunk(file, index)
         with self.changed:
-            file.flying -= 1
-            if mine:
+            file.in_flight -= 1
+            if hashing:
                 file.hashed, file.hashing = index + 1, False
-            if mine or len(self.spare) < SPARE // 2:
-                self.spare.append(buffer)
+            if hashing or len(self.buffers) < SPARE // 2:
+                self.buffers.append(buffer)
             else:
                 file.held[index] = buffer
-            file.done.add(index)  # last: who hashes looks here without the lock, and then for the memory
+            file.done.add(index)  # last: hash() reads this without the lock, and then looks for the buffer
             self.changed.notify_all()
 
-    def arrived(self, file: File, index: int, count: int, chunk: memoryview, *, mine: bool) -> bool:
-        """Count a piece and hash it, once all chunks before this one are in the hash; whether that is so."""
+    def count_and_hash(self, file: File, index: int, count: int, chunk: memoryview, *, hashing: bool) -> bool:
+        """Count a received piece, and hash it once all earlier chunks are hashed. Returns whether it is hashed."""
         with self.changed:
             self.received += count
-            self.here += count
-            turn = not mine and file.hashed == index and not file.hashing
-            file.hashing = file.hashing or turn
+            self.present += count
+            starts = not hashing and file.hashed == index and not file.hashing
+            file.hashing = file.hashing or starts
         if self.failure:
             raise self.failure
-        if mine or turn:
-            file.hasher.update(chunk if turn else chunk[-count:])
-        return mine or turn
+        if hashing or starts:
+            file.hasher.update(chunk if starts else chunk[-count:])
+        return hashing or starts
 
-    def answer(self, file: File, at: int, end: int) -> tuple[http.client.HTTPResponse, str]:
-        """Ask for a range, where the hub last redirected to; refuse an answer that doesn't begin there."""
-        response, url = self.hub.get(file.url or self.hub.address(file.path), (at, end))
+    def request_range(self, file: File, at: int, end: int) -> tuple[http.client.HTTPResponse, str]:
+        """Request a range from the URL of the last redirect. Refuses an answer that is not this range."""
+        response, url = self.hub.get(file.url or self.hub.file_url(file.path), (at, end))
         length = response.getheader("Content-Length")
         span = response.getheader("Content-Range") or f"bytes 0-/{length}"
         if not (span.startswith(f"bytes {at}-") and span.endswith(f"/{file.size}")):
-            asked = f"asked for bytes {at}-{end - 1} of {file.size}, got {printable(span)}"
-            raise Stop(
-                f"{file.path}: {asked}; the hub or a proxy breaks ranges, check weights.endpoint", REFUSED
-            )
+            answered = f"requested bytes {at}-{end - 1} of {file.size}, got {printable(span)}"
+            remedy = "the hub or a proxy does not support ranges; check weights.endpoint"
+            raise Failure(f"{file.path}: {answered}: {remedy}", REFUSED)
         return response, url
 
-    def pause(self, why: str, faults: int, wait: float) -> None:
-        """Wait before another try: longer each time, jittered, at least what the hub asked for."""
-        if faults >= self.attempts:
-            raise Stop(f"{why} ({faults} tries in a row without a byte); run it again when the hub answers")
-        grown = min(LONGEST_PAUSE_S, self.backoff_s * 2 ** (faults - 1))
-        wait += random.uniform(0.5, 1) * grown  # noqa: S311
-        say(f"{why}; again in {wait:.1f} s")
+    def pause(self, reason: str, failures: int, wait: float) -> None:
+        """Wait before another try: longer each time, with jitter, and at least as long as the hub asked for."""
+        if failures >= self.attempts:
+            message = f"{reason} ({failures} tries in a row without a byte)"
+            raise Failure(f"{message}; run it again when the hub answers")
+        backoff = min(LONGEST_PAUSE_S, self.backoff_s * 2 ** (failures - 1))
+        wait += random.uniform(0.5, 1) * backoff  # noqa: S311
+        log(f"{reason}; retrying in {wait:.1f} s")
         with self.changed:
             self.changed.wait_for(lambda: self.failure, timeout=wait)
         if self.failure:
             raise self.failure
 
     def hash(self, file: File, scratch: memoryview) -> None:
-        """Hash the chunks after the last hashed one, from memory or from the disk; after the last, end the file."""
+        """Hash the chunks after the last hashed one, from memory or disk. After the last chunk, finish the file."""
         while file.hashed in file.done and not self.failure:
-            at = file.hashed * self.parts.chunk
-            end = at + self.parts.length(file, file.hashed)
+            at = file.hashed * self.partial.chunk
+            end = at + self.partial.length(file, file.hashed)
             held = file.held.pop(file.hashed, None)
             if held is not None:
                 file.hasher.update(held[: end - at])
@@ -199,30 +195,29 @@ class Transfer:
             with self.changed:
                 file.hashed += 1
                 if held is not None:
-                    self.spare.append(held)
-        if file.hashed == self.parts.count(file) and not self.failure:
+                    self.buffers.append(held)
+        if file.hashed == self.partial.count(file) and not self.failure:
             self.finish(file)
         with self.changed:
             file.hashing = False
-            self.spare.append(scratch)
+            self.buffers.append(scratch)
             self.changed.notify_all()
 
     def finish(self, file: File) -> None:
-        """Keep a right file; throw a wrong one away and fetch it, alone, again."""
+        """Keep a file whose hash is right. Delete any other and download that file again."""
         found = file.hasher.hexdigest()
-        right = found == file.digest
-        self.parts.end(file, right=right)
-        if right:
-            when = (self.parts.root / file.path).stat().st_ctime_ns
-            with self.changed, (self.parts.folder / "right").open("a") as log:
-                log.write(json.dumps([file.path, file.digest, when]) + "\n")
+        verified = found == file.digest
+        self.partial.close(file, verified=verified)
+        if verified:
+            changed_ns = (self.partial.root / file.path).stat().st_ctime_ns
+            with self.changed, (self.partial.directory / VERIFIED).open("a") as out:
+                out.write(json.dumps([file.path, file.digest, changed_ns]) + "\n")
                 self.open.remove(file)
             return
-        file.wrong += 1
-        say(f"{file.path}: {file.kind} is {found}, not {file.digest}; fetching this file again")
-        if file.wrong >= TRIES:
-            raise Stop(
-                f"{file.path}: {file.kind} wrong {TRIES} times; check disk, memory and the hub", REFUSED
-            )
+        file.mismatches += 1
+        log(f"{file.path}: {file.kind} is {found}, not {file.digest}; downloading this file again")
+        if file.mismatches >= DOWNLOADS:
+            message = f"{file.path}: {file.kind} wrong {DOWNLOADS} times"
+            raise Failure(f"{message}; check disk, memory and the hub", REFUSED)
         with self.changed:
-            self.here += self.parts.begin(file) - file.size
+            self.present += self.partial.begin(file) - file.size
