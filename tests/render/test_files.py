@@ -1,4 +1,4 @@
-"""What every rendered stack must hold, whatever it says."""
+"""Properties of every rendered stack."""
 
 import base64
 import hashlib
@@ -83,9 +83,9 @@ def test_bootstrap_and_user_data():
     (line,) = user_data["runcmd"]
     assert len(line) < 12_000
     assert "\n" not in line
-    carried = base64.b64decode(line.split("echo ")[1].split()[0]).decode()
-    assert carried == bootstrap(stacks.planned("spheron-h200-2x-fp8")).text
-    assert "gcc" in carried
+    script_sent = base64.b64decode(line.split("echo ")[1].split()[0]).decode()
+    assert script_sent == bootstrap(stacks.planned("spheron-h200-2x-fp8")).text
+    assert "gcc" in script_sent
     assert "gcc" not in script.text
 
 
@@ -106,14 +106,14 @@ def test_mount_kinds(kind, source, line):
     assert line in models_mount(kind, source).text
 
 
-def test_an_unknown_mount_kind_is_a_sentence():
+def test_an_unknown_mount_kind_is_an_error():
     with pytest.raises(
         PlanError, match="mount kind 'floppy' is unknown; this version mounts block, virtiofs, nfs"
     ):
         models_mount("floppy", "x")
 
 
-def test_a_missing_variable_is_a_sentence():
+def test_a_missing_template_variable_is_an_error():
     with pytest.raises(PlanError, match="'packages' is undefined"):
         templates.fill("/usr/local/lib/pulumi-vllm/bootstrap")
 

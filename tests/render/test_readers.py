@@ -1,4 +1,4 @@
-"""The rendered files, read by the programs that will read them, and by tables of what old versions know."""
+"""The rendered files, checked by the programs that read them, and by tables of the words that old versions know."""
 
 import configparser
 import json
@@ -66,7 +66,7 @@ def test_haproxy_words_are_old_enough(files):
         ("    http-request deny if { req.ssl_hello_type gt 1 }", "req.ssl_hello_type"),
     ],
 )
-def test_a_word_too_new_or_unknown_is_seen(line, word):
+def test_a_word_that_is_too_new_or_unknown_is_found(line, word):
     newer = [
         word for word, known in since.haproxy_words(line) if known.get(word, (9, 9)) > min(since.HAPROXY)
     ]
