@@ -132,20 +132,20 @@ def ended() -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
 
 
 def _row(evidence: Mapping[str, Any], run: Mapping[str, Any]) -> Row:
-    """What a run changed is told by vLLM's own report, its limit and its batch, and by its changed flags."""
+    """Return the row of one run: its flags, its changes of them, and the limit and batch that vLLM reported."""
     flags = run.get("flags", evidence["flags"])
     words = dict(pairwise(flags)) | {f"--{name}": value for name, value in run["changed_flags"].items()}
-    told = run["reported"]
+    figures = run["reported"]
     load = memory.Load(
         evidence["count"],
         int(words["--max-model-len"]),
         int(words["--max-num-seqs"]),
-        round(told["limit_gib"] / told["visible_gib"], 3),
-        int(told["max_num_batched_tokens"]),
+        round(figures["limit_gib"] / figures["visible_gib"], 3),
+        int(figures["max_num_batched_tokens"]),
         images=memory.IMAGES if run.get("vision_tower") else 0,  # runs before 2026-11-26 had no tower
     )
     reported = [
-        told.get(name, 0.0)
+        figures.get(name, 0.0)
         for name in (
             "weights_gib",
             "peak_activation_gib",
@@ -154,7 +154,7 @@ def _row(evidence: Mapping[str, Any], run: Mapping[str, Any]) -> Row:
             "graphs_actual_gib",
         )
     ]
-    return Row(evidence["gpu"], evidence["precision"], load, *reported, int(told["kv_tokens"]), run["run"])
+    return Row(evidence["gpu"], evidence["precision"], load, *reported, int(figures["kv_tokens"]), run["run"])
 
 
 def predictions() -> Iterator[tuple[Row, memory.Budget, memory.Budget]]:

@@ -116,7 +116,7 @@ def starts() -> str:
         lines.append(
             f"| {row.name} | {weights} | {row.kv_tokens:,} | {all_of.kv_tokens:,} | {' | '.join(errors)} |\n"
         )
-    return out + "".join(dict.fromkeys(lines))  # starts that told the same are one row
+    return out + "".join(dict.fromkeys(lines))  # starts with the same figures are one row
 
 
 def prices() -> str:

@@ -1,4 +1,4 @@
-"""Streams in flight while the server is told to stop: who finishes, what new requests get, when it is gone."""
+"""Stop the server while streams run, and record which finish, what new requests get, and when the process ends."""
 
 from __future__ import annotations
 
@@ -81,21 +81,23 @@ def drain(
     for stream in streams:
         stream.start()
     time.sleep(3)
-    told = time.monotonic()
+    stopped = time.monotonic()
     os.kill(server.pid, signal.SIGTERM)
-    seen: list[dict[str, Any]] = []
+    while_draining: list[dict[str, Any]] = []
     gone: float | None = None
-    while time.monotonic() - told < 90:
-        at = round(time.monotonic() - told, 1)
+    while time.monotonic() - stopped < 90:
+        at = round(time.monotonic() - stopped, 1)
         if server.poll() is not None:
             gone = at
             break
         status, text = post(port, "/v1/completions", {"model": name, "prompt": "hi", "max_tokens": 1}, 3)
-        seen.append({"after_s": at, "health": health(port), "new_request": status, "text": text[:120]})
+        while_draining.append(
+            {"after_s": at, "health": health(port), "new_request": status, "text": text[:120]}
+        )
         time.sleep(1)
     for stream in streams:
         stream.join(5)
-    ended = [stream.ended - told for stream in streams if stream.done]
+    ended = [stream.ended - stopped for stream in streams if stream.done]
     return {
         "streams": count,
         "tokens_each": tokens,
@@ -108,5 +110,5 @@ def drain(
         "last_stream_ended_s": round(max(ended), 1) if ended else None,
         "process_gone_s": gone,
         "exit_code": server.poll(),
-        "while_draining": seen,
+        "while_draining": while_draining,
     }

@@ -172,10 +172,10 @@ def main() -> None:
     folder, first, machine, host = Path(sys.argv[1]), *sys.argv[2:5]
     captured = ROOT / "lab/captured" / machine
     runs, results = gathered(folder, machine)
-    seen = folder / f"{first}.captured"
-    if seen.exists():
+    under_load = folder / f"{first}.captured"
+    if under_load.exists():
         shutil.rmtree(captured / "under-load", ignore_errors=True)
-        shutil.copytree(seen, captured / "under-load")
+        shutil.copytree(under_load, captured / "under-load")
     shipped = results[first]
     if shipped["outcome"] != "ready":
         sys.exit(
@@ -203,7 +203,7 @@ def main() -> None:
         "host": host,
         "drain": None,
         **runs.pop(first),
-        "utilisation": utilisation(shipped, dmon) if (dmon := seen / "dmon.txt").exists() else [],
+        "utilisation": utilisation(shipped, dmon) if (dmon := under_load / "dmon.txt").exists() else [],
         "chat_status": [
             {"request": one["request"], "status": one["status"]} for one in shipped.get("chat", [])
         ],

@@ -1,18 +1,18 @@
 #!/bin/bash
 # On the GPU machine: the host of a stack, with a systemd of its own as process 1. The machine's own files are the lower
 # layer of its root and stay as they are; GPUs, network and results are the machine's.
-# usage: host.sh FOLDER     (from host_files.py)   prints the process id of systemd, as seen from outside
+# usage: host.sh FOLDER     (from host_files.py)   prints the process id of systemd in the machine's own process table
 set -euo pipefail
 folder=$(cd "$1" && pwd) kit=$(cd "$(dirname "$0")" && pwd) site=${SITE:-/tmp/site} results=${RESULTS:-/tmp/results}
 root=/tmp/gpu-host
 umount -R $root 2>/dev/null || true
 mkdir -p $root /models "$results"
 mount -t tmpfs tmpfs $root
-mkdir -p $root/{upper,work,merged,carried}
+mkdir -p $root/{upper,work,merged,packages}
 mount -t overlay -o lowerdir=/,upperdir=$root/upper,workdir=$root/work overlay $root/merged
-tar xJf "$folder/packages.tar.xz" -C $root/carried
+tar xJf "$folder/packages.tar.xz" -C $root/packages
 # Only what is missing: the machine's own libraries are newer, and its Python needs them.
-tar c -C $root/carried . | tar x -C $root/merged --skip-old-files --keep-directory-symlink
+tar c -C $root/packages . | tar x -C $root/merged --skip-old-files --keep-directory-symlink
 cp -a "$folder/root/." $root/merged/
 chown -R 0:0 $root/merged/etc/pulumi-vllm
 mkdir -p $root/merged/opt/{site,kit,results,models,vllm/bin}

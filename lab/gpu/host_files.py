@@ -47,7 +47,7 @@ SUBSTITUTES = {
     "vllm-install.service": "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\n",
     "vllm-weights.service": "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\n",
 }
-"""The engine was carried to /opt/site, there are no weights, and /models is a folder."""
+"""The engine is already in /opt/site, there are no weights, and /models is a folder."""
 
 
 def certificate() -> tuple[str, str]:
@@ -69,10 +69,10 @@ def certificate() -> tuple[str, str]:
 
 
 def changed(path: str, text: str) -> str:
-    """The text with what has to differ; a line that is not there any more is a mistake."""
+    """Replace what must differ on this machine. A text that is no longer in the file is an error."""
     for before, after in DIFFERENCES.get(path, {}).items():
         if before not in text:
-            raise SystemExit(f"{path}: has no {before!r} any more; mend DIFFERENCES")
+            raise SystemExit(f"{path}: no longer contains {before!r}; update DIFFERENCES")
         text = text.replace(before, after)
     if path.endswith("/preflight.json"):
         text = json.dumps(json.loads(text) | PREFLIGHT)
@@ -82,12 +82,12 @@ def changed(path: str, text: str) -> str:
 def write(folder: Path, server: dict[str, object]) -> None:
     """All files below `folder`, and the key beside them."""
     ca, leaf = certificate()
-    key, gate = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
-    digests = {gate: READINESS_KEY, key: "gpu"}
+    key, readiness = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
+    digests = {readiness: READINESS_KEY, key: "gpu"}
     values = {
         "tls_pem": leaf,
         "keys_map": "".join(f"{hashlib.sha256(one.encode()).hexdigest()} {name}\n" for one, name in digests.items()),
-        "gate_token": gate,
+        "readiness_token": readiness,
         "hf_token": "",
         "ca_certificate": ca,
     }  # fmt: skip

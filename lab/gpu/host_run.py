@@ -2,7 +2,7 @@
 
 usage: host_run.py FOLDER LAUNCH.json NAME [--levels 1,32,256] [--deadline-s 500]   (FOLDER from host_files.py)
 
-Checks the machine, starts the engine and the gateway, asks the gate, then `pulumi-vllm smoke` and `bench` through the gateway,
+Checks the machine, starts the engine and the gateway, runs the readiness check, then `pulumi-vllm smoke` and `bench` through the gateway,
 the same load without the gateway (no load where the levels are empty), and stops the engine with 32 streams running.
 OUT/NAME.host.json says how each ended.
 """
@@ -27,7 +27,13 @@ from server import SITE
 ROOT = Path(__file__).parent
 OUT = measure.OUT
 TREE = Path("/tmp/gpu-host")
-UNITS = ("models.mount", "vllm-preflight.service", "haproxy.service", "vllm.service", "vllm-gate.service")
+UNITS = (
+    "models.mount",
+    "vllm-preflight.service",
+    "haproxy.service",
+    "vllm.service",
+    "vllm-readiness.service",
+)
 CHECK = "vllm-preflight.service"
 PASS = (
     f"cd /etc/systemd/system; mkdir -p {CHECK}.d; printf '[Service]\\nExecStart=\\nExecStart=/bin/true\\n' "
@@ -106,7 +112,7 @@ def ask(key: str, *words: str, within_s: float = 300) -> dict[str, Any]:
         answer = json.loads(done.stdout)
     except ValueError:
         answer = None
-    return {"code": done.returncode, "answer": answer, "said": done.stderr.splitlines()[-12:]}
+    return {"code": done.returncode, "answer": answer, "stderr": done.stderr.splitlines()[-12:]}
 
 
 def without_gateway(launch: dict[str, Any], name: str, levels: str) -> list[dict[str, Any]]:
@@ -131,7 +137,7 @@ def stop(model: str) -> dict[str, Any]:
     for stream in streams:
         stream.start()
     time.sleep(3)
-    told = time.monotonic()
+    stopped = time.monotonic()
     waiter = threading.Thread(target=inside, args=("systemctl", "stop", "vllm.service"))
     waiter.start()
     for stream in streams:
@@ -141,8 +147,8 @@ def stop(model: str) -> dict[str, Any]:
         "streams": STREAMS,
         "tokens_each": TOKENS,
         "finished": sum(stream.done and stream.got == TOKENS and not stream.error for stream in streams),
-        "last_stream_ended_s": round(max(stream.ended for stream in streams) - told, 1),
-        "unit_stopped_s": round(time.monotonic() - told, 1),
+        "last_stream_ended_s": round(max(stream.ended for stream in streams) - stopped, 1),
+        "unit_stopped_s": round(time.monotonic() - stopped, 1),
         "unit": show("vllm.service", "ActiveState", "Result", "ExecMainStatus"),
     }
 

@@ -1,4 +1,4 @@
-"""On the GPU machine: one stack started, loaded, looked at and stopped; everything seen goes into OUT/NAME.json.
+"""On the GPU machine: start, load, inspect and stop one stack, and write what was observed to OUT/NAME.json.
 
 usage: measure.py LAUNCH.json NAME [--levels 1,32,128,256] [--set flag=value ...] [--env NAME=VALUE ...]
                   [--deadline-s 500] [--drain 32] [--capture] [--move-in HOST] [--stop-at REGEX]

@@ -39,16 +39,16 @@ def missing(name: str, context: int, known: catalogue.Measured | None, *, own: b
     if own:
         levels, more = OWN, f"--capture --drain 32 --images {SIZES}"
     loaded = known is not None and all(int(one) in known.tokens_per_s for one in levels.split(","))
-    carried = not own or (known is not None and catalogue.WARM_REPLACEMENT in known.ready_s)
+    warm_start = not own or (known is not None and catalogue.WARM_REPLACEMENT in known.ready_s)
     runs = []
     if loaded:
         print(f"measured: {name}", file=sys.stderr)
     else:
         levels = ",".join([levels, *(f"1:1:{tokens}:16" for tokens in PROMPTS if tokens < context)])
         runs.append(f"{name} --levels {levels} {more} --deadline-s 420")
-    if loaded and not carried:
+    if loaded and not warm_start:
         runs.append(f"{name}-caches --levels , --deadline-s 300")
-    if not carried:
+    if not warm_start:
         runs.append(f"{name}-warm --levels , --move-in second-host --deadline-s 200")
     return runs
 

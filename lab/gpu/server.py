@@ -64,8 +64,8 @@ def move_in(launch: dict[str, Any], home: Path, host: str) -> None:
 def used_mib() -> list[int]:
     """Memory in use on each card, MiB; [] where nvidia-smi does not say."""
     query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
-    said = subprocess.run(query, capture_output=True, text=True, check=False).stdout.split()
-    return [int(one) for one in said if one.isdigit()]
+    lines = subprocess.run(query, capture_output=True, text=True, check=False).stdout.split()
+    return [int(one) for one in lines if one.isdigit()]
 
 
 class Server:

@@ -122,9 +122,9 @@ def test_a_level_without_an_answer_and_a_lost_engine_are_read():
         "storage": "300GB",
         "access": {"allow": ["192.0.2.0/24"]},
     }
-    said = " ".join(plan(Deployment.parse(wanted), catalogue=known).because)
-    assert "with exactly these flags" in said
-    assert "; it was lost under load: CUDA out of memory (" in said
+    because = " ".join(plan(Deployment.parse(wanted), catalogue=known).because)
+    assert "with exactly these flags" in because
+    assert "; it was lost under load: CUDA out of memory (" in because
 
 
 @pytest.mark.parametrize(

@@ -38,9 +38,9 @@ def test_a_stacks_header_says_its_price_and_what_was_measured(path):
     ]
     tokens, rates = re.findall(r"([\d,]+) KV tokens", header), re.findall(r"([\d,]+) tok/s at (\d+)", header)
     assert {int(one.replace(",", "")) for one in tokens} <= {run.kv_tokens for run in runs}
-    told = {(int(streams), round(rate)) for run in runs for streams, rate in run.tokens_per_s.items()}
-    assert {(int(streams), int(rate.replace(",", ""))) for rate, streams in rates} <= told
-    assert bool(tokens) == bool(runs), "measured, and not said"
+    measured = {(int(streams), round(rate)) for run in runs for streams, rate in run.tokens_per_s.items()}
+    assert {(int(streams), int(rate.replace(",", ""))) for rate, streams in rates} <= measured
+    assert bool(tokens) == bool(runs), "the header must give the measured figures"
     assert ("Never started" in header) == (not runs)
 
 

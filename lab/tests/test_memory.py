@@ -39,10 +39,10 @@ def test_several_gpus_leave_room_for_what_0_95_ran_out_of():
 
 def test_what_images_ended_on_cards_is_refused_and_what_they_did_not_is_taken():
     """Requests with five images, in some runs after a prompt of nearly the context."""
-    seen = {run["run"]: run.get("died_of") for _, run in fit_memory.runs() if run.get("images")}
-    rows = {row.run: row for row in fit_memory.held_out() if row.run in seen}
-    assert sorted(map(bool, seen.values())) == [False] * 11 + [True] * 3
-    for name, died in seen.items():
+    outcomes = {run["run"]: run.get("died_of") for _, run in fit_memory.runs() if run.get("images")}
+    rows = {row.run: row for row in fit_memory.held_out() if row.run in outcomes}
+    assert sorted(map(bool, outcomes.values())) == [False] * 11 + [True] * 3
+    for name, died in outcomes.items():
         found = rows[name].predict({})
         assert found.short_gib == 0
         if died:
