@@ -1,0 +1,19 @@
+"""Package data is small, and is data."""
+
+import pathlib
+
+import pytest
+
+PLAN_DATA = pathlib.Path(__file__).parents[2] / "components/pulumi_vllm/plan/data"
+FILES = sorted(path for path in PLAN_DATA.rglob("*") if path.is_file())
+
+
+def test_the_data_beside_the_locks_takes_at_most_150_kb():
+    sizes = {path: path.stat().st_size for path in FILES if not path.name.startswith("requirements")}
+    assert sum(sizes.values()) <= 150_000, sorted(sizes.items(), key=lambda item: -item[1])[:3]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PLAN_DATA)))
+def test_package_data_contains_no_programs(path):
+    assert path.suffix in {".json", ".yaml", ".txt"}
+    assert not path.stat().st_mode & 0o111
