@@ -1,6 +1,6 @@
-"""How many events the load generator's client takes in a second of CPU, beside a general client.
+"""Measure how many events the load generator handles per second of CPU, compared with a general client.
 
-usage: bench_client.py [STREAMS]      the server only writes; TLS as through the gateway
+usage: bench_client.py [STREAMS]      the server writes constant answers, over TLS as the gateway does
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import httpx2
-from pulumi_vllm.client import load
+from pulumi_vllm.client import load_generator
 from pulumi_vllm.client.endpoint import from_url
 
 TOKENS, REQUESTS = 256, 4
@@ -37,7 +37,7 @@ def chunk(text: str) -> bytes:
 
 
 async def serve(folder: Path) -> None:
-    """A server that answers everything with the same stream, an event per write."""
+    """Answer every request with the same stream, one event per write."""
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(folder / "tls.pem")
 
@@ -63,31 +63,31 @@ async def serve(folder: Path) -> None:
 
 
 async def ours(url: str, ca: Path, streams: int) -> float:
-    plan = load.Load(levels=(streams,), output_tokens=TOKENS)
-    level = load.Level(streams, streams * REQUESTS, lambda _: None)
+    load = load_generator.Load(levels=(streams,), output_tokens=TOKENS)
+    level = load_generator.Level(streams, streams * REQUESTS, lambda _: None)
     began = time.process_time()
-    await load.run(from_url(url, ca), plan.bodies("m", level.requests, streams, TOKENS), level)
+    await load_generator.run(from_url(url, ca), load.bodies("m", level.requests, streams, TOKENS), level)
     assert level.error is None, level.error
     return level.tokens / (time.process_time() - began)
 
 
 async def theirs(url: str, ca: Path, streams: int) -> float:
-    tls, seen = ssl.create_default_context(cafile=str(ca)), 0
+    tls, tokens = ssl.create_default_context(cafile=str(ca)), 0
     limits = httpx2.Limits(max_connections=streams)
-    bodies = iter(load.Load().bodies("m", streams * REQUESTS, streams, TOKENS))
+    bodies = iter(load_generator.Load().bodies("m", streams * REQUESTS, streams, TOKENS))
     async with httpx2.AsyncClient(verify=tls, limits=limits, timeout=60) as client:
 
         async def stream() -> None:
-            nonlocal seen
+            nonlocal tokens
             for body in bodies:
                 async with client.stream("POST", f"{url}/completions", content=body) as answer:
                     async for line in answer.aiter_lines():
                         if line.startswith("data: {"):
-                            seen += bool(json.loads(line[6:])["choices"])
+                            tokens += bool(json.loads(line[6:])["choices"])
 
         began = time.process_time()
         await asyncio.gather(*(stream() for _ in range(streams)))
-        return seen / (time.process_time() - began)
+        return tokens / (time.process_time() - began)
 
 
 def main() -> None:

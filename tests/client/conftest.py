@@ -1,4 +1,4 @@
-"""A served model without a machine: the fake engine as a process, and the gateway's own HAProxy before it."""
+"""A served model without a machine: the fake engine as a process, and a HAProxy with the gateway's configuration."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PARSERS = ("--reasoning-parser", "mistral", "--tool-call-parser", "mistral", "--
 
 @dataclass
 class Engine:
-    """The fake engine, as a guest has it: the package under its other name, no site-packages."""
+    """The fake engine as the local cloud runs it: the package under its other name, without site-packages."""
 
     port: int
     process: subprocess.Popen[str]
@@ -71,7 +71,7 @@ def start(tmp_path_factory):
 
 @pytest.fixture
 def key(monkeypatch) -> str:
-    """The key of the engine and the gateways, where the commands look for it."""
+    """The key of the engine and the gateways, in the variable that the commands read."""
     monkeypatch.setenv("VLLM_API_KEY", KEY)
     return KEY
 
@@ -94,8 +94,8 @@ def answers(url: str) -> None:
 
 @pytest.fixture
 def gateway(tmp_path):
-    """Start gateways before an engine; limits are keys of server.gateway."""
-    # The gateway takes the key away; this engine is shared with tests that have no gateway, and wants it.
+    """Start gateways in front of an engine; limits are keys of server.gateway."""
+    # The gateway removes the key. This engine needs it, because tests without a gateway use it too.
     keep = {"    http-request del-header Authorization\n": ""}
     with contextlib.ExitStack() as running:
         numbers = itertools.count()

@@ -1,4 +1,4 @@
-"""What `smoke` and `bench` need of the fake engine, as the real one was seen to answer it."""
+"""Answers of the real engine that `smoke` and `bench` rely on, and that the fake engine imitates."""
 
 import requests
 from pulumi_vllm.client import checks
@@ -18,7 +18,7 @@ def chat(engine, key, content=QUESTION, **more):
 
 
 def test_a_schema_is_followed(engine, key):
-    """The grammar wins over the model's words; ids are those of the vocabulary's single bytes."""
+    """The grammar overrides the model's text. The token ids are those of single bytes in the vocabulary."""
     days = {"type": "array", "items": {"type": "integer", "minimum": 2}, "minItems": 2}
     properties = {"city": {"enum": ["Rome"]}, "days": days, "dry": {"type": "boolean"}, "by": {"const": "me"}}
     schema = {"type": "object", "properties": properties, "required": list(properties)}
@@ -35,11 +35,11 @@ def test_a_schema_is_followed(engine, key):
 def test_images_and_token_ids_are_counted(engine, key):
     """An image of 56 pixels is two rows of two patches and an end each: six, as the real engine counts."""
     image = {"type": "image_url", "image_url": {"url": checks._blue_square()}}
-    seen, unseen = (
+    with_image, without = (
         chat(engine, key, content).json()["usage"]["prompt_tokens"]
         for content in ([{"type": "text", "text": QUESTION}, image], QUESTION)
     )
-    assert seen - unseen == 6
+    assert with_image - without == 6
     answer = ask(engine, key, "/completions", prompt=[1500] * 77, max_tokens=1).json()
     assert answer["usage"]["prompt_tokens"] == 77
     assert ask(engine, key, "/completions", prompt=[1500] * 2048, max_tokens=1).status_code == 400

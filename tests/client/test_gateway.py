@@ -1,4 +1,4 @@
-"""Both commands through the gateway's own HAProxy: TLS, keys, limits; and where Pulumi itself has something to say."""
+"""Both commands through the gateway's HAProxy (TLS, keys, limits), and with errors and outputs of the Pulumi CLI."""
 
 import json
 import os
@@ -27,26 +27,26 @@ def test_both_commands_with_the_gateways_own_ca(engine, gateway, tmp_path, capsy
     code, out, _ = run(capsys, "smoke", "--json", "--url", there.url, "--ca", there.ca)
     assert code == 0, out
     assert {one["outcome"] for one in json.loads(out)["checks"]} == {"pass"}
-    # Longer than the gateway's buffer: answers are read as they come, whatever they are cut into.
+    # Prompts that are longer than the gateway's buffer.
     words = ["--levels", "1,8", "--input", "512", "--output", "256", "--out", tmp_path]
     code, out, _ = run(capsys, "bench", "--json", "--url", there.url, "--ca", there.ca, *words)
     assert code == 0
     assert [(row["completed"], row["failed"]) for row in json.loads(out)["rows"]] == [(4, 0), (24, 0)]
 
 
-def test_the_gateways_own_certificate_is_trusted_and_that_of_another_ca_is_not(engine, gateway, capsys):
+def test_only_the_given_ca_or_certificate_is_trusted(engine, gateway, capsys):
     there, other = gateway(engine), gateway(engine)
     assert run(capsys, "smoke", "--url", there.url, "--ca", there.leaf)[0] == 0
     for words in (["--ca", other.ca], []):
         code, _, last = run(capsys, "smoke", "--url", there.url, *words)
         assert code == 1
-        assert "the certificate is not to be trusted" in last
+        assert "the certificate is not trusted" in last
         assert "--ca FILE" in last
     assert "is https meant?" in run(capsys, "smoke", "--url", there.url.replace("https", "http"))[2]
-    assert "does not speak TLS" in run(capsys, "smoke", "--url", engine.url.replace("http", "https"))[2]
+    assert "the TLS handshake failed" in run(capsys, "smoke", "--url", engine.url.replace("http", "https"))[2]
 
 
-def test_the_gateways_limit_is_named_and_what_was_measured_is_kept(engine, gateway, tmp_path, capsys):
+def test_a_gateway_limit_is_named_and_earlier_levels_are_kept(engine, gateway, tmp_path, capsys):
     there = gateway(engine, requests_per_minute=20)
     where = ["--url", there.url, "--ca", there.ca, "--out", tmp_path]
     code, out, last = run(capsys, "bench", "--json", *where, *SHORT, "--levels", "1,8")
@@ -60,8 +60,8 @@ def test_the_gateways_limit_is_named_and_what_was_measured_is_kept(engine, gatew
     assert json.loads(kept.read_text())["rows"] == [first, second]
 
 
-def test_a_request_that_is_larger_than_the_gateway_lets_in(start, gateway, capsys):
-    """262,136 ids are 1.5 MiB; the answer must be read although the body was not."""
+def test_a_request_larger_than_the_gateway_allows(start, gateway, capsys):
+    """262,136 ids are 1.5 MiB. The client must read the answer although the gateway did not read the body."""
     there = gateway(start("--max-model-len", "262144", name="mistral-small-4"), max_body_mib=1)
     code, out, _ = run(capsys, "smoke", "--json", "--url", there.url, "--ca", there.ca)
     (long,) = [one for one in json.loads(out)["checks"] if one["check"] == "long context"]
@@ -69,7 +69,7 @@ def test_a_request_that_is_larger_than_the_gateway_lets_in(start, gateway, capsy
     assert "(413); raise server.gateway.max_body_mib" in long["sentence"]
 
 
-def test_more_streams_than_the_gateway_gives_one_key(start, gateway, tmp_path, capsys):
+def test_more_streams_than_the_gateway_allows_one_key(start, gateway, tmp_path, capsys):
     there = gateway(start(token_ms=50), streams_per_key=2)
     where = ["--url", there.url, "--ca", there.ca, "--out", tmp_path]
     code, _, last = run(capsys, "bench", *where, "--input", "8", "--output", "8", "--levels", "6")
@@ -77,7 +77,7 @@ def test_more_streams_than_the_gateway_gives_one_key(start, gateway, tmp_path, c
     assert "server.gateway.streams_per_key, in the stack file" in last
 
 
-def test_an_engine_that_ends_and_a_gateway_that_is_closed(start, gateway, tmp_path, capsys):
+def test_an_engine_that_has_stopped_is_named_as_the_cause(start, gateway, tmp_path, capsys):
     engine = start()
     there = gateway(engine)
     where = ["--url", there.url, "--ca", there.ca]
@@ -89,13 +89,13 @@ def test_an_engine_that_ends_and_a_gateway_that_is_closed(start, gateway, tmp_pa
         if "(503" in last:
             break
     assert code == 1
-    assert "nothing is served right now (503: The engine is not ready or draining.)" in last
+    assert "the engine does not serve right now (503: The engine is not ready or draining.)" in last
     assert "(503" in run(capsys, "bench", *where, *SHORT, "--levels", "1", "--out", tmp_path)[2]
 
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """An empty folder, and Pulumi's file backend in it."""
+    """An empty folder with Pulumi's file backend."""
     (tmp_path / "state").mkdir()
     for name, value in {
         "PULUMI_HOME": tmp_path / "home",
@@ -108,7 +108,7 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_pulumis_own_words(project, capsys):
+def test_errors_of_the_pulumi_cli_are_passed_on(project, capsys):
     assert "no Pulumi.yaml project file found" in run(capsys, "smoke")[2]
     (project / "Pulumi.yaml").write_text("name: p\nruntime: python\n")
     assert "give --stack NAME" in run(capsys, "smoke")[2]
@@ -127,7 +127,7 @@ for name, value in json.load(open("outputs.json")).items():
 
 
 def test_a_gpu_stack_is_compared_with_its_evidence(start, gateway, project, capsys, monkeypatch):
-    """A stack's own outputs, by the real Pulumi: who it is, its plan, its gateway; only the machine is not there."""
+    """The real Pulumi CLI provides the outputs of a GPU stack; the fake engine takes the place of its machine."""
     from pulumi_vllm.plan import Deployment, plan
 
     key = os.environ["VLLM_API_KEY"]
@@ -154,7 +154,7 @@ def test_a_gpu_stack_is_compared_with_its_evidence(start, gateway, project, caps
     code = main(["bench", "--levels", "1,32"])
     out, err = capsys.readouterr()
     assert code == 0, err
-    assert "the gateway lets 60 requests of a key through in a minute, and the bench makes 132" in err
+    assert "the gateway allows 60 requests per key in a minute, and the bench makes 132" in err
     head, _, compared = out.partition("against measured, ")
     assert compared.splitlines()[0].endswith(" with others (--max-num-seqs 256)")
     assert head.startswith("mistral-small-4, nvfp4, 1x H100, vLLM 0.26.0: 512 tokens in, 256 out")

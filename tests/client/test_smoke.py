@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from pulumi_vllm.cli import main
-from pulumi_vllm.client import served
+from pulumi_vllm.client import served_model
 from pulumi_vllm.client.endpoint import Endpoint
 
 pytestmark = pytest.mark.usefixtures("key")
@@ -36,19 +36,19 @@ def test_everything_passes_against_an_engine_with_all_parsers(engine, capsys):
     assert {name: one["sentence"] for name, one in checks.items() if one["outcome"] != "pass"} == {}
     assert code == 0
     assert "fox" in checks["chat"]["sentence"]
-    assert "2,040 tokens of the limit of 2,048 were read" in checks["long context"]["sentence"]
+    assert "a prompt of 2,040 tokens (limit 2,048)" in checks["long context"]["sentence"]
     assert '{"city": "Paris", "sunny": true}' in checks["structured output"]["sentence"]
 
 
-def test_for_people_it_is_a_line_each(engine, capsys):
+def test_without_json_each_check_is_a_line(engine, capsys):
     assert main(["smoke", "--url", engine.url]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(ALL)
     assert all(line.startswith("pass ") for line in lines)
 
 
-def test_what_the_plan_or_the_catalogue_rules_out_is_not_asked(start, capsys):
-    """A dense model of the catalogue: tools, no thoughts, no images; the engine would answer all of it."""
+def test_checks_that_the_catalogue_rules_out_are_not_made(start, capsys):
+    """A dense model of the catalogue has tools, but no reasoning and no images. The engine would answer all checks."""
     flags = ("--reasoning-parser", "x", "--tool-call-parser", "y", "--enable-auto-tool-choice")
     engine = start(*flags, name="qwen2.5-32b-instruct")
     code, checks, _ = smoke(capsys, "--url", engine.url)
@@ -58,7 +58,7 @@ def test_what_the_plan_or_the_catalogue_rules_out_is_not_asked(start, capsys):
     assert code == 0
 
 
-def test_where_nobody_knows_the_engines_own_refusal_says_so(start, capsys):
+def test_for_an_unknown_model_the_engines_refusal_decides(start, capsys):
     engine = start("--language-model-only", name="unheard-of")
     code, checks, _ = smoke(capsys, "--url", engine.url)
     outcomes = {name: one["outcome"] for name, one in checks.items()}
@@ -72,7 +72,7 @@ def test_where_nobody_knows_the_engines_own_refusal_says_so(start, capsys):
 
 
 @pytest.mark.parametrize(
-    ("flags", "sees"),
+    ("flags", "accepts"),
     [
         ([], True),
         (["--language-model-only"], False),
@@ -80,14 +80,14 @@ def test_where_nobody_knows_the_engines_own_refusal_says_so(start, capsys):
         (["--limit-mm-per-prompt", '{"image": 2}'], True),
     ],
 )
-def test_whether_images_are_asked_follows_the_plans_flags(engine, flags, sees):
+def test_the_flags_of_the_plan_decide_whether_images_are_sent(engine, flags, accepts):
     endpoint = Endpoint(
         engine.url, "here", key=os.environ["VLLM_API_KEY"], plan={"flags": ["--model", "m", *flags]}
     )
-    assert asyncio.run(served.look(endpoint, None)).sees is sees
+    assert asyncio.run(served_model.find_model(endpoint, None)).accepts_images is accepts
 
 
-def test_what_the_catalogue_promises_and_the_engine_refuses_has_failed(start, capsys):
+def test_a_refusal_of_what_the_catalogue_promises_is_a_failure(start, capsys):
     engine = start("--language-model-only")
     code, checks, _ = smoke(capsys, "--url", engine.url)
     failed = {name for name, one in checks.items() if one["outcome"] == "fail"}
@@ -100,18 +100,18 @@ USAGE = {"prompt_tokens": 5, "completion_tokens": 9}
 
 
 class Parrot(BaseHTTPRequestHandler):
-    """A server that gives the same answer whatever is asked, thinks always, and sends a stream as one event."""
+    """A server that always gives the same answer, always reasons, and sends a stream as one event."""
 
     def do_GET(self):
         self.send({"data": [{"id": "mistral-small-4-tiny", "max_model_len": 2048}]})
 
     def do_POST(self):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        said = {"content": "Hello.", "reasoning": "" if asked.get("reasoning_effort") == "high" else "Hm."}
+        message = {"content": "Hello.", "reasoning": "" if asked.get("reasoning_effort") == "high" else "Hm."}
         if not asked.get("stream"):
-            self.send({"choices": [{"message": said, "finish_reason": "stop"}], "usage": USAGE})
+            self.send({"choices": [{"message": message, "finish_reason": "stop"}], "usage": USAGE})
             return
-        events = [{"choices": [{"delta": said, "text": "Hello."}]}, {"choices": [], "usage": USAGE}]
+        events = [{"choices": [{"delta": message, "text": "Hello."}]}, {"choices": [], "usage": USAGE}]
         lines = [*map(json.dumps, events), "[DONE]"]
         self.reply("".join(f"data: {line}\n\n" for line in lines))
 
@@ -128,19 +128,19 @@ class Parrot(BaseHTTPRequestHandler):
         pass
 
 
-def test_an_engine_that_does_not_listen_fails_all_but_the_chat(capsys):
+def test_an_engine_that_ignores_requests_fails_all_but_chat(capsys):
     with ThreadingHTTPServer(("127.0.0.1", 0), Parrot) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         code, checks, _ = smoke(capsys, "--url", f"http://127.0.0.1:{server.server_address[1]}/v1")
         server.shutdown()
         thread.join()
-    why = {name: one["sentence"] for name, one in checks.items() if one["outcome"] == "fail"}
-    assert (list(why), code) == (ALL[1:], 1)
-    assert "in one event: that is no stream" in why["stream"]
-    assert "asked not to think, it thought: 'Hm.'" in why["reasoning_effort none"]
-    assert "answered without reasoning" in why["reasoning_effort high"]
-    assert "no tool was called; it said 'Hello.'" in why["tool call"]
-    assert "this is not JSON: 'Hello.'" in why["structured output"]
-    assert "the image became no tokens" in why["image"]
-    assert "2,040 tokens were sent, and 5 read" in why["long context"]
+    failures = {name: one["sentence"] for name, one in checks.items() if one["outcome"] == "fail"}
+    assert (list(failures), code) == (ALL[1:], 1)
+    assert "in one event: the answer was not streamed" in failures["stream"]
+    assert "reasoning was turned off, and the model reasoned: 'Hm.'" in failures["reasoning_effort none"]
+    assert "reasoning was asked for, and the answer has none" in failures["reasoning_effort high"]
+    assert "no tool was called; the answer was 'Hello.'" in failures["tool call"]
+    assert "the answer is not JSON: 'Hello.'" in failures["structured output"]
+    assert "the image added no tokens" in failures["image"]
+    assert "2,040 tokens were sent, and the engine counted 5" in failures["long context"]

@@ -124,7 +124,6 @@ def smoked_and_benched(project):
     assert [(row["completed"], row["failed"]) for row in rows] == [(4, 0), (12, 0)]
     assert all(row["output_throughput"] > 0 for row in rows)
     (saved,) = project.folder.glob(f".pulumi-vllm/bench/{project.stack}/*.json")
-    assert saved.with_suffix(".svg").stat().st_size > 0
     assert project.outputs()["api_key"] not in smoked.stderr + benched.stderr + saved.read_text()
 
 

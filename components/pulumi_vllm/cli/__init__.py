@@ -1,4 +1,4 @@
-"""The command `pulumi-vllm`: what people type beside `pulumi`. One module per subcommand."""
+"""The command `pulumi-vllm`. One module per subcommand."""
 
 import argparse
 import os
@@ -8,9 +8,9 @@ from importlib import import_module
 from typing import NoReturn
 
 from pulumi_vllm import __version__
-from pulumi_vllm.cli.say import TROUBLE, USAGE, say
+from pulumi_vllm.cli.terminal import TROUBLE, USAGE, say
 
-# Name → module with `add_parser(commands)`, which sets `run`; only the one that is asked for is imported.
+# Name → module with `add_parser(commands)`, which sets `run`. Only the module of the given command is imported.
 _COMMANDS = {
     "bench": "pulumi_vllm.cli.bench",
     "init": "pulumi_vllm.cli.init",
@@ -24,22 +24,22 @@ _COMMANDS = {
 
 
 class _Parser(argparse.ArgumentParser):
-    """Exits with USAGE where a command line can't be: argparse's own 2 means something in `sweep` and `recommend`."""
+    """Exits with USAGE for an invalid command line. argparse's own 2 has a meaning in `sweep` and `recommend`."""
 
     def error(self, message: str) -> NoReturn:
-        """Tell it and end."""
+        """Print the usage and the error, and exit."""
         self.print_usage(sys.stderr)
         self.exit(USAGE, f"{self.prog}: error: {message}\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    parser = _Parser(prog="pulumi-vllm", description="Serve an open-weight LLM on rented GPUs.")
+    parser = _Parser(prog="pulumi-vllm", description="Serve an open-weight language model on rented GPUs.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     words = sys.argv[1:] if arguments is None else list(arguments)
-    asked = _COMMANDS.get(words[0]) if words else None
-    for module in _COMMANDS.values() if asked is None else (asked,):
+    named = _COMMANDS.get(words[0]) if words else None
+    for module in _COMMANDS.values() if named is None else (named,):
         import_module(module).add_parser(commands)
     parsed = parser.parse_args(words)
     run: Callable[[argparse.Namespace], int] | None = getattr(parsed, "run", None)
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run(parsed)
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # `| head`: who read has enough
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:

@@ -1,21 +1,21 @@
-"""`pulumi-vllm bench`: throughput and latency of a running stack over concurrency, saved, drawn, compared."""
+"""`pulumi-vllm bench`: measure throughput and latency of a running stack over concurrency, save and compare."""
 
 import argparse
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pulumi_vllm.cli import target
-from pulumi_vllm.cli.say import TROUBLE, USAGE, say
+from pulumi_vllm.cli import endpoint_options
+from pulumi_vllm.cli.terminal import TROUBLE, USAGE, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pulumi_vllm.client.checks import Served
+    from pulumi_vllm.client.checks import ServedModel
     from pulumi_vllm.client.endpoint import Endpoint
-    from pulumi_vllm.client.load import Level, Load
+    from pulumi_vllm.client.load_generator import Level, Load
 
-_INTERRUPTED = 130  # as a shell has it: 128 and SIGINT
+_INTERRUPTED = 130  # as shells report SIGINT: 128 + 2
 _COLUMNS = (
     ("streams", 8), ("requests", 9), ("output tok/s", 13), ("TTFT ms: median", 16), ("p99", 8),
     ("TPOT ms: median", 16), ("p99", 8), ("$ per million", 14),
@@ -28,16 +28,16 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     bench = commands.add_parser(
         "bench",
         help=text,
-        description=f"{text.capitalize()}: random prompts of a fixed length, answers of a fixed length; a table, "
-        "a saved result, a plot, and a comparison with the last run and with what was measured for these flags.",
+        description=f"{text.capitalize()}: prompts and answers of fixed lengths, with random prompts. Prints a table, "
+        "saves the result, and compares it with the last run and with the evidence for the same flags.",
     )
-    target.add_arguments(bench)
+    endpoint_options.add_arguments(bench)
     bench.add_argument(
         "--levels",
         type=_levels,
         default=(1, 32, 128, 256),
         metavar="N,N",
-        help="requests at once (default: 1,32,128,256)",
+        help="concurrency levels (default: 1,32,128,256)",
     )
     bench.add_argument(
         "--input", type=_count, default=512, metavar="N", help="tokens per prompt (default: 512)"
@@ -50,14 +50,14 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         type=Path,
         default=Path(".pulumi-vllm/bench"),
         metavar="FOLDER",
-        help="where results are kept, and looked for (default: .pulumi-vllm/bench)",
+        help="folder of saved results (default: .pulumi-vllm/bench)",
     )
     bench.set_defaults(run=_bench)
 
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: is not a number above 0")
+        raise argparse.ArgumentTypeError(f"{text}: is not a whole number above 0")
     return int(text)
 
 
@@ -73,16 +73,16 @@ def _bench(parsed: argparse.Namespace) -> int:
     result: dict[str, Any] = {"rows": []}
     interrupted = False
     try:
-        endpoint = target.find(parsed)
+        endpoint = endpoint_options.find_endpoint(parsed)
         asyncio.run(_measure(parsed, endpoint, result))
     except UsageError as error:
         say(f"bench: {error}")
         return USAGE
-    except KeyboardInterrupt:  # what was measured until then is kept
+    except KeyboardInterrupt:  # keep what was measured so far
         interrupted = True
         if not result["rows"]:
             raise
-    _keep(parsed, result)
+    _save_and_show(parsed, result)
     stopped = [row for row in result["rows"] if "error" in row]
     for row in stopped:
         done = f"{row['completed']} of {row['prompts']} requests"
@@ -90,92 +90,94 @@ def _bench(parsed: argparse.Namespace) -> int:
     return _INTERRUPTED if interrupted else TROUBLE if stopped else 0
 
 
-def _keep(parsed: argparse.Namespace, result: dict[str, Any]) -> None:
-    """Compare, save, draw, tell."""
-    from pulumi_vllm.client import chart, results
+def _save_and_show(parsed: argparse.Namespace, result: dict[str, Any]) -> None:
+    from pulumi_vllm.client import bench_results
 
-    rows, others = result["rows"], dict[str, Any]()
-    before, (evidence, name) = results.last(parsed.out, result), results.measured(result)
+    rows, references = result["rows"], dict[str, Any]()
+    before, (evidence, title) = (
+        bench_results.last_run(parsed.out, result),
+        bench_results.matching_evidence(result),
+    )
     if before:
-        others[f"last run, {before['date'][:16]}"] = before["rows"]
+        references[f"last run, {before['date'][:16]}"] = before["rows"]
     if evidence:
-        others[name] = results.alike(rows, evidence.load)
-    result["compared"] = {name: results.compare(rows, old) for name, old in others.items()}
+        references[title] = bench_results.with_same_lengths(rows, evidence.load)
+    result["compared"] = {name: bench_results.compare(rows, old) for name, old in references.items()}
     result["conditions_of_measured"] = evidence.conditions if evidence else None
-    saved = results.save(parsed.out, result, chart.draw(_title(result), rows, others))
+    saved = bench_results.save(parsed.out, result)
     if parsed.json:
         print(json.dumps(result, indent=2))
     else:
         _show(result)
         if before and before["plan"].get("flags") != result["plan"]["flags"]:
-            print("  (the last run's engine had other flags)")
-    say(f"saved: {saved} and {saved.with_suffix('.svg').name}")
+            print("  (the engine of the last run had other flags)")
+    say(f"saved: {saved}")
 
 
 async def _measure(parsed: argparse.Namespace, endpoint: "Endpoint", result: dict[str, Any]) -> None:
-    """Fill the result, level by level."""
+    """Run the warm-up and the levels, and fill the result."""
     import secrets
     from datetime import UTC, datetime
 
     from pulumi_vllm import __version__
-    from pulumi_vllm.client import load, served
+    from pulumi_vllm.client import load_generator, served_model
     from pulumi_vllm.client.errors import printable
 
-    found = await served.look(endpoint, parsed.model)
+    model = await served_model.find_model(endpoint, parsed.model)
     seed = secrets.randbits(32)
-    asked = load.Load(parsed.levels, parsed.input, parsed.output, found.vocabulary, seed)
-    _possible(endpoint, found, asked)
-    lengths = f"{asked.input_tokens} tokens in, {asked.output_tokens} out"
-    say(f"{printable(found.name)} at {endpoint.url}: {asked.all_requests:,} requests of {lengths}")
+    load = load_generator.Load(parsed.levels, parsed.input, parsed.output, model.vocabulary, seed)
+    _check_limits(endpoint, model, load)
+    lengths = f"{load.input_tokens} tokens in, {load.output_tokens} out"
+    say(f"{printable(model.name)} at {endpoint.url}: {load.all_requests:,} requests of {lengths}")
     result |= {
         "name": endpoint.name,
         "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "endpoint": endpoint.url,
-        "model": found.name,
+        "model": model.name,
         "plan": {key: endpoint.plan.get(key) for key in ("machine", "model", "precision", "engine", "flags")},
         "usd_per_hour": endpoint.usd_per_hour,
-        "input_tokens": asked.input_tokens,
-        "output_tokens": asked.output_tokens,
+        "input_tokens": load.input_tokens,
+        "output_tokens": load.output_tokens,
         "seed": seed,
         "client": f"pulumi-vllm {__version__}",
     }
-    warm = load.Level(asked.warm_up_streams, asked.warm_up_streams, _told("warm-up"))
-    bodies = asked.bodies(found.name, warm.requests, 0, load.WARM_UP_TOKENS)
-    await load.run(endpoint, bodies, warm)
-    if warm.error is not None:
-        raise warm.error
-    for streams in asked.levels:
-        level = load.Level(streams, asked.requests(streams), _told(_streams(streams)))
+    warm_up = load_generator.Level(load.warm_up_streams, load.warm_up_streams, _progress_printer("warm-up"))
+    bodies = load.bodies(model.name, warm_up.requests, 0, load_generator.WARM_UP_TOKENS)
+    await load_generator.run(endpoint, bodies, warm_up)
+    if warm_up.error is not None:
+        raise warm_up.error
+    for streams in load.levels:
+        level = load_generator.Level(streams, load.requests(streams), _progress_printer(_streams(streams)))
         say(f"{_streams(streams)}, {level.requests} requests")
-        bodies = asked.bodies(found.name, level.requests, streams, asked.output_tokens)
-        await load.run(endpoint, bodies, level)
-        result["rows"].append(load.row(level, asked))
+        bodies = load.bodies(model.name, level.requests, streams, load.output_tokens)
+        await load_generator.run(endpoint, bodies, level)
+        result["rows"].append(load_generator.row(level, load))
         if level.error is not None:
             break
 
 
-def _possible(endpoint: "Endpoint", served: "Served", asked: "Load") -> None:
-    """What can't work is said before the first request, and what may not."""
+def _check_limits(endpoint: "Endpoint", model: "ServedModel", load: "Load") -> None:
+    """Refuse a load that cannot work, and warn of a limit that it may reach, before the first request."""
     from pulumi_vllm.client.errors import UsageError
 
-    whole = asked.input_tokens + asked.output_tokens
-    if served.context is not None and whole > served.context:
+    tokens = load.input_tokens + load.output_tokens
+    if model.context is not None and tokens > model.context:
         raise UsageError(
-            f"--input {asked.input_tokens} and --output {asked.output_tokens}: {whole} tokens are more than the "
-            f"context of {served.context}; ask for less, or raise server.context"
+            f"--input {load.input_tokens} and --output {load.output_tokens}: {tokens} tokens are more than the "
+            f"context of {model.context}; use smaller values, or raise server.context"
         )
     gateway = endpoint.plan.get("gateway") or {}
-    at_once = gateway.get("streams_per_key")
-    if at_once is not None and max(asked.levels) > at_once:
+    streams_per_key = gateway.get("streams_per_key")
+    if streams_per_key is not None and max(load.levels) > streams_per_key:
         raise UsageError(
-            f"--levels {max(asked.levels)}: the gateway lets {at_once:.0f} requests of a key run at once; "
+            f"--levels {max(load.levels)}: the gateway allows {streams_per_key:.0f} concurrent requests per key; "
             "raise server.gateway.streams_per_key in the stack file"
         )
-    a_minute = gateway.get("requests_per_minute")
-    if a_minute is not None and asked.all_requests > a_minute:
+    per_minute = gateway.get("requests_per_minute")
+    if per_minute is not None and load.all_requests > per_minute:
         say(
-            f"the gateway lets {a_minute:.0f} requests of a key through in a minute, and the bench makes "
-            f"{asked.all_requests:,}; if it is stopped by that, raise server.gateway.requests_per_minute"
+            f"the gateway allows {per_minute:.0f} requests per key in a minute, and the bench makes "
+            f"{load.all_requests:,}; if that stops it, raise server.gateway.requests_per_minute"
         )
 
 
@@ -183,18 +185,20 @@ def _streams(number: int) -> str:
     return "1 stream" if number == 1 else f"{number} streams"
 
 
-def _told(title: str) -> "Callable[[Level], None]":
-    def tell(level: "Level") -> None:
+def _progress_printer(title: str) -> "Callable[[Level], None]":
+    def report(level: "Level") -> None:
         say(f"{title}: {len(level.samples)} of {level.requests} requests, {level.rate:,.0f} output tok/s")
 
-    return tell
+    return report
 
 
 def _title(result: dict[str, Any]) -> str:
     plan = result["plan"]
     engine = f"vLLM {plan['engine']}" if plan["engine"] else result["name"]
-    what = ", ".join(filter(None, (result["model"], plan["precision"], plan["machine"], engine)))
-    return f"{what}: {result['input_tokens']} tokens in, {result['output_tokens']} out, {result['date'][:10]}"
+    subject = ", ".join(filter(None, (result["model"], plan["precision"], plan["machine"], engine)))
+    return (
+        f"{subject}: {result['input_tokens']} tokens in, {result['output_tokens']} out, {result['date'][:10]}"
+    )
 
 
 def _show(result: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pulumi_vllm.cli.say import TROUBLE, say
+from pulumi_vllm.cli.terminal import TROUBLE, say
 
 if TYPE_CHECKING:
     from pulumi_vllm.cli.project import Project

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pulumi_vllm.cli.say import TROUBLE, USAGE, say
+from pulumi_vllm.cli.terminal import TROUBLE, USAGE, say
 
 if TYPE_CHECKING:
     from pulumi_vllm.plan.flags import Finding

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pulumi_vllm.cli.say import say
+from pulumi_vllm.cli.terminal import say
 
 if TYPE_CHECKING:
     from pulumi_vllm.plan import Offer

@@ -6,7 +6,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from pulumi_vllm.cli.say import TROUBLE, USAGE, coloured, say
+from pulumi_vllm.cli.terminal import TROUBLE, USAGE, coloured, say
 
 if TYPE_CHECKING:
     from pulumi_vllm.plan import Plan

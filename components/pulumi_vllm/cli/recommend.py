@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pulumi_vllm.cli.say import USAGE, say
+from pulumi_vllm.cli.terminal import USAGE, say
 
 if TYPE_CHECKING:
     from pulumi_vllm.plan.recommendation import Fitting, Recommendation, Wish

@@ -1,12 +1,12 @@
-"""`pulumi-vllm smoke`: whether a running stack does what its clients need; exit 1 if something fails."""
+"""`pulumi-vllm smoke`: check that a running stack supports what its clients need; exit 1 if a check fails."""
 
 import argparse
 import dataclasses
 import json
 from typing import TYPE_CHECKING
 
-from pulumi_vllm.cli import target
-from pulumi_vllm.cli.say import TROUBLE, USAGE, say
+from pulumi_vllm.cli import endpoint_options
+from pulumi_vllm.cli.terminal import TROUBLE, USAGE, say
 
 if TYPE_CHECKING:
     from pulumi_vllm.client.checks import Finding
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `smoke`."""
-    text = "ask a running stack what its clients will ask; exit 1 if something fails"
+    text = "check a running stack with the requests that its clients make; exit 1 if a check fails"
     smoke = commands.add_parser(
         "smoke",
         help=text,
         description=f"{text.capitalize()}: chat, stream, reasoning_effort, a tool call, structured output, "
-        "an image, a request as long as allowed. Each is pass, fail, or not for this engine.",
+        "an image, the longest allowed prompt. Each is pass, fail, or not for this engine.",
     )
-    target.add_arguments(smoke)
+    endpoint_options.add_arguments(smoke)
     smoke.set_defaults(run=_smoke)
 
 
@@ -32,11 +32,11 @@ def _smoke(parsed: argparse.Namespace) -> int:
     from pulumi_vllm.client.errors import UsageError
 
     try:
-        endpoint = target.find(parsed)
+        endpoint = endpoint_options.find_endpoint(parsed)
     except UsageError as error:
         say(f"smoke: {error}")
         return USAGE
-    findings = asyncio.run(_all(endpoint, parsed.model, quiet=parsed.json))
+    findings = asyncio.run(_run_checks(endpoint, parsed.model, as_json=parsed.json))
     failed = [one.check for one in findings if one.outcome == "fail"]
     if parsed.json:
         checks = [dataclasses.asdict(one) for one in findings]
@@ -46,19 +46,19 @@ def _smoke(parsed: argparse.Namespace) -> int:
     return TROUBLE if failed else 0
 
 
-async def _all(endpoint: "Endpoint", model: str | None, *, quiet: bool) -> "list[Finding]":
-    from pulumi_vllm.client import served
+async def _run_checks(endpoint: "Endpoint", wanted: str | None, *, as_json: bool) -> "list[Finding]":
+    from pulumi_vllm.client import served_model
     from pulumi_vllm.client.checks import Checks
     from pulumi_vllm.client.errors import printable
 
-    found = await served.look(endpoint, model)
-    say(f"{printable(found.name)} at {endpoint.url}")
-    checks, findings = Checks(endpoint, found), []
+    model = await served_model.find_model(endpoint, wanted)
+    say(f"{printable(model.name)} at {endpoint.url}")
+    checks, findings = Checks(endpoint, model), []
     for name in checks.table:
-        if quiet:
+        if as_json:
             say(f"{name} ...")
         findings.append(await checks.run(name))
-        if not quiet:
+        if not as_json:
             one = findings[-1]
             print(f"{one.outcome:20} {one.check:22} {one.seconds:6.1f} s  {one.sentence}", flush=True)
     return findings

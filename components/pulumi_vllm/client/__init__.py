@@ -1,1 +1,1 @@
-"""A running stack as its clients see it: where it is, HTTP to its gateway, load, checks. No host, no cloud."""
+"""Clients of a running endpoint: smoke checks and a load generator. They know neither the host nor the cloud."""

@@ -1,27 +1,26 @@
-"""What can go wrong on the way to a model, as sentences."""
+"""Errors of the endpoint's clients. Each message says where, what is wrong, and what to do."""
 
 
 def printable(text: object) -> str:
-    """What a server said, on one line, fit for a terminal."""
+    """Return a server's text as one line that is safe to show on a terminal."""
     return " ".join("".join(char if char.isprintable() else " " for char in str(text)).split())[:300]
 
 
 class ClientError(Exception):
-    """A sentence: what did not work, where, and what to do."""
+    """The request could not be made or answered."""
 
 
 class UsageError(ClientError):
-    """The command line asks for what can't be."""
+    """The command line asks for something impossible."""
 
 
-class Cut(ClientError):  # noqa: N818 - an answer, not a failure of ours
-    """The connection ended, or fell silent, in the middle of an answer."""
+class AnswerInterrupted(ClientError):  # noqa: N818 - describes the answer
+    """The connection ended, or went silent, in the middle of an answer."""
 
 
-class Refused(ClientError):  # noqa: N818 - an answer, not a failure of ours
-    """An answer other than success; `status` is HTTP's, `said` the server's own message."""
+class RequestRefused(ClientError):  # noqa: N818 - describes the answer
+    """The server answered with an error: `status` is HTTP's, `server_message` the server's own text."""
 
-    def __init__(self, sentence: str, status: int, said: str) -> None:
-        """Keep the parts."""
-        super().__init__(sentence)
-        self.status, self.said = status, said
+    def __init__(self, message: str, status: int, server_message: str) -> None:
+        super().__init__(message)
+        self.status, self.server_message = status, server_message

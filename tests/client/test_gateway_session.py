@@ -1,4 +1,4 @@
-"""Streams as servers really cut them: anywhere."""
+"""Streams that servers cut into pieces at any place."""
 
 import asyncio
 import itertools
@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pulumi_vllm.client.endpoint import Endpoint
-from pulumi_vllm.client.errors import ClientError, Cut, Refused
-from pulumi_vllm.client.http import Connection
+from pulumi_vllm.client.errors import AnswerInterrupted, ClientError, RequestRefused
+from pulumi_vllm.client.gateway_session import GatewaySession
 
 EVENTS = [{"choices": [{"text": text}]} for text in ("a", "b\u00e9", "c")]
 LINES = "".join(f"data: {json.dumps(one, ensure_ascii=False)}\n\n" for one in EVENTS)
@@ -17,7 +17,7 @@ WHOLE = f": a comment\n\n{LINES}data: [DONE]\n\n".encode()
 
 
 async def ask(body: bytes, cuts: list[int], *, chunked: bool, times: int = 1, closes: bool = False) -> list:
-    """Every answer is that body, in pieces that end at the cuts; all requests on one connection."""
+    """Send `times` requests over one connection. Each answer is that body, in pieces that end at the cuts."""
     places = sorted({0, len(body), *(cut % (len(body) + 1) for cut in cuts)})
     pieces = [body[first:last] for first, last in itertools.pairwise(places)]
 
@@ -38,7 +38,7 @@ async def ask(body: bytes, cuts: list[int], *, chunked: bool, times: int = 1, cl
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
     try:
-        async with Connection(Endpoint(url, "x")) as gateway:
+        async with GatewaySession(Endpoint(url, "x")) as gateway:
             return [[event async for event in gateway.events("/completions", b"{}")] for _ in range(times)]
     finally:
         server.close()
@@ -46,31 +46,31 @@ async def ask(body: bytes, cuts: list[int], *, chunked: bool, times: int = 1, cl
 
 
 @settings(max_examples=60)
-@example(cuts=[len(WHOLE) - 1], chunked=True)  # [DONE] and its blank line apart
+@example(cuts=[len(WHOLE) - 1], chunked=True)  # between [DONE] and its blank line
 @given(cuts=st.lists(st.integers(0, 1000), max_size=8), chunked=st.booleans())
-def test_events_are_whole_wherever_they_are_cut(cuts, chunked):
+def test_events_are_complete_wherever_the_stream_is_cut(cuts, chunked):
     assert asyncio.run(ask(WHOLE, cuts, chunked=chunked, times=2)) == [EVENTS, EVENTS]
 
 
 @pytest.mark.parametrize(
     ("body", "kind"),
     [
-        (LINES.encode(), Cut),
-        (b"data: {\n\n", Cut),
-        (b"data: [1]\n\n", Cut),
-        (b"", Cut),
+        (LINES.encode(), AnswerInterrupted),
+        (b"data: {\n\n", AnswerInterrupted),
+        (b"data: [1]\n\n", AnswerInterrupted),
+        (b"", AnswerInterrupted),
         (
             b'data: {"error": {"message": "The engine is shutting down", "code": 500}}\n\ndata: [DONE]\n\n',
-            Refused,
+            RequestRefused,
         ),
-        (b'data: {"error": "odd"}\n\n', Refused),
+        (b'data: {"error": "odd"}\n\n', RequestRefused),
     ],
 )
-def test_a_stream_that_does_not_end_well_is_no_answer(body, kind):
+def test_an_incomplete_stream_is_an_error(body, kind):
     with pytest.raises(ClientError) as error:
         asyncio.run(ask(body, [], chunked=True))
     assert type(error.value) is kind
 
 
-def test_a_connection_that_the_server_ends_is_opened_again():
+def test_a_closed_connection_is_opened_again():
     assert asyncio.run(ask(WHOLE, [9], chunked=True, times=3, closes=True)) == [EVENTS] * 3

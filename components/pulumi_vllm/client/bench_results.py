@@ -1,4 +1,4 @@
-"""Benches that were saved, and what a new one is compared with."""
+"""Saved bench results, and the earlier figures that a new result is compared with."""
 
 from __future__ import annotations
 
@@ -15,27 +15,26 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FIGURES = ("output_throughput", "median_ttft_ms", "median_tpot_ms")
-"""What is compared, as the new figure over the old one."""
+"""The figures that are compared, as the ratio of the new one to the old one."""
 
 
-def save(folder: Path, result: Mapping[str, Any], svg: str) -> Path:
-    """Write the result and its plot; gives the result's path. Both are written whole or not at all."""
-    place = folder / _file_name(result["name"]) / re.sub(r"[-:]", "", result["date"])
+def save(folder: Path, result: Mapping[str, Any]) -> Path:
+    """Write the result, whole or not at all, and return its path."""
+    path = folder / _folder_name(result["name"]) / (re.sub(r"[-:]", "", result["date"]) + ".json")
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        for suffix, text in ((".svg", svg), (".json", json.dumps(result, indent=1) + "\n")):
-            made = place.with_suffix(f"{suffix}.new")
-            made.write_text(text)
-            made.replace(place.with_suffix(suffix))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".json.new")
+        unfinished.write_text(json.dumps(result, indent=1) + "\n")
+        unfinished.replace(path)
     except OSError as error:
-        raise ClientError(f"{place.parent}: can't be written ({error.strerror}); give --out FOLDER") from None
-    return place.with_suffix(".json")
+        raise ClientError(f"{path.parent}: cannot be written ({error.strerror}); give --out FOLDER") from None
+    return path
 
 
-def last(folder: Path, result: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The newest saved bench of the same name, model and lengths."""
+def last_run(folder: Path, result: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the newest saved result of the same name, model and lengths."""
     same = ("name", "model", "input_tokens", "output_tokens")
-    for path in sorted((folder / _file_name(result["name"])).glob("*.json"), reverse=True):
+    for path in sorted((folder / _folder_name(result["name"])).glob("*.json"), reverse=True):
         try:
             old: dict[str, Any] = json.loads(path.read_text())
             if all(old[key] == result[key] for key in same) and any(
@@ -43,12 +42,12 @@ def last(folder: Path, result: Mapping[str, Any]) -> dict[str, Any] | None:
             ):
                 return old
         except (OSError, ValueError, KeyError, TypeError):
-            continue  # a file of somebody else's: there is nothing to compare with in it
+            continue  # a file that this command did not write
     return None
 
 
-def measured(result: Mapping[str, Any]) -> tuple[catalogue.Measured | None, str]:
-    """Evidence for this stack's machine and engine, and its name: of exactly these flags, else of the likest."""
+def matching_evidence(result: Mapping[str, Any]) -> tuple[catalogue.Measured | None, str]:
+    """Return evidence for this stack's machine and engine, and a title: of the same flags, else of the most similar."""
     plan = result["plan"]
     count, _, gpu = str(plan.get("machine", "")).partition("x ")
     flags = tuple(plan.get("flags") or ())
@@ -62,8 +61,10 @@ def measured(result: Mapping[str, Any]) -> tuple[catalogue.Measured | None, str]
     return found, f"measured, {found.date}{unlike}"
 
 
-def alike(rows: Sequence[Mapping[str, Any]], old: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The old levels whose prompts and answers were as long as these."""
+def with_same_lengths(
+    rows: Sequence[Mapping[str, Any]], old: Sequence[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    """Return the old levels whose prompts and answers had the same lengths."""
     lengths = {_level(row)[1:] for row in rows}
     return [row for row in old if _level(row)[1:] in lengths]
 
@@ -71,7 +72,7 @@ def alike(rows: Sequence[Mapping[str, Any]], old: Sequence[Mapping[str, Any]]) -
 def compare(
     rows: Sequence[Mapping[str, Any]], old: Sequence[Mapping[str, Any]]
 ) -> dict[int, dict[str, float]]:
-    """By concurrency: each figure over the old one, where both runs have that level at these lengths."""
+    """Return the ratios of new to old figures by concurrency, for the levels that both runs have."""
     by_level = {_level(row): row for row in old if "error" not in row}
     out: dict[int, dict[str, float]] = {}
     for row in rows:
@@ -90,6 +91,6 @@ def _level(row: Mapping[str, Any]) -> tuple[int, int, int]:
     return row["concurrency"], row["input_tokens"], row["output_tokens"]
 
 
-def _file_name(name: str) -> str:
-    """A stack's name, or an address, as a folder."""
+def _folder_name(name: str) -> str:
+    """Return a stack's name, or an address, as the name of a folder."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".") or "unnamed"

@@ -1,7 +1,8 @@
-"""A load of random prompts at several concurrency levels, measured as `vllm bench serve` measures it.
+"""Load generator: random prompts at several concurrency levels, measured as `vllm bench serve` measures them.
 
-Each stream asks again as soon as it is answered. TTFT: request sent to first token. TPOT: the rest of the answer
-over its other tokens. Throughput: the tokens of all answers over the time of the whole level.
+Each stream sends its next request as soon as the last one is answered. TTFT is the time from the request to the first
+token. TPOT is the rest of the answer's time divided by its other tokens. Throughput is the tokens of all answers
+divided by the time of the whole level.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pulumi_vllm.client.errors import ClientError, Cut
-from pulumi_vllm.client.http import Connection, encode
+from pulumi_vllm.client.errors import AnswerInterrupted, ClientError
+from pulumi_vllm.client.gateway_session import GatewaySession, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -22,16 +23,16 @@ if TYPE_CHECKING:
     from pulumi_vllm.client.endpoint import Endpoint
 
 FIRST_ID = 1000
-"""Smallest token id in a prompt: Mistral's tokenizer keeps the 1,000 below for control tokens."""
-_LAST_IDS = 1000  # other tokenizers keep theirs at the end
-_SMALLEST_VOCABULARY = 4096  # of a model that the catalogue does not know: that of the smallest it does
-_PER_STREAM, _AT_LEAST = 3, 4  # requests, as in lab/gpu/measure.py
-_WARM_UP_STREAMS, WARM_UP_TOKENS = 64, 16  # the same
+"""Smallest token id in a prompt. Mistral's tokenizer reserves the 1,000 ids below for control tokens."""
+_RESERVED_LAST_IDS = 1000  # other tokenizers reserve ids at the end
+_SMALLEST_VOCABULARY = 4096  # of the catalogue's models; used where the catalogue does not know the model
+_REQUESTS_PER_STREAM, _LEAST_REQUESTS = 3, 4  # as in lab/gpu/measure.py
+_WARM_UP_STREAMS, WARM_UP_TOKENS = 64, 16  # as in lab/gpu/measure.py
 
 
 @dataclass(frozen=True)
 class Load:
-    """What is asked: prompts of so many tokens, answers of so many; `vocabulary` bounds the random ids."""
+    """A load: concurrency levels, prompt and answer lengths. `vocabulary` bounds the random token ids."""
 
     levels: tuple[int, ...] = (1, 32, 128, 256)
     input_tokens: int = 512
@@ -40,23 +41,23 @@ class Load:
     seed: int = 0
 
     def requests(self, streams: int) -> int:
-        """How many requests a level makes."""
-        return max(_PER_STREAM * streams, _AT_LEAST)
+        """Return the number of requests at a level."""
+        return max(_REQUESTS_PER_STREAM * streams, _LEAST_REQUESTS)
 
     @property
     def all_requests(self) -> int:
-        """Of the warm-up and all levels."""
+        """Requests of the warm-up and all levels together."""
         return self.warm_up_streams + sum(map(self.requests, self.levels))
 
     @property
     def warm_up_streams(self) -> int:
-        """Streams of the warm-up, one request each: first uses of a batch size compile or capture something."""
+        """Streams of the warm-up, one request each: an engine compiles at the first use of a batch size."""
         return min(_WARM_UP_STREAMS, max(self.levels))
 
     def bodies(self, model: str, number: int, streams: int, tokens: int) -> list[bytes]:
-        """Requests with prompts nobody has seen: an equal one would be answered from the prefix cache."""
+        """Return request bodies with new prompts. A repeated prompt would be answered from the prefix cache."""
         chance = random.Random(f"{self.seed}:{streams}:{tokens}")  # noqa: S311 - prompts, not secrets
-        ids = range(FIRST_ID, (self.vocabulary or _SMALLEST_VOCABULARY) - _LAST_IDS)
+        ids = range(FIRST_ID, (self.vocabulary or _SMALLEST_VOCABULARY) - _RESERVED_LAST_IDS)
         return [
             encode(
                 {
@@ -74,7 +75,7 @@ class Load:
 
 @dataclass
 class Sample:
-    """One answer; seconds."""
+    """Timing of one answer, in seconds."""
 
     ttft: float
     latency: float
@@ -90,12 +91,12 @@ class Sample:
 
 @dataclass
 class Level:
-    """One concurrency level as it goes; `told` is called with it every few seconds."""
+    """Progress and results of one concurrency level. `report_progress` is called every `report_every_s` seconds."""
 
     streams: int
     requests: int
-    told: Callable[[Level], None]
-    every_s: float = 5.0
+    report_progress: Callable[[Level], None]
+    report_every_s: float = 5.0
     tokens: int = 0
     began: float = 0.0
     seconds: float = 0.0
@@ -109,48 +110,39 @@ class Level:
 
 
 async def run(endpoint: Endpoint, bodies: Sequence[bytes], level: Level) -> None:
-    """Run one level; what stopped it, if something did, is in its `error`."""
-    connections = [Connection(endpoint) for _ in range(level.streams)]
+    """Run one level. An error that stopped it is stored in its `error`."""
     try:
-        await _connect(connections)
-        await _all(connections, iter(bodies), level)
+        async with GatewaySession(endpoint) as gateway:
+            await gateway.connect(
+                level.streams
+            )  # before the clock starts: real clients keep their connections
+            await _run_streams(gateway, iter(bodies), level)
     except* ClientError as group:
-        level.error = _first(group)
-    finally:
-        for connection in connections:
-            connection.close()
+        level.error = _first_error(group)
 
 
-async def _connect(connections: Sequence[Connection]) -> None:
-    """Before the clock runs: a client keeps its connections."""
-    async with asyncio.TaskGroup() as tasks:
-        for connection in connections:
-            tasks.create_task(connection.open())
-
-
-async def _all(connections: Sequence[Connection], bodies: Iterator[bytes], level: Level) -> None:
+async def _run_streams(gateway: GatewaySession, bodies: Iterator[bytes], level: Level) -> None:
     level.began = time.perf_counter()
-    progress = asyncio.create_task(_progress(level))
+    progress = asyncio.create_task(_report_progress(level))
     try:
         async with asyncio.TaskGroup() as tasks:
-            for connection in connections:
-                tasks.create_task(_stream(connection, bodies, level))
+            for _ in range(level.streams):
+                tasks.create_task(_run_stream(gateway, bodies, level))
     finally:
         level.seconds = time.perf_counter() - level.began
         progress.cancel()
 
 
-async def _stream(connection: Connection, bodies: Iterator[bytes], level: Level) -> None:
+async def _run_stream(gateway: GatewaySession, bodies: Iterator[bytes], level: Level) -> None:
     for body in bodies:
-        await connection.open()
-        level.samples.append(await one(connection, body, level))
+        level.samples.append(await measure_completion(gateway, body, level))
 
 
-async def one(connection: Connection, body: bytes, level: Level | None = None) -> Sample:
-    """One streamed completion."""
+async def measure_completion(gateway: GatewaySession, body: bytes, level: Level | None = None) -> Sample:
+    """Request and time one streamed completion."""
     began = last = time.perf_counter()
     ttft, gaps, usage = None, list[float](), dict[str, int]()
-    async for event in connection.events("/completions", body):
+    async for event in gateway.events("/completions", body):
         if event.get("choices"):
             now = time.perf_counter()
             if ttft is None:
@@ -162,25 +154,25 @@ async def one(connection: Connection, body: bytes, level: Level | None = None) -
                 level.tokens += 1
         usage = event.get("usage") or usage
     if ttft is None:
-        raise Cut(f"{connection.endpoint.url}/completions: an answer without a token")
-    # A server may put several tokens into one event, so its own count is the true one.
+        raise AnswerInterrupted(f"{gateway.endpoint.url}/completions: the answer has no token")
+    # A server may send several tokens in one event, so its own count is the right one.
     tokens = usage.get("completion_tokens", len(gaps) + 1)
     return Sample(ttft, last - began, tokens, usage.get("prompt_tokens", 0), gaps)
 
 
-async def _progress(level: Level) -> None:
+async def _report_progress(level: Level) -> None:
     while True:
-        await asyncio.sleep(level.every_s)
-        level.told(level)
+        await asyncio.sleep(level.report_every_s)
+        level.report_progress(level)
 
 
-def _first(group: BaseExceptionGroup[ClientError]) -> ClientError:
+def _first_error(group: BaseExceptionGroup[ClientError]) -> ClientError:
     one = group.exceptions[0]
-    return _first(one) if isinstance(one, BaseExceptionGroup) else one
+    return _first_error(one) if isinstance(one, BaseExceptionGroup) else one
 
 
 def row(level: Level, load: Load) -> dict[str, Any]:
-    """What a level gave, under the names of `vllm bench serve`."""
+    """Return a level's figures under the names that `vllm bench serve` uses."""
     samples, seconds = level.samples, level.seconds
     head: dict[str, Any] = {
         "concurrency": level.streams,
@@ -206,7 +198,7 @@ def row(level: Level, load: Load) -> dict[str, Any]:
 
 
 def _spread(name: str, seconds: Sequence[float]) -> dict[str, float]:
-    """Mean, median and 99th percentile, in ms."""
+    """Return mean, median and 99th percentile, in milliseconds."""
     values = [value * 1000 for value in seconds] or [0.0]
     return {
         f"mean_{name}_ms": statistics.fmean(values),
@@ -216,7 +208,7 @@ def _spread(name: str, seconds: Sequence[float]) -> dict[str, float]:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Between the two nearest values, in a straight line, as numpy does."""
+    """Return a percentile, linearly interpolated as numpy does."""
     ordered = sorted(values)
     place = (len(ordered) - 1) * percent / 100
     below = int(place)

@@ -1,0 +1,55 @@
+"""Find the model that an endpoint serves and its abilities: from the endpoint, the plan and the catalogue."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pulumi_vllm.client.checks import ServedModel
+from pulumi_vllm.client.errors import ClientError, printable
+from pulumi_vllm.client.gateway_session import GatewaySession
+from pulumi_vllm.plan import catalogue
+from pulumi_vllm.plan.engine_arguments import accepts_images, pairs
+
+if TYPE_CHECKING:
+    from pulumi_vllm.client.endpoint import Endpoint
+
+
+async def find_model(endpoint: Endpoint, wanted: str | None) -> ServedModel:
+    """Ask the endpoint for its models. Take `wanted`, else the stack's model, else the only one.
+
+    Raises:
+        ClientError: nothing answers, the key is refused, or that model is not served.
+    """
+    async with GatewaySession(endpoint) as gateway:
+        answer = await gateway.json("GET", "/models")
+    try:
+        rows = {str(row["id"]): dict(row) for row in answer["data"]}
+    except (TypeError, KeyError, ValueError):
+        raise ClientError(
+            f"{endpoint.url}/models: is not a list of models; is this the API's address?"
+        ) from None
+    name = wanted or endpoint.model or (next(iter(rows)) if len(rows) == 1 else None)
+    available = printable(", ".join(rows) or "none")
+    if name is None:
+        raise ClientError(f"{endpoint.url}: serves {available}; name one with --model")
+    if name not in rows:
+        raise ClientError(f"{endpoint.url}: {printable(name)} is not served here; it serves {available}")
+    return _with_abilities(endpoint, name, rows[name])
+
+
+def _with_abilities(endpoint: Endpoint, name: str, row: dict[str, Any]) -> ServedModel:
+    length = row.get("max_model_len")
+    context = length if isinstance(length, int) and length > 0 else None
+    model = catalogue.load().models.get(name)
+    if model is None:
+        return ServedModel(name, context)
+    flags = endpoint.plan.get("flags")
+    started = flags if flags is not None else [f"--{flag}" for flag, value in model.flags.items() if value]
+    return ServedModel(
+        name,
+        context,
+        model.dimensions.vocabulary,
+        reasons="--reasoning-parser" in started,
+        calls_tools="--enable-auto-tool-choice" in started,
+        accepts_images=accepts_images(model.dimensions, pairs(started)),
+    )
