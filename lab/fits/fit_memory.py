@@ -17,6 +17,7 @@ from statistics import mean
 from typing import Any
 
 from pulumi_vllm.plan import catalogue, memory
+from pulumi_vllm.plan.engine_arguments import UNLIMITED_IMAGES
 
 KNOWN = catalogue.load()
 MODEL = KNOWN.models["mistral-small-4"]
@@ -30,7 +31,7 @@ class Row:
 
     gpu: str
     precision: str
-    load: memory.Load
+    load: memory.MemorySettings
     weights_gib: float
     activation_gib: float
     other_gib: float
@@ -55,8 +56,8 @@ class Row:
         )
 
 
-def _load(parallel: int, context: int, sequences: int) -> memory.Load:
-    return memory.Load(parallel, context, sequences, 0.95, 8192, images=0)
+def _load(parallel: int, context: int, sequences: int) -> memory.MemorySettings:
+    return memory.MemorySettings(parallel, context, sequences, 0.95, 8192, images=0)
 
 
 ROWS = (
@@ -136,13 +137,13 @@ def _row(evidence: Mapping[str, Any], run: Mapping[str, Any]) -> Row:
     flags = run.get("flags", evidence["flags"])
     words = dict(pairwise(flags)) | {f"--{name}": value for name, value in run["changed_flags"].items()}
     figures = run["reported"]
-    load = memory.Load(
+    load = memory.MemorySettings(
         evidence["count"],
         int(words["--max-model-len"]),
         int(words["--max-num-seqs"]),
         round(figures["limit_gib"] / figures["visible_gib"], 3),
         int(figures["max_num_batched_tokens"]),
-        images=memory.IMAGES if run.get("vision_tower") else 0,  # runs before 2026-11-26 had no tower
+        images=UNLIMITED_IMAGES if run.get("vision_tower") else 0,  # runs before 2026-11-26 had no tower
     )
     reported = [
         figures.get(name, 0.0)

@@ -48,10 +48,7 @@ def _row(decided: Plan) -> str:
     where = f"{machine.count}x {machine.gpu}, {price}" if machine.count else price
     tokens = "1 GiB" if decided.memory is None else f"{decided.memory.kv_tokens:,}"
     rate, dollars = "-", "-"
-    run = catalogue.load().measurement(
-        (decided.model.name, decided.precision, decided.engine.version, machine.gpu, machine.count),
-        decided.argv,
-    )
+    run = decided.measured_run
     if run is not None and decided.usd_per_million_output_tokens is not None:
         streams, speed = max(run.tokens_per_s.items())
         rate = f"{speed:,.0f} at {streams}" + ("" if decided.measured == "yes" else " (similar flags)")
@@ -132,7 +129,7 @@ def prices() -> str:
     for gpu, count in (("H100", 1), ("H100", 2), ("H100", 4), ("H200", 1), ("H200", 2)):
         cells = []
         for billing, separate in (("on-demand", on_demand), ("spot", spot)):
-            usd = price.listed(known.gpus[gpu], count, billing)
+            usd = price.list_price(known.gpus[gpu], count, billing)
             saved = None if usd is None else separate.saved(usd)
             assert usd is not None
             assert saved is not None

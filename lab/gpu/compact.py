@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 from pulumi_vllm.plan.catalogue import WARM_REPLACEMENT
+from pulumi_vllm.plan.evidence import recorded_flags
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -60,7 +61,7 @@ def compact(run: dict[str, Any]) -> dict[str, Any]:
         "ready_s": {run["host"]: round(run["ready_s"]), **_warm_start(shipped[1:])},
         "tokens_per_s": {row["concurrency"]: row["output_throughput"] for row in load},
         "conditions": "; ".join(differences),
-        "flags": run["flags"],
+        "flags": recorded_flags(run["flags"]),
         "load": [{name: row[name] for name in LEVEL} for row in load],
         "died_of": next((one["died_of"].partition(".")[0] for one in shipped if one.get("died_of")), ""),
     }

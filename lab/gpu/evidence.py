@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import compact
 import phases
-from pulumi_vllm.plan.engine_arguments import image_limit, pairs
+from pulumi_vllm.plan.engine_arguments import EngineArguments
+from pulumi_vllm.plan.evidence import recorded_flags
 from server import with_flags
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def run_of(result: dict[str, Any], machine: str) -> dict[str, Any]:
         "run": result["run"],
         "flags": result["argv"],
         "date": result["date"],
-        "vision_tower": image_limit(pairs(result["started_argv"])) > 0,
+        "vision_tower": EngineArguments.of(recorded_flags(result["started_argv"])).image_limit > 0,
         "changed_flags": result["changed_flags"],
         "changed_environment": result.get("changed_environment", {}),
         "outcome": result["outcome"],

@@ -18,6 +18,8 @@ from typing import Any
 import launch
 from pulumi_vllm.plan import catalogue, plan
 from pulumi_vllm.plan.config import Deployment
+from pulumi_vllm.plan.engine_arguments import EngineArguments
+from pulumi_vllm.plan.evidence import best_match, recorded_flags
 
 ROOT = Path(__file__).parents[2]
 OWN, LONGER = "1,32,128,256", "32"
@@ -29,8 +31,9 @@ SIZES = f"1092x1092:3:1:1,1024x768:1:64:16,1540x1540:2:16:4,{FULL_STEP}"
 def evidence(launched: dict[str, Any]) -> catalogue.Measured | None:
     """Of exactly these flags."""
     wanted = [launched[name] for name in ("model", "precision", "engine", "gpu", "count")]
-    found = catalogue.load().measurement(tuple(wanted), tuple(launched["argv"]))
-    return found if found and list(found.flags) == launched["argv"] else None
+    arguments = EngineArguments.of(recorded_flags(launched["argv"]))
+    match = best_match(catalogue.load().measured, tuple(wanted), arguments)
+    return match.run if match and match.exact else None
 
 
 def missing(name: str, context: int, known: catalogue.Measured | None, *, own: bool) -> list[str]:

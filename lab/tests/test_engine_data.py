@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from pulumi_vllm.plan import catalogue, flags_schema
+from pulumi_vllm.plan import catalogue, vllm_parser
 
 ROOT = pathlib.Path(__file__).parents[2]
 PROGRAMS = ROOT / "lab/engine"
@@ -13,7 +13,7 @@ ENGINES = ROOT / "components/pulumi_vllm/plan/data/engines"
 
 
 @pytest.mark.all
-@pytest.mark.parametrize("version", flags_schema.versions())
+@pytest.mark.parametrize("version", vllm_parser.versions())
 def test_the_schema_is_that_of_the_wheels_parser(version):
     command = [sys.executable, PROGRAMS / "argument_schema.py", "--stdout", version]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout

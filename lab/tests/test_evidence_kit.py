@@ -9,7 +9,7 @@ from pathlib import Path
 
 import gpu_kit
 import pytest
-from pulumi_vllm.plan import Deployment, catalogue, plan
+from pulumi_vllm.plan import Deployment, catalogue, explain, plan
 
 ROOT = Path(__file__).parents[2]
 MEASURED = "lab/evidence/0.26.0"
@@ -122,9 +122,9 @@ def test_a_level_without_an_answer_and_a_lost_engine_are_read():
         "storage": "300GB",
         "access": {"allow": ["192.0.2.0/24"]},
     }
-    because = " ".join(plan(Deployment.parse(wanted), catalogue=known).because)
+    because = " ".join(explain.because(plan(Deployment.parse(wanted), catalogue=known)))
     assert "with exactly these flags" in because
-    assert "; it was lost under load: CUDA out of memory (" in because
+    assert "; the engine crashed under load: CUDA out of memory (" in because
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def test_a_stacks_header_says_its_price_and_what_was_measured(path):
     header = "".join(line for line in path.read_text().splitlines(keepends=True) if line.startswith("# "))
     block = yaml.safe_load(path.read_text())["config"]["pulumi-vllm:server"]
     machine, known = block["machine"], catalogue.load()
-    usd = price.listed(known.gpus[machine["gpu"]], machine["count"], "on-demand")
+    usd = price.list_price(known.gpus[machine["gpu"]], machine["count"], "on-demand")
     assert f"${usd:.2f}/h on demand" in header
     runs = [
         run

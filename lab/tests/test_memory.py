@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pulumi_vllm.plan import catalogue, memory
+from pulumi_vllm.plan.engine_arguments import UNLIMITED_IMAGES
 
 KNOWN = catalogue.load()
 MODEL = KNOWN.models["mistral-small-4"]
@@ -15,7 +16,7 @@ ENGINE = KNOWN.engines["0.26.0"]
 
 
 def budget(gpu, precision, parallel, context, sequences, *, vision=False):
-    load = memory.Load(parallel, context, sequences, 0.95, 8192, memory.IMAGES if vision else 0)
+    load = memory.MemorySettings(parallel, context, sequences, 0.95, 8192, UNLIMITED_IMAGES if vision else 0)
     return memory.budget(MODEL.dimensions, MODEL.precisions[precision], ENGINE, KNOWN.gpus[gpu], load)
 
 
@@ -29,9 +30,9 @@ def test_every_start_is_predicted_without_itself():
 
 def test_several_gpus_leave_room_for_what_0_95_ran_out_of():
     for gpu, count in (("H100", 2), ("H100", 4), ("H200", 2)):
-        load = memory.Load(count, 32768, 256, 0.95, 8192, images=0)
+        load = memory.MemorySettings(count, 32768, 256, 0.95, 8192, images=0)
         sizes = (MODEL.dimensions, MODEL.precisions["fp8"], ENGINE, KNOWN.gpus[gpu])
-        found, asked = memory.settled(*sizes, load), memory.budget(*sizes, load)
+        found, asked = memory.safe_budget(*sizes, load), memory.budget(*sizes, load)
         assert found.fits
         assert found.above_limit_gib > 4.14  # what two H100 wanted before they were lost
         assert asked.fits is (found == asked) is (gpu == "H200")
@@ -57,7 +58,7 @@ def test_what_images_ended_on_cards_is_refused_and_what_they_did_not_is_taken():
     assert all(rows[name].predict({}).fits for name in shipped)
     smaller = rows["1x-nvfp4-32ki-batch-4096"]
     sizes = (MODEL.dimensions, MODEL.precisions["nvfp4"], ENGINE, KNOWN.gpus["H100"])
-    assert memory.settled(*sizes, smaller.load).limit_gib == pytest.approx(0.94 * 79.18)
+    assert memory.safe_budget(*sizes, smaller.load).limit_gib == pytest.approx(0.94 * 79.18)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +73,7 @@ def test_what_images_ended_on_cards_is_refused_and_what_they_did_not_is_taken():
     ],
 )
 def test_the_room_for_fragments(gpus, batch, images, room):
-    load = memory.Load(gpus, 32768, 256, 0.95, batch, images)
+    load = memory.MemorySettings(gpus, 32768, 256, 0.95, batch, images)
     found = memory.budget(MODEL.dimensions, MODEL.precisions["fp8"], ENGINE, KNOWN.gpus["H200"], load)
     assert found.headroom_gib == room
 
@@ -89,9 +90,9 @@ def test_what_lives_beside_a_patch_is_what_the_starts_say():
 def test_the_batch_of_images_leaves_most_of_the_cache(gpu, count):
     """Of the engine's own batch and the one for images, each at the utilization that it allows."""
     sizes = (MODEL.dimensions, MODEL.precisions["nvfp4"], ENGINE, KNOWN.gpus[gpu])
-    load = memory.Load(count, 32768, 256, 0.95, ENGINE.memory["batched_tokens"])
+    load = memory.MemorySettings(count, 32768, 256, 0.95, ENGINE.memory["batched_tokens"])
     smaller = memory.replace(load, batched_tokens=ENGINE.vision_flags["nvfp4"]["max-num-batched-tokens"])
-    own, chosen = memory.settled(*sizes, load), memory.settled(*sizes, smaller)
+    own, chosen = memory.safe_budget(*sizes, load), memory.safe_budget(*sizes, smaller)
     assert own.fits
     assert chosen.fits
     assert chosen.kv_tokens > own.kv_tokens
@@ -119,7 +120,7 @@ def test_the_sampler_of_many_sequences_is_missing_from_the_arithmetic():
     ("parallel", "batched", "reported"), [(1, 8192, 1.95), (2, 8192, 1.67), (2, 16384, 14.56)]
 )
 def test_images_take_what_vllm_reported(parallel, batched, reported):
-    load = memory.Load(parallel, 32768, 256, 0.95, batched)
+    load = memory.MemorySettings(parallel, 32768, 256, 0.95, batched)
     found = memory.budget(MODEL.dimensions, MODEL.precisions["fp8"], ENGINE, KNOWN.gpus["H200"], load)
     assert found.activation_gib == pytest.approx(reported, abs=0.02)
     assert found.images_per_step == {8192: 2, 16384: 5}[batched]
@@ -127,12 +128,12 @@ def test_images_take_what_vllm_reported(parallel, batched, reported):
 
 def test_a_batch_that_images_make_too_large_is_refused():
     sizes = (MODEL.dimensions, MODEL.precisions["nvfp4"], ENGINE, KNOWN.gpus["H100"])
-    load = memory.Load(1, 32768, 256, 0.95, 16384)  # ended copying the mask, on a card
+    load = memory.MemorySettings(1, 32768, 256, 0.95, 16384)  # ended copying the mask, on a card
     assert not memory.budget(*sizes, load).fits
     assert memory.budget(*sizes, memory.replace(load, images=0)).fits
     few = memory.replace(load, context=8192, sequences=1)  # two images are a whole context
     assert memory.images_per_step(MODEL.dimensions, few) == 2
-    assert memory.settled(*sizes, few).fits
+    assert memory.safe_budget(*sizes, few).fits
     assert memory.images_per_step(MODEL.dimensions, memory.replace(few, images=1)) == 1
     single = memory.image_bytes(MODEL.dimensions, memory.replace(few, images=1), 6.6)
     assert max(single) < min(memory.image_bytes(MODEL.dimensions, few, 6.6))
@@ -141,13 +142,13 @@ def test_a_batch_that_images_make_too_large_is_refused():
 def test_every_model_has_a_budget_on_a_gpu():
     for model in KNOWN.models.values():
         for precision in model.precisions.values():
-            load = memory.Load(1, 2048, 4, 0.95, 8192)
+            load = memory.MemorySettings(1, 2048, 4, 0.95, 8192)
             assert memory.budget(model.dimensions, precision, ENGINE, KNOWN.gpus["H200"], load).cache_gib > 0
 
 
 @given(st.sampled_from([1, 2, 4]), st.integers(1, 65_536))
 def test_a_step_of_smaller_images_takes_no_less(parallel, batched):
-    load = memory.Load(parallel, 32768, 256, 0.95, batched)
+    load = memory.MemorySettings(parallel, 32768, 256, 0.95, batched)
     profiled, largest = memory.image_bytes(MODEL.dimensions, load, ENGINE.memory["image_stream"])
     assert largest >= profiled
     text = memory.replace(load, images=0)
@@ -165,7 +166,7 @@ def test_starts_that_ended_for_lack_of_memory_are_refused():
     assert len(ended) == 3
     for evidence, run in ended:
         changed = run["changed_flags"]
-        load = memory.Load(
+        load = memory.MemorySettings(
             evidence["count"],
             int(changed["max-model-len"]),
             int(changed["max-num-seqs"]),

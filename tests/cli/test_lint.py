@@ -1,11 +1,11 @@
-"""`pulumi-vllm lint`: the tutorial's command fails by name, the recipe and our stacks do not."""
+"""`pulumi-vllm lint`: it finds the errors of the tutorial's command; vLLM's recipe and our stacks have none."""
 
 import json
 import pathlib
 
 import pytest
 from pulumi_vllm.cli import main
-from pulumi_vllm.plan import flags
+from pulumi_vllm.plan.lint import RULES
 
 ROOT = pathlib.Path(__file__).parents[2]
 RECIPE = (
@@ -25,16 +25,20 @@ def found(capsys, *words):
     return code, {(one["severity"], one["rule"]) for one in json.loads(capsys.readouterr().out)}
 
 
-def test_every_known_failure_of_the_tutorial_is_named(capsys):
+def test_every_known_failure_of_the_tutorial_is_reported(capsys):
     code, rules = found(capsys, "--", *TUTORIAL.split())
-    errors = {"repository", "dtype", "kv-cache-dtype", "api-key"}
+    errors = {"unknown-repository", "dtype", "kv-cache-dtype", "api-key"}
     assert code == 1
     assert {rule for severity, rule in rules if severity == "error"} == errors
-    assert {("warning", "moe-backend"), ("warning", "shutdown-timeout"), ("warning", "environment")} <= rules
+    assert {
+        ("warning", "moe-backend"),
+        ("warning", "shutdown-timeout"),
+        ("warning", "environment-variables"),
+    } <= rules
 
 
 @pytest.mark.parametrize("engine", ["0.26.0", "0.33.0"])
-def test_the_engines_own_recipe_has_no_errors(capsys, engine):
+def test_vllms_own_recipe_has_no_errors(capsys, engine):
     code, rules = found(capsys, "--engine", engine, "--gpu", "H200", "--", *RECIPE.split())
     assert code == 0
     assert ("warning", "moe-backend") in rules
@@ -57,7 +61,7 @@ def test_our_stacks_have_no_errors(capsys, stack):
     ],
 )
 def test_a_bad_value_is_found_however_it_is_written(capsys, form):
-    assert ("error", "value") in found(capsys, "--", "--max-model-len", "32k", *form.split())[1]
+    assert ("error", "invalid-value") in found(capsys, "--", "--max-model-len", "32k", *form.split())[1]
 
 
 @pytest.mark.parametrize(
@@ -66,26 +70,28 @@ def test_a_bad_value_is_found_however_it_is_written(capsys, form):
 )
 def test_a_good_form_passes(capsys, form):
     rules = found(capsys, "--", "--max-model-len", "32k", *form.split())[1]
-    assert not {("error", "value"), ("error", "unknown-flag")} & rules
+    assert not {("error", "invalid-value"), ("error", "unknown-flag")} & rules
 
 
 def test_a_driver_too_old_is_an_error(capsys):
-    assert ("error", "driver") in found(capsys, "--driver", "550.54.15", "--", "--max-model-len", "32k")[1]
+    assert ("error", "driver-too-old") in found(
+        capsys, "--driver", "550.54.15", "--", "--max-model-len", "32k"
+    )[1]
 
 
-def test_nothing_named_is_a_usage_error():
+def test_no_stack_and_no_flags_is_a_usage_error():
     assert main(["lint"]) == 64
 
 
-def test_the_rules_are_told_by_the_names_that_ignore_takes(capsys):
+def test_the_rules_are_listed_by_the_ids_that_ignore_accepts(capsys):
     assert main(["lint", "--rules"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(flags.RULES)
+    assert [line.split()[0] for line in lines] == list(RULES)
     assert all(line.endswith(".") and len(line) > 30 for line in lines)
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ("--gpu H100 -- --max-model-len 262144", "49.40 GiB per GPU are missing"),
         ("--gpu H100 -- --max-num-seqs 4", "no --max-model-len: 64.85 GiB per GPU are missing"),
@@ -96,24 +102,24 @@ def test_the_rules_are_told_by_the_names_that_ignore_takes(capsys):
         ),
         (
             "--gpu H200 --precision nvfp4 -- --max-model-len 32k --max-num-seqs 256 --max-num-batched-tokens 24k",
-            "no --gpu-memory-utilization (vLLM's own 0.92): CUDA graphs, fragments and images take",
+            "no --gpu-memory-utilization (vLLM's own 0.92): CUDA graphs, fragmentation and images need",
         ),
         (
             "--gpu H200 -- --max-model-len 32k --max-num-seqs 256 --max-num-batched-tokens 128k",
-            "are left; use a smaller --max-num-batched-tokens, or --language-model-only",
+            "GiB are left; use a smaller --max-num-batched-tokens, or --language-model-only",
         ),
         (
             "--gpu H200 -- --max-model-len 32k --gpu-memory-utilization 0.98 --max-num-batched-tokens 2048",
-            "are left; use 0.96 or less, or --language-model-only",
+            "GiB are left; use 0.96 or less, or --language-model-only",
         ),
         (
             "--gpu H200 -- --max-model-len 32k --skip-mm-profiling --mm-encoder-tp-mode data",
-            "--skip-mm-profiling, --mm-encoder-tp-mode: the plan's memory figures leave this out",
+            "--skip-mm-profiling, --mm-encoder-tp-mode: the plan's memory figures do not include this",
         ),
-        ("--gpu H200 -- --max-model-len 32k --limit-mm-per-prompt []", "is no object of whole numbers"),
+        ("--gpu H200 -- --max-model-len 32k --limit-mm-per-prompt []", "is not an object of whole numbers"),
         (
             '--gpu H200 -- --max-model-len 32k --limit-mm-per-prompt {"image":"0"}',
-            "is no object of whole numbers",
+            "is not an object of whole numbers",
         ),
         (
             '--gpu H200 -- --max-model-len 32k --limit-mm-per-prompt {"image":{"count":-1}}',
@@ -121,7 +127,7 @@ def test_the_rules_are_told_by_the_names_that_ignore_takes(capsys):
         ),
         (
             "--gpu H200 -- --max-model-len 32k --max-num-batched-tokens 32k",
-            "activation 31.6 for reading 10 images at once of 128.6 GiB, and the KV cache holds 0 tokens; use fewer",
+            "and activation 31.6 for 10 images in one step, and the KV cache holds 0 tokens; use fewer",
         ),
         (
             "--gpu H200 -- --max-model-len 32k --gpu-memory-utilization 0.99 --language-model-only",
@@ -129,7 +135,7 @@ def test_the_rules_are_told_by_the_names_that_ignore_takes(capsys):
         ),
         (
             "--gpu H200 -- --max-model-len 32k --gpu-memory-utilization 0.95",
-            "images take 8.01 GiB above the limit, and 6.99 are left; use 0.94 or less, or a smaller --max-num",
+            "images need 8.01 GiB above the limit, and 6.99 GiB are left; use 0.94 or less, or a smaller --max-num",
         ),
         ("--gpu H200 -- --max-model-len 32k --max-num-seqs 2000", "use 727 or fewer"),
         (
@@ -139,9 +145,9 @@ def test_the_rules_are_told_by_the_names_that_ignore_takes(capsys):
         ("--engine 0.33.0 -- --max-model-len 32k", "pin mistral_common<1.13"),
     ],
 )
-def test_what_the_machine_and_the_engine_add(capsys, words, said):
+def test_what_the_machine_and_the_engine_add(capsys, words, message):
     main(["lint", *words.split()])
-    assert said in capsys.readouterr().out
+    assert message in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -156,5 +162,7 @@ def test_a_context_that_does_not_fit_names_what_would_make_room(capsys, given, r
     gpu = "H100" if "seqs" in given else "H200"
     words = ["--gpu", gpu, "--", "--host", "127.0.0.1", "--max-model-len", "32768", *given.split()]
     assert main(["lint", *words]) == 1
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("error (context)")]
+    (line,) = [
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("error (context-length)")
+    ]
     assert remedy in line

@@ -10,6 +10,7 @@ import pytest
 from pulumi_vllm.cli import main
 from pulumi_vllm.client import bench_results, load_generator
 from pulumi_vllm.plan import catalogue
+from pulumi_vllm.plan.engine_arguments import EngineArguments
 
 pytestmark = pytest.mark.usefixtures("key")
 # The figures of `vllm bench serve` that the kit in lab/gpu keeps.
@@ -107,19 +108,20 @@ def test_an_interrupt_keeps_the_levels_that_are_complete(start, tmp_path):
 
 def test_evidence_with_the_same_or_the_most_similar_flags_is_found():
     (evidence, *_) = [one for one in catalogue.load().measured if one.flags and one.gpu == "H200"]
+    flags = list(EngineArguments.of(evidence.flags).command_line())
     plan = {
         "machine": f"{evidence.count}x {evidence.gpu}",
         "model": evidence.model,
         "precision": evidence.precision,
         "engine": evidence.engine,
-        "flags": list(evidence.flags),
+        "flags": flags,
     }
     named = f"measured, {evidence.date}"
     assert bench_results.matching_evidence({"plan": plan}) == (evidence, named)
-    eager = {"plan": plan | {"flags": [*evidence.flags, "--enforce-eager"]}}
+    eager = {"plan": plan | {"flags": [*flags, "--enforce-eager"]}}
     assert bench_results.matching_evidence(eager) == (
         evidence,
-        f"{named} with others (without --enforce-eager)",
+        f"{named} with other flags (without --enforce-eager)",
     )
     for other in ({"machine": "8x H200"}, {"flags": []}, {"engine": "0.33.0"}, dict.fromkeys(plan)):
         assert bench_results.matching_evidence({"plan": plan | other}) == (None, "")

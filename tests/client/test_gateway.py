@@ -128,7 +128,7 @@ for name, value in json.load(open("outputs.json")).items():
 
 def test_a_gpu_stack_is_compared_with_its_evidence(start, gateway, project, capsys, monkeypatch):
     """The real Pulumi CLI provides the outputs of a GPU stack; the fake engine takes the place of its machine."""
-    from pulumi_vllm.plan import Deployment, plan
+    from pulumi_vllm.plan import Deployment, explain, plan
 
     key = os.environ["VLLM_API_KEY"]
     monkeypatch.delenv("VLLM_API_KEY")
@@ -139,7 +139,7 @@ def test_a_gpu_stack_is_compared_with_its_evidence(start, gateway, project, caps
     limits = {"requests_per_minute": 60, "streams_per_key": 40}
     outputs = {
         "endpoint": there.url, "model": decided.served_name, "ca_certificate": there.ca.read_text(),
-        "api_key": key, "usd_per_hour": 2.54, "plan": decided.summary() | {"gateway": limits},
+        "api_key": key, "usd_per_hour": 2.54, "plan": explain.summary(decided) | {"gateway": limits},
     }  # fmt: skip
     (project / "outputs.json").write_text(json.dumps(outputs))
     (project / "__main__.py").write_text(PROGRAM)

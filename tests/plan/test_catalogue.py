@@ -1,31 +1,46 @@
-"""What the data files say of a model must not make it another model; which evidence a plan tells."""
+"""The catalogue must not alter a model; a plan uses the evidence that is most similar to it."""
 
 import json
 from dataclasses import replace
 
 import pytest
 from pulumi_vllm.plan import catalogue
+from pulumi_vllm.plan.engine_arguments import EngineArguments
+from pulumi_vllm.plan.evidence import Match, best_match, recorded_flags
 
 OVERRIDDEN = [one for one in catalogue.load().models.values() if "hf-overrides" in one.flags]
 
 
 @pytest.mark.parametrize("model", OVERRIDDEN, ids=lambda model: model.name)
-def test_every_expert_may_be_chosen(model):
-    """Fewer groups chosen than there are would serve a worse model, with only the text to tell it."""
+def test_every_expert_can_be_selected(model):
+    """With fewer groups than there are, vLLM would serve a worse model, and nothing but its answers would show it."""
     experts = model.dimensions.mlp["experts"]
-    said = json.loads(model.flags["hf-overrides"])
-    assert said == {"text_config": {"n_group": experts, "topk_group": experts}}
+    overrides = json.loads(model.flags["hf-overrides"])
+    assert overrides == {"text_config": {"n_group": experts, "topk_group": experts}}
 
 
-def test_of_evidence_as_like_the_one_with_more_levels_is_told():
-    known = catalogue.load()
-    wanted = ("mistral-small-4", "fp8", "0.26.0", "H200", 1)
-    one, other = known.measurement(wanted, ()), ("--max-model-len", "1024")
-    few = replace(one, flags=("--max-model-len", "2048"), tokens_per_s={32: 9.0}, date="2026-12-02")
-    more = replace(
-        one, flags=("--max-model-len", "4096"), tokens_per_s={32: 8.0, 128: 9.0}, date="2026-12-01"
-    )
-    for rows in ((few, more), (more, few)):
-        told = replace(known, measured=rows)
-        assert told.measurement(wanted, other) is more
-        assert told.measurement(wanted, few.flags) is few
+def test_of_equally_similar_runs_the_one_with_more_levels_wins():
+    machine = ("mistral-small-4", "fp8", "0.26.0", "H200", 1)
+    measured = catalogue.load().measured
+    run = best_match(measured, machine, EngineArguments.of({})).run
+    few = replace(run, flags={"max-model-len": "2048"}, tokens_per_s={32: 9.0}, date="2026-12-02")
+    more = replace(run, flags={"max-model-len": "4096"}, tokens_per_s={32: 8.0, 128: 9.0}, date="2026-12-01")
+    for runs in ((few, more), (more, few)):
+        assert best_match(runs, machine, EngineArguments.of({"max-model-len": 1024})) == Match(
+            more, exact=False
+        )
+        assert best_match(runs, machine, EngineArguments.of({"max-model-len": 2048})) == Match(
+            few, exact=True
+        )
+
+
+def test_a_recorded_command_line_equals_the_flags_that_it_was_made_from():
+    flags = {
+        "max-model-len": 2048,
+        "gpu-memory-utilization": 0.9,
+        "enforce-eager": True,
+        "enable-chunked-prefill": False,
+    }
+    words = EngineArguments.of(flags).command_line()
+    recorded = {**flags, "max-model-len": "2048", "gpu-memory-utilization": "0.9"}
+    assert recorded_flags(words) == recorded

@@ -8,13 +8,13 @@ WORDS = st.text(min_size=1, max_size=60)
 
 
 @given(WORDS, WORDS, st.lists(WORDS, min_size=1, max_size=3))
-def test_every_name_is_one_the_api_takes_and_carries_our_mark(stack, resource, identity):
+def test_every_name_is_accepted_by_the_api_and_recognised_as_ours(stack, resource, identity):
     name = physical_name(stack, resource, *identity)
     assert re.fullmatch(r"[a-z][a-z0-9-]{2,44}", name)
     assert is_ours(name)
 
 
-def test_another_identity_is_another_machine():
+def test_another_identity_has_another_name():
     assert physical_name("dev", "server", "urn", "H200") != physical_name("dev", "server", "urn", "H100")
 
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from pulumi_vllm.plan import Deployment, DoesNotFit, Offer, catalogue, plan
+from pulumi_vllm.plan import Deployment, DoesNotFit, Offer, catalogue, evidence, explain, plan
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 STACKS = {
@@ -35,12 +35,12 @@ def machine(gpu="H200", count=2, **more):
 
 @pytest.mark.parametrize("stack", sorted(STACKS))
 def test_every_stack_plans(stack):
-    summary = plan(Deployment.parse(block_of(stack))).summary()
+    summary = explain.summary(plan(Deployment.parse(block_of(stack))))
     assert json.loads(json.dumps(summary)) == summary
     assert summary["usd_per_hour"] <= block_of(stack)["machine"]["max_usd_per_hour"]
 
 
-def test_the_tutorials_machine():
+def test_the_machine_of_the_tutorial():
     decided = plan(Deployment.parse(block_of("spheron-h200-2x-fp8")))
     words = " ".join(decided.argv)
     for flag in (
@@ -65,7 +65,7 @@ def test_the_local_stack_is_the_tiny_model_of_the_local_hub():
     assert decided.environment["VLLM_MLA_DISABLE"] == "1"
 
 
-def test_the_context_may_not_outgrow_the_cache():
+def test_a_volume_that_is_too_small_is_refused():
     with pytest.raises(DoesNotFit) as refusal:
         plan(Deployment.parse(machine("H200", 1, precision="nvfp4", context="256Ki", storage="60GB")))
     (sentence,) = refusal.value.errors
@@ -73,12 +73,12 @@ def test_the_context_may_not_outgrow_the_cache():
 
 
 @pytest.mark.parametrize(("gpu", "count"), [("H100", 1)])
-def test_what_does_not_fit_is_refused_with_the_gib(gpu, count):
+def test_what_does_not_fit_is_refused_with_the_missing_gib(gpu, count):
     with pytest.raises(DoesNotFit, match="GiB per GPU are missing"):
         plan(Deployment.parse(machine(gpu, count)))
 
 
-def test_what_would_fit_is_named_and_does():
+def test_the_error_names_what_would_fit():
     flags = {"engine": {"flags": {"gpu-memory-utilization": 0.9}}, "concurrency": 8}
     with pytest.raises(DoesNotFit) as refusal:
         plan(Deployment.parse(machine("H100", 1, precision="nvfp4", context="256Ki", **flags)))
@@ -103,7 +103,7 @@ def test_the_nearest_machine_is_the_cheapest_of_that_billing(billing, nearest):
 
 def test_every_figure_has_a_label_of_the_three():
     for stack in STACKS:
-        found = plan(Deployment.parse(block_of(stack))).summary()
+        found = explain.summary(plan(Deployment.parse(block_of(stack))))
         wanted = {
             "fits", "weights_gib_per_gpu", "kv_cache_gib_per_gpu", "kv_cache_tokens", "usd_per_hour",
             "usd_per_million_output_tokens", "flags", "findings", "because",
@@ -114,16 +114,16 @@ def test_every_figure_has_a_label_of_the_three():
         }  # fmt: skip
 
 
-def test_a_spot_machine_is_priced_by_the_hour_that_it_serves():
+def test_a_spot_machine_is_priced_by_the_hour_of_serving():
     wanted = machine("H200", 2)
     wanted["machine"] |= {"billing": "spot", "fallback": "on-demand"}
-    said = " ".join(plan(Deployment.parse(wanted)).because)
-    assert "$3.90/h" in said
-    assert "it serves 9" in said
-    assert "per hour of serving (interruptions assumed; machine 240 s" in said
+    reasons = " ".join(explain.because(plan(Deployment.parse(wanted))))
+    assert "$3.90/h" in reasons
+    assert "it serves 9" in reasons
+    assert "per hour of serving (interruptions assumed; machine 240 s" in reasons
 
 
-def test_what_the_flags_say_of_memory_counts():
+def test_flags_that_change_memory_count():
     def memory(**flags):
         return plan(Deployment.parse(machine(engine={"flags": flags}))).memory
 
@@ -161,27 +161,27 @@ def test_the_cheapest_fitting_offer_is_the_price(prices):
 def test_no_offer_is_no_price():
     decided = plan(Deployment.parse(machine()), ())
     assert decided.usd_per_hour is None
-    assert any("no on-demand offer of 2x H200 today" in line for line in decided.because)
+    assert any("no on-demand offer of 2x H200 today" in line for line in explain.because(decided))
 
 
-def test_measured_and_unmeasured_are_told_apart():
-    def said(*machine_):
-        return " ".join(plan(Deployment.parse(machine(*machine_))).because)
+def test_measured_and_unmeasured_machines_are_labelled():
+    def reasons(*machine_):
+        return " ".join(explain.because(plan(Deployment.parse(machine(*machine_)))))
 
-    assert "7,167 output tokens/s at 256 streams" in said("H200", 2)
-    assert "$0.31 per million output tokens" in said("H200", 2)
-    assert "never started on 4x H100" in said("H100", 4)
+    assert "7,167 output tokens/s at 256 streams" in reasons("H200", 2)
+    assert "$0.31 per million output tokens" in reasons("H200", 2)
+    assert "never started on 4x H100" in reasons("H100", 4)
 
 
-def test_the_stack_of_the_tests_is_told_as_started_by_them():
+def test_the_local_stack_is_labelled_as_started_by_the_tests():
     own = {"engine": {"flags": {"enable-prefix-caching": False}}}
-    for more, told in (({}, "measured: started by the tests"), (own, "unverified: never started on CPU")):
-        summary = plan(Deployment.parse(block_of("local") | more)).summary()
-        assert summary["labels"]["flags"].startswith(told)
+    for more, label in (({}, "measured: started by the tests"), (own, "unverified: never started on CPU")):
+        summary = explain.summary(plan(Deployment.parse(block_of("local") | more)))
+        assert summary["labels"]["flags"].startswith(label)
         assert "0x" not in json.dumps(summary)
 
 
-def test_only_exactly_the_flags_that_were_started_are_called_measured():
+def test_only_exactly_the_flags_that_were_started_count_as_measured():
     known = catalogue.load()
 
     def decided(**changed):
@@ -189,25 +189,29 @@ def test_only_exactly_the_flags_that_were_started_are_called_measured():
         return plan(Deployment.parse(machine("H200", 1, **fields)), catalogue=known)
 
     now = decided()
-    evidence = [replace(one, flags=now.argv) for one in known.measured if one.flags and one.gpu == "H200"]
-    known = replace(known, measured=tuple(evidence))
-    for changed, said, measured in (
+    runs = [
+        replace(one, flags=evidence.recorded_flags(now.argv))
+        for one in known.measured
+        if one.flags and one.gpu == "H200"
+    ]
+    known = replace(known, measured=tuple(runs))
+    for changed, reason, measured in (
         ({}, "with exactly these flags", "yes"),
-        ({"context": "128Ki"}, "others (--max-model-len 262144) were", "other flags"),
-        ({"concurrency": 128}, "others (--max-num-seqs 256) were", "other flags"),
+        ({"context": "128Ki"}, "other flags (--max-model-len 262144) were", "other flags"),
+        ({"concurrency": 128}, "other flags (--max-num-seqs 256) were", "other flags"),
         (
             {"engine": {"flags": {"enable-log-requests": True}}},
-            "others (without --enable-log-requests) were",
+            "other flags (without --enable-log-requests) were",
             "other flags",
         ),
         (
             {"engine": {"flags": {"language-model-only": True}}},
-            "others (--gpu-memory-utilization 0.94, --max-num-batched-tokens 8192, without --language-model-only) were",
+            "(--gpu-memory-utilization 0.94, --max-num-batched-tokens 8192, without --language-model-only) were",
             "other flags",
         ),
     ):
         found = decided(**changed)
-        assert said in " ".join(found.because)
+        assert reason in " ".join(explain.because(found))
         assert found.measured == measured
 
 
@@ -219,7 +223,7 @@ def test_only_exactly_the_flags_that_were_started_are_called_measured():
         ({}, 0.94, 0.95),
     ],
 )
-def test_a_utilization_that_ran_out_of_memory_on_a_card_is_refused(flags, most, too_much):
+def test_a_utilization_that_ran_out_of_memory_is_refused(flags, most, too_much):
     """Text alone: 0.98 started on one H200 and 0.99 did not; images take more beyond the limit."""
 
     def fits(utilization):
@@ -230,16 +234,16 @@ def test_a_utilization_that_ran_out_of_memory_on_a_card_is_refused(flags, most, 
         return plan(Deployment.parse(wanted)).memory.fits
 
     assert fits(most)
-    said = (
+    remedy = (
         "use 0.94 or less, or a smaller max-num-batched-tokens, or language-model-only$"
         if not flags
         else "use 0.98 or less$"
     )
-    with pytest.raises(DoesNotFit, match=f"gpu-memory-utilization: .*{said}"):
+    with pytest.raises(DoesNotFit, match=f"gpu-memory-utilization: .*{remedy}"):
         fits(too_much)
 
 
-def test_the_measured_data_names_what_the_catalogue_holds():
+def test_the_evidence_names_entries_of_the_catalogue():
     known = catalogue.load()
     for row in known.measured:
         assert row.precision in known.models[row.model].precisions

@@ -5,33 +5,36 @@ import dataclasses
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pulumi_vllm.plan import Offer, catalogue, price_comparison
-from pulumi_vllm.plan import pricing as price
-from pulumi_vllm.plan import spot_pricing as price_spot
+from pulumi_vllm.plan import Offer, catalogue, price_comparison, pricing, spot_pricing
 from pulumi_vllm.plan.recommendation import Wish, recommend
 
 
-def test_a_spot_machine_starts_from_its_volumes_caches_where_that_was_measured():
-    """A machine in a lost one's place is given the same volume; nothing measured, or only warm, is assumed."""
+def test_a_spot_machine_starts_with_warm_caches_if_that_was_measured():
+    """A replacement machine gets the same volume. Without a measured start of that kind, the start is assumed."""
     known = catalogue.load().measured
     both = next(
         one for one in known if catalogue.WARM_REPLACEMENT in one.ready_s and "fresh host" in one.ready_s
     )
-    carried, fresh = both.ready_s[catalogue.WARM_REPLACEMENT], both.ready_s["fresh host"]
-    assert carried < fresh
-    found = price_spot.expect(both)
-    assert f"engine {carried} s measured" in found.because
-    slower = price_spot.expect(dataclasses.replace(both, ready_s={"fresh host": fresh}))
-    assert slower.cold_start_s - found.cold_start_s == fresh - carried
-    assert price_spot.expect(dataclasses.replace(both, ready_s={"warm host": 1})) == price_spot.expect(None)
+    warm, fresh = both.ready_s[catalogue.WARM_REPLACEMENT], both.ready_s["fresh host"]
+    assert warm < fresh
+    found = spot_pricing.expected(both)
+    assert f"engine {warm} s measured" in found.because
+    slower = spot_pricing.expected(dataclasses.replace(both, ready_s={"fresh host": fresh}))
+    assert slower.cold_start_s - found.cold_start_s == fresh - warm
+    assert spot_pricing.expected(
+        dataclasses.replace(both, ready_s={"warm host": 1})
+    ) == spot_pricing.expected(None)
 
 
 @given(st.floats(0, 50), st.floats(0.1, 120), st.floats(0.01, 100))
 def test_interruptions_and_longer_starts_never_make_spot_cheaper(per_day, minutes, usd):
-    base = price_spot.expect(None, per_day, minutes)
+    base = spot_pricing.expected(None, per_day, minutes)
     assert 0 <= base.availability <= 1
     assert base.effective(usd) >= usd if base.availability else True
-    worse = price_spot.expect(None, per_day + 1, minutes), price_spot.expect(None, per_day, minutes * 2)
+    worse = (
+        spot_pricing.expected(None, per_day + 1, minutes),
+        spot_pricing.expected(None, per_day, minutes * 2),
+    )
     assert all(one.availability <= base.availability for one in worse)
 
 
@@ -64,43 +67,43 @@ def cheapest(context, concurrency):
 
 @settings(max_examples=15)
 @given(st.integers(1024, 262_144), st.integers(1, 64), st.integers(0, 100_000), st.integers(0, 64))
-def test_who_asks_for_more_never_pays_less(context, concurrency, more_context, more_requests):
+def test_more_capacity_never_costs_less(context, concurrency, more_context, more_requests):
     longer = min(262_144, context + more_context)
     assert cheapest(longer, concurrency + more_requests) >= cheapest(context, concurrency)
 
 
 @given(st.floats(0.01, 100), st.floats(0.01, 100), st.floats(1, 1e5), st.floats(0, 1e5))
 def test_a_dearer_or_slower_machine_never_makes_cheaper_tokens(usd, more, tokens_per_s, faster):
-    slow, fast = (price.Rate(1, one, (1,)) for one in (tokens_per_s, tokens_per_s + faster))
-    assert price.per_million(usd + more, slow) >= price.per_million(usd, slow)
-    assert price.per_million(usd, fast) <= price.per_million(usd, slow)
+    slow, fast = (pricing.Rate(1, one, (1,)) for one in (tokens_per_s, tokens_per_s + faster))
+    assert pricing.per_million(usd + more, slow) >= pricing.per_million(usd, slow)
+    assert pricing.per_million(usd, fast) <= pricing.per_million(usd, slow)
 
 
 def runs():
     return [one for one in catalogue.load().measured if one.tokens_per_s]
 
 
-def test_a_rate_names_the_levels_that_it_is_from():
+def test_a_rate_names_the_levels_it_is_derived_from():
     run = dataclasses.replace(runs()[0], tokens_per_s={1: 168, 32: 1330, 128: 2954})
-    assert price.rate(run, 32) == price.Rate(32, 1330, (32,))
-    assert price.rate(run, 80) == price.Rate(80, (1330 + 2954) / 2, (32, 128))
-    assert price.rate(run, 500) == price.Rate(128, 2954, (128,))
-    assert price.rate(dataclasses.replace(run, tokens_per_s={32: 1330}), 20) is None
-    assert price.rate(None, 20) is None
+    assert pricing.rate(run, 32) == pricing.Rate(32, 1330, (32,))
+    assert pricing.rate(run, 80) == pricing.Rate(80, (1330 + 2954) / 2, (32, 128))
+    assert pricing.rate(run, 500) == pricing.Rate(128, 2954, (128,))
+    assert pricing.rate(dataclasses.replace(run, tokens_per_s={32: 1330}), 20) is None
+    assert pricing.rate(None, 20) is None
 
 
-def test_between_two_measured_levels_no_more_is_promised_than_was_measured_there():
-    told = 0
+def test_interpolation_never_exceeds_the_measured_rate():
+    checked = 0
     for run in runs():
-        for level, really in list(run.tokens_per_s.items())[1:-1]:
+        for level, measured in list(run.tokens_per_s.items())[1:-1]:
             others = {other: rate for other, rate in run.tokens_per_s.items() if other != level}
-            found = price.rate(dataclasses.replace(run, tokens_per_s=others), level)
+            found = pricing.rate(dataclasses.replace(run, tokens_per_s=others), level)
             assert found.levels[0] < level < found.levels[1]
-            assert found.tokens_per_s <= really
-            told += 1
-    assert told > 10
+            assert found.tokens_per_s <= measured
+            checked += 1
+    assert checked > 10
 
 
 @given(st.integers(1, 64_000), st.integers(0, 1000))
 def test_a_larger_volume_never_costs_less(gigabytes, more):
-    assert price.storage_per_month(gigabytes + more) >= price.storage_per_month(gigabytes) > 0
+    assert pricing.storage_per_month(gigabytes + more) >= pricing.storage_per_month(gigabytes) > 0

@@ -1,4 +1,4 @@
-"""What does not fit is told with its cause: the context, or a flag of the stack file."""
+"""A refusal names its cause: the context, or a flag of the stack file."""
 
 import pytest
 from pulumi_vllm.plan import Deployment, DoesNotFit, plan
@@ -16,13 +16,13 @@ def block(**engine):
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         ({"gpu-memory-utilization": 0.001}, "with gpu-memory-utilization 0.001: .*; leave it out$"),
         ({"max-num-batched-tokens": "1G"}, "with max-num-batched-tokens 1G: .*activation .*; leave it out$"),
         (
             {"max-num-batched-tokens": "64k"},
-            r"with max-num-batched-tokens 64k: .* activation 24\d\.\d for reading 21 images .*saves; leave it out$",
+            r"with max-num-batched-tokens 64k: .* activation 24\d\.\d for 21 images of .*saves; leave it out$",
         ),
         (
             {"gpu-memory-utilization": 0.2, "enforce-eager": True, "max-num-batched-tokens": "1G"},
@@ -30,28 +30,30 @@ def block(**engine):
         ),
     ],
 )
-def test_a_flag_that_takes_the_memory_is_named(given, told):
+def test_a_flag_that_takes_the_memory_is_named(given, message):
     with pytest.raises(
-        DoesNotFit, match=rf"^server.engine.flags: mistral-small-4 in fp8 does not fit 2x H200 {told}"
+        DoesNotFit, match=rf"^server.engine.flags: mistral-small-4 in fp8 does not fit 2x H200 {message}"
     ):
         plan(Deployment.parse(block(flags=given)))
 
 
 @pytest.mark.parametrize(
-    ("context", "batch", "told"),
+    ("context", "batch", "message"),
     [
-        ("32Ki", "32K", r"of 99\.3 GiB weights take 112\.9 and activation 31\.6 for reading 10 images "),
-        ("256Ki", "15K", r"GiB per GPU are missing; 14\.74 GiB are for reading 5 images "),
+        ("32Ki", "32K", r"of 99\.3 GiB weights take 112\.9 and activation 31\.6 for 10 images "),
+        ("256Ki", "15K", r"GiB per GPU are missing; 14\.74 GiB are for 5 images "),
     ],
 )
-def test_images_that_take_the_room_are_named(context, batch, told):
+def test_images_that_take_the_memory_are_named(context, batch, message):
     one = {"gpu": "H200", "count": 1, "max_usd_per_hour": 9}
     asked = block(flags={"max-num-batched-tokens": batch}) | {
         "context": context,
         "machine": one,
         "precision": "fp8",
     }
-    with pytest.raises(DoesNotFit, match=f"{told}.*, most of which language-model-only saves; leave it out"):
+    with pytest.raises(
+        DoesNotFit, match=f"{message}.*, most of which language-model-only saves; leave it out"
+    ):
         plan(Deployment.parse(asked))
 
 
@@ -65,7 +67,7 @@ def test_a_flag_that_is_not_the_cause_is_not_named():
         )
 
 
-def test_a_utilization_that_is_too_high_is_told_the_one_that_is_not():
+def test_the_error_names_a_utilization_that_fits():
     with pytest.raises(DoesNotFit, match=r"use 0\.(\d\d) or less") as refused:
         plan(Deployment.parse(block(flags={"gpu-memory-utilization": 0.99})))
     safe = str(refused.value).partition("; use ")[2].split()[0]

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import tree
+from pulumi_vllm.plan import explain
 from pulumi_vllm.render import HostFile, cloud_init, templates
 
 import stacks
@@ -27,7 +28,7 @@ def texts(
     found["files.txt"] = "".join(
         f"{file.mode} {file.owner} {file.path}: {file.on_change}\n" for file in files if file.path not in same
     )
-    found["plan.json"] = json.dumps(planned.summary(), indent=1) + "\n"
+    found["plan.json"] = json.dumps(explain.summary(planned), indent=1) + "\n"
     found["cloud-init.json"] = json.dumps(cloud_init(planned), indent=1) + "\n"
     found["resources.yaml"] = tree.text(block, args)
     return found

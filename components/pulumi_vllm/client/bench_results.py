@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from pulumi_vllm.client.errors import ClientError
 from pulumi_vllm.plan import catalogue
-from pulumi_vllm.plan.engine_arguments import others
+from pulumi_vllm.plan.engine_arguments import EngineArguments
+from pulumi_vllm.plan.evidence import best_match, difference, recorded_flags
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,15 +51,16 @@ def matching_evidence(result: Mapping[str, Any]) -> tuple[catalogue.Measured | N
     """Return evidence for this stack's machine and engine, and a title: of the same flags, else of the most similar."""
     plan = result["plan"]
     count, _, gpu = str(plan.get("machine", "")).partition("x ")
-    flags = tuple(plan.get("flags") or ())
+    flags = recorded_flags(plan.get("flags") or ())
     if not count.isdecimal() or not flags:
         return None, ""
     model, precision, engine = (str(plan.get(key)) for key in ("model", "precision", "engine"))
-    found = catalogue.load().measurement((model, precision, engine, gpu, int(count)), flags)
-    if found is None or not found.load:
+    arguments = EngineArguments.of(flags)
+    match = best_match(catalogue.load().measured, (model, precision, engine, gpu, int(count)), arguments)
+    if match is None or not match.run.load:
         return None, ""
-    unlike = "" if found.flags == flags else f" with {others(found.flags, flags)}"
-    return found, f"measured, {found.date}{unlike}"
+    unlike = "" if match.exact else f" with {difference(match.run, arguments)}"
+    return match.run, f"measured, {match.run.date}{unlike}"
 
 
 def with_same_lengths(

@@ -8,7 +8,9 @@ from pulumi_vllm.client.checks import ServedModel
 from pulumi_vllm.client.errors import ClientError, printable
 from pulumi_vllm.client.gateway_session import GatewaySession
 from pulumi_vllm.plan import catalogue
-from pulumi_vllm.plan.engine_arguments import accepts_images, pairs
+from pulumi_vllm.plan.engine_arguments import EngineArguments
+from pulumi_vllm.plan.evidence import recorded_flags
+from pulumi_vllm.plan.memory import accepts_images
 
 if TYPE_CHECKING:
     from pulumi_vllm.client.endpoint import Endpoint
@@ -51,5 +53,5 @@ def _with_abilities(endpoint: Endpoint, name: str, row: dict[str, Any]) -> Serve
         model.dimensions.vocabulary,
         reasons="--reasoning-parser" in started,
         calls_tools="--enable-auto-tool-choice" in started,
-        accepts_images=accepts_images(model.dimensions, pairs(started)),
+        accepts_images=accepts_images(model.dimensions, EngineArguments.of(recorded_flags(started))),
     )

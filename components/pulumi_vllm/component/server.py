@@ -10,7 +10,7 @@ import pulumi
 from pulumi_vllm.component import commands, discovery, gateway_certificate
 from pulumi_vllm.component import generated as resources
 from pulumi_vllm.component.arguments import ServerArgs, decide, key_mistakes
-from pulumi_vllm.plan import Plan, plan
+from pulumi_vllm.plan import Plan, explain, plan
 from pulumi_vllm.plan.config import READINESS_KEY, Deployment
 from pulumi_vllm.render import HostFile, cloud_init, render
 
@@ -176,7 +176,9 @@ class Server(pulumi.ComponentResource):
         # With the gateway's limits: a client that measures says before it begins that it will meet them.
         gateway = deployment.gateway.model_dump()
         self.plan = pulumi.Output.all(self.machine.usd_per_hour, self.machine.billed_as).apply(
-            lambda taken: plan(_billed(deployment, taken[1]), paid=taken[0]).summary() | {"gateway": gateway}
+            lambda taken: (
+                explain.summary(plan(_billed(deployment, taken[1]), paid=taken[0])) | {"gateway": gateway}
+            )
         )
         self.evidence = pulumi.Output.all(
             self.service.evidence, certificate.expires, authority.expires

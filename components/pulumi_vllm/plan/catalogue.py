@@ -1,4 +1,4 @@
-"""What can be served, on which engine and GPU: the data files beside this module, read once."""
+"""The catalogue: models, engines, GPUs and measured runs, read once from the data files beside this module."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pulumi_vllm.plan.engine_arguments import divisions, pairs
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _DATA = pathlib.Path(__file__).parent / "data"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
+GPU_COUNTS = (1, 2, 4, 8)
+"""GPUs in one machine, as clouds rent them out."""
+
 CPU = "CPU"
 """The GPU family of a machine without a GPU."""
 
 WARM_REPLACEMENT = "replacement host, warm caches"
-"""In `Measured.ready_s`: what a machine is that takes a lost one's place."""
+"""In `Measured.ready_s`: a new host that starts with the caches on the volume of the host that it replaces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Precision:
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """A question whose answer's token ids are known."""
+    """A prompt with the checksum of its answer's token ids."""
 
     prompt: str
     max_tokens: int
@@ -53,7 +54,7 @@ class Golden:
 class Dimensions:
     """Published sizes of the network; `attention` and `mlp` hold those of their kind.
 
-    `vision` is empty where the model sees nothing; `patches` and `tokens` are of one image of the largest size.
+    `vision` is empty if the model has no vision tower; its `patches` and `tokens` are those of the largest image.
     """
 
     layers: int
@@ -87,7 +88,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A vLLM version. `runs_on` is cuda or cpu; `expert_flags` and `vision_flags` are by precision."""
+    """A vLLM version. `runs_on` is cuda or cpu; `expert_flags` and `vision_flags` are keyed by precision."""
 
     version: str
     runs_on: str
@@ -112,9 +113,9 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A GPU family. `memory_mib` is what the driver reports, `visible_gib` what a program can have.
+    """A GPU family. The driver reports `memory_mib`, of which a program can use `visible_gib`.
 
-    Prices are per GPU and hour, by billing; `nvswitch_from` is the count that needs a fabric manager.
+    Prices are per GPU and hour, by billing. From `nvswitch_from` GPUs on, the machine needs a fabric manager.
     """
 
     name: str
@@ -132,13 +133,11 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A start and a load that were really run; `tokens_per_s` by streams at once, output tokens only.
+    """A measured run: a start of vLLM and a load, with the command line's `flags`.
 
-    `ready_s` is by what the host was: "fresh host", WARM_REPLACEMENT, or another.
-
-    `flags` is the command line after the program, `load` each level's figures under the names of
-    `vllm bench serve`; an older row that kept none has () for both. `died_of` is what an engine that had been
-    serving was lost to, "" where it was not.
+    `tokens_per_s` counts output tokens, by concurrent streams. `ready_s` is the time until vLLM was ready, by the state
+    of the host: "fresh host", WARM_REPLACEMENT, or another. `load` holds each level's figures under the names of `vllm
+    bench serve`. Older runs recorded neither flags nor load. `died_of` says what ended an engine that had been serving.
     """
 
     model: str
@@ -151,41 +150,20 @@ class Measured:
     ready_s: Mapping[str, int]
     tokens_per_s: Mapping[int, float]
     conditions: str
-    flags: tuple[str, ...] = ()
+    flags: Mapping[str, bool | str] = field(default_factory=dict)
     load: tuple[Mapping[str, Any], ...] = ()
     died_of: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """Everything known, by name."""
+    """Everything that is known, by name."""
 
     models: Mapping[str, Model]
     engines: Mapping[str, Engine]
     gpus: Mapping[str, Gpu]
     prices_from: str
     measured: tuple[Measured, ...] = ()
-
-    def measurement(self, wanted: tuple[str, str, str, str, int], flags: tuple[str, ...]) -> Measured | None:
-        """The evidence for exactly these flags, else the likest of the same machine, if there is any.
-
-        Of two that are as like it is the one with more levels of load, then the later one.
-        `wanted` is model, precision, engine, gpu and count. A model that is divided over the GPUs in another way is
-        another launch: its figures say nothing here. A row that kept no flags was tensor parallel over all of them.
-        """
-        divided = divisions(pairs(flags))
-        found = [
-            one
-            for one in self.measured
-            if (one.model, one.precision, one.engine, one.gpu, one.count) == wanted
-            and divisions(pairs(one.flags) or {"tensor-parallel-size": one.count}) == divided
-        ]
-
-        def likeness(one: Measured) -> tuple[bool, bool, int, int, str]:
-            differing, levels = set(one.flags) ^ set(flags), len(one.tokens_per_s)
-            return one.flags == flags, levels > 0, -len(differing), levels, one.date
-
-        return max(found, key=likeness, default=None)
 
     def newest_engine(self, gpu: Gpu) -> Engine:
         """The newest engine that runs on such a GPU."""
@@ -194,7 +172,7 @@ class Catalogue:
 
 
 def uv_lock() -> str:
-    """Hashed requirements of the uv that installs an engine where the host's python has no lock."""
+    """Hashed requirements of uv, which installs an engine on a host whose Python has no lock."""
     return (_DATA / "engines" / "requirements-uv.txt").read_text()
 
 
@@ -236,14 +214,7 @@ def _engine(data: dict[str, Any]) -> Engine:
 
 def _measured(run: dict[str, Any]) -> Measured:
     rates = {int(streams): rate for streams, rate in run["tokens_per_s"].items()}
-    return Measured(
-        **{
-            **run,
-            "tokens_per_s": rates,
-            "flags": tuple(run.get("flags", ())),
-            "load": tuple(run.get("load", ())),
-        }
-    )
+    return Measured(**{**run, "tokens_per_s": rates, "load": tuple(run.get("load", ()))})
 
 
 def _order(version: str) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ from pulumi_vllm.plan import catalogue as catalogues
 from pulumi_vllm.plan import config_errors, defaults, quantities, storage
 from pulumi_vllm.plan.catalogue_lookup import CatalogueLookup
 from pulumi_vllm.plan.errors import ConfigError
-from pulumi_vllm.plan.flags import RULES
+from pulumi_vllm.plan.lint import RULES
 from pulumi_vllm.plan.suggestions import suggestion
 
 READINESS_KEY: Final = "readiness"

@@ -1,27 +1,22 @@
-"""What of vLLM's arguments matters for memory. A value that can't be read counts as unset: the lint tells it."""
+"""vLLM's arguments as typed values. `command_line` is the only place where they become words."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from pulumi_vllm.plan.memory import IMAGES, Load
+FlagValue = bool | int | float | str
+Flags = Mapping[str, FlagValue]
+"""Argument name without dashes → value. True stands for the bare flag, False for its `--no-` form."""
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+UNLIMITED_IMAGES = 999
+"""vLLM's own limit of images in a request (0.26.0)."""
 
-    from pulumi_vllm.plan.catalogue import Dimensions, Engine
-
-_SUFFIXED = re.compile(r"(\d+(?:\.\d+)?)([kKmMgGtT])")
-_FACTORS = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-_SEQUENCES = 1024
-"""vLLM's own max-num-seqs for a server on GPUs of 70 GiB and more (source of 0.26.0 and 0.33.0)."""
-_UTILIZATION = 0.92
-"""vLLM's own (0.26.0 and 0.33.0)."""
-
-DIVISIONS = (
+PARALLEL_SIZES = (
     "tensor-parallel-size",
     "pipeline-parallel-size",
     "data-parallel-size",
@@ -29,48 +24,101 @@ DIVISIONS = (
 )
 """Arguments whose product is the number of ranks, one GPU each (ParallelConfig of 0.26.0)."""
 
-COUNTS = ("max-model-len", "max-num-batched-tokens", "max-num-seqs", *DIVISIONS)
-"""Arguments that vLLM's configuration refuses below 1; its parser takes them."""
+COUNTS = ("max-model-len", "max-num-batched-tokens", "max-num-seqs", *PARALLEL_SIZES)
+"""Arguments that vLLM's configuration refuses below 1, although its parser accepts them."""
 
-UNCOUNTED = (
-    "pipeline-parallel-size",
-    "data-parallel-size",
-    "decode-context-parallel-size",
-    "prefill-context-parallel-size",
-    "enable-expert-parallel",
-    "kv-cache-memory-bytes",
-    "num-gpu-blocks-override",
-    "cpu-offload-gb",
-    "enable-lora",
-    "speculative-config",
-    "max-cudagraph-capture-size",
-    "cudagraph-capture-sizes",
-)
-"""Arguments that change what a GPU holds, and that no formula here knows."""
+_SUFFIXED = re.compile(r"(\d+(?:\.\d+)?)([kKmMgGtT])")
+_FACTORS = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
-def whole(value: object) -> int | None:
+@dataclass(frozen=True, slots=True)
+class EngineArguments:
+    """The arguments of one start of vLLM.
+
+    `flags` holds all of them. The other fields are those that decide memory, parallelism and images, as numbers. A
+    field is None if its argument is unset or cannot be read. The linter reports what cannot be read.
+    """
+
+    flags: Flags
+    context: int | None
+    sequences: int | None
+    batched_tokens: int | None
+    utilization: float | None
+    parallel_sizes: tuple[int, ...] | None
+    image_limit: int
+
+    @classmethod
+    def of(cls, flags: Flags) -> EngineArguments:
+        """Read the values of flags once."""
+        sizes = [_positive(flags.get(name, 1)) for name in PARALLEL_SIZES]
+        return cls(
+            flags=flags,
+            context=_positive(flags.get("max-model-len")),
+            sequences=_positive(flags.get("max-num-seqs")),
+            batched_tokens=_positive(flags.get("max-num-batched-tokens")),
+            utilization=_utilization(flags.get("gpu-memory-utilization")),
+            parallel_sizes=None if None in sizes else tuple(size for size in sizes if size),
+            image_limit=_image_limit(flags),
+        )
+
+    def changed(self, changes: Flags) -> EngineArguments:
+        """These arguments with some set or replaced."""
+        return EngineArguments.of({**self.flags, **changes})
+
+    @property
+    def tensor_parallel(self) -> int:
+        """GPUs that share each layer; 1 if unset."""
+        return _positive(self.flags.get("tensor-parallel-size")) or 1
+
+    @property
+    def ranks(self) -> int | None:
+        """GPUs that the arguments ask for; None if a size cannot be read."""
+        return None if self.parallel_sizes is None else math.prod(self.parallel_sizes)
+
+    @property
+    def chunked_prefill(self) -> bool:
+        """Whether a prompt may be split over several steps, which is vLLM's default."""
+        return self.flags.get("enable-chunked-prefill") is not False
+
+    @property
+    def cuda_graphs(self) -> bool:
+        """Whether vLLM captures CUDA graphs, which is its default."""
+        return self.flags.get("enforce-eager") is not True
+
+    @property
+    def fp8_cache(self) -> bool:
+        """Whether the KV cache has 8 bits per value instead of 16."""
+        return str(self.flags.get("kv-cache-dtype", "")).startswith("fp8")
+
+    def command_line(self) -> tuple[str, ...]:
+        """The words that follow the program's name."""
+        words: list[str] = []
+        for name, value in self.flags.items():
+            if isinstance(value, bool):
+                words.append(f"--{name}" if value else f"--no-{name}")
+            else:
+                words += [f"--{name}", str(value)]
+        return tuple(words)
+
+
+def whole_number(value: object) -> int | None:
     """A whole number as vLLM reads it: 32768, 32k (32,000), 32K (32,768) or 1.5k; None for anything else.
 
-    A fraction goes with the decimal suffixes only (human_readable_int of 0.26.0).
+    Only the decimal suffixes allow a fraction (human_readable_int of 0.26.0).
     """
     if isinstance(value, bool):
         return None
-    written = str(value).strip()
-    found = _SUFFIXED.fullmatch(written)
+    if isinstance(value, int):
+        return value
+    text = str(value).strip()
+    match = _SUFFIXED.fullmatch(text)
     try:
-        if found is None:
-            return int(written)
-        digits, suffix = found.groups()
+        if match is None:
+            return int(text)
+        digits, suffix = match.groups()
         return int(digits) * _FACTORS[suffix] if suffix.isupper() else int(float(digits) * _FACTORS[suffix])
     except (ValueError, OverflowError):
         return None
-
-
-def count(value: object) -> int | None:
-    """A whole number of 1 and more; None for anything else, which the lint tells."""
-    found = whole(value)
-    return None if found is None or found < 1 else found
 
 
 def number(value: object) -> float | None:
@@ -81,77 +129,26 @@ def number(value: object) -> float | None:
         return None
 
 
-def utilization(value: object) -> float | None:
-    """A part of the memory above 0 and at most 1; None for anything else."""
+def _positive(value: object) -> int | None:
+    found = whole_number(value)
+    return None if found is None or found < 1 else found
+
+
+def _utilization(value: object) -> float | None:
+    """A fraction of the GPU's memory, above 0 and at most 1."""
     found = number(value)
     return found if found is not None and 0 < found <= 1 else None
 
 
-def divisions(flags: Mapping[str, Any]) -> tuple[int, ...] | None:
-    """How a command line divides the model over GPUs, in the order of DIVISIONS; None if it can't be read."""
-    found = [count(flags.get(name, 1)) for name in DIVISIONS]
-    return None if None in found else tuple(one for one in found if one)
-
-
-def ranks(flags: Mapping[str, Any]) -> int | None:
-    """GPUs that a command line asks for; None if it can't be read."""
-    found = divisions(flags)
-    return None if found is None else math.prod(found)
-
-
-def image_limit(flags: Mapping[str, Any]) -> int:
-    """Images that one request may have; with none vLLM leaves the vision tower out (MultiModalConfig of 0.26.0)."""
-    if flags.get("language-model-only") in (True, ""):
+def _image_limit(flags: Flags) -> int:
+    """Images that one request may hold. With 0, vLLM does not load the vision tower (MultiModalConfig of 0.26.0)."""
+    if flags.get("language-model-only") is True:
         return 0
     name = "limit-mm-per-prompt"
     dotted = flags.get(f"{name}.image.count", flags.get(f"{name}.image"))
     try:
-        given = json.loads(str(flags.get(name, "{}")))["image"] if dotted is None else json.loads(str(dotted))
-        return max(0, int(given["count"] if isinstance(given, dict) else given))
-    except (ValueError, LookupError, TypeError):  # unset, or what the lint tells
-        return IMAGES
-
-
-def accepts_images(sizes: Dimensions, flags: Mapping[str, Any]) -> bool:
-    """Whether a model sees and its command line lets it."""
-    return bool(sizes.vision) and image_limit(flags) > 0
-
-
-def pairs(argv: Sequence[str]) -> dict[str, str]:
-    """A plan's command line by name; a bare flag has ""."""
-    found: dict[str, str] = {}
-    name = ""
-    for word in argv:
-        if word.startswith("--"):
-            name = word.removeprefix("--")
-            found[name] = ""
-        else:
-            found[name] = word
-    return found
-
-
-def others(started: Sequence[str], argv: Sequence[str]) -> str:
-    """What a command line that was started says differently from this one."""
-    if not started:
-        return "similar ones"
-    kept, now = pairs(started), pairs(argv)
-    changed = [f"--{name} {value}".rstrip() for name, value in kept.items() if now.get(name) != value]
-    changed += [f"without --{name}" for name in sorted(now.keys() - kept.keys())]
-    return f"others ({', '.join(changed)})"
-
-
-def load_of(flags: Mapping[str, Any], engine: Engine, longest: int) -> Load:
-    """The load of a command line; `longest` is the context where none is set."""
-    context, batch = count(flags.get("max-model-len")) or longest, int(engine.memory["batched_tokens"])
-    if flags.get("enable-chunked-prefill") is False:
-        batch = max(batch, context)  # a prompt is one step (EngineArgs of 0.26.0)
-    return Load(
-        tensor_parallel=count(flags.get("tensor-parallel-size")) or 1,
-        context=context,
-        sequences=count(flags.get("max-num-seqs")) or _SEQUENCES,
-        utilization=utilization(flags.get("gpu-memory-utilization")) or _UTILIZATION,
-        batched_tokens=count(flags.get("max-num-batched-tokens")) or batch,
-        images=image_limit(flags),
-        graphs=flags.get("enforce-eager") is not True,
-        cache_bytes=1 if str(flags.get("kv-cache-dtype", "")).startswith("fp8") else 2,
-    )
+        limit: Any
+        limit = json.loads(str(flags.get(name, "{}")))["image"] if dotted is None else json.loads(str(dotted))
+        return max(0, int(limit["count"] if isinstance(limit, dict) else limit))
+    except (ValueError, LookupError, TypeError):  # unset, or reported by the linter
+        return UNLIMITED_IMAGES

@@ -1,4 +1,4 @@
-"""What one GPU must hold, from published dimensions and the flags. Knows arithmetic, not clouds or files."""
+"""What one GPU must hold, computed from the model's published dimensions and vLLM's arguments."""
 
 from __future__ import annotations
 
@@ -6,22 +6,43 @@ from dataclasses import dataclass, replace
 from math import floor
 from typing import TYPE_CHECKING, Any
 
+from pulumi_vllm.plan.engine_arguments import UNLIMITED_IMAGES
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pulumi_vllm.plan.catalogue import Dimensions, Engine, Gpu, Precision
+    from pulumi_vllm.plan.engine_arguments import EngineArguments
 
 GIB = 2**30
 _BF16 = 2
-IMAGES = 999
-"""vLLM's own limit of images in a request (0.26.0)."""
+_DEFAULT_SEQUENCES = 1024
+"""vLLM's own max-num-seqs for a server on GPUs of 70 GiB and more (source of 0.26.0 and 0.33.0)."""
+_DEFAULT_UTILIZATION = 0.92
+"""vLLM's own gpu-memory-utilization (0.26.0 and 0.33.0)."""
+
+UNMODELLED = (
+    "pipeline-parallel-size",
+    "data-parallel-size",
+    "decode-context-parallel-size",
+    "prefill-context-parallel-size",
+    "enable-expert-parallel",
+    "kv-cache-memory-bytes",
+    "num-gpu-blocks-override",
+    "cpu-offload-gb",
+    "enable-lora",
+    "speculative-config",
+    "max-cudagraph-capture-size",
+    "cudagraph-capture-sizes",
+)
+"""Arguments that change what a GPU holds, and that no formula in this module covers."""
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
-    """How the server is to be used, as far as memory cares.
+class MemorySettings:
+    """The settings that decide what a GPU holds.
 
-    `images` is the limit of one request; with 0 the vision tower is left out.
+    `images` is the limit of one request. With 0, vLLM does not load the vision tower.
     """
 
     tensor_parallel: int
@@ -29,19 +50,36 @@ class Load:
     sequences: int
     utilization: float
     batched_tokens: int
-    images: int = IMAGES
+    images: int = UNLIMITED_IMAGES
     graphs: bool = True
-    cache_bytes: int = 2
+    cache_bytes: int = _BF16
+
+    @classmethod
+    def of(cls, arguments: EngineArguments, engine: Engine, longest: int) -> MemorySettings:
+        """The settings of a command line, with vLLM's defaults; `longest` is the context if none is set."""
+        context, batch = arguments.context or longest, int(engine.memory["batched_tokens"])
+        if not arguments.chunked_prefill:
+            batch = max(batch, context)  # a whole prompt is one step then (EngineArgs of 0.26.0)
+        return cls(
+            tensor_parallel=arguments.tensor_parallel,
+            context=context,
+            sequences=arguments.sequences or _DEFAULT_SEQUENCES,
+            utilization=arguments.utilization or _DEFAULT_UTILIZATION,
+            batched_tokens=arguments.batched_tokens or batch,
+            images=arguments.image_limit,
+            graphs=arguments.cuda_graphs,
+            cache_bytes=1 if arguments.fp8_cache else _BF16,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """GiB of one GPU. `limit_gib` is what vLLM may use; what is above it holds what `beyond_gib` adds up.
+    """Memory of one GPU in GiB. vLLM uses up to `limit_gib`; `beyond_gib` must fit above that limit.
 
-    `headroom_gib`: PyTorch's fragments, and what several GPUs' communication takes; `accepts_images`: whether requests
-    may hold images.
-    `images_per_step`: so many of the largest size are read at once where they set the activation, 0 where text does.
-    `burst_gib`: what a step full of smaller images takes beyond the activation that vLLM sets aside.
+    `headroom_gib`: PyTorch's fragmentation, and communication buffers if there are several GPUs.
+    `accepts_images`: whether requests may hold images.
+    `images_per_step`: images of the largest size in the step that sets the peak activation; 0 if text sets it.
+    `burst_gib`: peak activation of a batch of small images beyond vLLM's profiled peak.
     """
 
     visible_gib: float
@@ -60,7 +98,7 @@ class Budget:
 
     @property
     def cache_gib(self) -> float:
-        """What is left for the KV cache; negative when the weights alone do not fit."""
+        """Memory for the KV cache; negative if the weights alone do not fit."""
         return self.limit_gib - self.weights_gib - self.activation_gib - self.other_gib - self.graphs_gib
 
     @property
@@ -75,77 +113,88 @@ class Budget:
 
     @property
     def short_gib(self) -> float:
-        """How much is missing for one request of the full context; 0 when it fits."""
+        """Memory missing for one request of the full context; 0 if it fits."""
         return max(0.0, self.context * self.kv_bytes_per_token / GIB - self.cache_gib)
 
     @property
     def above_limit_gib(self) -> float:
-        """What vLLM leaves alone."""
+        """Memory above vLLM's limit."""
         return self.visible_gib - self.limit_gib
 
     @property
     def beyond_gib(self) -> float:
-        """What the process takes above vLLM's limit."""
+        """Memory that the process needs above vLLM's limit."""
         return self.graphs_excess_gib + self.headroom_gib + self.burst_gib
 
     @property
     def safe_utilization(self) -> float:
-        """The largest utilization, in hundredths, that leaves room above the limit for that; 0 where none does."""
+        """The largest utilization, in hundredths, that leaves enough memory above the limit; 0 if none does."""
         return max(0, floor((1 - self.beyond_gib / self.visible_gib) * 100)) / 100
 
     @property
     def fits(self) -> bool:
-        """Whether one request of the full context fits, and what grows beyond the limit finds room."""
+        """Whether one request of the full context fits, and what is needed above the limit as well."""
         return self.short_gib == 0 and self.beyond_gib <= self.above_limit_gib
 
 
-def budget(model: Dimensions, precision: Precision, engine: Engine, gpu: Gpu, load: Load) -> Budget:
-    """The budget of one of the machine's GPUs; they are alike."""
+def accepts_images(model: Dimensions, arguments: EngineArguments) -> bool:
+    """Whether a model has a vision tower and its arguments let it be used."""
+    return bool(model.vision) and arguments.image_limit > 0
+
+
+def budget(
+    model: Dimensions, precision: Precision, engine: Engine, gpu: Gpu, settings: MemorySettings
+) -> Budget:
+    """The memory budget of one of the machine's GPUs, which are all alike."""
     figures = engine.memory
-    graphs = graph_bytes(model, precision, engine, load) / GIB
-    text = activation_bytes(model, load) / GIB + figures["workspace_gib"]
-    seen = burst = 0.0
-    images = load.images > 0 and bool(model.vision)
+    graphs = graph_bytes(model, precision, engine, settings) / GIB
+    text = activation_bytes(model, settings) / GIB + figures["workspace_gib"]
+    vision = burst = 0.0
+    images = settings.images > 0 and bool(model.vision)
     if images:
-        seen, burst = (one / GIB for one in image_bytes(model, load, figures["image_stream"]))
+        vision, burst = (one / GIB for one in image_bytes(model, settings, figures["image_stream"]))
     return Budget(
         visible_gib=gpu.visible_gib,
-        limit_gib=gpu.visible_gib * load.utilization,
-        weights_gib=weight_bytes(model, precision, load.tensor_parallel, vision=load.images > 0) / GIB
+        limit_gib=gpu.visible_gib * settings.utilization,
+        weights_gib=weight_bytes(model, precision, settings.tensor_parallel, vision=settings.images > 0) / GIB
         + figures["buffers_gib"],
-        activation_gib=max(text, seen),
+        activation_gib=max(text, vision),
         other_gib=figures["other_gib"],
         graphs_gib=graphs,
         graphs_excess_gib=graphs * (figures["graphs_actual_over_estimated"] - 1),
-        kv_bytes_per_token=kv_bytes_per_token(model, load.tensor_parallel, load.cache_bytes),
-        context=load.context,
-        headroom_gib=_headroom(figures["headroom_gib"], load, images=images),
-        images_per_step=images_per_step(model, load) if seen > text else 0,
-        burst_gib=max(0.0, burst - max(text, seen)),
+        kv_bytes_per_token=kv_bytes_per_token(model, settings.tensor_parallel, settings.cache_bytes),
+        context=settings.context,
+        headroom_gib=_headroom(figures["headroom_gib"], settings, images=images),
+        images_per_step=images_per_step(model, settings) if vision > text else 0,
+        burst_gib=max(0.0, burst - max(text, vision)),
         accepts_images=images,
     )
 
 
-def _headroom(known: Mapping[str, Any], load: Load, *, images: bool) -> float:
-    """GiB beyond the limit, the graphs and the masks. With images it is by the batch, and the largest known above."""
-    if load.tensor_parallel > 1:
+def _headroom(known: Mapping[str, Any], settings: MemorySettings, *, images: bool) -> float:
+    """GiB needed above the limit beside graphs and masks; with images by the batch, up to the largest known one."""
+    if settings.tensor_parallel > 1:
         return float(known["several"])
     if not images:
         return float(known["one"])
     batches: Mapping[int, float] = known["one_with_images"]
-    return float(batches[min((one for one in batches if load.batched_tokens <= one), default=max(batches))])
+    return float(
+        batches[min((one for one in batches if settings.batched_tokens <= one), default=max(batches))]
+    )
 
 
-def settled(model: Dimensions, precision: Precision, engine: Engine, gpu: Gpu, load: Load) -> Budget:
-    """The budget at the load's utilization, or at a lower one where that leaves too little above the limit."""
-    found = budget(model, precision, engine, gpu, load)
-    if found.safe_utilization >= load.utilization:
+def safe_budget(
+    model: Dimensions, precision: Precision, engine: Engine, gpu: Gpu, settings: MemorySettings
+) -> Budget:
+    """The budget at the given utilization, or at a lower one if that leaves too little above the limit."""
+    found = budget(model, precision, engine, gpu, settings)
+    if found.safe_utilization >= settings.utilization:
         return found
-    return budget(model, precision, engine, gpu, replace(load, utilization=found.safe_utilization))
+    return budget(model, precision, engine, gpu, replace(settings, utilization=found.safe_utilization))
 
 
 def kv_bytes_per_token(model: Dimensions, tensor_parallel: int, cache_bytes: int = _BF16) -> int:
-    """KV cache of one token on one GPU. MLA: the latent, whole on every GPU. GQA: the GPU's heads, at least one."""
+    """KV cache of one token on one GPU. MLA replicates the latent on every GPU; GQA shards heads, at least one each."""
     attention = model.attention
     if attention["kind"] == "mla":
         return int(model.layers * (attention["kv_lora_rank"] + attention["qk_rope_head_dim"]) * cache_bytes)
@@ -154,7 +203,7 @@ def kv_bytes_per_token(model: Dimensions, tensor_parallel: int, cache_bytes: int
 
 
 def weight_bytes(model: Dimensions, precision: Precision, tensor_parallel: int, *, vision: bool) -> float:
-    """Weights on one GPU: the sharded part divided, the replicated part whole."""
+    """Weights on one GPU: its share of the sharded part, and all of the replicated part."""
     sharded, replicated = _attention_bytes(model, precision)
     experts, router = _mlp_bytes(model, precision)
     norms = 2 * model.hidden * _BF16
@@ -166,25 +215,26 @@ def weight_bytes(model: Dimensions, precision: Precision, tensor_parallel: int, 
 
 
 def tower_bytes(model: Dimensions, tensor_parallel: int) -> float:
-    """The vision tower's part on one GPU, 16 bit in every precision."""
+    """The vision tower's share on one GPU. It has 16 bits per weight in every precision."""
     return float(model.vision.get("parameters", 0) * _BF16 / tensor_parallel)
 
 
-def images_per_step(model: Dimensions, load: Load) -> int:
-    """Of the largest size, how many vLLM reads at once: as many as the batch and the requests have room for."""
+def images_per_step(model: Dimensions, settings: MemorySettings) -> int:
+    """Images of the largest size in one step: as many as the batch and the requests can hold."""
     each = model.vision["tokens"]
-    of_requests = load.sequences * max(1, min(load.images, load.context // each))
-    return int(max(1, min(load.batched_tokens // each, of_requests)))
+    of_requests = settings.sequences * max(1, min(settings.images, settings.context // each))
+    return int(max(1, min(settings.batched_tokens // each, of_requests)))
 
 
-def image_bytes(model: Dimensions, load: Load, stream: float) -> tuple[float, float]:
-    """Peak while the vision tower reads `images_per_step`, as vLLM profiles it, and the largest of any step, 16 bit.
+def image_bytes(model: Dimensions, settings: MemorySettings, stream: float) -> tuple[float, float]:
+    """Peak activation of the vision tower for `images_per_step`, as vLLM profiles it, and for the fullest step, 16 bit.
 
-    vLLM 0.26.0 (`pixtral.py`) tells the images of a step apart by one dense mask, a square of all their patches, and
-    PyTorch's attention copies a mask whose side is no multiple of 8. So this grows with the square of the batch, and a
-    batch full of smaller images has more patches than the profiled one. `stream` is in tower widths a patch.
+    vLLM 0.26.0 (`pixtral.py`) separates the images of a step by one dense mask, the square of all their patches, and
+    PyTorch's attention copies a mask whose side is not a multiple of 8. The peak therefore grows with the square of the
+    batch, and a batch full of smaller images has more patches than the profiled one. `stream` is in tower widths per
+    patch.
     """
-    tower, parallel = model.vision, load.tensor_parallel
+    tower, parallel = model.vision, settings.tensor_parallel
 
     def peak(patches: float, *, copied: bool) -> float:
         mask = patches**2
@@ -192,45 +242,47 @@ def image_bytes(model: Dimensions, load: Load, stream: float) -> tuple[float, fl
         mlp = patches * 3 * tower["intermediate"] / parallel  # gate, up, and their product
         return _BF16 * (mask + patches * stream * tower["hidden"] + max(attention, mlp))
 
-    profiled = images_per_step(model, load) * tower["patches"]
+    profiled = images_per_step(model, settings) * tower["patches"]
     tokens = min(
-        load.batched_tokens, load.sequences * load.context, load.sequences * load.images * tower["tokens"]
+        settings.batched_tokens,
+        settings.sequences * settings.context,
+        settings.sequences * settings.images * tower["tokens"],
     )
     fullest = max(profiled, tokens * tower["patches"] / tower["tokens"])
     return peak(profiled, copied=profiled % 8 > 0), peak(fullest, copied=True)
 
 
-def activation_bytes(model: Dimensions, load: Load) -> float:
-    """Peak of one forward pass of a full batch, 16 bit: a block's tensors, and MLA's room for cached prompts.
+def activation_bytes(model: Dimensions, settings: MemorySettings) -> float:
+    """Peak of one forward pass of a full batch, 16 bit: a block's tensors, and MLA's workspace for cached prompts.
 
-    That room is allocated while vLLM profiles: min(65,536, max(8 contexts, 64 per sequence)) tokens, up-projected
-    on this GPU's heads (vLLM 0.26.0, chunked prefill of MLA).
+    vLLM allocates the workspace while it profiles: min(65,536, max(8 contexts, 64 per sequence)) tokens, up-projected
+    to this GPU's heads (vLLM 0.26.0, chunked prefill of MLA).
     """
-    attention, mlp, parallel = model.attention, model.mlp, load.tensor_parallel
+    attention, mlp, parallel = model.attention, model.mlp, settings.tensor_parallel
     inner = mlp["intermediate"] / parallel
-    block = 2 * inner + inner  # gate and up, and their product; an expert's answer reuses the first
+    block = 2 * inner + inner  # gate and up, and their product; an expert's output reuses the first
     if mlp["kind"] == "moe":
         block = mlp["active"] * (max(2 * inner, model.hidden) + inner)
     stream = model.hidden * (5 + (parallel > 1))  # residual, norms, sums; the sum over GPUs
     cached = 0.0
     if attention["kind"] == "mla":
-        tokens = min(65_536, max(8 * load.context, 64 * load.sequences))
+        tokens = min(65_536, max(8 * settings.context, 64 * settings.sequences))
         cached = tokens * model.heads / parallel * (attention["qk_nope_head_dim"] + attention["v_head_dim"])
-    return float(_BF16 * (load.batched_tokens * (block + stream) + cached))
+    return float(_BF16 * (settings.batched_tokens * (block + stream) + cached))
 
 
-def graph_bytes(model: Dimensions, precision: Precision, engine: Engine, load: Load) -> float:
-    """CUDA graphs as vLLM estimates them: so much per captured graph and layer."""
-    if not load.graphs:
+def graph_bytes(model: Dimensions, precision: Precision, engine: Engine, settings: MemorySettings) -> float:
+    """CUDA graphs as vLLM estimates them: a constant per captured graph and layer."""
+    if not settings.graphs:
         return 0.0
     table = engine.memory["graph_mib_per_layer"]
     one = table.get(precision.name, table["fp8"])
-    each = one["fixed"] + one["sharded"] / load.tensor_parallel
-    return float(captured_graphs(load.sequences) * model.layers * each * 2**20)
+    each = one["fixed"] + one["sharded"] / settings.tensor_parallel
+    return float(captured_graphs(settings.sequences) * model.layers * each * 2**20)
 
 
 def captured_graphs(sequences: int) -> int:
-    """Graphs that vLLM captures: piecewise up to twice max-num-seqs (at most 512), decode up to it."""
+    """Graphs that vLLM captures: piecewise ones up to twice max-num-seqs (at most 512), decode ones up to it."""
     largest = min(512, 2 * sequences)
     sizes = [size for size in (1, 2, 4, *range(8, 256, 8), *range(256, 513, 16)) if size <= largest]
     return len(sizes) + sum(1 for size in sizes if size <= sequences)
@@ -256,7 +308,7 @@ def _attention_bytes(model: Dimensions, precision: Precision) -> tuple[float, fl
 
 
 def _mlp_bytes(model: Dimensions, precision: Precision) -> tuple[float, float]:
-    """Sharded and replicated bytes of one layer's experts, or of its one dense block."""
+    """Sharded and replicated bytes of one layer's experts, or of its dense block."""
     mlp = model.mlp
     block = 3 * model.hidden * mlp["intermediate"]
     if mlp["kind"] != "moe":

@@ -1,4 +1,4 @@
-"""One machine that can be rented, as data; the cloud room fills it in, the plan room prices with it."""
+"""An offer of a machine, as data: a cloud's client fills it in, and the plan compares prices with it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 
 def mountable(kind: str) -> bool:
-    """Whether a volume of this kind can be mounted: of NFS nobody has published a server and a path."""
+    """Whether a volume of this kind can be mounted. For NFS, no provider has published a server and a path."""
     return kind != "nfs"
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A rentable machine. `gpu_type` is the API's word, `gpu` the family that a stack file names."""
+    """A machine on offer. `gpu_type` is the API's name, `gpu` the family that a stack file names."""
 
     provider: str
     offer_id: str
@@ -31,7 +31,7 @@ class Offer:
     minimum_runtime_min: int | None
 
     def own_region(self, region: str) -> str | None:
-        """Its own spelling of a region; an opaque prefix and letter case are forgiven. None where it is not there."""
+        """The offer's own spelling of a region, or None. An opaque prefix and letter case are ignored."""
         if region in self.regions:
             return region
         wanted = region.casefold()
@@ -41,10 +41,10 @@ class Offer:
         return None
 
     def place(self, region: str | None = None) -> str:
-        """Who rents it out, and where: in this region, or in the first of its own."""
+        """The provider and the region: the given one, or the first of the offer."""
         return f"{self.provider}, {self.own_region(region) if region else self.regions[0]}"
 
     @property
     def mountable(self) -> bool:
-        """Whether a volume can be mounted in this machine."""
+        """Whether a volume can be mounted on this machine."""
         return mountable(self.mount_kind)

@@ -1,11 +1,11 @@
-"""One machine for everybody against separate servers: the tutorial's comparison, and the same with today's offers."""
+"""Compares one shared machine with a separate server for each model, at the tutorial's prices and at today's offers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pulumi_vllm.plan.pricing import HOURS_PER_MONTH, cheapest, data
+from pulumi_vllm.plan.pricing import HOURS_PER_MONTH, assumptions, cheapest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Separate:
-    """What the separate servers cost together, with one way of billing."""
+    """What the separate servers cost together, with one kind of billing."""
 
     servers: int
     gpu: str
@@ -25,15 +25,15 @@ class Separate:
 
     @property
     def usd_per_month(self) -> float | None:
-        """Of 730 hours."""
+        """USD for 730 hours."""
         return None if self.usd_per_hour is None else self.usd_per_hour * HOURS_PER_MONTH
 
     def saved(self, usd_per_hour: float) -> float | None:
-        """Part of their price that a machine at this price saves; negative when it is dearer."""
+        """Fraction of their price that a machine at this price saves; negative if it costs more."""
         return None if not self.usd_per_hour else 1 - usd_per_hour / self.usd_per_hour
 
     def sentence(self, usd_per_hour: float | None) -> str:
-        """For a person, beside one machine's price."""
+        """The comparison with one machine's price as a sentence."""
         head = f"{self.servers} separate {self.gpu} servers, {self.billing}"
         month = self.usd_per_month
         if self.usd_per_hour is None or month is None:
@@ -47,14 +47,15 @@ class Separate:
 
 
 def separate(offers: Sequence[Offer] | None) -> tuple[Separate, ...]:
-    """The tutorial's figures, and where there are offers the same machines at their prices."""
-    told = data()["separate"]
-    servers, gpu, count = told["servers"], told["gpu"], told["count"]
+    """The tutorial's prices and, if there are offers, the same machines at today's prices."""
+    tutorial = assumptions()["separate"]
+    servers, gpu, count = tutorial["servers"], tutorial["gpu"], tutorial["count"]
     rows = [
-        Separate(servers, gpu, billing, usd, told["source"]) for billing, usd in told["usd_per_hour"].items()
+        Separate(servers, gpu, billing, usd, tutorial["source"])
+        for billing, usd in tutorial["usd_per_hour"].items()
     ]
     if offers is not None:
-        for billing in told["usd_per_hour"]:
+        for billing in tutorial["usd_per_hour"]:
             found = cheapest(offers, gpu, count, billing)
             usd = None if found is None else round(servers * found.usd_per_hour, 4)
             source = f"no {count}x {gpu} on offer" if found is None else f"today's offers, {found.provider}"

@@ -1,4 +1,4 @@
-"""What a machine costs: the cheapest fitting offer, else a dated table that says so."""
+"""What a machine costs, by today's offers or by the dated price list, and what its output tokens cost."""
 
 from __future__ import annotations
 
@@ -19,14 +19,12 @@ if TYPE_CHECKING:
     from pulumi_vllm.plan.offer import Offer
 
 HOURS_PER_MONTH = 730
-COUNTS = (1, 2, 4, 8)
-"""GPUs of the machines that the dated table is asked about."""
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @functools.cache
-def data() -> dict[str, Any]:
-    """The assumptions and seen figures of data/prices.yaml."""
+def assumptions() -> dict[str, Any]:
+    """Assumptions and published prices of data/prices.yaml."""
     text = (pathlib.Path(__file__).parent / "data" / "prices.yaml").read_text()
     content: dict[str, Any] = yaml.load(text, Loader=_LOADER)  # noqa: S506 - a safe loader
     return content
@@ -34,9 +32,9 @@ def data() -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """USD of the whole machine per hour, None when unknown; `source` says where it is from.
+    """USD per hour of the whole machine, None if unknown, and where the price comes from.
 
-    `billing` is how it is billed at that price: on-demand too where a spot machine's fallback has to do.
+    `billing` is the billing at that price. It is on-demand if a spot machine's fallback is the only one on offer.
     """
 
     usd_per_hour: float | None
@@ -45,7 +43,7 @@ class Price:
     billing: str
 
     def sentence(self) -> str:
-        """For a person."""
+        """The price as a sentence."""
         if self.usd_per_hour is None:
             return f"Price unknown: {self.source}; the ceiling is ${self.ceiling:.2f}/h."
         month = self.usd_per_hour * HOURS_PER_MONTH
@@ -54,38 +52,46 @@ class Price:
         return f"{text}{over}."
 
 
-def per_hour(
+def machine_price(
     deployment: Deployment,
     gpu: Gpu,
     offers: Sequence[Offer] | None,
     dated: str,
     paid: float | None = None,
 ) -> Price:
-    """The price of the machine that the stack file asks for; `offers` None means none were asked for."""
+    """The price of the machine that a stack file asks for.
+
+    Args:
+        deployment: the stack file.
+        gpu: the machine's GPU.
+        offers: today's offers; None uses the dated price list.
+        dated: the date of the price list.
+        paid: USD per hour as the cloud bills it, once a machine is rented.
+    """
     machine = deployment.machine
     if paid is not None:
-        return Price(paid, "as the cloud offers it", machine.max_usd_per_hour, machine.billing)
-    missed: list[str] = []
+        return Price(paid, "as the cloud bills it", machine.max_usd_per_hour, machine.billing)
+    missing: list[str] = []
     for billing in billing_order(machine.billing, machine.fallback):
         if offers is None:
-            usd = listed(gpu, machine.count, billing)
+            usd = list_price(gpu, machine.count, billing)
             source = f"price list of {dated}{' for any region' if machine.region else ''}, not today's offers"
-            nothing = f"no {billing} price of {gpu.name} is recorded"
+            reason = f"no {billing} price of {gpu.name} is recorded"
         else:
             found = cheapest(offers, machine.gpu, machine.count, billing, machine.region)
             usd, source = (None, "") if found is None else (found.usd_per_hour, found.place(machine.region))
             source = f"today's cheapest offer, {source}"
             where = f" in {machine.region}" if machine.region else ""
-            nothing = f"no {billing} offer of {machine.count}x {machine.gpu} today{where}"
+            reason = f"no {billing} offer of {machine.count}x {machine.gpu} today{where}"
         if usd is not None:
-            head = f"{missed[0]}; the fallback, {billing}: " if missed else ""
+            head = f"{missing[0]}; the fallback, {billing}: " if missing else ""
             return Price(usd, f"{head}{source}", machine.max_usd_per_hour, billing)
-        missed.append(nothing)
-    return Price(None, " and ".join(missed), machine.max_usd_per_hour, machine.billing)
+        missing.append(reason)
+    return Price(None, " and ".join(missing), machine.max_usd_per_hour, machine.billing)
 
 
-def listed(gpu: Gpu, count: int, billing: str) -> float | None:
-    """The dated table's price of a machine."""
+def list_price(gpu: Gpu, count: int, billing: str) -> float | None:
+    """The price of a machine in the dated price list."""
     each = gpu.usd_per_hour.get(billing)
     return None if each is None else round(each * max(1, count), 4)
 
@@ -93,66 +99,68 @@ def listed(gpu: Gpu, count: int, billing: str) -> float | None:
 def cheapest(
     offers: Iterable[Offer], gpu: str, count: int, billing: str, region: str | None = None
 ) -> Offer | None:
-    """Return the cheapest offer of this machine that takes a volume, which every server has."""
+    """The cheapest offer of this machine that accepts a volume, which every server has."""
     return next(iter(matching(offers, OfferRequest(gpu, count, (billing,), region))), None)
 
 
-def less(usd_per_hour: float, machine: str, others: Iterable[tuple[float, int, str, str]]) -> str | None:
-    """A sentence when one of the others (USD per hour, count, GPU, where the price is from) costs less."""
+def cheaper_message(
+    usd_per_hour: float, machine: str, others: Iterable[tuple[float, int, str, str]]
+) -> str | None:
+    """A message if one of the others (USD per hour, count, GPU, source of the price) costs less."""
     usd, count, gpu, source = min(others, default=(usd_per_hour, 0, "", ""))
     if usd >= usd_per_hour:
         return None
     return (
-        f"server.machine: {count}x {gpu} does the same for ${usd:.2f}/h ({source}), {machine} costs "
-        f"${usd_per_hour:.2f}/h; see `pulumi-vllm recommend`, or keep it if it is for speed"
+        f"server.machine: {count}x {gpu} has the same capacity for ${usd:.2f}/h ({source}), {machine} costs "
+        f"${usd_per_hour:.2f}/h; run `pulumi-vllm recommend` to compare, or keep {machine} for its speed"
     )
 
 
 def storage_per_hour(gigabytes: float) -> float:
-    """USD per hour of a volume; it costs that while no machine holds it, too."""
-    return float(gigabytes * data()["storage"]["usd_per_gb_hour"])
+    """USD per hour of a volume, attached or not."""
+    return float(gigabytes * assumptions()["storage"]["usd_per_gb_hour"])
 
 
 def storage_per_month(gigabytes: float) -> float:
-    """The same for 730 hours."""
+    """USD of a volume for 730 hours."""
     return storage_per_hour(gigabytes) * HOURS_PER_MONTH
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Output tokens per second with `streams` at once, and the measured numbers of streams that it is from."""
+    """Output tokens per second at a number of streams, and the measured levels that it is derived from."""
 
     streams: int
     tokens_per_s: float
     levels: tuple[int, ...]
 
     def sentence(self) -> str:
-        """Where the figure is from."""
-        told = f"{self.tokens_per_s:,.0f} output tokens/s at {self.streams} streams"
+        """The rate with its source."""
+        rate = f"{self.tokens_per_s:,.0f} output tokens/s at {self.streams} streams"
         if len(self.levels) == 1:
-            return f"{told}, measured"
-        return f"{told}, on the straight line between those measured at {' and '.join(map(str, self.levels))}"
+            return f"{rate}, measured"
+        return f"{rate}, interpolated between those measured at {' and '.join(map(str, self.levels))}"
 
 
 def rate(measured: Measured | None, sequences: int) -> Rate | None:
-    """The rate with so many streams at once; None where nothing as low was measured.
+    """The output rate at a number of concurrent streams; None if no level as low was measured.
 
-    Between two measured levels it is on the straight line between them, which rather promises too little: each stream
-    more adds less than the one before (true of every measured run). Above the highest it is that of the highest.
+    It is linearly interpolated between the two nearest measured concurrency levels. That is a slight underestimate,
+    since throughput was concave in every measured run. Above the highest level, it is the rate of the highest.
     """
-    told = {} if measured is None else measured.tokens_per_s
-    below = max((level for level in told if level <= sequences), default=None)
-    above = min((level for level in told if level > sequences), default=None)
+    rates = {} if measured is None else measured.tokens_per_s
+    below = max((level for level in rates if level <= sequences), default=None)
+    above = min((level for level in rates if level > sequences), default=None)
     if below is None:
         return None
     if above is None or below == sequences:
-        return Rate(below, told[below], (below,))
+        return Rate(below, rates[below], (below,))
     part = (sequences - below) / (above - below)
-    return Rate(sequences, told[below] + part * (told[above] - told[below]), (below, above))
+    return Rate(sequences, rates[below] + part * (rates[above] - rates[below]), (below, above))
 
 
 def per_million(usd_per_hour: float | None, found: Rate | None) -> float | None:
-    """USD per million output tokens of a machine that is always that busy."""
+    """USD per million output tokens of a machine that always has that rate."""
     if usd_per_hour is None or found is None:
         return None
     return usd_per_hour / 3600 / found.tokens_per_s * 1e6

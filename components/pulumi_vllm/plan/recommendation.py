@@ -1,4 +1,4 @@
-"""Every machine that can do what is wished, cheapest first, and why the others can't."""
+"""Every machine that can serve a request for capacity, cheapest first, and why the others cannot."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pulumi_vllm.plan import catalogue as catalogues
-from pulumi_vllm.plan import price_comparison
-from pulumi_vllm.plan import pricing as price
-from pulumi_vllm.plan import spot_pricing as price_spot
+from pulumi_vllm.plan import price_comparison, pricing, spot_pricing
 from pulumi_vllm.plan.config import HIGHEST_CEILING_USD, LARGEST_VOLUME_GB, Deployment
 from pulumi_vllm.plan.errors import ConfigError, PlanError
 from pulumi_vllm.plan.planner import Plan, plan
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What somebody wants. `full_length`: all requests may be of the full context at the same time."""
+    """What a person needs. `full_length`: all requests may have the full context at the same time."""
 
     model: str
     context: int
@@ -37,10 +35,10 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Fitting:
-    """A machine that can do it. `usd_per_serving_hour` counts the starts of spot machines.
+    """A machine that can serve the wish. `usd_per_serving_hour` includes the starts of spot machines.
 
-    `measured` is yes (exactly these flags were started), "other flags", or no. `rate_from_streams` are the measured
-    numbers of streams that the price of tokens rests on: one, or the two around the wished one (see `price.rate`).
+    `measured` is yes (exactly these flags were started), "other flags", or no. `rate_from_streams` holds the measured
+    concurrency levels from which the price of tokens is derived: one, or the two nearest (see `pricing.rate`).
     """
 
     gpu: str
@@ -62,7 +60,7 @@ class Fitting:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A machine that can't, and why; `billing` is None where no way of billing would help."""
+    """A machine that cannot, and why; `billing` is None if no kind of billing would help."""
 
     machine: str
     precision: str | None
@@ -72,7 +70,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """Cheapest first; `prices` says where the prices are from."""
+    """The result, cheapest machine first; `prices` says where the prices come from."""
 
     prices: str
     fitting: tuple[Fitting, ...]
@@ -83,10 +81,10 @@ class Recommendation:
 def recommend(
     wish: Wish, offers: Sequence[Offer] | None = None, catalogue: Catalogue | None = None
 ) -> Recommendation:
-    """Ask the plan about every machine on offer, or of the dated table when `offers` is None.
+    """Plan the wish on every machine on offer, or in the dated price list if `offers` is None.
 
     Raises:
-        ConfigError: the wish itself is wrong on any machine; every mistake in it.
+        ConfigError: the wish itself is invalid; with every error in it.
     """
     known = catalogues.load() if catalogue is None else catalogue
     _check(wish, known)
@@ -95,7 +93,7 @@ def recommend(
     rows: list[Fitting | Refused] = []
     for gpu, count in _machines(offers, known):
         if gpu not in known.gpus:
-            rows.append(Refused(gpu, None, None, "not in the catalogue: what it holds is not known"))
+            rows.append(Refused(gpu, None, None, "is not in the catalogue, so its memory is unknown"))
             continue
         for precision in precisions:
             rows += _try(wish, gpu, count, precision, offers, known)
@@ -107,15 +105,13 @@ def recommend(
 
 
 def _check(wish: Wish, known: Catalogue) -> None:
-    gpu = next(name for name in known.gpus if name != "CPU")
+    """Refuse a wish that is invalid on every machine, and name the options instead of the keys."""
+    gpu = next(name for name in known.gpus if name != catalogues.CPU)
     try:
         _deployment(wish, gpu, 1, wish.precision)
     except ConfigError as error:
-        raise ConfigError(tuple(map(_as_option, error.errors))) from None
-
-
-def _as_option(sentence: str) -> str:
-    return f"--{sentence.removeprefix('server.')}"
+        options = (f"--{message.removeprefix('server.')}" for message in error.errors)
+        raise ConfigError(tuple(options)) from None
 
 
 def _deployment(wish: Wish, gpu: str, count: int, precision: str | None) -> Deployment:
@@ -127,21 +123,23 @@ def _deployment(wish: Wish, gpu: str, count: int, precision: str | None) -> Depl
             "concurrency": wish.concurrency,
             "machine": {"gpu": gpu, "count": count, "max_usd_per_hour": HIGHEST_CEILING_USD},
             "storage": LARGEST_VOLUME_GB,
-            "access": {"allow": ["192.0.2.0/24"]},  # nobody's: the plan does not depend on it
+            "access": {"allow": ["192.0.2.0/24"]},  # an example network: the plan does not depend on it
         }
     )
 
 
 def _machines(offers: Sequence[Offer] | None, known: Catalogue) -> list[tuple[str, int]]:
-    """Without machines that have no GPU: they serve the local cloud's tiny model only."""
+    """Machines to try. Those without a GPU are left out, because they only serve the local cloud's tiny model."""
     if offers is None:
-        return [(gpu, count) for gpu in known.gpus if gpu != "CPU" for count in price.COUNTS]
-    there = {(offer.gpu, offer.gpu_count) for offer in offers if offer.gpu_count > 0}
-    strange = {(gpu, 0) for gpu, _ in there if gpu not in known.gpus}
-    return sorted(strange | {(gpu, count) for gpu, count in there if gpu in known.gpus})
+        return [
+            (gpu, count) for gpu in known.gpus if gpu != catalogues.CPU for count in catalogues.GPU_COUNTS
+        ]
+    offered = {(offer.gpu, offer.gpu_count) for offer in offers if offer.gpu_count > 0}
+    unknown = {(gpu, 0) for gpu, _ in offered if gpu not in known.gpus}
+    return sorted(unknown | {(gpu, count) for gpu, count in offered if gpu in known.gpus})
 
 
-def _try(  # noqa: PLR0917 (a wish, a machine, and what is known)
+def _try(  # noqa: PLR0917 (a wish, a machine, and the two sources of data)
     wish: Wish, gpu: str, count: int, precision: str, offers: Sequence[Offer] | None, known: Catalogue
 ) -> Iterator[Fitting | Refused]:
     machine = f"{count}x {gpu}"
@@ -165,21 +163,22 @@ def _priced(
     gpu, count = decided.deployment.machine.gpu, decided.deployment.machine.count
     machine = f"{count}x {gpu}"
     if offers is None:
-        usd, source = price.listed(known.gpus[gpu], count, billing), f"price list of {known.prices_from}"
-        nothing = f"no {billing} price is recorded"
+        usd, source = (
+            pricing.list_price(known.gpus[gpu], count, billing),
+            f"price list of {known.prices_from}",
+        )
+        missing = f"no {billing} price is recorded"
     else:
-        found = price.cheapest(offers, gpu, count, billing)
+        found = pricing.cheapest(offers, gpu, count, billing)
         usd = None if found is None else found.usd_per_hour
         source = "" if found is None else found.place()
-        nothing = f"no {billing} offer today"
+        missing = f"no {billing} offer today"
     if usd is None:
-        return Refused(machine, decided.precision, billing, nothing)
+        return Refused(machine, decided.precision, billing, missing)
     if wish.max_usd_per_hour is not None and usd > wish.max_usd_per_hour:
         why = f"${usd:.2f}/h is above ${wish.max_usd_per_hour:.2f}/h"
         return Refused(machine, decided.precision, billing, why)
-    what = (wish.model, decided.precision, decided.engine.version, gpu, count)
-    measured = known.measurement(what, decided.argv)
-    spot = price_spot.expect(measured, wish.interruptions_per_day, wish.cold_start_min)
+    spot = spot_pricing.expected(decided.measured_run, wish.interruptions_per_day, wish.cold_start_min)
     serving, availability = (spot.effective(usd), spot.availability) if billing == "spot" else (usd, 1.0)
     assert decided.memory is not None  # noqa: S101 - checked by the caller
     return Fitting(
@@ -188,11 +187,11 @@ def _priced(
         precision=decided.precision,
         billing=billing,
         usd_per_hour=usd,
-        usd_per_month=round(usd * price.HOURS_PER_MONTH, 2),
+        usd_per_month=round(usd * pricing.HOURS_PER_MONTH, 2),
         usd_per_serving_hour=serving,
-        usd_per_million_output_tokens=price.per_million(serving, decided.rate),
+        usd_per_million_output_tokens=pricing.per_million(serving, decided.rate),
         rate_from_streams=() if decided.rate is None else decided.rate.levels,
-        storage_usd_per_month=round(price.storage_per_month(decided.disk_gib * 2**30 / 1e9), 2),
+        storage_usd_per_month=round(pricing.storage_per_month(decided.disk_gib * 2**30 / 1e9), 2),
         availability=availability,
         kv_cache_tokens=decided.memory.kv_tokens,
         full_requests=round(decided.memory.full_requests, 2),

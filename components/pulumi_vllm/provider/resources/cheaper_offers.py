@@ -28,6 +28,6 @@ async def warn_if_cheaper(call: Call, new: Values, chosen: "Offer") -> None:
         best = next(iter(matching(offers, request)), None)
         if best is not None:
             priced.append((best.usd_per_hour, int(count), gpu, best.place(region)))
-    warning = pricing.less(chosen.usd_per_hour, f"{new['count']}x {new['gpu']}", priced)
+    warning = pricing.cheaper_message(chosen.usd_per_hour, f"{new['count']}x {new['gpu']}", priced)
     if warning:
         await call.warn(warning)

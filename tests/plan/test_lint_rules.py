@@ -1,8 +1,10 @@
-"""The lint: what is known to fail is named, with evidence; what works passes."""
+"""The lint rules: what is known to fail is reported with evidence; what works passes."""
 
 import pytest
-from pulumi_vllm.plan import Deployment, LintError, catalogue, flags, memory, plan
-from pulumi_vllm.plan import engine_arguments as load
+from pulumi_vllm.plan import Deployment, LintError, catalogue, explain, memory, plan
+from pulumi_vllm.plan import lint as linter
+from pulumi_vllm.plan.engine_arguments import EngineArguments, whole_number
+from pulumi_vllm.plan.launch import Launch
 
 KNOWN = catalogue.load()
 MODEL, ENGINE = KNOWN.models["mistral-small-4"], KNOWN.engines["0.26.0"]
@@ -21,19 +23,22 @@ LEFT_OUT = object()
 def findings(precision="fp8", count=2, engine=ENGINE, environment=None, **changed):
     given = {name.replace("_", "-"): value for name, value in changed.items()}
     written = {name: value for name, value in {**OURS, **given}.items() if value is not LEFT_OUT}
-    launch = flags.Launch(written, environment or {}, MODEL, MODEL.precisions[precision], engine, count)
-    return flags.lint(launch, {})
+    return examined(written, environment or {}, MODEL, MODEL.precisions[precision], engine, count)
+
+
+def examined(flags, *launch):
+    return linter.lint(Launch(EngineArguments.of(flags), *launch), {})
 
 
 def lint(**changed):
     return [(one.severity, one.rule) for one in findings(**changed)]
 
 
-def test_ours_pass():
+def test_the_plans_own_arguments_pass():
     assert lint() == []
 
 
-def test_the_recipe_of_the_engine_has_only_a_warning():
+def test_vllms_own_recipe_has_only_a_warning():
     recipe = {"max_model_len": 262144, "max_num_batched_tokens": 16384, "max_num_seqs": 128}
     assert lint(moe_backend="auto", gpu_memory_utilization=0.8, **recipe) == [("warning", "moe-backend")]
 
@@ -49,11 +54,11 @@ def test_the_recipe_of_the_engine_has_only_a_warning():
         ({"moe_backend": "cutlass"}, ("error", "moe-backend")),
         ({"shutdown_timeout": 0}, ("warning", "shutdown-timeout")),
         ({"shutdown_timeout": 60}, ("error", "shutdown-timeout")),
-        ({"tensor_parallel_size": 3, "count": 3}, ("error", "tensor-parallel")),
-        ({"tensor_parallel_size": 4}, ("error", "tensor-parallel")),
-        ({"pipeline_parallel_size": 2}, ("error", "tensor-parallel")),
-        ({"pipeline_parallel_size": 2, "tensor_parallel_size": 1}, ("warning", "uncounted")),
-        ({"prefill_context_parallel_size": 2}, ("error", "tensor-parallel")),
+        ({"tensor_parallel_size": 3, "count": 3}, ("error", "tensor-parallel-size")),
+        ({"tensor_parallel_size": 4}, ("error", "tensor-parallel-size")),
+        ({"pipeline_parallel_size": 2}, ("error", "tensor-parallel-size")),
+        ({"pipeline_parallel_size": 2, "tensor_parallel_size": 1}, ("warning", "unmodelled-memory")),
+        ({"prefill_context_parallel_size": 2}, ("error", "tensor-parallel-size")),
         ({"tensor_parallel_size": 1}, ("error", "idle-gpus")),
         ({"tensor_parallel_size": LEFT_OUT}, ("error", "idle-gpus")),
         ({"data_parallel_size": 3, "count": 8}, ("error", "idle-gpus")),
@@ -61,48 +66,48 @@ def test_the_recipe_of_the_engine_has_only_a_warning():
         ({"kv_cache_dtype": "nvfp4"}, ("error", "kv-cache-dtype")),
         ({"attention_backend": "FLASHMLA"}, ("error", "attention-backend")),
         ({"attention_backend": "CUTLASS_MLA"}, ("error", "attention-backend")),
-        ({"gpu_memory_utilization": 1.5}, ("error", "utilization")),
-        ({"kv_cache_memory_bytes": "40G"}, ("warning", "uncounted")),
+        ({"gpu_memory_utilization": 1.5}, ("error", "gpu-memory-utilization")),
+        ({"kv_cache_memory_bytes": "40G"}, ("warning", "unmodelled-memory")),
         ({"config_format": "hf"}, ("error", "load-format")),
-        ({"host": LEFT_OUT}, ("warning", "host")),
-        ({"max_model_len": LEFT_OUT}, ("warning", "context")),
+        ({"host": LEFT_OUT}, ("warning", "listen-address")),
+        ({"max_model_len": LEFT_OUT}, ("warning", "context-length")),
         ({"shutdown_timeout": LEFT_OUT}, ("warning", "shutdown-timeout")),
         ({"moe_backend": LEFT_OUT}, ("warning", "moe-backend")),
         ({"environment": {"VLLM_API_KEY": "x"}}, ("warning", "api-key")),
-        ({"environment": {"HF_HUB_ENABLE_HF_TRANSFER": "1"}}, ("warning", "environment")),
+        ({"environment": {"HF_HUB_ENABLE_HF_TRANSFER": "1"}}, ("warning", "environment-variables")),
         ({"load_format": "hf"}, ("error", "load-format")),
         ({"api_key": "x"}, ("error", "api-key")),
-        ({"host": "0.0.0.0"}, ("error", "host")),
+        ({"host": "0.0.0.0"}, ("error", "listen-address")),
         ({"max_num_sequences": 8}, ("error", "unknown-flag")),
-        ({"max_num_seqs": "many"}, ("error", "value")),
-        ({"moe_backend": "trition"}, ("error", "value")),
-        ({"max_model_len": "1.5K"}, ("error", "value")),
-        ({"max_num_batched_tokens": "1.5"}, ("error", "value")),
-        ({"max_num_batched_tokens": 1.5}, ("error", "value")),
-        ({"max_model_len": 0}, ("error", "below-one")),
-        ({"max_num_batched_tokens": 0}, ("error", "below-one")),
-        ({"max_num_batched_tokens": -1}, ("error", "below-one")),
-        ({"max_num_seqs": 0}, ("error", "below-one")),
-        ({"tensor_parallel_size": 0}, ("error", "below-one")),
-        ({"data_parallel_size": 0}, ("error", "below-one")),
-        ({"max_num_batched_tokens": 128, "max_num_seqs": 256}, ("error", "batched-tokens")),
-        ({"max_num_batched_tokens": "8k", "enable_chunked_prefill": False}, ("error", "batched-tokens")),
+        ({"max_num_seqs": "many"}, ("error", "invalid-value")),
+        ({"moe_backend": "trition"}, ("error", "invalid-value")),
+        ({"max_model_len": "1.5K"}, ("error", "invalid-value")),
+        ({"max_num_batched_tokens": "1.5"}, ("error", "invalid-value")),
+        ({"max_num_batched_tokens": 1.5}, ("error", "invalid-value")),
+        ({"max_model_len": 0}, ("error", "count-below-one")),
+        ({"max_num_batched_tokens": 0}, ("error", "count-below-one")),
+        ({"max_num_batched_tokens": -1}, ("error", "count-below-one")),
+        ({"max_num_seqs": 0}, ("error", "count-below-one")),
+        ({"tensor_parallel_size": 0}, ("error", "count-below-one")),
+        ({"data_parallel_size": 0}, ("error", "count-below-one")),
+        ({"max_num_batched_tokens": 128, "max_num_seqs": 256}, ("error", "batch-too-small")),
+        ({"max_num_batched_tokens": "8k", "enable_chunked_prefill": False}, ("error", "batch-too-small")),
         ({"default_chat_template_kwargs": '{"reasoning_effort": "low"}'}, ("error", "reasoning-effort")),
-        ({"max_model_len": 1048576}, ("error", "context")),
-        ({"model": "mistralai/Mistral-Small-4"}, ("error", "repository")),
+        ({"max_model_len": 1048576}, ("error", "context-length")),
+        ({"model": "mistralai/Mistral-Small-4"}, ("error", "unknown-repository")),
         ({"enable_prefix_caching": False}, ("warning", "prefix-caching")),
-        ({"speculative_config": "{}"}, ("warning", "speculative")),
+        ({"speculative_config": "{}"}, ("warning", "speculative-decoding")),
         ({"precision": "nvfp4", "moe_backend": "humming"}, ("error", "moe-backend")),
     ],
 )
-def test_known_failures(given, finding):
+def test_a_known_failure_is_found(given, finding):
     assert finding in lint(**given)
 
 
 def test_every_finding_has_a_remedy_and_its_evidence():
     given = {"kv_cache_dtype": "fp8", "dtype": "fp8", "moe_backend": "auto", "shutdown_timeout": 0}
     for one in findings(**given, api_key="x", tensor_parallel_size=3, max_model_len=10**6, load_format="hf"):
-        assert ";" in one.sentence, one
+        assert ";" in one.message, one
         assert one.evidence, one
 
 
@@ -125,14 +130,14 @@ def test_every_finding_has_a_remedy_and_its_evidence():
         {"tensor_parallel_size": 1, "count": 1},
     ],
 )
-def test_no_false_alarm(given):
+def test_what_works_has_no_findings(given):
     assert lint(**given) == []
 
 
-def test_the_locks_hold_a_mistral_common_that_chats():
+def test_the_locks_hold_a_mistral_common_that_can_chat():
     for engine in KNOWN.engines.values():
-        launch = flags.Launch(OURS, {}, MODEL, MODEL.precisions["fp8"], engine, 2)
-        assert "mistral-common" not in [one.rule for one in flags.lint(launch, {})]
+        found = examined(OURS, {}, MODEL, MODEL.precisions["fp8"], engine, 2)
+        assert "mistral-common-version" not in [one.rule for one in found]
 
 
 def dense(**changed):
@@ -144,19 +149,24 @@ def dense(**changed):
         "tensor-parallel-size": 8,
         **changed,
     }
-    launch = flags.Launch(given, {}, model, model.precisions["bf16"], ENGINE, 8)
-    return [(one.severity, one.rule) for one in flags.lint(launch, {})]
+    found = examined(given, {}, model, model.precisions["bf16"], ENGINE, 8)
+    return [(one.severity, one.rule) for one in found]
 
 
-def test_rules_of_one_architecture_leave_another_alone():
+def test_rules_for_one_architecture_do_not_apply_to_another():
     assert dense() == []
     assert dense(**{"kv-cache-dtype": "fp8", "load-format": "hf"}) == []
-    assert ("error", "tensor-parallel") in dense(**{"tensor-parallel-size": 5})  # 40 heads, 8 KV heads
+    assert ("error", "tensor-parallel-size") in dense(**{"tensor-parallel-size": 5})  # 40 heads, 8 KV heads
 
 
-def test_argv():
+def test_arguments_become_a_command_line():
     given = {"model": "/m", "enable-auto-tool-choice": True, "enable-prefix-caching": False}
-    assert flags.argv(given) == ("--model", "/m", "--enable-auto-tool-choice", "--no-enable-prefix-caching")
+    assert EngineArguments.of(given).command_line() == (
+        "--model",
+        "/m",
+        "--enable-auto-tool-choice",
+        "--no-enable-prefix-caching",
+    )
 
 
 def block(**engine):
@@ -170,7 +180,7 @@ def block(**engine):
     }
 
 
-def test_a_user_flag_passes_the_same_lint():
+def test_the_users_own_flags_are_linted_too():
     with pytest.raises(LintError) as refusal:
         plan(Deployment.parse(block(flags={"kv-cache-dtype": "fp8", "dtype": "fp8"})))
     assert len(refusal.value.errors) == 2
@@ -188,39 +198,39 @@ def test_a_user_flag_passes_the_same_lint():
         {"mm-tensor-ipc": "torch_shm"},
     ],
 )
-def test_a_value_that_no_parser_reads_is_a_sentence(given):
+def test_an_unreadable_value_is_one_error(given):
     with pytest.raises(LintError) as refusal:
         plan(Deployment.parse(block(flags=given)))
-    (sentence,) = refusal.value.errors
-    assert sentence.startswith(f"server.engine.flags: --{next(iter(given))}") or "data parallel" in sentence
+    (message,) = refusal.value.errors
+    assert message.startswith(f"server.engine.flags: --{next(iter(given))}") or "data parallel" in message
 
 
-def test_a_finding_can_be_ignored_and_shows():
+def test_an_ignored_finding_is_still_shown():
     given = {"flags": {"kv-cache-dtype": "fp8"}, "ignore": {"kv-cache-dtype": "trying a new kernel"}}
     decided = plan(Deployment.parse(block(**given)))
     assert "--kv-cache-dtype" in decided.argv
-    assert any("Ignored: trying a new kernel" in line for line in decided.because)
-    (finding,) = decided.summary()["findings"]
+    assert any("Ignored: trying a new kernel" in line for line in explain.because(decided))
+    (finding,) = explain.summary(decided)["findings"]
     assert (finding["rule"], finding["ignored"]) == ("kv-cache-dtype", "trying a new kernel")
     plain = plan(Deployment.parse(block()))
     assert decided.memory.kv_tokens == pytest.approx(2 * plain.memory.kv_tokens, abs=1)  # as measured
 
 
-def test_gpus_that_idle_are_refused_and_take_no_figures_of_another_launch():
+def test_idle_gpus_are_refused_and_get_no_evidence_of_another_launch():
     alone = {"flags": {"tensor-parallel-size": 1}}
     with pytest.raises(LintError, match="use 1 of the machine's 2 GPUs"):
         plan(Deployment.parse(block(**alone)))
     decided = plan(Deployment.parse(block(**alone, ignore={"idle-gpus": "the other is another service's"})))
     assert decided.measured == "no"
     assert decided.usd_per_million_output_tokens is None
-    assert "GiB on each of 1 of 2x H200;" in " ".join(decided.because)
-    assert not any("7,167" in line for line in decided.because)
+    assert "GiB on each of 1 of 2x H200;" in " ".join(explain.because(decided))
+    assert not any("7,167" in line for line in explain.because(decided))
     usual = plan(Deployment.parse(block()))
     assert usual.usd_per_million_output_tokens
-    assert any("7,167" in line for line in usual.because)
+    assert any("7,167" in line for line in explain.because(usual))
 
 
-def test_a_model_divided_in_another_way_is_another_launch():
+def test_another_division_over_gpus_is_another_launch():
     piped = {"tensor-parallel-size": 1, "pipeline-parallel-size": 2}
     assert plan(Deployment.parse(block(flags=piped))).measured == "no"
 
@@ -249,7 +259,7 @@ def test_a_model_divided_in_another_way_is_another_launch():
     ],
 )
 def test_a_count_is_read_as_vllm_reads_it(written, read):
-    assert load.whole(written) == read
+    assert whole_number(written) == read
 
 
 def test_a_batch_below_the_streams_of_a_stack_is_refused():
@@ -265,22 +275,20 @@ def test_a_batch_below_the_streams_of_a_stack_is_refused():
         ("mistral-small-4", 3, "does not divide the 32 attention heads; use 1 or 2 or 4 or 8"),
     ],
 )
-def test_a_wrong_division_names_the_right_ones(model, ways, remedy):
+def test_a_wrong_division_names_the_allowed_ones(model, ways, remedy):
     one = KNOWN.models[model]
-    launch = flags.Launch(
-        {"tensor-parallel-size": ways}, {}, one, next(iter(one.precisions.values())), ENGINE, ways
-    )
-    assert [found.sentence for found in flags.lint(launch, {}) if found.rule == "tensor-parallel"] == [
+    precision = next(iter(one.precisions.values()))
+    found = examined({"tensor-parallel-size": ways}, {}, one, precision, ENGINE, ways)
+    assert [finding.message for finding in found if finding.rule == "tensor-parallel-size"] == [
         f"--tensor-parallel-size {ways} {remedy}"
     ]
     for right in (1, 2, 4, 8):
-        flags_ = {"tensor-parallel-size": right}
-        launch = flags.Launch(flags_, {}, one, next(iter(one.precisions.values())), ENGINE, right)
-        assert "tensor-parallel" not in [found.rule for found in flags.lint(launch, {})]
+        found = examined({"tensor-parallel-size": right}, {}, one, precision, ENGINE, right)
+        assert "tensor-parallel-size" not in [finding.rule for finding in found]
 
 
 @pytest.mark.parametrize(("division", "machine"), [("tensor", "two H100"), ("data", "one H200")])
-def test_the_evidence_about_the_memory_is_of_a_launch_with_that_headroom(division, machine):
+def test_the_memory_evidence_matches_the_parallelism(division, machine):
     model = KNOWN.models["mistral-small-4"]
     written = {
         **OURS,
@@ -293,8 +301,8 @@ def test_the_evidence_about_the_memory_is_of_a_launch_with_that_headroom(divisio
         model.precisions["fp8"],
         ENGINE,
         KNOWN.gpus["H200"],
-        load.load_of(written, ENGINE, model.maximum_context),
+        memory.MemorySettings.of(EngineArguments.of(written), ENGINE, model.maximum_context),
     )
-    launch = flags.Launch(written, {}, model, model.precisions["fp8"], ENGINE, 2, budget)
-    (found,) = [one for one in flags.lint(launch, {}) if one.rule == "utilization"]
+    launched = examined(written, {}, model, model.precisions["fp8"], ENGINE, 2, budget)
+    (found,) = [one for one in launched if one.rule == "gpu-memory-utilization"]
     assert machine in found.evidence

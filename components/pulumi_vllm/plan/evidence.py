@@ -1,0 +1,94 @@
+"""Finds the measured run that says most about a launch, and describes how its arguments differ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pulumi_vllm.plan.engine_arguments import EngineArguments
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from pulumi_vllm.plan.catalogue import Measured
+    from pulumi_vllm.plan.engine_arguments import Flags
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A measured run; `exact` if it had the same arguments."""
+
+    run: Measured
+    exact: bool
+
+
+def best_match(
+    measured: Iterable[Measured], machine: tuple[str, str, str, str, int], arguments: EngineArguments
+) -> Match | None:
+    """The run with the same arguments, or else the most similar one on the same machine.
+
+    Of two equally similar runs, the one with more levels of concurrency wins, then the later one. A run that divided
+    the model over the GPUs in another way says nothing about this launch. A run whose flags were not recorded used
+    tensor parallelism over all GPUs.
+
+    Args:
+        measured: the runs of the catalogue.
+        machine: model, precision, engine version, GPU and count.
+        arguments: those of the launch.
+    """
+    wanted = _as_text(arguments.flags)
+
+    def similarity(run: Measured) -> tuple[bool, bool, int, int, str]:
+        levels = len(run.tokens_per_s)
+        return run.flags == wanted, levels > 0, -_distance(run.flags, wanted), levels, run.date
+
+    candidates = (
+        run
+        for run in measured
+        if (run.model, run.precision, run.engine, run.gpu, run.count) == machine
+        and EngineArguments.of(run.flags or {"tensor-parallel-size": run.count}).parallel_sizes
+        == arguments.parallel_sizes
+    )
+    best = max(candidates, key=similarity, default=None)
+    return None if best is None else Match(best, exact=best.flags == wanted)
+
+
+def difference(run: Measured, arguments: EngineArguments) -> str:
+    """What the arguments of a measured run were instead, for a sentence about "other flags"."""
+    if not run.flags:
+        return "similar flags"
+    wanted = _as_text(arguments.flags)
+    changed = [_written(name, value) for name, value in run.flags.items() if wanted.get(name) != value]
+    changed += [f"without {_written(name, True)}" for name in sorted(wanted.keys() - run.flags.keys())]
+    return f"other flags ({', '.join(changed)})"
+
+
+def recorded_flags(words: Sequence[str]) -> dict[str, bool | str]:
+    """The flags of a command line that was recorded elsewhere: in a stack's outputs, or by the GPU kit."""
+    flags: dict[str, bool | str] = {}
+    name = ""
+    for word in words:
+        if word.startswith("--"):
+            name = word.removeprefix("--")
+            off = name.startswith("no-")
+            name = name.removeprefix("no-")
+            flags[name] = not off
+        else:
+            flags[name] = word
+    return flags
+
+
+def _as_text(flags: Flags) -> dict[str, bool | str]:
+    """Flags as evidence records them: switches as booleans, all other values as text."""
+    return {name: value if isinstance(value, bool) else str(value) for name, value in flags.items()}
+
+
+def _distance(one: Flags, other: Flags) -> int:
+    """Number of arguments that only one of the two has; a changed value counts for both."""
+    return len(set(one.items()) ^ set(other.items()))
+
+
+def _written(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no-{name}"
+    return f"--{name} {value}"

@@ -1,0 +1,258 @@
+"""Turns a finished Plan into text: its JSON with a label for every figure, its reasons, and a drawing of the memory."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from pulumi_vllm.plan import memory, memory_text, pricing, spot_pricing
+from pulumi_vllm.plan.evidence import difference
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pulumi_vllm.plan.evidence import Match
+    from pulumi_vllm.plan.memory import Budget
+    from pulumi_vllm.plan.planner import Plan
+
+MEMORY_FIGURES = (
+    "fits",
+    "weights_gib_per_gpu",
+    "kv_cache_gib_per_gpu",
+    "kv_cache_tokens",
+    "full_length_requests",
+)
+"""Figures of `summary` that the memory formulas yield; GiB are those of one GPU."""
+
+_DRAWING_WIDTH = 60
+
+
+def summary(plan: Plan) -> dict[str, Any]:
+    """The plan as JSON without secrets: the output `plan` of a stack."""
+    month = None if plan.usd_per_hour is None else round(plan.usd_per_hour * pricing.HOURS_PER_MONTH, 2)
+    per_million = plan.usd_per_million_output_tokens
+    return {
+        "machine": _machine(plan),
+        "billing": plan.deployment.machine.billing,
+        "model": plan.model.name,
+        "precision": plan.precision,
+        "engine": plan.engine.version,
+        "flags": list(plan.argv),
+        "environment": dict(plan.environment),
+        "budget": list(memory_lines(plan.memory)),
+        "disk_gib": plan.disk_gib,
+        "usd_per_hour": plan.usd_per_hour,
+        "usd_per_month": month,
+        "storage_usd_per_month": round(pricing.storage_per_month(plan.deployment.storage_gb), 2),
+        "usd_per_million_output_tokens": None if per_million is None else round(per_million, 4),
+        **_memory_figures(plan.memory),
+        "labels": labels(plan),
+        "because": list(because(plan)),
+        "findings": [dataclasses.asdict(finding) for finding in plan.findings],
+    }
+
+
+def labels(plan: Plan) -> dict[str, str]:
+    """Figure → `measured`, `computed` or `unverified`, and where the figure comes from."""
+    price = f"{'unverified' if plan.usd_per_hour is None else 'computed'}: {plan.price.source}"
+    return {
+        **dict.fromkeys(MEMORY_FIGURES, _memory_label(plan)),
+        "usd_per_hour": price,
+        "usd_per_month": f"{price}; 730 hours",
+        "storage_usd_per_month": f"unverified: {pricing.assumptions()['storage']['source']}; 730 hours",
+        "usd_per_million_output_tokens": _tokens_label(plan),
+        "flags": _flags_label(plan),
+        "findings": "computed: rules over the arguments of vLLM's own parser; each names its evidence",
+        "because": "computed: each sentence names its source",
+    }
+
+
+def because(plan: Plan) -> tuple[str, ...]:
+    """The reasons for this plan, and what to know about it, one sentence or two per line."""
+    return tuple(_because(plan))
+
+
+def memory_lines(budget: Budget | None) -> tuple[str, ...]:
+    """One line for each part of a GPU's memory."""
+    if budget is None:
+        return ("CPU: the KV cache is 1 GiB of main memory.",)
+    return (
+        f"visible {budget.visible_gib:.2f} GiB, vLLM may use {budget.limit_gib:.2f} (measured)",
+        f"weights {budget.weights_gib:.2f} GiB (computed from published dimensions)",
+        f"activation {budget.activation_gib:.2f} GiB (computed){_images_in_step(budget)}",
+        f"CUDA graphs {budget.graphs_gib:.2f} GiB (computed), up to {budget.graphs_excess_gib:.2f} more in use",
+        f"other {budget.other_gib:.2f} GiB (measured)",
+        (
+            f"KV cache {budget.cache_gib:.2f} GiB = {budget.kv_tokens:,} tokens, "
+            f"{budget.full_requests:.1f} requests of {budget.context:,} tokens (computed)"
+        ),
+    )
+
+
+def memory_drawing(budget: Budget, coloured: Callable[[str, str], str]) -> str:
+    """One GPU's memory as a bar with a legend; `coloured` applies an SGR code to a text."""
+    parts = (
+        ("W", "34", "weights", budget.weights_gib),
+        ("a", "35", "activation and other", budget.activation_gib + budget.other_gib),
+        ("g", "33", "CUDA graphs", budget.graphs_gib),
+        ("K", "32", "KV cache", budget.cache_gib),
+        (".", "90", "above vLLM's limit", budget.above_limit_gib),
+    )
+    bar, length, total = "", 0, 0.0
+    for letter, colour, _, gib in parts:
+        total += gib
+        more = round(total / budget.visible_gib * _DRAWING_WIDTH) - length
+        bar, length = bar + coloured(letter * more, colour), length + more
+    legend = ", ".join(f"{coloured(letter, colour)} {name} {gib:.1f}" for letter, colour, name, gib in parts)
+    return f"[{bar}]\nof each GPU's {budget.visible_gib:.1f} GiB: {legend}"
+
+
+def _machine(plan: Plan) -> str:
+    machine = plan.deployment.machine
+    return f"{machine.count}x {machine.gpu}" if machine.count else machine.gpu
+
+
+def _memory_figures(budget: Budget | None) -> dict[str, Any]:
+    """The figures of MEMORY_FIGURES. A plan that does not fit does not exist."""
+    if budget is None:
+        return {"fits": True, **dict.fromkeys(MEMORY_FIGURES[1:])}
+    return {
+        "fits": True,
+        "weights_gib_per_gpu": round(budget.weights_gib, 2),
+        "kv_cache_gib_per_gpu": round(budget.cache_gib, 2),
+        "kv_cache_tokens": budget.kv_tokens,
+        "full_length_requests": round(budget.full_requests, 2),
+    }
+
+
+def _memory_label(plan: Plan) -> str:
+    if plan.memory is None:
+        return "unverified: there is no GPU whose memory could be too small"
+    machine, source = _machine(plan), "from published dimensions"
+    return {
+        "yes": f"computed: {source}; exactly these flags were started on {machine}",
+        "other flags": f"computed: {source}; other flags were started on {machine}",
+        "no": f"unverified: computed {source}, never started on {machine}",
+    }[plan.measured]
+
+
+def _flags_label(plan: Plan) -> str:
+    if plan.memory is None and not plan.deployment.engine.flags:
+        return "measured: started by the tests, with the context and concurrency of the stack local"
+    machine = _machine(plan)
+    return {
+        "yes": f"measured: started on {machine}",
+        "other flags": f"unverified: other flags were started on {machine}",
+        "no": f"unverified: never started on {machine}",
+    }[plan.measured]
+
+
+def _tokens_label(plan: Plan) -> str:
+    if plan.rate is None:
+        return "unverified: no rate was measured"
+    source = f"from the price and {plan.rate.sentence()}"
+    exact = plan.measured == "yes"
+    return f"computed: {source} (with these flags)" if exact else f"unverified: {source} (with other flags)"
+
+
+def _because(plan: Plan) -> Iterator[str]:
+    deployment, price = plan.deployment, plan.price
+    if deployment.engine.version is None:
+        yield f"vLLM {plan.engine.version} is the newest version of the catalogue for such a machine."
+    else:
+        yield f"vLLM {plan.engine.version} is named in the stack file."
+    if plan.memory is None:
+        yield f"{plan.model.name} runs on the CPU, which shows that everything works, not how fast a GPU is."
+    else:
+        yield from _memory_reasons(plan, plan.memory)
+        yield _evidence_reason(_machine(plan), plan.evidence, plan)
+    yield price.sentence()
+    yield (
+        f"The volume of {deployment.storage_gb} GB costs ${pricing.storage_per_month(deployment.storage_gb):.2f} per "
+        f"month, also while it is not attached ({pricing.assumptions()['storage']['source']})."
+    )
+    if price.billing == "spot" and price.usd_per_hour is not None:
+        yield spot_pricing.expected(plan.measured_run).sentence(price.usd_per_hour)
+    if plan.rate is not None and plan.usd_per_million_output_tokens is not None:
+        yield (
+            f"${plan.usd_per_million_output_tokens:.2f} per million output tokens if the server is always that busy "
+            f"(computed from {plan.rate.sentence()})."
+        )
+    for finding in plan.findings:
+        ignored = "" if finding.ignored is None else f" Ignored: {finding.ignored}."
+        yield f"{finding.severity.capitalize()} ({finding.rule}): {finding.message}.{ignored}"
+
+
+def _memory_reasons(plan: Plan, budget: Budget) -> Iterator[str]:
+    """How a GPU's memory is used, and what that means for requests."""
+    deployment, machine = plan.deployment, plan.deployment.machine
+    gpus = _machine(plan)
+    used = plan.arguments.ranks
+    if used is not None and used < machine.count:
+        gpus = f"{used} of {gpus}"
+    yield (
+        f"{plan.model.name} in {plan.precision} takes {budget.weights_gib:.1f} of {budget.limit_gib:.1f} GiB on each "
+        f"of {gpus}; the KV cache holds {budget.kv_tokens:,} tokens."
+    )
+    if budget.full_requests < deployment.sequences:
+        yield (
+            f"With {deployment.sequences} requests at once, each has {budget.kv_tokens // deployment.sequences:,} "
+            f"tokens of the KV cache. At the full {deployment.context:,} tokens, only {budget.full_requests:.1f} "
+            "requests run and the others wait."
+        )
+    usual = plan.engine.flags["gpu-memory-utilization"]
+    if budget.limit_gib < usual * budget.visible_gib - 0.001:
+        yield (
+            f"vLLM may use {budget.limit_gib / budget.visible_gib:.2f} of each GPU instead of {usual}: above its own "
+            f"limit it needs up to {budget.beyond_gib:.1f} GiB, and {budget.above_limit_gib:.1f} GiB are left for that."
+        )
+    if machine.count > 1 and plan.model.dimensions.attention["kind"] == "mla":
+        yield "Under tensor parallelism the MLA KV cache is replicated on every GPU; only the weights are sharded."
+    if plan.model.dimensions.vision:
+        tower = memory.tower_bytes(plan.model.dimensions, plan.arguments.tensor_parallel) / memory.GIB
+        size = f"{tower:.2f} GiB per GPU (computed)"
+        if budget.accepts_images:
+            yield f"Images are accepted: the vision tower takes {size}."
+            yield from _image_reasons(plan, budget)
+        else:
+            yield f"Images are refused: the vision tower is not loaded, which saves {size}."
+
+
+def _image_reasons(plan: Plan, budget: Budget) -> Iterator[str]:
+    """What a step full of images takes, and why the batch is smaller than vLLM's own."""
+    batch, usual = plan.arguments.batched_tokens, plan.engine.memory["batched_tokens"]
+    chosen = plan.selection.vision_flags.get("max-num-batched-tokens")
+    if batch is not None and batch == chosen and batch < usual:
+        yield (
+            f"max-num-batched-tokens is {batch:,} instead of vLLM's {usual:,}: the memory of a step full of images "
+            "grows with the square of it, and larger batches crashed the engine (lab/notes/fits.md)."
+        )
+    if round(budget.burst_gib, 1):
+        yield (
+            f"A step full of images takes up to {budget.burst_gib:.1f} GiB beyond vLLM's profiled peak, out of the "
+            f"{budget.above_limit_gib:.1f} GiB above its limit (computed)."
+        )
+
+
+def _images_in_step(budget: Budget) -> str:
+    """What the activation is for, if it is not text."""
+    if not budget.images_per_step:
+        return ""
+    return f" for {memory_text.counted_images(budget.images_per_step)} of the largest size in one step"
+
+
+def _evidence_reason(machine: str, match: Match | None, plan: Plan) -> str:
+    if match is None:
+        return f"These flags were never started on {machine}: memory and start are computed, unverified."
+    run = match.run
+    rates = sorted(run.tokens_per_s.items())[-1:]
+    speed = "".join(f"{rate:,.0f} output tokens/s at {streams} streams, " for streams, rate in rates)
+    ready = "ready after " + ", ".join(f"{seconds} s on a {host}" for host, seconds in run.ready_s.items())
+    crash = f"; the engine crashed under load: {run.died_of}" if run.died_of else ""
+    head = f"Measured {run.date} on {machine} with exactly these flags: "
+    if not match.exact:
+        head = (
+            f"These flags were never started on {machine}; "
+            f"{difference(run, plan.arguments)} were, on {run.date}: "
+        )
+    return f"{head}{speed}{run.kv_tokens:,} KV tokens, {ready}{crash} ({run.conditions})."

@@ -1,0 +1,134 @@
+"""Rules about data types and kernels: what a GPU or a model has no kernel for, or a slow one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pulumi_vllm.plan.lint.findings import error, warning
+
+if TYPE_CHECKING:
+    from pulumi_vllm.plan.launch import Launch
+    from pulumi_vllm.plan.lint.findings import Problems
+
+_RUN = "run on 2026-11-23 with vLLM 0.26.0 on H200"
+_FLASHMLA_HEAD = 576
+"""The only size of a latent for which the FlashMLA kernels are compiled."""
+_BLACKWELL = ("FLASHINFER_MLA", "CUTLASS_MLA", "TOKENSPEED_MLA")
+_HUMMING_SINCE = (0, 32)
+"""vLLM release from which humming is the default MoE backend for NVFP4."""
+
+
+def dtype(launch: Launch) -> Problems:
+    """A computation type that vLLM does not have."""
+    value = launch.arguments.flags.get("dtype")
+    if value not in (None, "auto", "bfloat16", "float", "float16", "float32", "half"):
+        yield error(
+            f"--dtype {value}: vLLM's argument parser refuses it; leave it out, the weights define their own type",
+            "the parser of vLLM 0.33.0, run: invalid choice",
+        )
+
+
+def kv_cache_dtype(launch: Launch) -> Problems:
+    """A KV cache type that this model's attention does not support on Hopper."""
+    value = str(launch.arguments.flags.get("kv-cache-dtype", "auto"))
+    if not _lacks_flashmla(launch):
+        return
+    if value in ("fp8_e5m2", "nvfp4"):
+        yield error(
+            f"--kv-cache-dtype {value}: no attention backend supports it on Hopper; leave the KV cache at 16 bit",
+            "the backends' own check, compute capability 9.0, head size 320, vLLM 0.33.0, run",
+        )
+    elif value.startswith("fp8") and launch.arguments.flags.get("attention-backend") == "TRITON_MLA":
+        yield error(
+            f"--kv-cache-dtype {value} with TRITON_MLA: startup hangs during CUDA graph capture; leave the KV cache at "
+            "16 bit",
+            f"not ready after 260 s, {_RUN}",
+        )
+    elif value.startswith("fp8"):
+        yield error(
+            f"--kv-cache-dtype {value}: vLLM selects FLASHMLA, which crashes with this model after about 100 s; leave "
+            "the KV cache at 16 bit",
+            f"'Only head_size_k == 576 is supported', {_RUN}",
+        )
+
+
+def attention_backend(launch: Launch) -> Problems:
+    """An attention backend that this model cannot use on Hopper."""
+    value = str(launch.arguments.flags.get("attention-backend", "")).upper()
+    if not launch.on_gpu:
+        return
+    if value in _BLACKWELL:
+        yield error(f"--attention-backend {value} is for Blackwell; leave it out", "source of vLLM 0.33.0")
+    elif value == "FLASHMLA" and _lacks_flashmla(launch):
+        yield error(
+            "--attention-backend FLASHMLA crashes with this model's head size; leave it out",
+            f"'Only head_size_k == 576 is supported', {_RUN}",
+        )
+
+
+def quantization(launch: Launch) -> Problems:
+    """A quantization other than the one that the weights define."""
+    value = launch.arguments.flags.get("quantization")
+    if value == "int4":
+        published = ", ".join(launch.model.precisions)
+        yield error(
+            f"--quantization int4: vLLM has no such method; {launch.model.name} is published in {published}",
+            "the configuration check of vLLM 0.33.0, run: Unknown quantization method",
+        )
+    elif value is not None:
+        yield warning(
+            f"--quantization {value} is not needed, because the weights define their quantization; leave it out",
+            "the configuration file of the published weights",
+        )
+
+
+def moe_backend(launch: Launch) -> Problems:
+    """A backend for the experts that vLLM refuses, or that compiles for ten minutes."""
+    if not launch.model.is_moe or not launch.on_gpu:
+        return
+    value, precision = launch.arguments.flags.get("moe-backend", "auto"), launch.precision.name
+    if value == "humming" and precision != "fp8":
+        yield error(
+            "--moe-backend humming: vLLM 0.26.0 refuses it on this GPU; leave it out",
+            f"'kernel does not support current device cuda', {_RUN}",
+        )
+    elif precision == "fp8" and value in ("auto", "flashinfer_cutlass"):
+        yield warning(
+            "the default MoE backend compiles its kernels for ten minutes at the first start, which looks like a hang; "
+            "set moe-backend: triton",
+            f"FLASHINFER_CUTLASS was not ready after 565 s on 16 cores, {_RUN}",
+        )
+    elif precision == "fp8" and value == "cutlass":
+        yield error(
+            "--moe-backend cutlass: vLLM refuses it for these weights; set moe-backend: triton",
+            f"'vLLM CUTLASS FP8 MoE backend is disabled for this configuration', {_RUN}",
+        )
+    elif precision == "nvfp4" and value == "auto" and _release(launch.engine.version) >= _HUMMING_SINCE:
+        yield warning(
+            "the default MoE backend is humming here, which was never started for this catalogue; set moe-backend: "
+            "marlin",
+            "source of vLLM 0.32.0 and 0.33.0; 0.26.0 selected marlin and refused humming",
+        )
+
+
+def nvfp4_on_hopper(launch: Launch) -> Problems:
+    """4-bit weights on Hopper, which has no 4-bit arithmetic."""
+    if launch.precision.name == "nvfp4":
+        yield warning(
+            "NVFP4 on Hopper saves memory. It saves time only where memory bandwidth is the bottleneck, and the "
+            "quality of its answers is unverified; check it with your own prompts",
+            "throughput relative to FP8: 0.90 at 128 streams on one H200 (2026-11-24), 1.22 at 32 and 1.12 at 128 on "
+            "two H100 (2026-11-26), random weights, vLLM 0.26.0",
+        )
+
+
+def _lacks_flashmla(launch: Launch) -> bool:
+    """Whether the model has a latent of a size for which FlashMLA has no kernel."""
+    attention = launch.model.dimensions.attention
+    if attention["kind"] != "mla" or not launch.on_gpu:
+        return False
+    return int(attention["kv_lora_rank"] + attention["qk_rope_head_dim"]) != _FLASHMLA_HEAD
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.partition("-")[0].split(".")[:2])

@@ -1,0 +1,123 @@
+"""Says why a deployment does not fit its machine, and what would fit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pulumi_vllm.plan import engine_setup, memory, memory_text, pricing
+from pulumi_vllm.plan.catalogue import CPU, GPU_COUNTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pulumi_vllm.plan.catalogue import Catalogue, Gpu, Precision
+    from pulumi_vllm.plan.config import Deployment
+    from pulumi_vllm.plan.engine_arguments import EngineArguments
+    from pulumi_vllm.plan.memory import Budget
+    from pulumi_vllm.plan.selection import Selection
+
+_CONTEXT_STEP = 1024
+
+
+def shortfall(
+    deployment: Deployment,
+    selection: Selection,
+    arguments: EngineArguments,
+    budget: Budget,
+    catalogue: Catalogue,
+) -> str:
+    """The error: how much memory is missing, because of which flags, and what would fit."""
+    if not budget.short_gib:
+        problem, remedy = memory_text.need_above_limit(budget), memory_text.free_above_limit(budget)
+        return f"server.engine.flags.gpu-memory-utilization: {problem}; {remedy}"
+    causes = _responsible_flags(deployment, selection)
+    context = budget.kv_tokens // _CONTEXT_STEP * _CONTEXT_STEP
+    remedies = [f"context {context} here"] if context else []
+    remedies += _other_precisions(deployment, selection, arguments)
+    remedies += _cheapest_machine(deployment, selection, arguments, catalogue)
+    remedy = f"use {' or '.join(remedies)}" if remedies else "no machine of the catalogue holds it"
+    machine = f"{deployment.machine.count}x {deployment.machine.gpu}"
+    refusal = f"{selection.model.name} in {selection.precision.name} does not fit {machine}"
+    reason = _reason(deployment, selection, budget, causes)
+    if not causes:
+        return f"server.context: {refusal}: {reason}; {remedy}"
+    flags = " and ".join(f"{name} {deployment.engine.flags[name]}" for name in causes)
+    leave_out = f"leave {'it' if len(causes) == 1 else 'them'} out" + (f", or {remedy}" if remedies else "")
+    return f"server.engine.flags: {refusal} with {flags}: {reason}; {leave_out}"
+
+
+def _reason(deployment: Deployment, selection: Selection, budget: Budget, causes: tuple[str, ...]) -> str:
+    """What takes the memory."""
+    missing = f"{budget.short_gib:.2f} GiB per GPU are missing"
+    images = ""
+    if budget.images_per_step and "max-num-batched-tokens" in causes:
+        count = memory_text.counted_images(budget.images_per_step)
+        images = f" for {count} of the largest size in one step, most of which language-model-only saves"
+    if budget.kv_tokens >= _CONTEXT_STEP:
+        needed = deployment.context * budget.kv_bytes_per_token / memory.GIB
+        reason = f"{deployment.context:,} tokens need {needed:.2f} GiB of KV cache, {budget.cache_gib:.2f} GiB are free"
+        return f"{reason}, {missing}" + (f"; {budget.activation_gib:.2f} GiB are{images}" if images else "")
+    usual = selection.engine.flags["gpu-memory-utilization"]
+    if budget.weights_gib > max(budget.limit_gib, budget.visible_gib * usual):
+        return f"{missing}, the weights alone take {budget.weights_gib:.1f} of {budget.limit_gib:.1f} GiB"
+    return (
+        f"{missing}: of {budget.limit_gib:.1f} GiB weights take {budget.weights_gib:.1f} "
+        f"and activation {budget.activation_gib:.1f}{images}"
+    )
+
+
+def _responsible_flags(deployment: Deployment, selection: Selection) -> tuple[str, ...]:
+    """The fewest of the stack file's own flags without which it would fit this machine."""
+    own = deployment.engine.flags
+
+    def fits_without(names: tuple[str, ...]) -> bool:
+        kept = {name: value for name, value in own.items() if name not in names}
+        engine = deployment.engine.model_copy(update={"flags": kept})
+        reduced = engine_setup.arguments(deployment.model_copy(update={"engine": engine}), selection)
+        budget = engine_setup.memory_budget(selection, reduced)
+        return budget is not None and budget.fits
+
+    causes = tuple(own)
+    if not fits_without(causes):
+        return ()
+    for name in own:
+        fewer = tuple(one for one in causes if one != name)
+        causes = fewer if fits_without(fewer) else causes
+    return causes
+
+
+def _other_precisions(
+    deployment: Deployment, selection: Selection, arguments: EngineArguments
+) -> Iterator[str]:
+    """Other precisions that fit this machine."""
+    for precision in selection.model.precisions.values():
+        here = (selection.gpu, deployment.machine.count)
+        if precision is not selection.precision and _fits(selection, arguments, precision, *here):
+            yield f"precision {precision.name} here"
+
+
+def _cheapest_machine(
+    deployment: Deployment, selection: Selection, arguments: EngineArguments, catalogue: Catalogue
+) -> Iterator[str]:
+    """The cheapest machine that fits, by the dated price list, because a refusal must not need the network."""
+    machines = [
+        (usd, count, gpu.name)
+        for gpu in catalogue.gpus.values()
+        for count in (GPU_COUNTS if gpu.name != CPU else ())
+        if (usd := pricing.list_price(gpu, count, deployment.machine.billing)) is not None
+        and _fits(selection, arguments, selection.precision, gpu, count)
+    ]
+    if machines:
+        usd, count, gpu_name = min(machines)
+        yield f"{count}x {gpu_name} (${usd:.2f}/h)"
+
+
+def _fits(
+    selection: Selection, arguments: EngineArguments, precision: Precision, gpu: Gpu, count: int
+) -> bool:
+    model, engine = selection.model, selection.engine
+    if model.dimensions.heads % count:
+        return False
+    changed = arguments.changed({"tensor-parallel-size": count})
+    settings = memory.MemorySettings.of(changed, engine, model.maximum_context)
+    return memory.safe_budget(model.dimensions, precision, engine, gpu, settings).fits
