@@ -1,4 +1,4 @@
-"""The embedded cloud: a rental API, machines that are guests of this computer, and a model hub."""
+"""The local cloud: a rental API, machines that are containers on this computer, and a model hub."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["LocalCloudError", "Running", "down", "status", "up"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use: the command line must not pay for it."""
+    """Import on first use, because the command line must start quickly."""
     if name in __all__:
         from pulumi_vllm_local import control
 

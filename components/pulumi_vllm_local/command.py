@@ -1,6 +1,6 @@
-"""`pulumi-vllm local`: env lines and JSON on stdout, everything for people on stderr.
+"""The command line `pulumi-vllm local`: environment lines and JSON on stdout, messages on stderr.
 
-Exit codes: 0 done, 1 it could not be done, 3 `status` found no running cloud.
+Exit codes: 0 success, 1 failure, 3 `status` found no running cloud.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NOT_RUNNING = 3
 
 
 _ENGINE = (
-    "real: vLLM on the CPU; fake: a fake engine; none: bare machines that install the real engine (5 GB each)"
+    "real: vLLM on the CPU; fake: an imitation that computes nothing; none: each machine installs vLLM (5 GB)"
 )
 
 
@@ -31,46 +31,49 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], 
     """
     local = subparsers.add_parser(
         "local",
-        help="the embedded cloud: no account, no GPU",
-        description="The embedded cloud. Its state is in $PULUMI_VLLM_LOCAL_DIR, else .pulumi-vllm/local.",
+        help="the local cloud, which needs neither an account nor a GPU",
+        description="The local cloud. Its state is in $PULUMI_VLLM_LOCAL_DIR, by default .pulumi-vllm/local.",
     )
     verbs = local.add_subparsers(dest="verb", required=True, metavar="COMMAND")
 
     def verb(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
         parser = verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        parser.set_defaults(run=lambda parsed: _told(run, parsed))
+        parser.set_defaults(run=lambda parsed: _report_errors(run, parsed))
         return parser
 
-    up = verb(
-        "up", _up, 'start it and print what a stack needs, as env lines: eval "$(pulumi-vllm local up)"'
-    )
+    up = verb("up", _up, 'start it and print the environment of a stack: eval "$(pulumi-vllm local up)"')
     up.add_argument("--engine", choices=("real", "fake", "none"), default="fake", help=_ENGINE)
     up.add_argument(
-        "--port", type=int, default=0, help="of the API on loopback (default: a free one, then the same)"
+        "--port",
+        type=int,
+        default=0,
+        help="port of the API on loopback (default: a free one at first, then the same)",
     )
-    up.add_argument("--factor", type=float, default=60.0, help="virtual seconds per second; 1 is as live")
+    up.add_argument(
+        "--factor", type=float, default=60.0, help="virtual seconds per real second; 1 is real time"
+    )
     up.add_argument("--foreground", action="store_true", help="serve in this process until Ctrl-C")
     up.add_argument("--json", action="store_true")
     up.set_defaults(engine_locks=engine_locks)
-    status = verb("status", _status, "what runs; exit 3 if it does not")
+    status = verb("status", _status, "show what runs; exit code 3 if nothing does")
     status.add_argument("--json", action="store_true")
-    logs = verb("logs", _logs, "the cloud's log, or a machine's console")
+    logs = verb("logs", _logs, "show the log of the cloud, or the console of a machine")
     logs.add_argument("name", nargs="?", help="name or id of a machine")
     logs.add_argument("-n", "--lines", type=int, default=100)
     for name, text in (
-        ("reclaim", "take a machine back as a provider does with spot machines"),
-        ("pause", "freeze a machine: it is there and answers nothing"),
-        ("unpause", "let a frozen machine go on"),
-        ("move", "restart a machine; it comes back with another address"),
+        ("reclaim", "terminate a machine as a provider reclaims a spot machine"),
+        ("pause", "freeze a machine, so that it answers nothing"),
+        ("unpause", "resume a frozen machine"),
+        ("move", "restart a machine with another address"),
     ):
         control = verb(name, _control, text)
         control.add_argument("id", help="name or id of a machine")
         control.add_argument("--json", action="store_true")
-    down = verb("down", _down, "end it and every machine; volumes stay")
-    down.add_argument("--purge", action="store_true", help="remove volumes and records too")
+    down = verb("down", _down, "stop it and remove its machines; volumes stay")
+    down.add_argument("--purge", action="store_true", help="also remove volumes and records")
 
 
-def _say(line: str) -> None:
+def _message(line: str) -> None:
     sys.stderr.write(line + "\n")
     sys.stderr.flush()
 
@@ -80,14 +83,14 @@ def _print(line: str) -> None:
     sys.stdout.flush()
 
 
-def _told(run: Callable[[argparse.Namespace], int], parsed: argparse.Namespace) -> int:
-    """Run a subcommand and tell its errors as sentences."""
+def _report_errors(run: Callable[[argparse.Namespace], int], parsed: argparse.Namespace) -> int:
+    """Run a subcommand; print an error of the local cloud without a traceback."""
     from pulumi_vllm_local.settings import LocalCloudError
 
     try:
         return run(parsed)
     except LocalCloudError as error:
-        _say(str(error))
+        _message(str(error))
         return 1
 
 
@@ -120,14 +123,14 @@ def _up(parsed: argparse.Namespace) -> int:
         engine=parsed.engine,
         port=parsed.port,
         factor=parsed.factor,
-        progress=_say,
+        progress=_message,
     )
     _show(running, parsed.json)
     return 0
 
 
 def _foreground(parsed: argparse.Namespace) -> int:
-    """Serve here; the guests live on after Ctrl-C, as after any end of the process."""
+    """Serve in this process; the machines keep running after Ctrl-C."""
     import logging
     import threading
 
@@ -135,20 +138,22 @@ def _foreground(parsed: argparse.Namespace) -> int:
 
     state_dir = settings.default_state_dir().resolve()
     if control.running(state_dir) is not None:
-        raise settings.LocalCloudError("local up: already running; end it with `pulumi-vllm local down`")
-    control.prepare(parsed.engine, parsed.engine_locks, _say)
+        raise settings.LocalCloudError(
+            "local up: it is already running; stop it with `pulumi-vllm local down`"
+        )
+    control.prepare(parsed.engine, parsed.engine_locks, _message)
     control.wanted_settings(state_dir, parsed.engine_locks, parsed.engine, parsed.port, parsed.factor).write(
         state_dir
     )
     settings.Files(state_dir).process.unlink(missing_ok=True)
 
-    def tell() -> None:
+    def show_when_ready() -> None:
         pause = threading.Event()
         while (found := control.running(state_dir)) is None:
             pause.wait(0.1)
         _show(found, parsed.json)
 
-    threading.Thread(target=tell, daemon=True).start()
+    threading.Thread(target=show_when_ready, daemon=True).start()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     return daemon.run(state_dir)
 
@@ -163,7 +168,7 @@ def _status(parsed: argparse.Namespace) -> int:
         for line in _lines(found):
             _print(line)
     else:
-        _say(f"local cloud: not running ({found['state_dir']})")
+        _message(f"local cloud: not running ({found['state_dir']})")
     return 0 if found["running"] else NOT_RUNNING
 
 
@@ -175,10 +180,12 @@ def _lines(found: dict[str, Any]) -> list[str]:
     ]
     for item in state["deployments"]:
         if item["machine"] != "gone":
-            why = f", {item['why']}" if item["why"] else ""
+            reason = f", {item['why']}" if item["why"] else ""
             where = f"{item['providerId']} {item['region']}"
             address = item["address"] or "no address yet"
-            lines.append(f"machine {item['name']} ({item['id']}): {item['status']}, {address}, {where}{why}")
+            lines.append(
+                f"machine {item['name']} ({item['id']}): {item['status']}, {address}, {where}{reason}"
+            )
     for item in state["volumes"]:
         size, where = item["sizeInGb"], f"{item['providerId']} {item['region']}"
         lines.append(f"volume {item['name']} ({item['volumeId']}): {item['status']}, {size} GB, {where}")
@@ -201,7 +208,7 @@ def _logs(parsed: argparse.Namespace) -> int:
             )
         path = Machines(state_dir).console(ids[-1])
     if not path.exists():
-        raise settings.LocalCloudError(f"local logs: there is no {path}")
+        raise settings.LocalCloudError(f"local logs: {path} does not exist; nothing has been logged yet")
     text = path.read_text(encoding="utf-8", errors="replace").splitlines()
     for line in text[-parsed.lines :]:
         _print(line)
@@ -211,16 +218,16 @@ def _logs(parsed: argparse.Namespace) -> int:
 def _control(parsed: argparse.Namespace) -> int:
     from pulumi_vllm_local import control
 
-    answer = control.ask(_cloud(), f"{parsed.verb}/{parsed.id}", "POST", {})
+    answer = control.request_control(_cloud(), f"{parsed.verb}/{parsed.id}", "POST", {})
     if parsed.json:
         _print(json.dumps(answer))
     else:
-        _say(f"{parsed.verb}: machine {answer['name']} ({answer['id']})")
+        _message(f"{parsed.verb}: machine {answer['name']} ({answer['id']})")
     return 0
 
 
 def _down(parsed: argparse.Namespace) -> int:
     from pulumi_vllm_local import control, settings
 
-    control.down(settings.default_state_dir(), purge=parsed.purge, progress=_say)
+    control.down(settings.default_state_dir(), purge=parsed.purge, progress=_message)
     return 0

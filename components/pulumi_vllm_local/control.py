@@ -1,4 +1,4 @@
-"""Starting, asking and ending the local cloud's process from other processes."""
+"""Start, query and stop the process of the local cloud."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pulumi_vllm_local.settings import (
     Files,
     LocalCloudError,
     Settings,
-    alone,
+    exclusive_command,
     is_held,
     read_json,
 )
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-# The process that serves; its one argument is the state folder.
+# The process of the local cloud; its one argument is the state folder.
 PROGRAM = (sys.executable, "-m", "pulumi_vllm_local.daemon")
 _START_S = 60.0
 _END_S = 15.0
-_LOOK_S = 0.05
+_POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A local cloud that serves: what a stack needs to use it."""
+    """A running local cloud, with what a stack needs to use it."""
 
     url: str
     api_key: str
@@ -46,11 +46,11 @@ class Running:
     factor: float
 
     def environment(self) -> dict[str, str]:
-        """As environment variables."""
+        """Return the environment variables of a stack."""
         return {"SPHERON_URL": self.url, "SPHERON_API_KEY": self.api_key, "HF_ENDPOINT": self.hub_url}
 
     def plain(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return the fields for JSON."""
         return asdict(self)
 
 
@@ -63,23 +63,23 @@ def up(
     factor: float = 60.0,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Running:
-    """Have a local cloud serve this folder; nothing happens to one that already does as asked.
+    """Start a local cloud for this folder, unless it already runs with these settings.
 
     Args:
         state_dir: folder of the cloud's state.
         engine_locks: folder of the engines' lock files, see `images/engine_locks.py`.
-        engine: real, fake, or none (the machine installs its own), for machines without GPUs.
-        port: of the API on loopback; 0 keeps the one it had, or takes a free one.
+        engine: engine of machines without GPUs: real, fake, or none (each machine installs its own).
+        port: port of the API on loopback; 0 keeps the previous one, or takes a free one.
         factor: virtual seconds per real second.
-        progress: told what is done, line by line.
+        progress: receives progress messages.
 
     Raises:
-        LocalCloudError: it cannot run here, or is in use with other settings.
+        LocalCloudError: it cannot run here, or it has machines and runs with other settings.
     """
     if engine not in ENGINES:
         raise LocalCloudError(f"local up: engine {engine} is unknown; use {', '.join(ENGINES)}")
     state_dir = state_dir.resolve()
-    with alone(state_dir):
+    with exclusive_command(state_dir):
         old = Settings.read(state_dir)
         found = running(state_dir)
         wanted = wanted_settings(state_dir, engine_locks, engine, port, factor)
@@ -88,7 +88,7 @@ def up(
             return found
         if found is not None and old is not None:
             _refuse_in_use(found, old, wanted)
-            progress("local cloud: restarting with other settings")
+            progress("local cloud: restarting with the new settings")
             _end(state_dir)
         prepare(engine, engine_locks, progress)
         wanted.write(state_dir)
@@ -104,17 +104,19 @@ def wanted_settings(state_dir: Path, engine_locks: Path, engine: str, port: int,
 
 
 def prepare(engine: str, engine_locks: Path, progress: Callable[[str], None]) -> None:
-    """Check the computer and have the guest images.
+    """Check the requirements of this computer and build the images.
 
     Raises:
-        LocalCloudError: what is missing, with the line that installs it.
+        LocalCloudError: something is missing; the message has the command that installs it.
     """
     from pulumi_vllm_local.images.image_cache import ImageCache, ImageError
     from pulumi_vllm_local.machines import host_checks
 
     if missing := host_checks.preflight():
-        raise LocalCloudError("local up: this computer cannot run it yet:\n  " + "\n  ".join(missing))
-    # Machines with GPUs get the fake engine whatever the others get.
+        raise LocalCloudError(
+            "local up: this computer does not meet the requirements yet:\n  " + "\n  ".join(missing)
+        )
+    # Machines with GPUs always get the fake engine.
     own = () if engine == "none" else (f"engine-{engine}",)
     images = ImageCache(engine_locks)
     for name in dict.fromkeys(("base", *own, "engine-fake")):
@@ -125,7 +127,9 @@ def prepare(engine: str, engine_locks: Path, progress: Callable[[str], None]) ->
 
 
 def _refuse_in_use(found: Running, old: Settings, wanted: Settings) -> None:
-    alive = [item["name"] for item in ask(found, "state")["deployments"] if item["machine"] != "gone"]
+    alive = [
+        item["name"] for item in request_control(found, "state")["deployments"] if item["machine"] != "gone"
+    ]
     if not alive:
         return
     changed = [
@@ -136,8 +140,8 @@ def _refuse_in_use(found: Running, old: Settings, wanted: Settings) -> None:
     if not changed:  # other lock files: machines that exist keep the engine they have
         return
     raise LocalCloudError(
-        f"local up: it serves with other settings ({', '.join(changed)}) and has machines ({', '.join(alive)}); "
-        "destroy their stacks first, or `pulumi-vllm local down` to end them"
+        f"local up: it runs with other settings ({', '.join(changed)}) and has machines ({', '.join(alive)}); "
+        "destroy their stacks first, or remove the machines with `pulumi-vllm local down`"
     )
 
 
@@ -160,19 +164,21 @@ def _start(state_dir: Path, progress: Callable[[str], None]) -> Running:
         if code is not None:
             text = files.log.read_bytes()[log_from:].decode(errors="replace").strip()
             last = text.splitlines()[-1] if text else f"exit code {code}"
-            raise LocalCloudError(f"local up: its process ended at once: {last}; the whole log: {files.log}")
+            raise LocalCloudError(
+                f"local up: its process failed at the start: {last}; see the log: {files.log}"
+            )
         found = running(state_dir)
         if found is not None:
             progress(f"local cloud: serving on {found.url}, engine {found.engine}")
-            # It is meant to live on; nobody waits for it.
+            # The process outlives this one. Setting the code avoids a warning that it was not waited for.
             process.returncode = 0
             return found
-        time.sleep(_LOOK_S)
-    raise LocalCloudError(f"local up: no answer after {_START_S:.0f} s; its log: {files.log}")
+        time.sleep(_POLL_S)
+    raise LocalCloudError(f"local up: it did not answer within {_START_S:.0f} s; see the log: {files.log}")
 
 
 def running(state_dir: Path) -> Running | None:
-    """The cloud that serves a folder, if one does and answers."""
+    """Return the local cloud of a folder, or None if none runs and answers."""
     files, settings = Files(state_dir), Settings.read(state_dir)
     if settings is None or not is_held(files.lock):
         return None
@@ -188,13 +194,15 @@ def running(state_dir: Path) -> Running | None:
         factor=settings.factor,
     )
     try:
-        return found if ask(found, "health")["pid"] == found.pid else None
+        return found if request_control(found, "health")["pid"] == found.pid else None
     except LocalCloudError:
         return None
 
 
-def ask(found: Running, what: str, method: str = "GET", body: dict[str, Any] | None = None) -> Any:
-    """One of the simulator's controls."""
+def request_control(
+    found: Running, what: str, method: str = "GET", body: dict[str, Any] | None = None
+) -> Any:
+    """Send a request to the controls of the simulator."""
     data = json.dumps(body).encode() if body is not None else None
     request = urllib.request.Request(  # noqa: S310 (our own loopback address)
         f"{found.url}/_sim/{what}", data=data, method=method, headers={"Content-Type": "application/json"}
@@ -208,44 +216,44 @@ def ask(found: Running, what: str, method: str = "GET", body: dict[str, Any] | N
         raise LocalCloudError(f"local cloud: {text.get('message') or text.get('error')}") from error
     except (OSError, ValueError) as error:
         raise LocalCloudError(
-            f"local cloud at {found.url}: no answer ({error}); see `local status`"
+            f"local cloud at {found.url}: no answer ({error}); run `pulumi-vllm local status`"
         ) from error
 
 
 def status(state_dir: Path) -> dict[str, Any]:
-    """Whether it runs, what a stack needs, and everything there is."""
+    """Return whether it runs, what a stack needs, and all machines and volumes."""
     found = running(state_dir.resolve())
     if found is None:
         return {"running": False, "state_dir": str(state_dir.resolve())}
-    state = ask(found, "state")
+    state = request_control(found, "state")
     return {"running": True, "state_dir": str(state_dir.resolve()), **found.plain(), "state": state}
 
 
 def down(state_dir: Path, *, purge: bool = False, progress: Callable[[str], None] = lambda _: None) -> None:
-    """End the process and every machine; nothing stays mounted. Volumes' files stay unless purged."""
+    """Stop the process, remove all machines and unmount everything; volumes stay unless purged."""
     from pulumi_vllm_local import shutdown
 
     state_dir = state_dir.resolve()
     if not state_dir.is_dir():
-        progress(f"local cloud: nothing in {state_dir}")
+        progress(f"local cloud: there is none in {state_dir}")
         return
-    with alone(state_dir):
+    with exclusive_command(state_dir):
         _end(state_dir)
         shutdown.close(state_dir, purge=purge, progress=progress)
 
 
 def _end(state_dir: Path) -> None:
-    """End the process; a second, harder time if it does not listen."""
+    """Stop the process with SIGTERM, then with SIGKILL."""
     files = Files(state_dir)
     process = read_json(files.process)
     for number, patience_s in ((signal.SIGTERM, _END_S), (signal.SIGKILL, _END_S)):
         if process is None or not is_held(files.lock):
             break
-        # The lock proves that the process which wrote its number still lives.
+        # The lock is held, so the process that wrote this id still runs.
         os.kill(process["pid"], number)
         until = time.monotonic() + patience_s
         while is_held(files.lock) and time.monotonic() < until:
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
     if is_held(files.lock):
-        raise LocalCloudError(f"local cloud: its process does not end; see {files.log}")
+        raise LocalCloudError(f"local cloud: its process does not stop; see the log: {files.log}")
     files.process.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""The local cloud's process: API, hub and machines of one state folder, until it is told to end.
+"""The process of the local cloud: it serves the API and the hub of one state folder until a signal stops it.
 
-It may be killed at any moment: guests live on, and the next one adopts them.
+It may be killed at any moment. The machines keep running, and the next process adopts them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pulumi_vllm_local.api.store import Options, Store
 from pulumi_vllm_local.hub import content, model_hub
 from pulumi_vllm_local.images.image_cache import ImageCache
 from pulumi_vllm_local.machines.containers import Machines
-from pulumi_vllm_local.settings import Files, LocalCloudError, Settings, take
+from pulumi_vllm_local.settings import Files, LocalCloudError, Settings, lock_file
 from pulumi_vllm_local.web import Server, listen, serve_all
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ LOG = logging.getLogger("pulumi_vllm_local")
 
 
 def _sockets(port: int, others: tuple[str, ...], remedy: str) -> list[socket.socket]:
-    """The same port on loopback and other addresses."""
+    """Listen on the same port of loopback and of other addresses."""
     try:
         first = listen("127.0.0.1", port)
         return [first, *(listen(other, first.getsockname()[1]) for other in others)]
@@ -47,15 +47,15 @@ async def _serve(state_dir: Path, settings: Settings, machines: Hardware, gatewa
     api_sockets = _sockets(
         settings.port,
         (),
-        "end what listens there, or take another one with `pulumi-vllm local up --port NUMBER`",
+        "stop what listens there, or use another port: `pulumi-vllm local up --port NUMBER`",
     )
     hub_sockets = _sockets(
-        settings.hub_port, (gateway,) if gateway else (), "end what listens there, then start again"
+        settings.hub_port, (gateway,) if gateway else (), "stop what listens there, then start again"
     )
     settings = replace(
         settings, port=api_sockets[0].getsockname()[1], hub_port=hub_sockets[0].getsockname()[1]
     )
-    # The ports stay for the next process: stacks have them in their environment.
+    # The next process uses the same ports, because stacks have them in their environment.
     settings.write(state_dir)
     store = Store(files.records, settings.api_key, Options(factor=settings.factor))
     simulator = Server(rental_api.application(store, machines, settings.engine))
@@ -78,39 +78,41 @@ async def _serve(state_dir: Path, settings: Settings, machines: Hardware, gatewa
         settings.engine,
     )
     await serve_all([(simulator, api_sockets), (models, hub_sockets)])
-    LOG.info("ended")
-    # Threads may still wait for a guest to power off; what they do is written down and is taken up again.
+    LOG.info("stopped")
+    # Threads may still wait for a machine to power off. Their work is recorded, and the next process continues it.
     logging.shutdown()
     os._exit(0)
 
 
 def run(state_dir: Path, make: Callable[[Path, ImageCache], Any] = Machines) -> int:
-    """Serve a state folder in this process; its settings must be there."""
+    """Serve a state folder in this process; the folder must have settings."""
     files = Files(state_dir)
     settings = Settings.read(state_dir)
     if settings is None:
-        raise LocalCloudError(f"{state_dir}: no settings; start it with `pulumi-vllm local up`")
-    held = take(files.lock)
-    if held is None:
+        raise LocalCloudError(
+            f"{state_dir}: there are no settings; start the local cloud with `pulumi-vllm local up`"
+        )
+    lock = lock_file(files.lock)
+    if lock is None:
         raise LocalCloudError(f"{state_dir}: another process serves it; see `pulumi-vllm local status`")
-    with held, contextlib.suppress(KeyboardInterrupt):
+    with lock, contextlib.suppress(KeyboardInterrupt):
         machines = make(state_dir, ImageCache(Path(settings.engine_locks)))
         asyncio.run(_serve(state_dir, settings, machines, machines.gateway))
     return 0
 
 
 def main(argv: list[str]) -> int:
-    """Entry of the detached process: one argument, the state folder."""
+    """Run as the detached process; the one argument is the state folder."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     try:
         return run(Path(argv[0]))
     except (LocalCloudError, OSError, RuntimeError, ValueError) as error:
-        LOG.error("%s", error)  # noqa: TRY400 (a sentence)
+        LOG.error("%s", error)  # noqa: TRY400 (the message explains itself)
         return 1
     except Exception as error:
-        # Errors of the guests are sentences too; anything else shows where it came from.
+        # The message alone explains a machine error; anything else needs its traceback.
         LOG.exception("%s", error)  # noqa: TRY401 (the last line of the log is what `up` shows)
-        LOG.error("%s", error)  # noqa: TRY400 (a sentence)
+        LOG.error("%s", error)  # noqa: TRY400 (the message explains itself)
         return 1
 
 

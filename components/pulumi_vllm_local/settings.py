@@ -1,4 +1,4 @@
-"""The files that the local cloud's process and its commands share, and who holds the folder."""
+"""Settings, files and locks that the process of the local cloud and its commands share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ENGINES = ("real", "fake", "none")
 
 
 class LocalCloudError(Exception):
-    """A sentence: where, what, what to do."""
+    """The local cloud failed; the message says where, what is wrong and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,23 +37,23 @@ class Settings:
 
     @classmethod
     def read(cls, state_dir: Path) -> Settings | None:
-        """Of a folder; None where no cloud has been."""
+        """Read the settings of a folder; None if it never had a cloud."""
         data = read_json(Files(state_dir).settings)
         return cls(**data) if data else None
 
     @classmethod
     def fresh(cls, engine: str, factor: float, port: int) -> Settings:
-        """For a new cloud; port 0 is filled in when the process listens."""
+        """Return settings for a new cloud; port 0 is replaced when the process listens."""
         return cls(engine, factor, port, 0, f"sai_pk_local_{secrets.token_hex(16)}")
 
     def write(self, state_dir: Path) -> None:
-        """Keep them; the file holds the key."""
+        """Write the settings; the file contains the API key."""
         json_files.write(Files(state_dir).settings, asdict(self))
 
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Where things are in a state folder."""
+    """The paths in a state folder."""
 
     state_dir: Path
 
@@ -64,52 +64,52 @@ class Files:
 
     @property
     def records(self) -> Path:
-        """The simulator's records."""
+        """The records of the simulator."""
         return self.state_dir / "state.json"
 
     @property
     def process(self) -> Path:
-        """What the running process says of itself."""
+        """The id and the URLs of the running process."""
         return self.state_dir / "daemon.json"
 
     @property
     def lock(self) -> Path:
-        """Held by the running process."""
+        """The lock that the running process holds."""
         return self.state_dir / "daemon.lock"
 
     @property
     def log(self) -> Path:
-        """What the process logs."""
+        """The log of the process."""
         return self.state_dir / "daemon.log"
 
     @property
     def hub(self) -> Path:
-        """The hub's content, shared by all clouds of this user."""
+        """The content of the hub, shared by all local clouds of this user."""
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         return cache / "pulumi-vllm" / "hub"
 
 
 def default_state_dir() -> Path:
-    """$PULUMI_VLLM_LOCAL_DIR, else .pulumi-vllm/local in the working folder."""
+    """Return $PULUMI_VLLM_LOCAL_DIR, by default .pulumi-vllm/local in the working folder."""
     named = os.environ.get("PULUMI_VLLM_LOCAL_DIR")
     return Path(named) if named else Path.cwd() / ".pulumi-vllm" / "local"
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON object of a file, or None without the file."""
+    """Read a JSON file; None if it does not exist."""
     try:
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise LocalCloudError(f"{path}: not JSON ({error}); remove it and try again") from error
+        raise LocalCloudError(f"{path}: this is not JSON ({error}); remove the file and try again") from error
     return data
 
 
-def take(path: Path) -> IO[str] | None:
-    """Hold a lock file until the handle is closed or the process ends; None if another process holds it.
+def lock_file(path: Path) -> IO[str] | None:
+    """Lock a file until the handle is closed or the process ends; None if another process holds the lock.
 
-    A record lock, because children that a process leaves behind do not inherit it.
+    It is a record lock, because child processes do not inherit those.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = path.open("a", encoding="utf-8")
@@ -122,8 +122,8 @@ def take(path: Path) -> IO[str] | None:
 
 
 def is_held(path: Path) -> bool:
-    """Whether another process holds the lock."""
-    handle = take(path)
+    """Return whether another process holds the lock."""
+    handle = lock_file(path)
     if handle is None:
         return True
     handle.close()
@@ -131,12 +131,14 @@ def is_held(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def alone(state_dir: Path, wait_s: float = 600.0) -> Iterator[None]:
-    """One command at a time changes whether the cloud runs."""
+def exclusive_command(state_dir: Path, wait_s: float = 600.0) -> Iterator[None]:
+    """Allow one command at a time to start or stop the cloud."""
     until = time.monotonic() + wait_s
-    while (handle := take(state_dir / "command.lock")) is None:
+    while (handle := lock_file(state_dir / "command.lock")) is None:
         if time.monotonic() > until:
-            raise LocalCloudError(f"{state_dir}: another `local` command is at work; wait for it or end it")
+            raise LocalCloudError(
+                f"{state_dir}: another `pulumi-vllm local` command is running; wait for it or stop it"
+            )
         time.sleep(0.2)
     with handle:
         yield

@@ -1,4 +1,4 @@
-"""The end of a local cloud: machines and what they need of the host go, the records say so."""
+"""Remove the machines of a local cloud and their resources on this computer, and update the records."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def close(state_dir: Path, *, purge: bool, progress: Callable[[str], None]) -> None:
-    """End every machine; its process must have ended. With `purge` volumes and records go too."""
+    """Remove all machines of a cloud whose process has stopped; with `purge`, volumes and records too."""
     files, settings = Files(state_dir), Settings.read(state_dir)
     try:
         Machines(state_dir).down(purge=purge)
@@ -23,22 +23,22 @@ def close(state_dir: Path, *, purge: bool, progress: Callable[[str], None]) -> N
     if purge:
         for path in (files.records, files.settings, files.log):
             path.unlink(missing_ok=True)
-        progress("local cloud: ended; machines and volumes removed")
+        progress("local cloud: stopped; machines and volumes removed")
         return
     if settings is not None and files.records.exists():
-        kept = _tell_records(files, settings)
-        progress(f"local cloud: ended; machines removed, {kept} volumes kept (--purge removes them)")
+        kept = _update_records(files, settings)
+        progress(f"local cloud: stopped; machines removed, {kept} volumes kept (--purge removes them)")
     else:
-        progress("local cloud: ended")
+        progress("local cloud: stopped")
 
 
-def _tell_records(files: Files, settings: Settings) -> int:
+def _update_records(files: Files, settings: Settings) -> int:
     store = Store(files.records, settings.api_key, Options(factor=settings.factor))
     store.bill()
     for deployment in store.deployments.values():
         if deployment.alive:
             deployment.status, deployment.stopped_at = "terminated", store.clock.now()
-            deployment.why = "the local cloud was ended"
+            deployment.why = "the local cloud was stopped"
         deployment.machine = "gone"
     for volume in store.volumes.values():
         volume.attachments.clear()

@@ -1,4 +1,4 @@
-"""Serving an application on sockets of our own, with a stop that does not wait for idle connections."""
+"""Serve ASGI applications on our own sockets, and stop without waiting for idle connections."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening TCP socket; port 0 takes a free one."""
+    """Return a listening TCP socket; port 0 takes a free port."""
     sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -30,10 +30,10 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class Server(uvicorn.Server):
-    """A server that leaves signals to the process it runs in."""
+    """A uvicorn server that does not handle signals."""
 
     def __init__(self, app: ASGIApp, *, dated: bool = True) -> None:
-        """For an application; `dated` is false for one that tells its own Date."""
+        """Serve an application; `dated` is false for one that sends its own Date header."""
         super().__init__(
             uvicorn.Config(
                 app,
@@ -51,13 +51,13 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Signals are the process's business."""
+        """Leave signals to the process."""
         yield
 
 
 @contextlib.contextmanager
 def serving(app: ASGIApp, host: str = "127.0.0.1", port: int = 0, *, dated: bool = True) -> Iterator[str]:
-    """Serve from a thread; the URL, until the block ends."""
+    """Serve from a thread until the block ends; yield the URL."""
     sock = listen(host, port)
     server = Server(app, dated=dated)
     thread = threading.Thread(target=asyncio.run, args=(server.serve(sockets=[sock]),), daemon=True)
@@ -65,7 +65,7 @@ def serving(app: ASGIApp, host: str = "127.0.0.1", port: int = 0, *, dated: bool
     try:
         while not server.started:
             if not thread.is_alive():
-                raise RuntimeError(f"the server on {host} ended while starting; its log says why")
+                raise RuntimeError(f"the server on {host} stopped during its start; see the log")
             thread.join(0.005)
         yield f"http://{host}:{sock.getsockname()[1]}"
     finally:
@@ -75,7 +75,7 @@ def serving(app: ASGIApp, host: str = "127.0.0.1", port: int = 0, *, dated: bool
 
 
 async def serve_all(servers: Sequence[tuple[Server, Sequence[socket.socket]]]) -> None:
-    """Serve several applications in this loop until one ends; the others end with it."""
+    """Serve several applications in this loop; when one stops, stop the others."""
     tasks = [asyncio.create_task(server.serve(sockets=list(socks))) for server, socks in servers]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""Times previews: an empty program, ours without a look at the host, ours with one; and `up` to an answered chat.
+"""Time previews of an empty program and of ours, with and without reading the host, and `up` to an answered chat.
 
 Run as root once `./dev up` has installed everything: `python tests/e2e/bench_previews.py [--engine real] [--runs 5]`.
 Prints medians and ratios of one run: the machines differ, the ratios hardly.
@@ -65,7 +65,7 @@ def main() -> int:
         )
         nothing = empty(folder / "empty", ours)
         rows: dict[str, list[float]] = {"empty": [], "ours, no refresh": [], "ours, refresh": []}
-        for _ in range(parsed.runs):  # in turn, so that a slow minute of the machine hits all three
+        for _ in range(parsed.runs):  # alternating, so that a slow minute of the computer affects all three
             rows["empty"].append(timed(lambda: nothing.pulumi("preview")))
             rows["ours, no refresh"].append(timed(lambda: ours.pulumi("preview", "--refresh=false")))
             rows["ours, refresh"].append(timed(lambda: ours.pulumi("preview", "--refresh")))

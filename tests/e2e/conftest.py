@@ -12,7 +12,7 @@ from harness import REGIONS, REPOSITORY, LocalCloud, Project, block, close_clien
 
 
 def pytest_collection_modifyitems(items):
-    """Everything here needs root, guests and the engine."""
+    """Mark all tests here as ci, because they need root, containers and the Pulumi engine."""
     for item in items:
         if Path(__file__).parent in item.path.parents and not item.get_closest_marker("all"):
             item.add_marker(pytest.mark.ci)
@@ -20,11 +20,11 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def clouds():
-    """Local clouds by engine, each started once; guests and volumes are gone at the end."""
+    """Return a local cloud per engine, started on first use; all are removed at the end."""
     if os.geteuid() != 0:
-        pytest.fail("the end-to-end tests make machines: run them as root")
+        pytest.fail("the end-to-end tests start machines; run them as root")
     started: dict[str, LocalCloud] = {}
-    # Short: names of bridges and sockets derive from it. Inside the checkout, because /tmp may be small.
+    # The path is short because sockets are below it. It is inside the checkout because /tmp may be small.
     root = REPOSITORY / ".pulumi-vllm" / f"e2e-{os.getpid()}"
 
     def start(engine: str) -> LocalCloud:
@@ -44,12 +44,12 @@ def clouds():
 
 @pytest.fixture
 def projects(clouds, tmp_path, request):
-    """Makes stacks, and destroys each of them at the end."""
+    """Return a function that creates projects; their stacks are destroyed at the end."""
     made: list[Project] = []
 
     def make(engine: str = "fake", stack: str | None = None, **more) -> Project:
         cloud = clouds(engine)
-        # A volume outlives its stack: every test has a name of its own.
+        # A volume outlives its stack, so each test uses its own stack name.
         stack = stack or f"t{zlib.crc32(request.node.name.encode()):08x}-{len(made)}"
         region = more.pop("region", REGIONS["share"])
         machine = {"region": region} | more.pop("machine", {})
@@ -67,7 +67,7 @@ def projects(clouds, tmp_path, request):
 
 @pytest.fixture
 def place():
-    # Inside the checkout's own git-ignored folder: overlays need a real file system, and /tmp may be small.
+    # In a git-ignored folder of the checkout, because overlays need a real file system and /tmp may be small.
     folder = REPOSITORY / ".pulumi-vllm" / f"consumer-{os.getpid()}"
     folder.mkdir(parents=True)
     yield folder

@@ -1,4 +1,4 @@
-"""A project of somebody else's, made by the commands that people type."""
+"""A project of a user of the package, created with the commands that users type."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ THEIRS = {
 
 
 class Consumer(Project):
-    """A folder that was made by people's own commands; only its engine's state and home are ours."""
+    """A folder that users' commands created; only the state and the home of the engine are set by the tests."""
 
     def __init__(self, folder: Path, stack: str, **environment: str):
         self.folder, self.stack = folder, stack
@@ -27,12 +27,12 @@ class Consumer(Project):
         (folder.parent / "state").mkdir(parents=True, exist_ok=True)
 
     def fresh_home(self) -> None:
-        """As on another machine: nothing installed, nothing remembered but the state."""
+        """Use an empty home, as on another computer; only the state stays."""
         self.environment["PULUMI_HOME"] += "-again"
         self.pulumi("stack", "select", self.stack)
 
     def shell(self, script: str, folder: Path | None = None) -> str:
-        # `env -0` at the end hands on what the commands have exported, as a terminal would.
+        # `env -0` returns the exported variables, so that they apply to the next commands as in a terminal.
         done = subprocess.run(
             ["bash", "-ec", f'{script}\nenv -0 > "{self.folder.parent}/exported"'],
             cwd=folder or self.folder, env=self.environment, text=True, capture_output=True, check=False, timeout=1500,

@@ -1,9 +1,9 @@
-"""Runs every row of faults.py on a local cloud of its own and writes docs/faults.md.
+"""Run every row of faults.py on its own local cloud, and write docs/faults.md.
 
     python tests/e2e/fault_table.py --write            # all rows: about an hour and a half
-    python tests/e2e/fault_table.py --write hub 429    # the rows with these words, the others as they were
+    python tests/e2e/fault_table.py --write hub 429    # the rows with these words; the others stay
 
-Needs root and the engine on PATH, as the tests of tier ci do. Exit code 1 where a row did not hold.
+It needs root and the engine on PATH, like the tests of tier ci. The exit code is 1 if a row failed.
 """
 
 import argparse
@@ -14,145 +14,144 @@ import signal
 import sys
 import time
 
-from destroys import Departure
+from destroys import DestroyRow
 from faults import ROWS, key
 from harness import REPOSITORY, LocalCloud
-from stand import Outcome, Row, Stand
+from rig import Outcome, Rig, Row
 
 TARGET = REPOSITORY / "docs" / "faults.md"
 HEAD = """# What happens when something goes wrong
 
-Each row is a fault that the local cloud or its model hub was told to make, or a crash, in a real `pulumi up` with the
-fake engine. After each of them at most one machine of ours is at the cloud and its id is in state; where `up`
-failed it said one sentence, and `up` again finished, on the same machine unless that was taken away; no machine was
-rented that the row does not tell of; the gateway answers; and the preview after it proposes nothing.
+Each row is a fault that a test ordered from the local cloud or its model hub, or a crash, during a real `pulumi up`
+with the fake engine. After each fault there is at most one machine, and its id is in state. Where `up` failed, it
+printed one error, and the next `up` finished, on the same machine unless the provider had taken it. No machine was
+rented that the row does not mention, the gateway answers, and the next preview proposes no change.
 
-Written by `python tests/e2e/fault_table.py --write` (root; about an hour and a half). The rows are in
-`tests/e2e/faults.py`, `reclaims.py`, `crashes.py` and `destroys.py` beside it; some of them run in every CI. Seconds
-are of one run on a shared computer with two cores; the cloud's clock ran 60 times as fast.
+`python tests/e2e/fault_table.py --write` writes this page (as root, in about an hour and a half). The rows are in
+`tests/e2e/faults.py`, `reclaims.py`, `crashes.py` and `destroys.py`; CI runs some of them. The seconds are from one
+run on a shared computer with two cores, with the clock of the cloud at 60 times real time.
 
-* A machine gets an hour to come up. `customTimeouts` on `vllm:spheron:Instance` change that (a transform reaches it
-  inside `Server`); the rows "beyond its time" gave it 12 s.
-* A create is sent once. After an answer that got lost the machine is looked for by its name for a minute, which is what
-  the rows of 60 s and more spend their time on.
-* Answers that come after the client's own patience of 120 s are not waited for here; `tests/spheron` tries them with a
-  shorter one.
+* A machine has an hour to start. `customTimeouts` on `vllm:spheron:Instance` change that (inside `Server`, through a
+  transform); in the rows "beyond its time" it had 12 s.
+* A create is sent once. After a lost response, the machine is searched by its name for a minute; rows of 60 s and more
+  spend their time on that.
+* Responses after the client's time-out of 120 s are tested in `tests/spheron` with a shorter time-out.
 
 """
 DESTROY = """
 ## While a stack is destroyed
 
-The same in a real `pulumi destroy` of a stack that serves. After the first of them nothing is at the cloud that state
-does not know; where it failed it said one sentence (one each for machine, disk and key where the whole API was away:
-the first is shown), and `destroy` again finished. Then state is empty and the cloud's
-own list has neither a machine nor a key of ours; the disk is kept, or gone too in the rows that tell of it.
+The same faults during a real `pulumi destroy` of a running stack. After the first `destroy`, nothing exists in the
+cloud that state does not know. Where it failed, it printed one error, and the next `destroy` finished. If the whole API
+was away, it printed one error each for machine, volume and key; the first is shown. In the end, state is empty and the
+cloud lists neither a machine nor a key of the stack. The volume is kept, or deleted in the rows that mention it.
 
 """
-COLUMNS = ("fault", "outcome", "what the person reads", "s")
+COLUMNS = ("fault", "outcome", "message", "s")
 
 
 def described(row: Row) -> tuple[str, str]:
-    """What is known of a row without running it."""
-    if not row.says:
-        return row.switch, "recovers" if not row.another else "recovers on another machine"
+    """Return fault and expected outcome of a row."""
+    if not row.error_parts:
+        return row.name, "recovers" if not row.another else "recovers on another machine"
     left = "one machine, in state" if row.left else "no machine"
-    return row.switch, f"fails, {left}" + ("; then another one" if row.another else "")
+    return row.name, f"fails, {left}" + ("; then another one" if row.another else "")
 
 
 def written(row: Row, outcome: Outcome) -> str:
-    """One line of the table."""
+    """Return the line of a row in the table."""
     again = "" if outcome.again_seconds is None else f"{outcome.again_seconds:.0f}"
-    return _line(*described(row), _plain(outcome.said), f"{outcome.seconds:.0f}", again)
+    return _line(*described(row), _without_ids(outcome.message), f"{outcome.seconds:.0f}", again)
 
 
 def _line(*cells: str) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _plain(said: str) -> str:
-    """Ids, addresses and names of one run have no place in a table."""
-    said = re.sub(r"fault-\d+-[a-z0-9-]+", "NAME", said)
-    said = re.sub(
-        r"\b[0-9a-f]{24}\b|computefilesystem-\w+|\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "ID", said
+def _without_ids(message: str) -> str:
+    """Replace the ids, addresses and names of one run."""
+    message = re.sub(r"fault-\d+-[a-z0-9-]+", "NAME", message)
+    message = re.sub(
+        r"\b[0-9a-f]{24}\b|computefilesystem-\w+|\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "ID", message
     )
-    said = re.sub(r"urn:pulumi:\S+?(?=['`\s])", "URN", said)
-    said = re.sub(r"\b10\.\d+\.\d+\.\d+\b", "ADDRESS", said)
-    said = re.sub(r"http://[\w.]+:\d+", "URL", said)
-    return said.replace("|", "/")
+    message = re.sub(r"urn:pulumi:\S+?(?=['`\s])", "URN", message)
+    message = re.sub(r"\b10\.\d+\.\d+\.\d+\b", "ADDRESS", message)
+    message = re.sub(r"http://[\w.]+:\d+", "URL", message)
+    return message.replace("|", "/")
 
 
 def lines_of(text: str) -> dict[str, str]:
-    """The rows of a table that was written before, by fault."""
+    """Return the rows of an existing page by fault."""
     found = [line for line in text.splitlines() if line.startswith("| ")]
     return {line.split(" | ")[0].removeprefix("| "): line for line in found}
 
 
 def document(lines: dict[str, str]) -> str:
-    """The whole page, its rows in the order of faults.py."""
-    ups = [row for row in ROWS if not isinstance(row, Departure)]
-    destroys = [row for row in ROWS if isinstance(row, Departure)]
+    """Return the whole page, with the rows in the order of faults.py."""
+    ups = [row for row in ROWS if not isinstance(row, DestroyRow)]
+    destroys = [row for row in ROWS if isinstance(row, DestroyRow)]
     return HEAD + _table("up", ups, lines) + DESTROY + _table("destroy", destroys, lines)
 
 
 def _table(verb: str, rows: list[Row], lines: dict[str, str]) -> str:
     columns = (*COLUMNS, f"`{verb}` again, s")
     ruler = _line(*["---"] * len(columns))
-    return "\n".join([_line(*columns), ruler, *(lines[r.switch] for r in rows if r.switch in lines)]) + "\n"
+    return "\n".join([_line(*columns), ruler, *(lines[r.name] for r in rows if r.name in lines)]) + "\n"
 
 
 def main() -> int:
-    """Run the rows that were asked for."""
+    """Run the selected rows."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("words", nargs="*", help="only rows whose name holds one of these")
+    parser.add_argument("words", nargs="*", help="only rows whose name contains one of these words")
     parser.add_argument("--write", action="store_true", help="write docs/faults.md, row by row")
-    parser.add_argument("--missing", action="store_true", help="only rows that the page does not have yet")
-    parser.add_argument("--list", action="store_true", help="print the rows and end")
+    parser.add_argument("--missing", action="store_true", help="only rows that are not on the page yet")
+    parser.add_argument("--list", action="store_true", help="print the rows and exit")
     parsed = parser.parse_args()
-    wanted = [r for r in ROWS if not parsed.words or any(w in r.switch or w == key(r) for w in parsed.words)]
+    wanted = [r for r in ROWS if not parsed.words or any(w in r.name or w == key(r) for w in parsed.words)]
     if parsed.missing and TARGET.exists():
-        there = lines_of(TARGET.read_text())
-        wanted = [row for row in wanted if row.switch not in there]
+        existing = lines_of(TARGET.read_text())
+        wanted = [row for row in wanted if row.name not in existing]
     if parsed.list:
-        sys.stdout.writelines(f"{key(row)}: {row.switch}\n" for row in wanted)
+        sys.stdout.writelines(f"{key(row)}: {row.name}\n" for row in wanted)
         return 0
     folder = REPOSITORY / ".pulumi-vllm" / f"faults-{os.getpid()}"
     cloud = LocalCloud(folder / "cloud", "fake")
     failed = []
-    # Whatever started it: an end from outside still destroys what there is.
+    # An interrupt still runs the clean-up below.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(130))
     try:
         cloud.up()
-        stand = Stand(cloud, folder)
+        rig = Rig(cloud, folder)
         for row in wanted:
             began = time.monotonic()
             try:
-                outcome = row.prove(stand)
+                outcome = row.prove(rig)
             except (AssertionError, OSError) as error:
-                failed.append(row.switch)
-                sys.stdout.write(f"FAILED  {row.switch}\n{error}\n")
-                stand.give_up()
+                failed.append(row.name)
+                sys.stdout.write(f"FAILED  {row.name}\n{error}\n")
+                rig.start_over()
                 continue
             finally:
                 sys.stdout.flush()
             whole = time.monotonic() - began
             sys.stdout.write(
-                f"held    {row.switch} ({outcome.seconds:.0f} s of {whole:.0f})  {outcome.said}\n"
+                f"passed  {row.name} ({outcome.seconds:.0f} s of {whole:.0f})  {outcome.message}\n"
             )
             sys.stdout.flush()
             if parsed.write:
-                _keep(row, outcome)
-        stand.end()
+                _write(row, outcome)
+        rig.end()
     finally:
         cloud.down()
         shutil.rmtree(folder, ignore_errors=True)
-    sys.stdout.write(f"{len(wanted) - len(failed)} of {len(wanted)} rows held\n")
+    sys.stdout.write(f"{len(wanted) - len(failed)} of {len(wanted)} rows passed\n")
     return 1 if failed else 0
 
 
-def _keep(row: Row, outcome: Outcome) -> None:
+def _write(row: Row, outcome: Outcome) -> None:
     lines = lines_of(TARGET.read_text()) if TARGET.exists() else {}
-    TARGET.write_text(document(lines | {row.switch: written(row, outcome)}))
+    TARGET.write_text(document(lines | {row.name: written(row, outcome)}))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Every fault switch of the local cloud and its hub, in the order of docs/faults.md."""
+"""All faults of the local cloud and its hub, in the order of docs/faults.md."""
 
 import re
 
@@ -7,62 +7,62 @@ import destroys
 import reclaims
 from destroys import api
 from harness import wait_for
-from stand import PRICES, Row, Running, Stand
+from rig import PRICES, Rig, Row, Running
 
 CREATE = {"method": "POST", "path": "/api/deployments"}
 DISK = {"method": "POST", "path": "/api/volumes"}
 ATTACH = {"method": "POST", "path": "/api/volumes/.*/attach"}
 READ = {"method": "GET"}
 ON_DEMAND, SPOT = PRICES
-# In the first place a spot machine, else one on demand.
+# A spot machine if possible, otherwise one on demand.
 EITHER = {"billing": "spot", "fallback": "on-demand"}
 AGAIN = "run the same command again, it adopts the machine"
 
 
 def hub(**values: object):
-    """A fault of the model hub."""
-    return lambda stand: stand.cloud.hub(**values)
+    """Return a function that orders a fault of the model hub."""
+    return lambda rig: rig.cloud.hub(**values)
 
 
 def provider(**values: object):
-    """Another behaviour of the provider."""
-    return lambda stand: stand.profile(**values)
+    """Return a function that changes the profile of the provider."""
+    return lambda rig: rig.profile(**values)
 
 
 def offer(pattern: str, **values: object):
-    """Another offer."""
-    return lambda stand: stand.change_offer(pattern, **values)
+    """Return a function that changes offers."""
+    return lambda rig: rig.change_offer(pattern, **values)
 
 
-def given_up_when(status: str):
-    """Ctrl-C some seconds after the machine has a status."""
+def interrupt_when(status: str):
+    """Return a function that sends Ctrl-C some seconds after the machine has a status."""
 
-    def during(stand: Stand, running: Running) -> None:
-        wait_for(lambda: [m for m in stand.machines() if m["status"] == status], 120, status)
+    def during(rig: Rig, running: Running) -> None:
+        wait_for(lambda: [m for m in rig.machines() if m["status"] == status], 120, status)
         running.until(rf"is {status} \(|waiting for SSH")
         running.interrupt()
 
     return during
 
 
-def moved(stand: Stand) -> None:
-    """Restart the machine, elsewhere."""
-    (machine,) = stand.machines()
-    stand.cloud.api(f"/_sim/move/{machine['id']}", "POST")
+def move_machine(rig: Rig) -> None:
+    """Restart the machine with another address."""
+    (machine,) = rig.machines()
+    rig.cloud.api(f"/_sim/move/{machine['id']}", "POST")
 
 
-def corrupted(stand: Stand) -> None:
-    stand.cloud.hub(corrupt="consolidated.safetensors")
+def corrupt_weights(rig: Rig) -> None:
+    rig.cloud.hub(corrupt="consolidated.safetensors")
 
 
-def raised(stand: Stand) -> None:
-    """A person who takes the machine at its new price."""
-    block = stand.project.block
-    stand.project.write(block | {"machine": block["machine"] | {"max_usd_per_hour": 1}})
+def raise_ceiling(rig: Rig) -> None:
+    """Raise the price ceiling, as a user does who accepts the new price."""
+    block = rig.project.block
+    rig.project.write(block | {"machine": block["machine"] | {"max_usd_per_hour": 1}})
 
 
 ROWS = (
-    # -- on the way to the rental API -----------------------------------------------------------------
+    # -- the rental API, reading ----------------------------------------------------------------------
     Row(
         "latency: each of three answers 3 s late",
         api("latency", seconds=3, times=3, **READ),
@@ -87,7 +87,7 @@ ROWS = (
     Row("hub: 503 on three requests", hub(status=503, times=3), start="weights"),
     Row(
         "hub: a corrupt byte",
-        corrupted,
+        corrupt_weights,
         ("vllm-weights.service failed", "consolidated.safetensors"),
         start="weights",
         left=1,
@@ -101,15 +101,15 @@ ROWS = (
         start="weights",
         left=1,
     ),
-    # -- a machine that stands ------------------------------------------------------------------------
-    Row("another address after a reboot", moved, start="standing"),
-    Row("reclaimed while it serves", reclaims.taken, start="standing", another=True),
+    # -- a running machine ----------------------------------------------------------------------------
+    Row("another address after a reboot", move_machine, start="standing"),
+    Row("reclaimed while it serves", reclaims.reclaim_running, start="standing", another=True),
     Row(
         "powered off by its provider while it serves",
-        reclaims.powered_off,
+        reclaims.power_off,
         ("the cloud says stopped", "`pulumi up --replace", "it exists and is billed"),
         start="standing",
-        again=lambda stand: ("--replace", stand.urn("vllm:spheron:Instance")),
+        again=lambda rig: ("--replace", rig.urn("vllm:spheron:Instance")),
         left=1,
         another=True,
     ),
@@ -139,7 +139,7 @@ ROWS = (
     ),
     Row(
         "another address after the reboot of an attach",
-        lambda stand: stand.cloud.api("/_sim/profile/spheron-es", "POST", {"address_stays": False}),
+        lambda rig: rig.cloud.api("/_sim/profile/spheron-es", "POST", {"address_stays": False}),
         ("restarted with another address", "`pulumi up --refresh` continues there"),
         start="blank",
         machine={"region": "US Central 1"},
@@ -159,7 +159,7 @@ ROWS = (
     ),
     Row(
         "the team's credit used up",
-        lambda stand: stand.cloud.api("/_sim/options", "POST", {"balance": 1.0}),
+        lambda rig: rig.cloud.api("/_sim/options", "POST", {"balance": 1.0}),
         ("the team has $1.00, and this machine needs $3.00; add credit",),
     ),
     # -- the market -----------------------------------------------------------------------------------
@@ -189,36 +189,36 @@ ROWS = (
         "billed more than was listed, above the ceiling",
         api("price", offer=ON_DEMAND, price=0.5),
         ("the cloud bills $0.5/h for it, above the ceiling of $0.05/h", "it exists and is billed"),
-        mend=raised,
+        repair=raise_ceiling,
         left=1,
     ),
-    # -- a machine that does not come up --------------------------------------------------------------
+    # -- a machine that does not start ----------------------------------------------------------------
     Row(
         "stuck in deploying, beyond its time",
         provider(running_after_s=1e9),
         ("still deploying after", "run `pulumi up` again to wait on", "it exists and is billed"),
-        impatient=True,
+        short_timeout=True,
         left=1,
     ),
     Row(
         "never SSH-able, beyond its time",
         provider(ssh_answers=False),
         ("gave up after", "run `pulumi up` again to wait on", "it exists and is billed"),
-        impatient=True,
+        short_timeout=True,
         left=1,
     ),
     Row(
         "stuck in deploying, given up with Ctrl-C",
         provider(running_after_s=1e9),
         ("cancelled while waiting", "it exists and is billed"),
-        during=given_up_when("deploying"),
+        during=interrupt_when("deploying"),
         left=1,
     ),
     Row(
         "never SSH-able, given up with Ctrl-C",
         provider(ssh_answers=False),
         ("cancelled while waiting", "it exists and is billed"),
-        during=given_up_when("running"),
+        during=interrupt_when("running"),
         left=1,
     ),
     *reclaims.ROWS,
@@ -228,5 +228,5 @@ ROWS = (
 
 
 def key(row: Row) -> str:
-    """A short name for command lines and test ids."""
-    return re.sub(r"[^a-z0-9]+", "-", row.switch.lower()).strip("-")
+    """Return a short name for command lines and test ids."""
+    return re.sub(r"[^a-z0-9]+", "-", row.name.lower()).strip("-")

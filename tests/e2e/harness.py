@@ -1,4 +1,4 @@
-"""A stack under test: the real engine, its own state and home, against a local cloud of its own."""
+"""A stack under test, with the real Pulumi engine, its own state and home, on a local cloud."""
 
 import json
 import os
@@ -11,13 +11,13 @@ from pathlib import Path
 import yaml
 
 REPOSITORY = Path(__file__).parents[2]
-# Where the local cloud's volumes come from: the provider with shares, and the one with disks.
+# Regions of the local cloud: one of the provider with shares, one of the provider with block volumes.
 REGIONS = {"share": "US Central 1", "block": "Finland 3"}
 PASSPHRASE = "passphrase of the tests"
 
 
 class LocalCloud:
-    """`pulumi-vllm local` in a folder of its own."""
+    """A local cloud in its own folder, driven by `pulumi-vllm local`."""
 
     def __init__(self, folder: Path, engine: str):
         self.folder, self.engine = folder, engine
@@ -61,7 +61,7 @@ class LocalCloud:
         return answer.json()
 
     def hub(self, method: str = "POST", path: str = "/_fault", **values: object):
-        """Order a fault of the model hub (an empty value clears it), or read its log."""
+        """Order faults of the model hub (an empty value clears one), or read its log."""
         import requests
 
         answer = requests.request(
@@ -74,7 +74,7 @@ class LocalCloud:
         return answer.json()
 
     def pass_minutes(self, minutes: float) -> None:
-        """Virtual time: the minimum run time is 20 minutes."""
+        """Advance the virtual clock; the minimum run time of a machine is 20 minutes."""
         self.api("/_sim/advance", "POST", {"seconds": minutes * 60})
 
     def machines(self) -> list[dict]:
@@ -83,7 +83,7 @@ class LocalCloud:
 
 
 class Project:
-    """A folder with a Pulumi.yaml that runs the repository's program, and one stack."""
+    """A folder whose Pulumi.yaml runs the program of the repository, with one stack."""
 
     def __init__(self, folder: Path, cloud: LocalCloud, block: dict, stack: str = "local"):
         self.folder, self.cloud, self.stack, self.block = folder, cloud, stack, block
@@ -114,7 +114,7 @@ class Project:
         self.pulumi("stack", "init", stack)
 
     def write(self, block: dict, **more: object) -> None:
-        """Set the stack's configuration, keeping what the engine wrote beside it."""
+        """Write the configuration of the stack, and keep what the engine wrote into the file."""
         file = self.folder / f"Pulumi.{self.stack}.yaml"
         document = yaml.safe_load(file.read_text()) if file.exists() else {}
         document.setdefault("config", {})["pulumi-vllm:server"] = block
@@ -122,7 +122,7 @@ class Project:
         file.write_text(yaml.safe_dump(document))
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """A command of the engine, in a process group of its own."""
+        """Start a command of the engine in its own process group."""
         return subprocess.Popen(
             ["pulumi", "--non-interactive", *arguments],
             cwd=self.folder,
@@ -154,7 +154,7 @@ class Project:
         return self.pulumi("destroy", "--yes", "--skip-preview", **kwargs).stdout
 
     def changes(self) -> dict[str, int]:
-        """What a preview would do, by kind of step."""
+        """Return the steps of a preview, counted by kind."""
         shown = self.pulumi("preview", "--json").stdout
         return json.loads(shown[shown.index("{") :])["changeSummary"]
 
@@ -171,7 +171,7 @@ class Project:
         return found
 
     def machine(self) -> tuple[dict, str]:
-        """What state knows of the machine, and the key for it; also after an `up` that failed."""
+        """Return the outputs of the machine and its key from state, also after a failed `up`."""
         shown = self.pulumi("stack", "export", "--show-secrets").stdout
         found = json.loads(shown[shown.index("{") :])["deployment"].get("resources", [])
         (machine,) = [r["outputs"] for r in found if r["type"] == "vllm:spheron:Instance"]
@@ -180,7 +180,7 @@ class Project:
         return machine, json.loads(plain) if plain.startswith('"') else plain
 
     def on_host(self, script: str, *, check: bool = True) -> str:
-        """Run as root in the machine, over its own SSH."""
+        """Run a script on the host as root, over SSH."""
         machine, pem = self.machine()
         key = self.folder / "key"
         key.touch(0o600)
@@ -207,7 +207,7 @@ class Project:
         return done.stdout
 
     def cli(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """A command of `pulumi-vllm` in the project's folder."""
+        """Run a command of `pulumi-vllm` in the folder of the project."""
         return subprocess.run(
             [sys.executable, "-m", "pulumi_vllm.cli", *words],
             cwd=self.folder,
@@ -223,7 +223,7 @@ class Project:
 
 
 def block(**more) -> dict:
-    """The smallest stack: the tiny model on a machine without a GPU."""
+    """Return the smallest stack: the tiny model on a machine without a GPU."""
     base = yaml.safe_load((REPOSITORY / "stacks" / "Pulumi.local.yaml").read_text())["config"][
         "pulumi-vllm:server"
     ]
@@ -235,13 +235,13 @@ CLIENTS: list = []
 
 
 def close_clients() -> None:
-    """Every client made so far; a connection that is never closed is a warning, and so an error."""
+    """Close all clients; an open connection would be a warning, which pytest turns into an error."""
     while CLIENTS:
         CLIENTS.pop().close()
 
 
 def client(outputs: dict, folder: Path):
-    """The OpenAI client, with the gateway's CA."""
+    """Return an OpenAI client that trusts the CA of the gateway."""
     import httpx2 as httpx
     import openai
 

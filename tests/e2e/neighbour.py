@@ -1,4 +1,4 @@
-"""A second machine beside a stack's: what it can reach of it."""
+"""A second machine in the same network as that of a stack, and what it can reach there."""
 
 import contextlib
 import json
@@ -26,7 +26,7 @@ END"""
 
 
 def only_the_gateway_is_open(project):
-    """From a second machine beside it every listening port is tried, on both families."""
+    """Try every listening port from a second machine, over IPv4 and IPv6."""
     project.on_host(LISTENERS)
     ports = {int(row.split()[4].rpartition(":")[2]) for row in project.on_host("ss -Hltnu").splitlines()}
     assert {22, 443, 7001, 7002, 8000, 8001, 8405, 9090} <= ports
@@ -53,7 +53,7 @@ def only_the_gateway_is_open(project):
 
 @contextlib.contextmanager
 def beside(project):
-    """Another machine of the same cloud, rented past the stack; gives a function that runs a script there."""
+    """Rent another machine outside the stack; yield a function that runs a script on it."""
     api, machine = project.cloud.api, project.machine()[0]
     (key,) = [r["outputs"]["publicKey"] for r in project.resources() if r["type"] == "vllm:spheron:SshKey"]
     (group,) = api("/api/gpu-offers?limit=50&search=cpu")["data"][:1]

@@ -1,4 +1,4 @@
-"""Bad input is found by the engine's own preview, before anything is made, all of it at once, with exit code != 0."""
+"""Bad input fails the preview of the engine, with all errors at once, before anything is created."""
 
 import pytest
 import yaml
@@ -10,7 +10,7 @@ def project(projects):
 
 
 def refused(project, *words: str) -> str:
-    """`up` ends in its preview; the cloud saw no request that makes something."""
+    """Check that `up` fails in its preview, and that the cloud got no request that creates anything."""
     project.cloud.api("/_sim/log", "DELETE")
     done = project.pulumi("up", "--yes", check=False)
     assert done.returncode != 0, done.stdout
@@ -23,7 +23,7 @@ def refused(project, *words: str) -> str:
     return done.stdout
 
 
-def test_every_mistake_of_a_block_at_once(project):
+def test_all_errors_of_a_stack_file_are_reported_at_once(project):
     machine = project.block["machine"] | {"gpu": "CPUU", "billing": "monthly", "max_usd_per_hour": -2}
     access = {"allow": ["10.0.0.1/8", "all"], "keys": ["a", "a"]}
     changes = {"precision": "fp7", "context": "900Mi", "concurency": 4, "drain_timeout_s": "soon"}
@@ -44,22 +44,22 @@ def test_every_mistake_of_a_block_at_once(project):
     )
 
 
-def test_what_only_the_cloud_can_tell(project):
+def test_errors_that_only_the_cloud_can_find(project):
     machine = project.block["machine"] | {"max_usd_per_hour": 0.001}
     project.write(project.block | {"machine": machine})
     refused(project, "no offer within $0.00/h", "raise max_usd_per_hour")
     project.write(project.block)
     right = project.environment["SPHERON_API_KEY"]
     project.environment["SPHERON_API_KEY"] = "sai_pk_wrong_0815"
-    said = refused(project, "the API key was not accepted, check SPHERON_API_KEY")
-    assert "wrong_0815" not in said
+    output = refused(project, "the API key was not accepted, check SPHERON_API_KEY")
+    assert "wrong_0815" not in output
     del project.environment["SPHERON_API_KEY"]
     refused(project, "no key for the Spheron API; set SPHERON_API_KEY")
     project.environment["SPHERON_API_KEY"] = right
     assert set(project.changes()) == {"create"}
 
 
-def test_a_stack_of_a_wrong_name(project):
+def test_a_stack_name_that_does_not_match_its_file(project):
     project.pulumi("stack", "init", "spheron-h200-2x-fp9")
     project.stack = "spheron-h200-2x-fp9"
     refused(project, "no pulumi-vllm:server in its configuration", "did you mean spheron-h200-2x-fp8?")

@@ -1,4 +1,4 @@
-"""A consumer's own commands with the real pulumi-command, where its plugin is on PATH: tests download no programs."""
+"""Users' commands with the real pulumi-command, if its plugin is on PATH, because tests download no programs."""
 
 import shutil
 import textwrap
@@ -47,7 +47,7 @@ def project(clouds, tmp_path):
 
 
 @pytest.mark.all
-def test_commands_run_after_the_readiness_check_and_are_undone_before_the_machine_goes(project):
+def test_commands_run_after_readiness_and_are_undone_before_the_delete(project):
     project.up()
     assert project.on_host("cat /models/trace").split() == ["first", "second"]
     assert set(project.changes()) == {"same"}

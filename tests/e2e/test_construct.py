@@ -1,4 +1,4 @@
-"""The component from a program that does not run our Python: the plugin constructs it."""
+"""The component in a program of another language, for which the plugin constructs it."""
 
 import textwrap
 

@@ -1,4 +1,4 @@
-"""A project of somebody else's: the package in an environment of its own, a folder that `init` has made."""
+"""A user's project: the package in its own environment, and a folder that `init` created."""
 
 import json
 import re
@@ -14,8 +14,8 @@ from harness import REPOSITORY, block
 UNIT = "/etc/systemd/system/vllm.service"
 
 
-def test_the_readme_leads_from_an_empty_folder_to_a_model_and_back(place):
-    """Only this shows that the package works where nothing of the checkout is."""
+def test_the_readme_serves_a_model_from_an_empty_folder(place):
+    """Only this test shows that the package works without the checkout."""
     clone = place / "clone"
     subprocess.run(["git", "clone", "-q", str(REPOSITORY), str(clone)], check=True)
     section = (clone / "README.md").read_text().partition("## Use it in your own project")[2]
@@ -42,7 +42,7 @@ def test_the_readme_leads_from_an_empty_folder_to_a_model_and_back(place):
         consumer.shell(".venv/bin/pulumi-vllm local down --purge || true")
 
 
-def test_without_the_plugin_the_error_says_what_to_type(place):
+def test_a_missing_plugin_is_an_error_with_the_command(place):
     consumer = Consumer(place / "models", "local", SPHERON_API_KEY="sai_pk_of_no_account")
     init = [sys.executable, "-m", "pulumi_vllm.cli", "init", str(consumer.folder)]
     subprocess.run(init, check=True, capture_output=True)
@@ -54,7 +54,7 @@ def test_without_the_plugin_the_error_says_what_to_type(place):
     shown = consumer.pulumi("preview", check=False)
     assert shown.returncode != 0
     assert f"run in {consumer.folder}: pulumi-vllm init" in shown.stdout
-    # In the engine's own words too, which a program in another language shows.
+    # Also in the error of the engine, which programs in other languages show.
     assert re.search("error: no resource plugin .*/run_pulumi-vllm_init_in_the_project_folder", shown.stdout)
 
     subprocess.run(init, check=True, capture_output=True)
@@ -90,7 +90,7 @@ PROGRAM = """
             pulumi.export(name, server.endpoint)
 
 
-    opts = auto.LocalWorkspaceOptions(work_dir=folder)  # the folder that `init` has made: there the plugin is named
+    opts = auto.LocalWorkspaceOptions(work_dir=folder)  # the folder that `init` created, which names the plugin
     made = auto.create_or_select_stack(stack, "fleet", program, opts=opts)
     planned = []
 
@@ -112,12 +112,12 @@ PROGRAM = """
 
 
 class Fleet(Consumer):
-    """Two servers in an inline program under the Automation API, with an account of their own."""
+    """Two servers in an inline program under the Automation API, with an explicit provider."""
 
     def __init__(self, place: Path, cloud, blocks: dict):
         super().__init__(
             place / "fleet", "two", HF_ENDPOINT=cloud.environment["HF_ENDPOINT"], BLOCKS=json.dumps(blocks),
-            # The environment says nothing of the account: the explicit provider does.
+            # The explicit provider has the account; the environment does not.
             ACCOUNT_KEY=cloud.environment["SPHERON_API_KEY"], ACCOUNT_URL=cloud.environment["SPHERON_URL"],
         )  # fmt: skip
         self.folder.mkdir()
@@ -144,7 +144,7 @@ def blocks() -> dict:
     return {name: block(machine={"region": region}) for name, region in REGIONS.items()}
 
 
-def test_two_servers_with_an_account_of_their_own_are_previewed_by_the_automation_api(clouds, place):
+def test_the_automation_api_previews_two_servers_with_an_explicit_provider(clouds, place):
     fleet = Fleet(place, clouds("fake"), blocks())
     seen = fleet.run("preview")
     assert seen["changes"] == {"create": 24}
@@ -154,7 +154,7 @@ def test_two_servers_with_an_account_of_their_own_are_previewed_by_the_automatio
 
 
 @pytest.mark.all
-def test_two_servers_live_at_once_and_go_again(clouds, place):
+def test_two_servers_run_side_by_side(clouds, place):
     cloud = clouds("fake")
     fleet = Fleet(place, cloud, blocks())
     try:

@@ -1,4 +1,4 @@
-"""The main job, whole: the same promises with the fake engine and the real one, on a share and on a disk."""
+"""The main contract, with the fake and the real engine, on a share and on a block volume."""
 
 import base64
 import json
@@ -22,19 +22,19 @@ TOOLS = [
     }
 ]
 EXPORTS = {"endpoint", "model", "ca_certificate", "api_key", "usd_per_hour", "plan", "evidence", "connection"}
-# Tokens of one stream, some seconds long: the engines differ in speed.
+# Tokens of a stream that takes some seconds; the engines differ in speed.
 LONG = {"fake": 150, "real": 600}
 CASES = [
     ("fake", "block"),
     ("real", "share"),
-    # Each engine and each kind of volume is proved above, within CI's time.
+    # The cases above cover each engine and each kind of volume within the time of CI.
     pytest.param("fake", "share", marks=pytest.mark.all),
     pytest.param("real", "block", marks=pytest.mark.all),
 ]
 
 
 def png() -> str:
-    """A blue square of 56 pixels, as a data URL."""
+    """Return a blue square of 56 pixels as a data URL."""
     size = 56
     raw = b"".join(b"\0" + b"\x20\x40\xff" * size for _ in range(size))
 
@@ -93,8 +93,8 @@ def test_a_stack_serves_and_its_volume_outlives_the_machine(projects, tmp_path, 
     with pytest.raises(openai.AuthenticationError):
         chat(ai.with_options(api_key="sk-wrong"), model)
 
-    if kind == "share":  # the gateway does not know what lies below the model
-        smoked_and_benched(project)
+    if kind == "share":  # the gateway does not depend on the kind of volume
+        smoke_and_bench(project)
 
     assert set(project.changes()) == {"same"}, "a second preview proposes changes"
 
@@ -112,8 +112,8 @@ def test_a_stack_serves_and_its_volume_outlives_the_machine(projects, tmp_path, 
     assert chat(client(project.outputs(), tmp_path), model).choices[0].message.content
 
 
-def smoked_and_benched(project):
-    """Our own two commands find the stack by themselves, and say what it does and how fast."""
+def smoke_and_bench(project):
+    """Check that `smoke` and `bench` find the stack and report what it does and how fast."""
     smoked = project.cli("smoke", "--json")
     checks = {one["check"]: one for one in json.loads(smoked.stdout)["checks"]}
     assert {one["outcome"] for one in checks.values()} == {"pass"}, checks
@@ -128,7 +128,7 @@ def smoked_and_benched(project):
 
 
 def drained(project, ai, model, tokens):
-    """Destroy while streams run: each that began ends whole, and newcomers are told when to come again."""
+    """Destroy while streams run: each finishes, and new requests get a Retry-After."""
     project.cloud.pass_minutes(30)
     ended, refused, late = [], [], []
 
@@ -156,7 +156,7 @@ def drained(project, ai, model, tokens):
     assert destroying.returncode == 0, out
     assert ended
     assert {reason for _, reason in ended} <= {"length", "stop"}
-    # Who comes when the last one has been served may find the gateway on its way out; all others began before.
+    # A request after the last stream may find the gateway stopped.
     assert all(began >= max(ended)[0] for began in late), "a running stream was cut"
     assert refused, "no newcomer was refused while the others were served to their end"
     assert {answer.status_code for answer in refused} == {503}

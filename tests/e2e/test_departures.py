@@ -1,4 +1,4 @@
-"""How a machine goes: not before its minimum run time, and not lost when the provider takes it."""
+"""The end of a machine: not before its minimum run time, and replaced after a reclaim."""
 
 import os
 import signal
@@ -7,22 +7,22 @@ import time
 from harness import wait_for
 
 
-def asked_to_end(cloud) -> bool:
+def termination_requested(cloud) -> bool:
     return any("can-terminate" in row["path"] for row in cloud.api("/_sim/log"))
 
 
-def test_ctrl_c_in_the_countdown_keeps_the_machine_and_a_reclaimed_one_is_replaced(projects):
+def test_ctrl_c_in_the_countdown_loses_nothing_and_reclaims_are_replaced(projects):
     project = projects("fake")
     project.up()
     machine = project.machine_id()
 
-    # The cloud refuses an early end: destroy serves on, and Ctrl-C there loses nothing.
+    # The cloud refuses an early termination: destroy keeps serving, and Ctrl-C loses nothing.
     project.cloud.api("/_sim/options", "POST", {"minimum_runtime_min": 6000})
     project.cloud.api("/_sim/log", "DELETE")
     try:
         running = project.start("destroy", "--yes", "--skip-preview")
-        wait_for(lambda: asked_to_end(project.cloud), 120, "question whether the machine may end")
-        time.sleep(3)  # the answer becomes a line of the countdown
+        wait_for(lambda: termination_requested(project.cloud), 120, "question whether the machine may end")
+        time.sleep(3)  # until the response appears in the countdown
         assert running.poll() is None, "destroy did not wait"
         os.kill(running.pid, signal.SIGINT)
         out, _ = running.communicate(timeout=120)
@@ -33,7 +33,7 @@ def test_ctrl_c_in_the_countdown_keeps_the_machine_and_a_reclaimed_one_is_replac
     assert project.machine_id() == machine
     assert machine in {one["id"] for one in project.cloud.machines()}
 
-    # Taken by its provider: the next preview says so, the next up rents another and downloads nothing.
+    # After a reclaim, the next preview reports it, and the next up rents another machine and downloads nothing.
     project.up()
     project.cloud.api(f"/_sim/reclaim/{machine}", "POST")
     wait_for(lambda: machine not in {one["id"] for one in project.cloud.machines()}, 120, "reclaim")

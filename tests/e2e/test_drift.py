@@ -1,4 +1,4 @@
-"""What somebody changes on the host shows in a plain preview, and `up` puts it back."""
+"""Changes on the host appear in a plain preview, and `up` reverts them."""
 
 import subprocess
 
@@ -16,7 +16,7 @@ def project(projects):
 
 
 def on_host(project, script: str) -> str:
-    """Run as root in the machine, over its own SSH."""
+    """Run a script on the host as root, over SSH."""
     connection = project.outputs()["connection"]
     key = project.folder / "key"
     key.write_text(connection["privateKey"])
@@ -47,8 +47,8 @@ def on_host(project, script: str) -> str:
     return done.stdout
 
 
-def test_drift_is_a_diff_and_up_puts_it_right(project):
-    # An edited line of the unit: that line and one warning.
+def test_drift_is_a_diff_and_up_reverts_it(project):
+    # An edited line of a unit appears as that line and one warning.
     on_host(project, f"sed -i 's/^LimitNOFILE=.*/LimitNOFILE=4711/' {UNIT}")
     shown = project.pulumi("preview", "--diff").stdout
     assert "LimitNOFILE=4711" in shown
@@ -57,7 +57,7 @@ def test_drift_is_a_diff_and_up_puts_it_right(project):
     assert "LimitNOFILE=4711" not in on_host(project, f"cat {UNIT}")
     assert set(project.changes()) == {"same"}
 
-    # A drop-in that nobody declared.
+    # An undeclared drop-in.
     on_host(
         project,
         f"mkdir -p {UNIT}.d && printf '[Service]\\nNice=5\\n' > {UNIT}.d/mine.conf && systemctl daemon-reload",
@@ -73,7 +73,7 @@ def test_drift_is_a_diff_and_up_puts_it_right(project):
     project.up()
     assert on_host(project, "systemctl is-active vllm.service").strip() == "active"
 
-    # A paused machine is unreachable, which is no drift.
+    # A frozen machine is unreachable, which is not drift.
     (machine,) = [m for m in project.cloud.machines() if m["id"] == project.machine_id()]
     project.cloud.api(f"/_sim/pause/{machine['id']}", "POST")
     try:
@@ -86,6 +86,6 @@ def test_drift_is_a_diff_and_up_puts_it_right(project):
 
 
 @pytest.mark.all
-def test_twenty_previews_of_an_untouched_machine_show_nothing(project):
+def test_twenty_previews_of_an_unchanged_machine_show_nothing(project):
     for _ in range(20):
         assert set(project.changes()) == {"same"}

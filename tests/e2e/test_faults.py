@@ -1,18 +1,18 @@
-"""The rows of docs/faults.md: a few in tier ci, all of them in tier all, one stack for those of a tier."""
+"""The rows of docs/faults.md: some in tier ci, all in tier all, on one stack per tier."""
 
 import fault_table
 import pytest
-from destroys import Departure
+from destroys import DestroyRow
 from faults import ROWS, key
-from stand import Stand
+from rig import Rig
 
-# A row that begins without a machine is cheap while there is none, and one that ends without it comes last.
-ORDERED = sorted(ROWS, key=lambda row: (not row.ci, isinstance(row, Departure), row.start != "new"))
+# Rows that start without a machine come first, because they are fast; rows that destroy the stack come last.
+ORDERED = sorted(ROWS, key=lambda row: (not row.ci, isinstance(row, DestroyRow), row.start != "new"))
 
 
 @pytest.fixture(scope="module")
-def stand(clouds, tmp_path_factory):
-    made = Stand(clouds("fake"), tmp_path_factory.mktemp("faults"))
+def rig(clouds, tmp_path_factory):
+    made = Rig(clouds("fake"), tmp_path_factory.mktemp("faults"))
     yield made
     made.end()
 
@@ -20,17 +20,17 @@ def stand(clouds, tmp_path_factory):
 @pytest.mark.parametrize(
     "row", [pytest.param(row, id=key(row), marks=() if row.ci else pytest.mark.all) for row in ORDERED]
 )
-def test_nothing_is_lost(stand, row):
+def test_a_fault_loses_nothing(rig, row):
     try:
-        row.prove(stand)
+        row.prove(rig)
     except AssertionError:
-        stand.give_up()
+        rig.start_over()
         raise
 
 
-def test_the_page_tells_of_every_row():
+def test_the_page_has_every_row():
     text = fault_table.TARGET.read_text()
     lines = fault_table.lines_of(text)
     assert fault_table.document(lines) == text, "python tests/e2e/fault_table.py --write"
     for row in ROWS:
-        assert lines[row.switch].startswith("| " + " | ".join(fault_table.described(row)) + " | ")
+        assert lines[row.name].startswith("| " + " | ".join(fault_table.described(row)) + " | ")

@@ -1,4 +1,4 @@
-"""What is only found on the machine: one sentence, the machine stays in state, `up` goes on once it is gone."""
+"""Errors that only appear on the machine: one message, the machine stays in state, and `up` continues after the fix."""
 
 import re
 
@@ -14,7 +14,7 @@ def project(projects):
 
 
 def refused(project, *words: str) -> str:
-    """`up` fails with one sentence that holds the words; the one machine stays, and state knows it."""
+    """Check that `up` fails with one error that contains the words, and that the machine stays in state."""
     done = project.pulumi("up", "--yes", "--skip-preview", check=False)
     assert done.returncode != 0, done.stdout
     for word in words:
@@ -30,7 +30,7 @@ def refused(project, *words: str) -> str:
 
 
 @pytest.mark.all
-def test_refusals_of_the_hub_end_in_a_sentence_and_up_goes_on(project):
+def test_refusals_of_the_hub_are_one_error_and_up_continues(project):
     hub = project.cloud.hub
     hub(status=404, code="RevisionNotFound", on="api")
     refused(project, "vllm-weights.service failed", "revision", "does not exist; correct it in the catalogue")
@@ -55,14 +55,14 @@ def wait_for_host(project) -> None:
 
 
 def change(project, requests_per_minute: int) -> None:
-    """A change that has to be written to the host."""
+    """Make a change that has to be written to the host."""
     project.write(project.block | {"gateway": {"requests_per_minute": requests_per_minute}})
 
 
 @pytest.mark.all
-def test_a_host_that_refuses_us_or_shows_another_key(project):
+def test_a_host_that_refuses_the_login_or_has_another_key(project):
     project.up()
-    # The key comes back by itself: nobody else can log in.
+    # A timer restores the key, because nobody else can log in.
     project.on_host("""
         for f in /root/.ssh/authorized_keys /home/*/.ssh/authorized_keys; do
           [ -e $f ] || continue
@@ -88,7 +88,7 @@ def test_a_host_that_refuses_us_or_shows_another_key(project):
 
 
 @pytest.mark.all
-def test_a_disk_of_another_region_or_of_another_stack(project, projects):
+def test_a_volume_of_another_region_or_another_stack(project, projects):
     project.up()
     second = projects("fake", stack=project.stack)  # the same names from another checkout
     done = second.pulumi("up", "--yes", check=False)

@@ -1,4 +1,4 @@
-"""A machine that was rented by hand becomes a resource, and is waited for and pinned by the next `up`."""
+"""Import of a machine that was rented by hand; the next `up` waits for it and pins its host key."""
 
 import textwrap
 
@@ -17,7 +17,7 @@ pulumi.export("key", key.key_id)
 
 @pytest.fixture
 def project(clouds, tmp_path):
-    """A stack with a key only."""
+    """Return a stack with only an SSH key."""
     project = Project(
         tmp_path / "import", clouds("fake"), block(machine={"region": REGIONS["share"]}), "import"
     )
@@ -36,7 +36,7 @@ def write(tmp_path, source: str) -> None:
 
 
 def rent(project) -> tuple[str, str]:
-    """By hand, with the project's key: the machine's id, and its provider."""
+    """Rent a machine by hand with the key of the project; return its id and its provider."""
     cloud = project.cloud
     offers = cloud.api("/api/gpu-offers?limit=100")["data"]
     (offer,) = [
@@ -89,7 +89,7 @@ def test_an_existing_machine_is_adopted_by_import(project, tmp_path):
 
 @pytest.mark.all
 def test_a_server_adopts_an_existing_machine(project, tmp_path):
-    """A transform says which machine it is; once it is in state, the transform may go."""
+    """A transform names the machine; once it is in state, the transform can be removed."""
     machine_id, _ = rent(project)
     server = """
         server = Server(

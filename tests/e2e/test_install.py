@@ -1,4 +1,4 @@
-"""A machine that brings no engine: the locked one is really installed, package by package, and then serves."""
+"""A machine without an engine, on which the locked one is installed from the package index and then serves."""
 
 from harness import client
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and a killed engine, at any moment of `up`: nothing rented is ever lost."""
+"""Ctrl-C and a killed engine at any moment of `up`: no rented machine is lost."""
 
 import os
 import random
@@ -9,9 +9,9 @@ import pytest
 from harness import client
 
 SEED = int(os.environ.get("INTERRUPT_SEED", "20261123"))
-# Moments of `up` in the ci tier; the all tier takes ten of each signal.
+# The moments of `up` in tier ci; tier all has ten for each signal.
 FEW, MANY = 2, 10
-# With the fake engine `up` takes about this long on the machine the tests were written on; the moments spread over it.
+# `up` takes about this long with the fake engine on two cores; the moments are spread over it.
 UP_S = 25.0
 
 
@@ -25,7 +25,7 @@ def interrupted(project, signum: int, after_s: float) -> str:
 
 
 def settle(project) -> None:
-    """A killed engine leaves its lock; the plugin leaves by itself."""
+    """Remove the lock that a killed engine leaves; the plugin exits by itself."""
     project.pulumi("cancel", "--yes", check=False)
 
 
@@ -33,7 +33,7 @@ def machines_of(project) -> list[dict]:
     return [m for m in project.cloud.machines() if m["name"].startswith(f"{project.stack}-")]
 
 
-# In the ci tier each signal is proved once, in one of the two tests.
+# In tier ci, each signal is tested once, in one of the two tests.
 LATER = pytest.mark.all
 
 

@@ -1,4 +1,4 @@
-"""The component from a program in JavaScript, through Construct: the same resources, outputs, sentences."""
+"""The component in a JavaScript program, through Construct: the same resources, outputs and errors."""
 
 import hashlib
 import os
@@ -17,7 +17,7 @@ PROGRAM = Path(__file__).with_name("node")
 
 @pytest.fixture(scope="module")
 def language_host() -> Path:
-    """The folder of pulumi-language-nodejs: on PATH, else built from pinned Go modules and kept (13 s)."""
+    """Return the folder of pulumi-language-nodejs: from PATH, or built from pinned Go modules and cached (13 s)."""
     if there := shutil.which("pulumi-language-nodejs"):
         return Path(there).parent
     go, source = shutil.which("go"), Path(__file__).with_name("nodejs_host")

@@ -1,10 +1,10 @@
-"""The policy pack in a real preview: the engine starts it, asks it about every resource, and stops on a violation."""
+"""The policy pack in a real preview: the engine checks every resource with it and stops on a violation."""
 
 import os
 
 from harness import REPOSITORY
 
-# The engine that ./dev builds starts the pack by this folder, any other by policy/.
+# The engine that ./dev builds starts the pack from this folder; other engines from policy/.
 PACK = REPOSITORY / "dev.d" / "policy"
 
 

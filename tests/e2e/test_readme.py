@@ -1,4 +1,4 @@
-"""The README's own commands, in a fresh clone, read out of the README."""
+"""The commands of the README, run in a fresh clone."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from harness import REPOSITORY
 
 @pytest.fixture
 def clone():
-    # Inside the checkout's own git-ignored folder: overlays need a real file system, and /tmp may be small.
+    # In a git-ignored folder of the checkout, because overlays need a real file system and /tmp may be small.
     folder = REPOSITORY / ".pulumi-vllm" / f"readme-{os.getpid()}"
     subprocess.run(["git", "clone", "-q", str(REPOSITORY), str(folder)], check=True)
     yield folder
@@ -35,7 +35,7 @@ def run(folder, script: str) -> str:
     return done.stdout
 
 
-def test_the_readme_leads_to_an_answer_and_leaves_the_checkout_clean(clone):
+def test_the_readme_commands_serve_a_model_and_keep_the_checkout_clean(clone):
     up, ask, *_ = commands((clone / "README.md").read_text())
     assert up.strip() == "./dev up"
     try:

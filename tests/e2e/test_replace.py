@@ -1,4 +1,4 @@
-"""Another machine for the same stack: the old one goes first, the volume stays, nothing is downloaded again."""
+"""Replacement of a machine: the old one is deleted first, the volume stays, and nothing is downloaded again."""
 
 import pytest
 from harness import client
@@ -10,7 +10,7 @@ def ids(project, kind):
     return [r["id"] for r in project.resources() if r["type"] == kind]
 
 
-# A link where root makes a folder, or gives it to vllm, at each start. In older versions /models/cache was vllm's.
+# A link in the place of a folder that root creates, or gives to vllm, at each start. Formerly vllm owned /models/cache.
 LINKED = """
 mkdir /root/there
 chown {by} /models/cache
@@ -28,24 +28,26 @@ rm -r /root/there {place}.moved
 """
 
 
-def follows_no_link(project):
-    """Root makes the folder where a link stood and says so; what the link named is left alone, the engine starts."""
+def check_links_are_not_followed(project):
+    """Check that root replaces a link by the folder and reports it, leaves the target alone, and starts the engine."""
     engine = project.on_host("echo /models/cache/*").strip()
     project.on_host("! runuser -u vllm -- ln -s /root/new /models/cache/link")
     for by, place in (("vllm", engine), ("root", "/models/cache")):
         for target in ("/root/there", "/root/new"):
             script = LINKED.format(by=by, place=place, target=target, engine=engine)
-            said = project.on_host(script).splitlines()
-            assert said == ["directory:root:755", "directory:vllm:755", "root", f"removed '{place}'"], target
+            output = project.on_host(script).splitlines()
+            assert output == ["directory:root:755", "directory:vllm:755", "root", f"removed '{place}'"], (
+                target
+            )
     project.on_host("systemctl restart vllm-readiness.service")
 
 
-def test_another_offer_takes_the_volume_along(projects, tmp_path):
+def test_a_replacement_with_another_offer_keeps_the_volume(projects, tmp_path):
     project = projects("fake", stack="replace")
     project.up()
     before, volume = project.machine_id(), ids(project, "vllm:spheron:Volume")
     project.cloud.pass_minutes(30)
-    # What another machine's vllm wrote, whose number was another: to be read and written on by this one's.
+    # Files that vllm wrote on another machine under another user id. This vllm must be able to read and write them.
     project.on_host(
         f"install -d -m 700 -o 4242 -g 4242 {OTHERS} && install -m 600 -o 4242 -g 4242 /dev/null {OTHERS}/kernel"
     )
@@ -67,13 +69,13 @@ def test_another_offer_takes_the_volume_along(projects, tmp_path):
     outputs = project.outputs()
     owners = project.on_host(f"stat -c %U {OTHERS} {OTHERS}/kernel {OTHERS}/link /etc/shadow").split()
     assert owners == ["vllm", "vllm", "vllm", "root"]
-    follows_no_link(project)
+    check_links_are_not_followed(project)
     ai = client(outputs, tmp_path)
     assert [served.id for served in ai.models.list()] == [outputs["model"]]
 
 
 def test_an_h200_stack_comes_up_on_the_local_cloud(projects, tmp_path):
-    """The stack file that ships, with only the hub and the allow-list of this machine put in."""
+    """Run the shipped stack file, with only the hub and the allow-list changed."""
     import yaml
     from harness import REPOSITORY
 
@@ -98,8 +100,8 @@ def test_an_h200_stack_comes_up_on_the_local_cloud(projects, tmp_path):
 
 
 @pytest.mark.all
-def test_a_replacement_by_hand_rents_another_machine(projects):
-    """`--replace` asks no provider which one goes first; a machine made first would be the old one, adopted."""
+def test_replace_on_the_command_line_rents_another_machine(projects):
+    """`--replace` does not ask the provider for the order; a new machine first would adopt the old one."""
     project = projects("fake", stack="byhand")
     project.up()
     before = project.machine_id()

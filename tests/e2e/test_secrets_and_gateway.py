@@ -1,4 +1,4 @@
-"""One stack, its whole life: no secret shows anywhere, keys turn over unnoticed, and only the gateway is open."""
+"""The life of a stack: no secret leaks, keys are rotated without failures, and only the gateway is open."""
 
 import asyncio
 import json
@@ -29,13 +29,13 @@ HOLD = {
 }  # fmt: skip
 
 
-def test_no_secret_shows_keys_turn_over_and_only_the_gateway_is_open(projects, tmp_path):
+def test_no_secret_leaks_keys_rotate_and_only_the_gateway_is_open(projects, tmp_path):
     project = projects(
         "fake",
         access={"allow": ["0.0.0.0/0", "::/0"], "keys": sorted(KEYS)},
         gateway={"requests_per_minute": 100_000},
     )
-    told: dict[str, str] = {}
+    outputs_of: dict[str, str] = {}
     cloud_key = project.environment.pop("SPHERON_API_KEY")
     secret(project, WRONG_TOKEN, "pulumi-vllm:hfToken")
     for name, value in KEYS.items():
@@ -43,40 +43,44 @@ def test_no_secret_shows_keys_turn_over_and_only_the_gateway_is_open(projects, t
     project.cloud.hub(auth=TOKEN)
     try:
         with traces.Processes() as processes:
-            told["a wrong key"] = refused_by_the_cloud(project, cloud_key)
-            told["a failed up"] = project.pulumi("up", "--yes", "--diff", check=False).stdout
-            assert "the token was refused" in told["a failed up"]
+            outputs_of["a wrong key"] = refused_by_the_cloud(project, cloud_key)
+            outputs_of["a failed up"] = project.pulumi("up", "--yes", "--diff", check=False).stdout
+            assert "the token was refused" in outputs_of["a failed up"]
             secret(project, TOKEN, "pulumi-vllm:hfToken")
-            told["up"] = project.up()
-            secrets = kept(project) | {"cloud key": cloud_key, "passphrase": PASSPHRASE, "new key": NEW_KEY}
+            outputs_of["up"] = project.up()
+            secrets = generated_secrets(project) | {
+                "cloud key": cloud_key,
+                "passphrase": PASSPHRASE,
+                "new key": NEW_KEY,
+            }
             secrets |= {"wrong hub token": WRONG_TOKEN, "hub token": TOKEN, **KEYS}
             root = certificates.issue("somebody else's CA")
             leaf = certificates.issue("gateway", [HOSTNAME, project.machine()[0]["address"]], root)
             secrets["given TLS key"] = certificates.key_pem(leaf[1])
-            told |= turned_over(project, tmp_path, certificates.pem(root[0]), leaf)
-            told["attacks"] = attacked(project, certificates.pem(root[0]))
-            locked_in(project)
+            outputs_of |= rotate(project, tmp_path, certificates.pem(root[0]), leaf)
+            outputs_of["attacks"] = attack(project, certificates.pem(root[0]))
+            check_sandbox(project)
             neighbour.only_the_gateway_is_open(project)
             hosts = on_the_host(project, secrets) | in_the_cloud(project)
             project.cloud.pass_minutes(30)
-            told["destroy"] = project.destroy()
+            outputs_of["destroy"] = project.destroy()
     finally:
         project.cloud.hub(auth="")
-    texts = {f"output of {name}": text.encode() for name, text in told.items()} | hosts
-    texts |= {f"{where} ({number})": line for number, (line, where) in enumerate(processes.seen.items())}
+    texts = {f"output of {name}": text.encode() for name, text in outputs_of.items()} | hosts
+    texts |= {f"{where} ({number})": line for number, (line, where) in enumerate(processes.observed.items())}
     texts |= traces.in_files(project.folder, "key") | in_the_cloud(project)
-    assert len(processes.seen) > 100
+    assert len(processes.observed) > 100
     assert any(name.startswith("state/") for name in texts)
-    assert traces.shown(secrets, texts) == []
+    assert traces.leaks(secrets, texts) == []
 
 
 def in_the_cloud(project):
-    """What the cloud keeps: its log, records and user data. Not its accounts, nor the machines' own disks."""
+    """Return the files of the cloud: log, records and user data, without accounts and disks."""
     return traces.in_files(project.cloud.folder, "cloud.json", "upper", "work", "merged")
 
 
 def secret(project, value, *name):
-    """Set a secret as people should: its value on standard input, never among the arguments."""
+    """Set a secret through standard input, not through the arguments."""
     subprocess.run(
         ["pulumi", "--non-interactive", "config", "set", "--secret", *name],
         input=value, text=True, cwd=project.folder, env=project.environment, check=True, capture_output=True,
@@ -84,8 +88,8 @@ def secret(project, value, *name):
     )  # fmt: skip
 
 
-def kept(project):
-    """The secrets that the stack made for itself, out of its decrypted state."""
+def generated_secrets(project):
+    """Return the secrets that the stack generated, from its decrypted state."""
     shown = project.pulumi("stack", "export", "--show-secrets").stdout
     resources = json.loads(shown[shown.index("{") :])["deployment"]["resources"]
 
@@ -100,14 +104,14 @@ def kept(project):
         + output("vllm:index:Certificate", "pem").split("-----BEGIN PRIVATE KEY-----")[1],
         "readiness token": output("vllm:index:ApiKey", "key", "readiness"),
     }
-    # The search itself: in a decrypted state all of them are found.
-    assert len(traces.shown(found, {"the decrypted state": shown.encode()})) >= len(found)
+    # Check the search itself: it finds all of them in the decrypted state.
+    assert len(traces.leaks(found, {"the decrypted state": shown.encode()})) >= len(found)
     return found
 
 
-def turned_over(project, tmp_path, root, leaf):
-    """Edited files with secrets, a new value of a key, another certificate: no request fails, vLLM stays as it is."""
-    outputs, told = project.outputs(), {}
+def rotate(project, tmp_path, root, leaf):
+    """Edit files with secrets, change a key and the certificate; no request may fail, and vLLM must not restart."""
+    outputs, outputs_of = project.outputs(), {}
     both = outputs["ca_certificate"] + root
     ca, model = ssl.create_default_context(cadata=both), outputs["model"]
     ai = client(outputs | {"ca_certificate": both}, tmp_path)
@@ -116,9 +120,9 @@ def turned_over(project, tmp_path, root, leaf):
         "echo hf_somebody_elses > /etc/pulumi-vllm/secrets/hf-token;"
         "echo abc other >> /etc/pulumi-vllm/gateway/keys.map"
     )
-    told["preview with drift"] = project.pulumi("preview", "--diff").stdout
-    assert "differs: secret" in told["preview with drift"]
-    assert "somebody_elses" not in told["preview with drift"]
+    outputs_of["preview with drift"] = project.pulumi("preview", "--diff").stdout
+    assert "differs: secret" in outputs_of["preview with drift"]
+    assert "somebody_elses" not in outputs_of["preview with drift"]
     secret(project, NEW_KEY, "--path", "pulumi-vllm:keys.team-a")
     secret(project, certificates.key_pem(leaf[1]), "pulumi-vllm:tlsPrivateKey")
     named = project.block | {"access": project.block["access"] | {"hostname": HOSTNAME}}
@@ -143,7 +147,7 @@ def turned_over(project, tmp_path, root, leaf):
         user.start()
     try:
         wait_for(lambda: len(served) > 20, what="requests before the change")
-        told["a new key"] = project.up()
+        outputs_of["a new key"] = project.up()
         count = len(served)
         wait_for(lambda: len(served) > count + 20, what="requests after the change")
     finally:
@@ -165,7 +169,7 @@ def turned_over(project, tmp_path, root, leaf):
     assert now["endpoint"] == f"https://{HOSTNAME}/v1"
     assert now["evidence"]["certificate_expires"] == str(leaf[0].not_valid_after_utc.date())
     project.on_host("systemctl start vllm-readiness.service")
-    return told
+    return outputs_of
 
 
 def address(outputs):
@@ -178,8 +182,8 @@ async def asked(outputs, ca, data, name=None):
     return await exchange(reader, writer, data, 60)
 
 
-def attacked(project, root):
-    """The same attacks as on the plain HAProxy, on the machine's own; what it wrote down about them."""
+def attack(project, root):
+    """Run the attacks of the HAProxy tests against the host; return what it logged about them."""
     outputs = project.outputs()
     ca, tried = ssl.create_default_context(cadata=root), attacks.all_of(NEW_KEY, 16 * MIB)
 
@@ -189,7 +193,7 @@ def attacked(project, root):
     wrong = []
     for attack, answers in zip(tried, asyncio.run(run()), strict=True):
         first = answers[0].status if answers else 400
-        # The engine itself refuses a body that is no chat.
+        # The engine itself refuses a body that is not a chat request.
         right = {*attack.statuses, *((400, 404, 422) if attack.passes else ())}
         if first not in right or (first == 200 and not (attack.passes or "healthz" in attack.name)):
             wrong.append((attack.name, first))
@@ -207,9 +211,9 @@ def attacked(project, root):
     return json.dumps(rows)
 
 
-def locked_in(project):
-    """The engine has no way up, writes to its caches only and links nothing there; in its place not even root could."""
-    said = project.on_host("""
+def check_sandbox(project):
+    """Check that the engine cannot gain privileges, writes only to its caches, and cannot create links there."""
+    output = project.on_host("""
         pid=$(systemctl show -P MainPID vllm.service)
         grep -E '^(Uid|NoNewPrivs|Seccomp|CapBnd):' /proc/$pid/status
         engine=$(echo /models/cache/*)
@@ -218,19 +222,19 @@ def locked_in(project):
         done
         weights=$(find /models/weights -type f | head -n 1)
         nsenter -t "$pid" -m ln "$weights" "$engine/tried" 2>&1 | sed 's/.*: /link: /' || true""")
-    status = dict(line.split(":", 1) for line in said.splitlines() if ":" in line)
+    status = dict(line.split(":", 1) for line in output.splitlines() if ":" in line)
     assert status["Uid"].split()[0] != "0"
     found = {name: status[name].strip() for name in ("NoNewPrivs", "Seccomp", "CapBnd")}
     assert found == {"NoNewPrivs": "1", "Seccomp": "2", "CapBnd": "0" * 16}
-    wrote = [line.removeprefix("wrote ") for line in said.splitlines() if line.startswith("wrote ")]
+    wrote = [line.removeprefix("wrote ") for line in output.splitlines() if line.startswith("wrote ")]
     assert wrote[0].startswith("/models/cache/")
     assert wrote[1:] == ["/var/lib/vllm"]
     assert status["link"].strip() == "Invalid cross-device link"
 
 
 def on_the_host(project, secrets):
-    """Journals and what cloud-init got; in files a secret stands only where it is read from, mode 0600."""
-    marks = "\n".join(mark for secret in secrets.values() for mark in traces.marks(secret))
+    """Return journals and cloud-init data; check that files with secrets are the expected ones, with mode 0600."""
+    marks = "\n".join(mark for secret in secrets.values() for mark in traces.signatures(secret))
     found = set(project.on_host(f"{FILES}{marks}\nEND").split())
     assert found == HOLD
     assert set(project.on_host(f"stat -c %a:%U {' '.join(HOLD)}").split()) == {"600:root"}
@@ -243,7 +247,7 @@ def on_the_host(project, secrets):
 
 
 def refused_by_the_cloud(project, right):
-    """The cloud refuses a key: the sentence does not hold it. Then the right one is set."""
+    """Check that the error for a refused key does not contain the key, then set the right one."""
     secret(project, "sai_pk_planted_wrong", "vllm:spheronApiKey")
     done = project.pulumi("preview", check=False)
     assert done.returncode != 0

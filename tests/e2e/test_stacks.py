@@ -1,4 +1,4 @@
-"""Every stack that ships, against the local cloud: previewed, priced and, by hand (tier all), brought up."""
+"""All shipped stacks on the local cloud: previewed, priced and, in tier all, brought up."""
 
 import json
 import socket
@@ -14,15 +14,15 @@ ON_GPUS = [stack for stack in STACKS if stack != "local"]
 
 
 def shipped(stack: str) -> dict:
-    """The stack file that ships, with only the allow-list of this machine put in."""
+    """Return a shipped stack file, with only the allow-list changed."""
     text = (REPOSITORY / "stacks" / f"Pulumi.{stack}.yaml").read_text()
     block = yaml.safe_load(text)["config"]["pulumi-vllm:server"]
     return {**block, "access": {**block["access"], "allow": ["0.0.0.0/0", "::/0"]}}
 
 
 @contextmanager
-def watched(environment: dict[str, str]):
-    """Every way out leads to a port that counts who comes; the cloud and its hub are on loopback."""
+def external_connections(environment: dict[str, str]):
+    """Send all external connections to a port that counts them; the cloud and its hub are on loopback."""
     came: list[bytes] = []
     gateway = socket.create_server(("127.0.0.1", 0))
 
@@ -55,18 +55,18 @@ def watched(environment: dict[str, str]):
 
 @contextmanager
 def offered(cloud, part: str, usd: float):
-    """Offers whose id has this part, at another price for a while."""
+    """Change the price of the offers whose id contains a part, until the block ends."""
     before = cloud.api("/_sim/offer", "POST", {"offer": part})
     cloud.api("/_sim/offer", "POST", {"offer": part, "price": usd})
     try:
         yield
     finally:
-        for one in sorted(before, key=lambda one: len(one["offerId"])):  # an id may begin another
+        for one in sorted(before, key=lambda one: len(one["offerId"])):  # an id may be the start of another
             cloud.api("/_sim/offer", "POST", {"offer": one["offerId"], "price": one["price"]})
 
 
 def previewed(project, stack: str, block: dict) -> str:
-    """A preview of another stack of the same project."""
+    """Preview another stack of the same project."""
     project.pulumi("stack", "init", stack)
     project.stack = stack
     project.write(block)
@@ -77,7 +77,7 @@ def test_every_stack_is_previewed_and_priced(projects):
     project = projects("fake")
     first = project.stack
     project.cloud.api("/_sim/log", "DELETE")
-    with watched(project.environment) as came:
+    with external_connections(project.environment) as came:
         for stack in STACKS:
             block = shipped(stack)
             shown = previewed(project, stack, block)
@@ -92,7 +92,7 @@ def test_every_stack_is_previewed_and_priced(projects):
     project.stack = first
 
 
-def test_what_does_not_fit_is_refused_and_what_is_cheaper_is_told(projects):
+def test_what_does_not_fit_is_refused_and_cheaper_machines_are_reported(projects):
     project = projects("fake")
     first = project.stack
     block = shipped("spheron-h100-1x-nvfp4")
@@ -112,7 +112,7 @@ def test_what_does_not_fit_is_refused_and_what_is_cheaper_is_told(projects):
 @pytest.mark.all
 @pytest.mark.parametrize("stack", ON_GPUS)
 def test_every_stack_comes_up(projects, tmp_path, stack):
-    """The fake engine, and nvidia-smi answering from captured data; of four cards, the captured two twice."""
+    """Bring up a stack with the fake engine and an nvidia-smi that prints captured data."""
     project = projects("fake", stack=stack)
     block = shipped(stack)
     project.write(block)

@@ -1,4 +1,4 @@
-"""`systemctl stop vllm` on the machine: what serves is drained, what starts ends at once, and neither has failed."""
+"""`systemctl stop vllm` on the host: a serving engine drains, a starting one stops at once, and neither fails."""
 
 import json
 
@@ -7,9 +7,9 @@ ENGINE = "http://127.0.0.1:8000"
 HOW = f"systemctl show -p ActiveState -p Result {UNIT}"
 WELL = {"ActiveState=inactive", "Result=success"}
 TOKENS = 200
-"""Of one stream: 5 s at the fake engine's 25 ms each."""
+"""Tokens of a stream: 5 s at 25 ms per token in the fake engine."""
 
-# Every local port towards the engine is taken, so that nobody can connect to it while it is told to stop.
+# All local ports are in use, so that nothing can connect to the engine while it stops.
 STOP_WITHOUT_A_PORT = """
 import pathlib, socket, subprocess, sys
 ports = pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range")
@@ -29,7 +29,7 @@ finally:
 """
 
 
-def test_a_stop_drains_what_serves_and_ends_what_starts(projects):
+def test_stop_drains_a_serving_engine_and_ends_a_starting_one(projects):
     project = projects("fake")
     project.up()
     body = {"model": project.outputs()["model"], "prompt": "hi", "stream": True}
@@ -52,7 +52,7 @@ tail -n 2 /run/stream
     assert "Cannot assign requested address" in shown, "ports were left, so nothing was proved"
     assert set(lines) >= {*WELL, str(TOKENS), "data: [DONE]"}, shown
 
-    # It starts: nothing to drain, and vLLM would not obey SIGTERM before it listens.
+    # During the start there is nothing to drain, and vLLM ignores SIGTERM until it listens.
     shown = project.on_host(
         f"""
 mkdir -p /run/systemd/system/{UNIT}.d

@@ -1,4 +1,4 @@
-"""A machine that is not fit, an engine that does not serve: one sentence, and `up` goes on once it is put right."""
+"""A machine that fails the preflight, or an engine that does not serve: one error, and `up` continues after the fix."""
 
 import re
 
@@ -10,7 +10,7 @@ from test_found_while_running import refused
 PLANTED = "hf_Planted0123456789"
 GPU_DATA = "/usr/share/lc-gpu"
 ENGINE = "/opt/vllm/lib/python3*/site-packages/vllm"
-# What breaks a machine, what `up` then says, what puts it right.
+# What breaks a machine, the expected error of `up`, and the repair.
 CAUSES = {
     "no driver": (
         "mv /usr/bin/nvidia-smi /root/",
@@ -59,7 +59,7 @@ CAUSES = {
         "cp -a /root/hosts /root/nsswitch.conf /etc/",
     ),
 }
-# The engine of the local cloud, broken in the machine: what ends `up`.
+# What breaks the fake engine on the host, and the expected error of `up`.
 BROKEN_ENGINES = {
     "a flag it does not know": (
         f"sed -i.right 's/--max-model-len/--max-length/' {ENGINE}/arguments.py",
@@ -83,11 +83,11 @@ BROKEN_ENGINES = {
         ("the readiness check failed", "a chat got status 400 and no token", "no chat today"),
     ),
 }
-MENDED = f"for f in {ENGINE}/*.right; do mv $f ${{f%.right}}; done"
+REPAIR_ENGINE = f"for f in {ENGINE}/*.right; do mv $f ${{f%.right}}; done"
 
 
 def stack(name: str) -> dict:
-    """A tracked stack with GPUs, as overrides of the smallest one, open to the machine that runs the tests."""
+    """Return a shipped stack with GPUs as overrides of the smallest one, with the allow-list of the tests."""
     file = REPOSITORY / "stacks" / f"Pulumi.{name}.yaml"
     found = yaml.safe_load(file.read_text())["config"]["pulumi-vllm:server"]
     return found | {"access": {"allow": ["0.0.0.0/0", "::/0"], "keys": ["default"]}, "drain_timeout_s": 5}
@@ -95,7 +95,7 @@ def stack(name: str) -> dict:
 
 @pytest.fixture
 def unready(projects):
-    """Makes a stack whose machine exists and whose weights the hub still refuses."""
+    """Return a function that creates a stack with a machine, whose weights the hub still refuses."""
     made = []
 
     def make(**more):
@@ -112,7 +112,7 @@ def unready(projects):
 
 
 def break_engine(project, script: str) -> None:
-    """In the machine, with a secret in the engine's first and last words."""
+    """Break the engine on the host, with a secret in its first and last log lines."""
     planted = f'print("INFO HF_TOKEN={PLANTED}", file=sys.stderr)'
     project.on_host(f"""
         {script}
@@ -120,11 +120,11 @@ def break_engine(project, script: str) -> None:
         systemctl stop vllm.service""")
 
 
-def mend_engine(project) -> None:
-    project.on_host(f"{MENDED}; sed -i '/{PLANTED}/d' {ENGINE}/__init__.py")
+def repair_engine(project) -> None:
+    project.on_host(f"{REPAIR_ENGINE}; sed -i '/{PLANTED}/d' {ENGINE}/__init__.py")
 
 
-def test_what_is_found_on_a_machine_is_said_and_up_goes_on(unready):
+def test_errors_found_on_the_machine_are_reported_and_up_continues(unready):
     project = unready(**stack("spheron-h100-1x-nvfp4"))
     machine = project.machine_id()
     causes = [CAUSES[name] for name in ("an old driver", "no compiler", "a full disk")]
@@ -138,17 +138,17 @@ def test_what_is_found_on_a_machine_is_said_and_up_goes_on(unready):
     )
     project.on_host("\n".join(script for _, _, script in causes))
 
-    project.cloud.hub(rate=40_000)  # 13 seconds: longer than from one line of progress to the next
+    project.cloud.hub(rate=40_000)  # 13 seconds, longer than the interval of progress messages
     break_engine(project, BROKEN_ENGINES["no chat"][0])
     shown = refused(project, *BROKEN_ENGINES["no chat"][1], "HF_TOKEN=***")
     assert PLANTED not in shown
     assert re.search(r"downloading, \d+/\d+ files, [\d.]+/7.\d MB, [\d.]+ MB/s, \d+ s left", shown), shown
     project.cloud.hub(rate="")
-    mend_engine(project)
+    repair_engine(project)
     project.up()
     assert project.machine_id() == machine
 
-    # A byte of the disk flips: found before vLLM starts again, and only that file is fetched again.
+    # A flipped byte on the volume is found before vLLM starts, and only that file is downloaded again.
     shard = "consolidated-00007-of-00013.safetensors"
     project.cloud.hub("DELETE", "/_log")
     project.on_host(f"""
@@ -190,7 +190,7 @@ def test_each_failure_of_the_engine(projects):
         shown = refused(project, *words, "HF_TOKEN=***")
         assert PLANTED not in shown
         assert project.machine_id() == machine
-        mend_engine(project)
+        repair_engine(project)
     project.up()
     wait_for(
         lambda: project.on_host("systemctl is-active vllm.service", check=False) == "active\n", 30, "vllm"

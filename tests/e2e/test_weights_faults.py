@@ -1,4 +1,4 @@
-"""A download on a machine: killed, rebooted, reclaimed, corrupted, out of room. The hub counts what it sent."""
+"""Downloads on a host that are killed, rebooted, reclaimed, corrupted or out of space; the hub counts its bytes."""
 
 import contextlib
 import hashlib
@@ -18,15 +18,15 @@ from pulumi_vllm_local.web import serving
 from test_found_while_running import refused
 
 SEED = int(os.environ.get("WEIGHTS_SEED", "20261126"))
-IN_FLIGHT = 64 << 20  # per file: what the program promises to lose at most
+IN_FLIGHT = 64 << 20  # per file: the most that the program may download twice
 MOMENTS = 10
 SHARDS_MIB = (100, 90, 80, 70)
-RATE = 8_000_000  # bytes per second and body: a chunk takes two seconds
+RATE = 8_000_000  # bytes per second for each body: a chunk takes two seconds
 MODEL = "/models/weights/*/*/*"  # owner, name, revision
 
 
 class LargeHub:
-    """The tiny model with some shards beside it that nobody reads, from a hub of its own."""
+    """A hub with the tiny model and additional shards that nothing reads."""
 
     def __init__(self, url: str, repository: content.Repository):
         self.url, self.repository = url, repository
@@ -40,7 +40,7 @@ class LargeHub:
 
     @property
     def sent(self) -> Counter[str]:
-        """Bytes by file since the log was emptied."""
+        """Return the bytes per file since the log was cleared."""
         total: Counter[str] = Counter()
         for row in requests.get(f"{self.url}/_log", timeout=30).json():
             if "/resolve/" in row["path"]:
@@ -48,7 +48,7 @@ class LargeHub:
         return total
 
     def again(self, kills: int) -> Counter[str]:
-        """What each file cost beyond its size; within the promise."""
+        """Return the bytes of each file beyond its size, after checking the limit."""
         sizes = {file.path: file.size for file in self.repository.files}
         found = Counter({path: sent - sizes[path] for path, sent in self.sent.items()})
         assert all(bytes_ <= kills * IN_FLIGHT for bytes_ in found.values()), found
@@ -75,7 +75,7 @@ def project(projects, large):
 
 
 def whole_files(project, large) -> int:
-    """Every file in its place is right, whenever one looks; how many there are."""
+    """Check that every complete file is correct; return their number."""
     listed = project.on_host(
         f"cd {MODEL} && find . -type f ! -path './.*' -exec sha256sum {{}} +", check=False
     )
@@ -89,7 +89,7 @@ def whole_files(project, large) -> int:
 
 
 def empty(project) -> None:
-    """No model, no download under way."""
+    """Stop downloads and remove the model."""
     project.on_host(f"""
         systemctl stop vllm.service vllm-weights.service
         systemctl reset-failed vllm.service vllm-weights.service
@@ -123,7 +123,7 @@ def test_ten_kills_of_the_client_cost_at_most_the_chunks_in_flight(project, larg
 
 @contextlib.contextmanager
 def downloading(project, large, count: int):
-    """`up` in the middle of a download of which the hub has sent so much; then to its end."""
+    """Run `up` until the hub has sent some bytes, yield, then wait for its end."""
     empty(project)
     large.forget()
     large.fault(rate=RATE)
@@ -137,21 +137,21 @@ def downloading(project, large, count: int):
         if running.poll() is None:
             os.killpg(running.pid, signal.SIGKILL)
             running.communicate()
-    project.said = (running.returncode, out)
+    project.result = (running.returncode, out)
 
 
 @pytest.mark.all
 @pytest.mark.parametrize("how", ["reboot", "power cut"])
-def test_up_goes_on_over_a_restart_of_the_machine(project, large, how):
+def test_up_continues_after_a_restart_of_the_machine(project, large, how):
     project.up()
     with downloading(project, large, 150 << 20):
         command = "systemctl reboot" if how == "reboot" else "systemctl reboot --force --force"
-        # The age of its first process: an ssh that connects while it is gone waits, and never sees that.
+        # Compare the start of its init, because an ssh that connects during the restart just waits.
         began = "cut -d ' ' -f 22 /proc/1/stat"
         before = project.on_host(began)
         project.on_host(f"systemd-run --on-active=0.1 {command}")
         wait_for(lambda: project.on_host(began, check=False) not in {before, ""}, 120, "restart")
-    code, out = project.said
+    code, out = project.result
     assert code == 0, out
     assert "the machine was restarted; vllm-weights.service goes on" in out
     assert whole_files(project, large) == len(large.repository.files)
@@ -159,13 +159,13 @@ def test_up_goes_on_over_a_restart_of_the_machine(project, large, how):
 
 
 @pytest.mark.all
-def test_a_machine_reclaimed_in_a_download_leaves_the_next_one_what_it_had(project, large):
+def test_a_machine_reclaimed_in_a_download_leaves_its_files_to_the_next(project, large):
     project.up()
     machine = project.machine_id()
     with downloading(project, large, 150 << 20):
         project.cloud.api(f"/_sim/reclaim/{machine}", "POST")
         wait_for(lambda: machine not in {one["id"] for one in project.cloud.machines()}, 120, "reclaim")
-    code, out = project.said
+    code, out = project.result
     assert code != 0
     assert "which continues with what is on the volume" in out
     project.up()
@@ -175,7 +175,7 @@ def test_a_machine_reclaimed_in_a_download_leaves_the_next_one_what_it_had(proje
 
 
 @pytest.mark.all
-def test_a_corrupt_byte_is_found_before_vllm_starts_and_only_that_file_is_fetched_again(project, large):
+def test_a_corrupt_file_is_found_before_vllm_starts_and_fetched_again(project, large):
     shard, sizes = "consolidated-90002.safetensors", {file.path: file.size for file in large.repository.files}
     large.fault(corrupt=shard)
     refused(project, f"{shard}: sha256 wrong 3 times; check disk, memory and the hub")
@@ -198,13 +198,13 @@ def test_a_corrupt_byte_is_found_before_vllm_starts_and_only_that_file_is_fetche
 
 
 @pytest.mark.all
-def test_a_disk_that_fills_up_is_said_and_growing_it_is_enough(project, large):
+def test_a_full_volume_is_reported_and_growing_it_is_enough(project, large):
     project.up()
     with downloading(project, large, 150 << 20):
         project.on_host("""
             fallocate -l $(($(df --output=avail -B1 /models | tail -n 1) - 100000000)) /models/filler
             cat /dev/zero > /models/rest || true""")
-    code, out = project.said
+    code, out = project.result
     assert code != 0
     assert "the disk is full; grow the volume (storage)" in out
     machine = project.machine_id()

@@ -1,4 +1,4 @@
-"""Where a secret could show: what every process tells about itself, and files. Used while a stack lives."""
+"""The places where a secret could leak: command lines and environments of processes, and files."""
 
 import contextlib
 import os
@@ -9,14 +9,14 @@ LARGE = 16 << 20
 
 
 class Processes:
-    """Samples command lines and environments of all processes, guests included, until it is left.
+    """Sample command lines and environments of all processes, including those in guests, until the block ends.
 
     Of this computer's root only the command lines: its environment is where a person puts the keys, and nobody else can
     read it. In a machine nobody has put any there.
     """
 
     def __init__(self):
-        self.seen: dict[bytes, str] = {}
+        self.observed: dict[bytes, str] = {}
         self._over = threading.Event()
 
     def __enter__(self):
@@ -34,15 +34,15 @@ class Processes:
             for place in Path("/proc").glob("[0-9]*"):
                 with contextlib.suppress(OSError):
                     line = (place / "cmdline").read_bytes()
-                    self.seen.setdefault(line, f"the command line {line[:60]!r}")
+                    self.observed.setdefault(line, f"the command line {line[:60]!r}")
                     if place.stat().st_uid or (place / "ns/pid").readlink() != mine:
-                        self.seen.setdefault(
+                        self.observed.setdefault(
                             (place / "environ").read_bytes(), f"the environment of {line[:60]!r}"
                         )
 
 
 def in_files(folder: Path, *leave_out: str) -> dict[str, bytes]:
-    """Every file below a folder, but for names that are left out and for images of disks."""
+    """Read all files below a folder, except the given names and disk images."""
     found = {}
     for here, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if name not in leave_out]
@@ -53,22 +53,22 @@ def in_files(folder: Path, *leave_out: str) -> dict[str, bytes]:
     return found
 
 
-def shown(secrets: dict[str, str], texts: dict[str, bytes]) -> list[str]:
-    """Which secret stands where; of a PEM text, any line with enough of the key in it."""
+def leaks(secrets: dict[str, str], texts: dict[str, bytes]) -> list[str]:
+    """Return which secret occurs where; for PEM text, any line with enough of the key counts."""
     return [
         f"{name} in {where}"
         for name, secret in secrets.items()
-        for mark in marks(secret)
+        for mark in signatures(secret)
         for where, text in texts.items()
         if mark.encode() in text
     ]
 
 
-def marks(secret: str) -> list[str]:
-    """What gives a secret away: itself, and of a PEM text the line that only its key makes."""
+def signatures(secret: str) -> list[str]:
+    """Return the strings that reveal a secret: the secret itself, and for PEM text the line that depends on the key."""
     if not secret.startswith("-----BEGIN"):
         return [secret]
     body = secret.split("PRIVATE KEY-----")[1].strip("-").split()
     body = [line for line in body if len(line) > 40]
-    # An OpenSSH key begins with what every such key has, and with its public half; the private one comes third.
+    # An OpenSSH key starts with a common header and its public half; the private half starts on the third line.
     return body[2:4] if "OPENSSH" in secret else body[:1]

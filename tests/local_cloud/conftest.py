@@ -1,4 +1,4 @@
-"""A cloud whose machines are a table in memory, for tests that take no guests."""
+"""A local cloud with machines in memory, for tests without containers."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Disks:
 
 @dataclass
 class Machines:
-    """Machines in memory; `log` has every call, `deaf` machines never answer, `fail` makes calls fail."""
+    """Machines in memory. `log` has all calls; `deaf` machines never answer; calls named in `fail` fail."""
 
     disks: Disks = field(default_factory=Disks)
     machines: dict[str, Machine] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class Machines:
         with self.guard:
             self.log.append(call)
         if call[0] in self.fail:
-            raise MachineError(f"machine {call[1]}: {call[0]} fails on order; expect it")
+            raise MachineError(f"machine {call[1]}: {call[0]} fails because the test asked for it")
 
     def _set(self, machine_id, status):
         self.machines[machine_id] = replace(self.machines[machine_id], status=status)
@@ -131,7 +131,7 @@ class Machines:
 
 @dataclass
 class Api:
-    """A client of the simulated API that adds the key and nothing else."""
+    """A client of the simulated API that adds only the key."""
 
     url: str
     store: Store
@@ -187,13 +187,13 @@ class Api:
         return answer.json()
 
     def until(self, what, timeout=3.0):
-        """Look until it is true: the cloud's tasks work beside the test."""
+        """Poll until a condition is true, because the tasks of the cloud run in parallel."""
         pause = threading.Event()
         for _ in range(int(timeout / 0.02)):
             if found := what():
                 return found
             pause.wait(0.02)
-        raise AssertionError("it did not come true")
+        raise AssertionError(f"the condition was still false after {timeout} s")
 
     def status(self, deployment_id):
         return self.get(f"/api/deployments/{deployment_id}").json()["status"]
@@ -213,7 +213,7 @@ class Api:
 
 @contextlib.contextmanager
 def cloud_at(path: Path | None = None, machines: Machines | None = None, **options: Any) -> Iterator[Api]:
-    """A served cloud; at factor 6000 its 20 minutes take 0.2 s."""
+    """Serve a cloud; at factor 6000 the minimum run time of 20 minutes takes 0.2 s."""
     store = Store(path, KEY, Options(**({"factor": 6000.0, "requests_per_window": 100_000} | options)))
     machines = machines or Machines()
     with serving(application(store, machines)) as url:

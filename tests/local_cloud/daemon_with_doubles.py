@@ -1,4 +1,4 @@
-"""The local cloud's process with machines in memory, for tests that run it as a process of its own."""
+"""The process of the local cloud, with machines in memory."""
 
 from __future__ import annotations
 

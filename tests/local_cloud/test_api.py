@@ -1,4 +1,4 @@
-"""Deployments of the simulated API: order of checks, readiness, minimum run time, endings."""
+"""Deployments in the simulated API: order of checks, readiness, minimum run time, termination."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import requests
 
 
-def test_the_key_is_asked_for_except_where_the_live_service_does_not(api):
+def test_all_routes_but_two_need_the_key(api):
     assert api.get("/api/balance", key=None).status_code == 401
     assert api.get("/api/balance", key="sai_pk_wrong").json()["code"] == "UNAUTHORIZED"
     assert api.get("/api/providers", key=None).json() == [
@@ -20,7 +20,7 @@ def test_the_key_is_asked_for_except_where_the_live_service_does_not(api):
     assert api.get("/api/nothing").status_code == 404
 
 
-def test_offers_come_in_groups_and_the_filter_keeps_mixed_ones(api):
+def test_offers_are_grouped_and_the_filter_selects_whole_groups(api):
     page = api.get("/api/gpu-offers?limit=100&instanceType=SPOT").json()
     kinds = {offer["instanceType"] for group in page["data"] for offer in group["offers"]}
     assert kinds == {"SPOT", "DEDICATED"}
@@ -49,34 +49,34 @@ def test_offers_come_in_groups_and_the_filter_keeps_mixed_ones(api):
         ({"volumeIds": ["66f0"]}, 500, "Volume 66f0 not found"),
     ],
 )
-def test_create_is_checked_in_the_live_order(api, changes, status, text):
+def test_create_checks_in_the_order_of_the_live_service(api, changes, status, text):
     answer = api.post("/api/deployments", json=api.body(**changes))
     assert answer.status_code == status
     assert text in answer.text
     assert api.get("/api/deployments").json() == []
 
 
-def test_a_name_is_taken_while_a_living_machine_has_it(api):
+def test_a_name_is_unavailable_while_an_active_machine_has_it(api):
     api.create()
     again = api.post("/api/deployments", json=api.body())
     assert again.status_code == 400
     assert "This name is not available" in again.json()["message"]
 
 
-def test_without_credit_nothing_is_created(api):
+def test_create_is_refused_without_credit(api):
     api.sim("options", balance=2.5)
     answer = api.post("/api/deployments", json=api.body())
     assert answer.status_code == 400
     assert "insufficient balance" in answer.text.lower()
 
 
-def test_out_of_stock_shows_only_on_the_post(api):
+def test_out_of_stock_is_reported_only_by_create(api):
     api.sim("fault", kind="stock", offer="cpu")
     assert "Not Enough Stock of CPU" in api.post("/api/deployments", json=api.body()).text
     assert api.post("/api/deployments", json=api.body()).status_code == 201
 
 
-def test_running_needs_the_told_time_and_a_real_sshd(cloud_at):
+def test_running_needs_the_start_time_and_an_answering_sshd(cloud_at):
     with cloud_at() as api:
         api.machines.deaf = True
         made = api.create()
@@ -95,7 +95,7 @@ def test_running_needs_the_told_time_and_a_real_sshd(cloud_at):
         assert api.status(made["id"]) == "deploying"  # 240 s have not passed
 
 
-def test_each_provider_shows_its_login_in_its_own_way(api):
+def test_the_login_fields_depend_on_the_provider(api):
     shown = {}
     for provider, gpu in (
         ("spheron-es", "CPU"),
@@ -112,7 +112,7 @@ def test_each_provider_shows_its_login_in_its_own_way(api):
     assert shown["voltage-park"]["user"] == "ubuntu"
 
 
-def test_terminate_waits_for_the_minimum_and_the_second_one_says_so(cloud_at):
+def test_terminate_respects_the_minimum_run_time_and_fails_twice(cloud_at):
     with cloud_at(factor=60.0) as api:
         api.sim("profile/data-crunch", post_latency_s=0, running_after_s=0)
         machine = api.running()
@@ -135,14 +135,14 @@ def test_terminate_waits_for_the_minimum_and_the_second_one_says_so(cloud_at):
         assert api.get("/api/deployments?status=active").json() == []
 
 
-def test_rename_is_the_only_change(api):
+def test_only_the_name_can_be_changed(api):
     made = api.create()
     path = f"/api/deployments/{made['id']}"
     assert api.call("PATCH", path, json={"name": "two"}).json()["name"] == "two"
     assert api.call("PATCH", path, json={"region": "x"}).status_code == 400
 
 
-def test_money_runs_and_at_zero_everything_ends(cloud_at):
+def test_a_used_up_balance_terminates_everything(cloud_at):
     with cloud_at(factor=60.0) as api:
         api.sim("profile/spheron-es", post_latency_s=0)
         made = api.create(api.offer("spheron-es", "H200_SXM5", count=2))
@@ -154,7 +154,7 @@ def test_money_runs_and_at_zero_everything_ends(cloud_at):
         api.until(lambda: ("destroy", made["id"]) in api.machines.log)
 
 
-def test_reclaim_gives_notice_where_the_provider_does(api):
+def test_reclaim_gives_the_notice_of_the_provider(api):
     machine = api.running(api.offer("spheron-es", "H100_SXM5", "SPOT", 1))
     api.sim("reclaim/one")
     api.until(lambda: api.status(machine) == "terminated-provider")
@@ -167,7 +167,7 @@ def test_reclaim_gives_notice_where_the_provider_does(api):
     assert gone.json()["currentStatus"] == "terminated-provider"
 
 
-def test_reclaim_can_leave_a_stopped_machine_that_wants_its_delete(api):
+def test_a_reclaimed_machine_can_stay_stopped_until_its_delete(api):
     machine = api.running(api.offer("spheron-es"))
     requests.post(f"{api.url}/_sim/reclaim/{machine}?as=stopped", timeout=10).raise_for_status()
     api.until(lambda: api.status(machine) == "stopped")
@@ -177,16 +177,16 @@ def test_reclaim_can_leave_a_stopped_machine_that_wants_its_delete(api):
     api.until(lambda: ("destroy", machine) in api.machines.log)
 
 
-def test_a_machine_that_cannot_be_made_has_failed(api):
+def test_a_machine_that_cannot_be_created_fails(api):
     api.machines.fail = {"create"}
     made = api.create()
     api.until(lambda: api.status(made["id"]) == "failed")
     state = requests.get(f"{api.url}/_sim/state", timeout=10).json()
-    assert "fails on order" in state["deployments"][0]["why"]
+    assert "fails because the test asked" in state["deployments"][0]["why"]
     assert api.delete(f"/api/deployments/{made['id']}").status_code == 200
 
 
-def test_spot_hazard_is_off_by_default_and_kills_when_on(cloud_at):
+def test_spot_reclaims_are_off_by_default(cloud_at):
     with cloud_at() as api:
         offer = api.offer("data-crunch", "H100_SXM5", "SPOT", 1)
         machine = api.running(offer)
@@ -196,7 +196,7 @@ def test_spot_hazard_is_off_by_default_and_kills_when_on(cloud_at):
         api.until(lambda: api.status(other) == "terminated-provider")
 
 
-def test_gpu_machines_get_the_fake_engine_and_cpu_ones_the_chosen(api):
+def test_gpu_machines_always_get_the_fake_engine(api):
     made = api.create(api.offer("spheron-es", "H200_SXM5", count=2))
     api.until(lambda: made["id"] in api.machines.machines)
     spec = api.machines.machines[made["id"]].spec

@@ -1,4 +1,4 @@
-"""What goes wrong on order, and what survives: dropped answers, limits, and a killed simulator."""
+"""Faults of the simulated API, rate limits, and a killed and restarted simulator."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import requests
 
 
-def test_a_dropped_answer_leaves_one_machine(api):
+def test_a_dropped_response_leaves_one_machine(api):
     api.sim("fault", kind="drop_after", method="POST", path="/api/deployments")
     with pytest.raises(requests.ConnectionError):
         api.post("/api/deployments", json=api.body())
@@ -16,13 +16,13 @@ def test_a_dropped_answer_leaves_one_machine(api):
     assert "not available" in api.post("/api/deployments", json=api.body()).text
 
 
-def test_a_refusal_after_the_act_leaves_one_machine(api):
+def test_an_error_after_the_create_leaves_one_machine(api):
     api.sim("fault", kind="status_after", method="POST", path="/api/deployments", status=500)
     assert api.post("/api/deployments", json=api.body()).status_code == 500
     assert [item["name"] for item in api.get("/api/deployments").json()] == ["one"]
 
 
-def test_an_offer_goes_between_the_list_and_the_create(api):
+def test_an_offer_can_be_withdrawn_between_list_and_create(api):
     api.sim("fault", kind="gone", offer="Finland 3::cpu::2vcpu-8gb$")
     refused = api.post("/api/deployments", json=api.body())
     assert (refused.status_code, "not found for provider" in refused.text) == (400, True)
@@ -32,14 +32,14 @@ def test_an_offer_goes_between_the_list_and_the_create(api):
     api.create()
 
 
-def test_a_machine_that_runs_and_never_answers(api):
+def test_a_machine_can_run_and_never_answer(api):
     api.machines.deaf = True
     api.sim("profile/data-crunch", ssh_answers=False)
     machine = api.running()
     assert ("pause", machine) in api.machines.log
 
 
-def test_a_machine_has_another_address_after_a_restart(api):
+def test_a_machine_can_restart_with_another_address(api):
     machine = api.running()
     before = api.get(f"/api/deployments/{machine}").json()["ipAddress"]
     moved = api.sim("move/one")["address"]
@@ -55,14 +55,14 @@ def test_a_machine_has_another_address_after_a_restart(api):
     assert done == ["create", "start", "stop", "attach", "move", "start"]
 
 
-def test_a_connection_lost_before_leaves_nothing(api):
+def test_a_connection_dropped_before_the_create_leaves_nothing(api):
     api.sim("fault", kind="drop_before", method="POST", path="/api/deployments")
     with pytest.raises(requests.ConnectionError):
         api.post("/api/deployments", json=api.body())
     assert api.get("/api/deployments").json() == []
 
 
-def test_faults_of_the_wire(api):
+def test_transport_faults(api):
     api.sim("fault", kind="status", path="/api/balance", status=503, retry_after=7, times=2)
     for _ in range(2):
         answer = api.get("/api/balance")
@@ -85,7 +85,7 @@ def test_faults_of_the_wire(api):
     assert time.monotonic() - began >= 0.1
 
 
-def test_faults_can_be_seen_cleared_and_mistyped(api):
+def test_faults_can_be_listed_and_cleared_and_are_validated(api):
     url = f"{api.url}/_sim/fault"
     api.sim("fault", kind="html", times=None)
     assert requests.get(url, timeout=5).json()[0]["kind"] == "html"
@@ -94,14 +94,14 @@ def test_faults_can_be_seen_cleared_and_mistyped(api):
     assert requests.post(url, json={"kind": "html", "pth": "x"}, timeout=5).status_code == 400
 
 
-def test_a_price_can_change_between_the_list_and_the_create(api):
+def test_a_price_can_change_between_list_and_create(api):
     api.sim("fault", kind="price", offer="cpu", price=0.5)
     assert api.create()["hourlyRate"] == 0.5
     api.sim("offer", offer="Finland 3::cpu", gone=True)
     assert "not found" in api.post("/api/deployments", json=api.body(name="two")).text
 
 
-def test_rate_limits_are_windows_of_virtual_time(cloud_at):
+def test_rate_limits_use_windows_of_virtual_time(cloud_at):
     with cloud_at(factor=60.0, requests_per_window=3, creates_per_window=1) as api:
         for _ in range(3):
             assert api.get("/api/balance").status_code == 200
@@ -118,7 +118,7 @@ def test_rate_limits_are_windows_of_virtual_time(cloud_at):
         assert api.get("/api/balance").status_code == 200
 
 
-def test_the_log_has_requests_and_no_secrets(api):
+def test_the_log_has_requests_without_secrets(api):
     api.get("/api/volumes?page=1")
     rows = requests.get(f"{api.url}/_sim/log", timeout=5).json()
     assert (rows[-1]["method"], rows[-1]["path"], rows[-1]["query"]) == ("GET", "/api/volumes", "page=1")
@@ -128,7 +128,7 @@ def test_the_log_has_requests_and_no_secrets(api):
     assert requests.get(f"{api.url}/_sim/log", timeout=5).json() == []
 
 
-def test_pause_freezes_and_unpause_lets_go(api):
+def test_pause_freezes_and_unpause_resumes(api):
     machine = api.running()
     api.sim("pause/one")
     assert ("pause", machine) in api.machines.log
@@ -137,7 +137,7 @@ def test_pause_freezes_and_unpause_lets_go(api):
     assert ("unpause", machine) in api.machines.log
 
 
-def test_a_restarted_simulator_has_the_same_state_and_adopts_the_machines(cloud_at, tmp_path):
+def test_a_restarted_simulator_keeps_its_state_and_adopts_machines(cloud_at, tmp_path):
     path = tmp_path / "state.json"
     with cloud_at(path) as api:
         volume = api.volume()["volumeId"]
@@ -149,18 +149,18 @@ def test_a_restarted_simulator_has_the_same_state_and_adopts_the_machines(cloud_
         same = ("id", "name", "status", "ipAddress", "createdAt", "volumeIds")
         assert {key: after[key] for key in same} == {key: before[key] for key in same}
         assert after["totalCost"] >= before["totalCost"]
-        assert machines.log == []  # nothing was done to what was right
+        assert machines.log == []  # no machine was touched
         api.sim("advance", seconds=1200)
         assert api.delete(f"/api/deployments/{machine}").status_code == 200
         api.until(lambda: ("destroy", machine) in machines.log)
 
 
-def test_what_was_written_down_is_done_after_a_kill(cloud_at, tmp_path):
+def test_a_recorded_action_is_finished_after_a_kill(cloud_at, tmp_path):
     path = tmp_path / "state.json"
     with cloud_at(path) as api:
         volume, machine = api.volume()["volumeId"], api.running()
         machines = api.machines
-    # As if the process had died between the record and the act: attached in the file, not on the machine.
+    # The state after a crash between record and action: attached in the record, but not on the machine.
     text = path.read_text().replace('"attachments": {}', f'"attachments": {{"{machine}": "device"}}')
     path.write_text(text)
     stranger = machines.machines[machine].spec
@@ -176,7 +176,7 @@ def test_what_was_written_down_is_done_after_a_kill(cloud_at, tmp_path):
         assert ("destroy", "stranger") in machines.log
 
 
-def test_a_create_that_was_cut_short_is_finished(cloud_at, tmp_path):
+def test_an_interrupted_create_is_finished(cloud_at, tmp_path):
     path = tmp_path / "state.json"
     with cloud_at(path) as api:
         api.machines.deaf = True

@@ -1,4 +1,4 @@
-"""Volumes, keys and teams of the simulated API."""
+"""Volumes, SSH keys and teams in the simulated API."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ def _attach(api, volume, deployment, verb="attach"):
     return api.post(f"/api/volumes/{volume}/{verb}", json={"deploymentId": deployment})
 
 
-def test_only_the_handle_names_a_volume(api):
+def test_only_the_handle_identifies_a_volume(api):
     volume = api.volume("spheron-es", "ms4-weights")
     assert volume["volumeId"].startswith("computefilesystem-")
     assert volume["extras"]["mountTag"] == "ms4weights"
@@ -34,18 +34,18 @@ def test_only_the_handle_names_a_volume(api):
         {"region": None},
     ],
 )
-def test_volume_mistakes_are_refused(api, changes):
+def test_invalid_volumes_are_refused(api, changes):
     body = {"name": "w", "sizeInGb": 10, "provider": "data-crunch", "region": "Finland 3"} | changes
     assert api.post("/api/volumes", json=body).status_code == 400
 
 
-def test_a_taken_name_says_filesystem_already_exists(api):
+def test_a_duplicate_name_is_refused(api):
     api.volume()
     body = {"name": "weights", "sizeInGb": 10, "provider": "data-crunch", "region": "Finland 3"}
     assert "filesystem already exists" in api.post("/api/volumes", json=body).text
 
 
-def test_a_disk_is_attached_while_the_machine_runs(api):
+def test_a_block_volume_is_attached_to_a_running_machine(api):
     machine, volume = api.running(), api.volume()["volumeId"]
     answer = _attach(api, volume, machine).json()
     assert (answer["status"], answer["attachedToDeploymentIds"]) == ("attached", [machine])
@@ -59,7 +59,7 @@ def test_a_disk_is_attached_while_the_machine_runs(api):
     assert _attach(api, volume, machine, "detach").json()["status"] == "available"
 
 
-def test_a_share_given_at_create_is_only_a_relation(api):
+def test_a_share_named_at_create_is_not_attached(api):
     volume = api.volume("spheron-es")["volumeId"]
     machine = api.running(api.offer("spheron-es"), volumeIds=[volume])
     assert api.get(f"/api/volumes/{volume}").json()["status"] == "attached"
@@ -71,14 +71,14 @@ def test_a_share_given_at_create_is_only_a_relation(api):
     assert ("detach", machine, volume, True) in api.machines.log
 
 
-def test_a_disk_given_at_create_is_there_at_boot(api):
+def test_a_block_volume_named_at_create_is_attached_at_boot(api):
     volume = api.volume()["volumeId"]
     machine = api.running(volumeIds=[volume])
     calls = [call[0] for call in api.machines.log if call[1] == machine]
     assert calls.index("attach") < calls.index("start")
 
 
-def test_place_writers_and_states_are_checked(api):
+def test_attach_checks_region_writers_and_status(api):
     disk, share = api.volume()["volumeId"], api.volume("spheron-es", "share")["volumeId"]
     one, two = api.running(), api.running(name="two")
     assert _attach(api, share, one).status_code == 400
@@ -92,7 +92,7 @@ def test_place_writers_and_states_are_checked(api):
     assert _attach(api, disk, third).status_code == 400
 
 
-def test_after_a_reclaim_the_attachment_is_stale_until_detached(api):
+def test_an_attachment_stays_stale_after_a_reclaim(api):
     volume = api.volume("spheron-es")["volumeId"]
     machine = api.running(api.offer("spheron-es"))
     _attach(api, volume, machine)
@@ -105,7 +105,7 @@ def test_after_a_reclaim_the_attachment_is_stale_until_detached(api):
     assert _attach(api, volume, other).status_code == 200
 
 
-def test_prices_and_regions_of_volumes(api):
+def test_volume_prices_and_regions(api):
     price = api.get("/api/volumes/pricing?provider=spheron-es").json()
     assert price == {"provider": "spheron-es", "hourlyRatePerGb": 0.0001320313}
     regions = api.get("/api/volumes/regions?provider=data-crunch").json()

@@ -1,4 +1,4 @@
-"""The cloud's clock."""
+"""The virtual clock."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from pulumi_vllm_local.api.clock import VirtualClock, iso
 
 
-def test_it_runs_at_its_factor_and_is_moved_forward():
+def test_the_clock_runs_at_its_factor_and_can_be_advanced():
     real = [100.0]
     clock = VirtualClock(60.0, 1000.0, lambda: real[0])
     assert clock.now() == 1000.0
@@ -31,6 +31,6 @@ async def test_an_advance_wakes_a_sleeper():
     await asyncio.wait_for(sleeper, 1)
 
 
-def test_moments_are_written_in_utc():
+def test_times_are_formatted_in_utc():
     assert iso(0.25) == "1970-01-01T00:00:00.250Z"
     assert iso(None) is None

@@ -1,4 +1,4 @@
-"""The local cloud's process and commands, with machines in memory."""
+"""The process and the commands of the local cloud, with machines in memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pulumi_vllm_local import command, control, settings, shutdown
 from pulumi_vllm_local.settings import LocalCloudError
 from pulumi_vllm_local.tiny_model import model_files
 
-# Each starts processes: seconds on a busy computer.
+# Each test starts processes, which takes seconds on a busy computer.
 pytestmark = pytest.mark.ci
 
 LOCKS = local.ENGINE_LOCKS
@@ -26,7 +26,7 @@ PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFakeFakeFakeFakeFakeFakeFakeF
 
 
 class NoMachines:
-    """What the end of a cloud asks of its machines."""
+    """A double of Machines for `local down`."""
 
     def __init__(self, state_dir):
         self.state_dir = state_dir
@@ -78,7 +78,7 @@ def _create(running, name="one"):
     return answer.json()
 
 
-def test_up_is_idempotent_and_prints_only_env_lines(state, capsys):
+def test_up_is_idempotent_and_prints_only_environment_lines(state, capsys):
     assert _local("up", "--factor", "6000") == 0
     out, err = capsys.readouterr()
     lines = dict(line.removeprefix("export ").split("=", 1) for line in out.splitlines())
@@ -92,7 +92,7 @@ def test_up_is_idempotent_and_prints_only_env_lines(state, capsys):
     assert (settings.Files(state).settings.stat().st_mode & 0o777) == 0o600
 
 
-def test_a_killed_process_is_replaced_by_one_with_the_same_face_and_records(state):
+def test_a_killed_process_is_replaced_with_the_same_url_key_and_records(state):
     first = control.up(state, LOCKS, factor=6000.0)
     made = _create(first)
     os.kill(first.pid, signal.SIGKILL)
@@ -107,7 +107,7 @@ def test_a_killed_process_is_replaced_by_one_with_the_same_face_and_records(stat
     assert [(item["id"], item["name"]) for item in shown] == [(made["id"], "one")]
 
 
-def test_a_port_that_was_taken_after_a_crash_is_a_sentence_with_a_remedy(state):
+def test_a_port_in_use_after_a_crash_is_an_error_with_a_remedy(state):
     first = control.up(state, LOCKS, factor=6000.0)
     made = _create(first)
     os.kill(first.pid, signal.SIGKILL)
@@ -118,7 +118,7 @@ def test_a_port_that_was_taken_after_a_crash_is_a_sentence_with_a_remedy(state):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(("127.0.0.1", port))
         sock.listen()
-        with pytest.raises(LocalCloudError, match=f"port {port}: .*; end what listens there, or .* --port"):
+        with pytest.raises(LocalCloudError, match=f"port {port}: .*; stop what listens there, or .* --port"):
             control.up(state, LOCKS, factor=6000.0)
     assert control.up(state, LOCKS, factor=6000.0).url == first.url
     assert [item["id"] for item in control.status(state)["state"]["deployments"]] == [made["id"]]
@@ -142,7 +142,7 @@ def test_two_checkouts_share_nothing(state, tmp_path):
         control.down(other, purge=True)
 
 
-def test_other_settings_restart_an_empty_cloud_and_are_refused_by_one_in_use(state, capsys):
+def test_new_settings_restart_an_empty_cloud_and_are_refused_in_use(state, capsys):
     first = control.up(state, LOCKS, engine="fake", factor=6000.0)
     second = control.up(state, LOCKS, engine="real", factor=6000.0)
     assert (second.engine, second.url) == ("real", first.url)
@@ -154,7 +154,7 @@ def test_other_settings_restart_an_empty_cloud_and_are_refused_by_one_in_use(sta
     assert "machines (one)" in told
 
 
-def test_down_keeps_volumes_and_tells_the_records(state, capsys):
+def test_down_keeps_volumes_and_updates_the_records(state, capsys):
     running = control.up(state, LOCKS, factor=6000.0)
     made = _create(running)
     headers = {"Authorization": f"Bearer {running.api_key}"}
@@ -198,7 +198,7 @@ def test_status_logs_and_controls(state, capsys):
     assert _local("logs", "nobody") == 1
 
 
-def test_a_taken_port_is_a_sentence(state):
+def test_a_port_in_use_is_an_error(state):
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         sock.listen()

@@ -1,4 +1,4 @@
-"""The local cloud as people have it: real guests behind the API, killed, adopted, reclaimed and gone."""
+"""The whole local cloud, with real guests behind the API that are killed, adopted, reclaimed and removed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.ci
 
 
 class Cloud:
-    """A client of one cloud, with a key of its own for its machines."""
+    """A client of one cloud, with its own SSH key."""
 
     def __init__(self, folder: Path):
         self.state_dir, self.key = folder / "cloud", folder / "key"
@@ -84,7 +84,7 @@ class Cloud:
 
 
 def _traces(state_dir: Path) -> list[str]:
-    """What a cloud may leave on the host: mounts, loops, processes, links, tables and groups of its names."""
+    """Return what a cloud could leave behind: mounts, loops, processes, links, tables and groups with its names."""
     names = Names.of(state_dir)
     ours = (str(state_dir), names.bridge, names.cgroup, names.table)
     commands = (["losetup", "-a"], ["ps", "-eo", "args"], ["ip", "-br", "link"], ["nft", "list", "tables"],
@@ -103,7 +103,7 @@ def cloud(tmp_path):
     assert _traces(found.state_dir) == []
 
 
-def test_a_machine_with_a_disk_survives_the_clouds_death(cloud):
+def test_a_machine_with_a_block_volume_survives_a_killed_cloud(cloud):
     init = {"runcmd": ["touch /root/honoured"], "writeFiles": [{"path": "/root/file", "content": "later"}]}
     machine = cloud.create("data-crunch", "one", cloudInit=init)
     disk = cloud.volume("data-crunch", "Finland 3", "weights")
@@ -133,15 +133,15 @@ def test_a_machine_with_a_disk_survives_the_clouds_death(cloud):
     other = cloud.create("data-crunch", "two", volumeIds=[disk])
     there = cloud.wait(other)
     assert cloud.ssh("root", there, "mount /dev/vdb /mnt && cat /mnt/file") == "data"
-    control.ask(cloud.running, "advance", "POST", {"seconds": 1200})
+    control.request_control(cloud.running, "advance", "POST", {"seconds": 1200})
     cloud.call("DELETE", f"deployments/{machine}")
-    control.ask(cloud.running, f"reclaim/{other}", "POST", {})
+    control.request_control(cloud.running, f"reclaim/{other}", "POST", {})
     cloud.wait(other, "terminated-provider")
     cloud.call("POST", f"volumes/{disk}/detach", {"deploymentId": other})
     assert cloud.call("DELETE", f"volumes/{disk}") == {"success": True}
 
 
-def test_a_gpu_machine_gets_its_share_by_a_restart(cloud):
+def test_attaching_a_share_restarts_a_gpu_machine(cloud):
     machine = cloud.create("spheron-es", "gpu", "h200", 2)
     share = cloud.volume("spheron-es", "US Central 1", "ms4-weights")
     address = cloud.wait(machine)
@@ -156,10 +156,10 @@ def test_a_gpu_machine_gets_its_share_by_a_restart(cloud):
         == "0.26.0"
     )
 
-    control.ask(cloud.running, f"pause/{machine}", "POST", {})
+    control.request_control(cloud.running, f"pause/{machine}", "POST", {})
     assert cloud.ssh("ubuntu", address, "true", check=False) is None
     assert cloud.call("GET", f"deployments/{machine}")["status"] == "running"
-    control.ask(cloud.running, f"unpause/{machine}", "POST", {})
+    control.request_control(cloud.running, f"unpause/{machine}", "POST", {})
     cloud.until("ubuntu", address, "true")
 
     control.down(cloud.state_dir)

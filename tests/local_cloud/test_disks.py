@@ -1,4 +1,4 @@
-"""Volumes without machines: image files, loop devices, the file system of a share."""
+"""Disks without machines: image files, loop devices, and the file system of a share."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ pytestmark = pytest.mark.ci
 
 
 @pytest.mark.parametrize("size_gb", [1, 30])
-def test_a_share_grows_at_the_latest_with_the_next_start_and_keeps_what_is_on_it(
-    tmp_path: Path, size_gb: int
-) -> None:
+def test_a_share_grows_by_the_next_start_and_keeps_its_files(tmp_path: Path, size_gb: int) -> None:
     disks = Disks(tmp_path)
     disks.create("one", size_gb, "share")
     disks.claim("one", "machine")
@@ -30,7 +28,7 @@ def test_a_share_grows_at_the_latest_with_the_next_start_and_keeps_what_is_on_it
         before = room.f_blocks * room.f_frsize
         if not disks.grow(
             "one", size_gb + 1
-        ):  # this root may not grow what is mounted: at the machine's next start
+        ):  # this root may not grow a mounted file system, so the next start does
             disks.binds("machine")
         room = os.statvfs(share)
         assert room.f_blocks * room.f_frsize - before > 0.9e9
@@ -43,13 +41,13 @@ def test_a_share_grows_at_the_latest_with_the_next_start_and_keeps_what_is_on_it
         disks.delete("one")
 
 
-def test_a_disk_grows_under_its_device(tmp_path: Path) -> None:
+def test_a_block_disk_grows_with_its_device(tmp_path: Path) -> None:
     disks = Disks(tmp_path)
     disk = disks.create("one", 1, "block")
     try:
         loop = disks.loop(disk)
         disks.grow("one", 2)
-        with open(loop, "rb") as device:  # noqa: PTH123 - seek tells a device's size
+        with open(loop, "rb") as device:  # noqa: PTH123 - seek finds the size of a device
             assert device.seek(0, os.SEEK_END) == 2 * 10**9 // 4096 * 4096
     finally:
         disks.disclaim("one")

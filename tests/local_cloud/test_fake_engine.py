@@ -1,4 +1,4 @@
-"""the fake engine as a process: its command line, its answers, its drain."""
+"""The fake engine as a process: its command line, its responses, and draining."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def model(tmp_path_factory):
 
 
 class Running:
-    """The engine in its own process, as a guest has it: the package under its other name, no site-packages."""
+    """The engine in its own process, installed as vllm and without site-packages, as in a guest."""
 
     def __init__(self, site, model, *flags, token_ms=2, **environment):
         with socket.socket() as sock:
@@ -107,19 +107,19 @@ def start(site, model):
         running.end()
 
 
-def test_its_sentences_have_the_ids_of_the_tiny_models_tokenizer(model):
+def test_token_ids_match_the_tokenizer_of_the_tiny_model(model):
     words = Tekkenizer.from_file(model / "tekken.json")
-    said = weights.Script.of(words)
-    assert [token for token, _ in script.ANSWER] == list(said.answer)
-    assert [token for token, _ in script.THOUGHT] == list(said.thought)
-    assert [token for token, _ in script.IMAGE] == list(said.image)
-    assert [token for token, _ in script.CALL_NAME + script.CALL_ARGUMENTS] == list(said.call)
+    sentences = weights.Script.of(words)
+    assert [token for token, _ in script.ANSWER] == list(sentences.answer)
+    assert [token for token, _ in script.THOUGHT] == list(sentences.thought)
+    assert [token for token, _ in script.IMAGE] == list(sentences.image)
+    assert [token for token, _ in script.CALL_NAME + script.CALL_ARGUMENTS] == list(sentences.call)
     assert "".join(text for _, text in script.ANSWER) == weights.ANSWER
     assert "".join(text for _, text in script.CALL_ARGUMENTS) == weights.ARGUMENTS
 
 
 @pytest.mark.parametrize(("effort", "count"), [("none", 19), ("high", 31)])
-def test_golden_tokens_are_those_of_the_real_engine(engine, effort, count):
+def test_golden_tokens_match_those_of_the_real_engine(engine, effort, count):
     choice = engine.chat(reasoning_effort=effort, return_token_ids=True).json()["choices"][0]
     digest = hashlib.sha256(json.dumps(choice["token_ids"]).encode()).hexdigest()[:12]
     assert digest == model_files.pinned()["golden"]["tokens"][effort]
@@ -129,7 +129,7 @@ def test_golden_tokens_are_those_of_the_real_engine(engine, effort, count):
     assert choice["finish_reason"] == "stop"
 
 
-def test_the_openai_client_streams_thinks_and_calls_a_tool(engine):
+def test_the_openai_client_streams_reasons_and_calls_a_tool(engine):
     with OpenAI(base_url=f"{engine.url}/v1", api_key="none", max_retries=0) as client:
         stream = client.chat.completions.create(
             model="tiny", messages=QUESTION, stream=True, stream_options={"include_usage": True},
@@ -173,7 +173,7 @@ def test_images_completions_and_limits(engine):
         ({"max_tokens": 4096}, 400, "maximum context length is 2048"),
     ],
 )
-def test_bad_requests_are_answered_in_openais_shape(engine, changes, status, text):
+def test_bad_requests_get_openai_errors(engine, changes, status, text):
     answer = engine.chat(**changes)
     assert answer.status_code == status
     error = answer.json()["error"]
@@ -181,7 +181,7 @@ def test_bad_requests_are_answered_in_openais_shape(engine, changes, status, tex
     assert error["code"] == status
 
 
-def test_metrics_version_and_the_unguarded_paths(engine):
+def test_metrics_version_and_paths_without_a_key(engine):
     engine.chat()
     text = requests.get(f"{engine.url}/metrics", timeout=5).text
     for name in (
@@ -197,7 +197,7 @@ def test_metrics_version_and_the_unguarded_paths(engine):
     assert requests.get(f"{engine.url}/nothing", timeout=5).status_code == 404
 
 
-def test_keys_guard_only_what_vllm_guards(start):
+def test_keys_protect_the_same_paths_as_in_vllm(start):
     running = start(VLLM_API_KEY="k").ready()
     assert running.chat().status_code == 401
     allowed = requests.get(f"{running.url}/v1/models", headers={"Authorization": "Bearer k"}, timeout=5)
@@ -216,14 +216,14 @@ def test_keys_guard_only_what_vllm_guards(start):
         (["--enable-auto-tool-choice"], "requires --tool-call-parser"),
     ],
 )
-def test_flags_are_refused_as_vllm_refuses_them(flags, text, capsys):
+def test_arguments_that_vllm_refuses_are_refused(flags, text, capsys):
     with pytest.raises(SystemExit) as error:
         arguments.parse(flags)
     assert error.value.code == 2
     assert text in capsys.readouterr().err
 
 
-def test_flags_are_taken_as_vllm_takes_them():
+def test_arguments_are_parsed_like_in_vllm():
     args = arguments.parse(["--max_model_len=32K", "-tp", "2", "--no-enable-prefix-caching", "--kv-cache-memory-bytes",
                             "40G", "--limit-mm-per-prompt", '{"image":4}'])  # fmt: skip
     assert args.max_model_len == 32768
@@ -243,7 +243,7 @@ def test_a_folder_without_a_model_fails(start, model, tmp_path, missing):
     assert "Engine core initialization failed" in errors
 
 
-def test_cut_weights_fail(start, model, tmp_path):
+def test_truncated_weights_fail(start, model, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(model, folder)
     with (folder / "consolidated.safetensors").open("r+b") as file:
@@ -282,18 +282,18 @@ def test_a_drain_finishes_streams_and_refuses_new_requests(start):
     assert running.process.wait(10) == 0
 
 
-def test_it_passes_sigterm_over_while_it_starts_and_obeys_it_whichever_thread_gets_it_once_it_serves(start):
+def test_sigterm_is_ignored_during_the_start_and_obeyed_afterwards(start):
     running = start(VLLM_FAKE_START_S="1")
     assert "fake engine" in running.process.stderr.readline()
     running.process.send_signal(signal.SIGTERM)
     running.ready()
-    # On a busy machine a signal finds the main thread not in its wait; here for sure: it goes to another one.
+    # On a busy machine the main thread may not be waiting when the signal arrives. Here another thread gets the signal.
     main, other, *_ = sorted(int(one.name) for one in Path(f"/proc/{running.process.pid}/task").iterdir())
     assert ctypes.CDLL(None).tgkill(main, other, signal.SIGTERM) == 0
     assert running.process.wait(5) == 0
 
 
-def test_without_a_timeout_streams_are_cut_with_an_error_inside(start):
+def test_without_a_timeout_streams_end_with_an_error_event(start):
     running, seen = start(token_ms=10).ready(), []
     thread = _after_first(running, seen, max_tokens=1000)
     thread.join(10)

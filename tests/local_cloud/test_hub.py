@@ -1,4 +1,4 @@
-"""The model hub over plain HTTP, and with the real client."""
+"""The model hub over plain HTTP and with the real client."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _fault(url, **values):
     requests.post(f"{url}/_fault", params=values, timeout=5).raise_for_status()
 
 
-def test_tree_and_files_are_those_that_are_pinned(url):
+def test_tree_and_files_match_the_pinned_record(url):
     pinned = model_files.pinned()
     tree = requests.get(f"{url}/api/models/{TINY}/tree/{pinned['revision']}?recursive=true", timeout=5).json()
     assert {item["path"]: item["size"] for item in tree} == {
@@ -58,7 +58,7 @@ def test_tree_and_files_are_those_that_are_pinned(url):
     assert requests.get(f"{url}/api/models/{TINY}", timeout=5).json()["sha"] == pinned["revision"]
 
 
-def test_fake_engine_contracts_have_real_names_and_say_what_they_are(repositories):
+def test_placeholders_have_real_names_and_say_what_they_are(repositories):
     by_name = {item.name: item for item in repositories}
     large = by_name[LARGE]
     assert large.revision == "a11f36bebf709121056b1dbcc943d1c6afbe494d"
@@ -68,7 +68,7 @@ def test_fake_engine_contracts_have_real_names_and_say_what_they_are(repositorie
     assert b"Placeholder" in (large.folder / "README.md").read_bytes()
     small = by_name[f"{LARGE}-NVFP4"]
     for repository in repositories:
-        model.check(str(repository.folder))  # whole, as far as an engine's loader looks
+        model.check(str(repository.folder))  # complete for a loader
     shards = [file.path for file in small.files if file.path.startswith("consolidated-")]
     assert len(shards) == 13
     assert not any(file.path.startswith("model-") for file in small.files)
@@ -97,7 +97,7 @@ def test_ranges(url, repositories, *, asked, status, length, span):
         assert answer.content == whole[first : first + length]
 
 
-def test_what_is_not_there_has_its_own_code(url):
+def test_each_kind_of_missing_thing_has_its_error_code(url):
     codes = {
         _get(url, "none.bin").headers["X-Error-Code"]: "EntryNotFound",
         _get(url, "params.json", revision="0" * 40).headers["X-Error-Code"]: "RevisionNotFound",
@@ -134,7 +134,7 @@ def test_faults(url, repositories):
     assert requests.post(f"{url}/_fault?speed=1", timeout=5).status_code == 400
 
 
-def test_the_log_tells_ranges_and_bytes(url):
+def test_the_log_has_ranges_and_bytes(url):
     _get(url, "tekken.json", headers={"Range": "bytes=0-9", "Authorization": "Bearer hf_secret"})
     rows = requests.get(f"{url}/_log", timeout=5).json()
     assert (rows[-1]["range"], rows[-1]["status"], rows[-1]["sent"]) == ("bytes=0-9", 206, 10)
@@ -152,7 +152,7 @@ def _hf(url, home, *words, token=None):
 
 
 @pytest.mark.ci
-def test_the_real_client_downloads_verifies_and_is_refused(url, tmp_path):
+def test_the_real_client_downloads_and_is_refused(url, tmp_path):
     revision, into = model_files.pinned()["revision"], tmp_path / "model"
     download = ("download", TINY, "--revision", revision, "--local-dir", str(into))
     done = _hf(url, tmp_path / "home", *download)
@@ -175,7 +175,7 @@ def test_the_real_client_downloads_verifies_and_is_refused(url, tmp_path):
 
 
 @pytest.mark.ci
-def test_the_real_client_resumes_a_cut_body_and_takes_a_corrupt_one(url, tmp_path):
+def test_the_real_client_resumes_but_accepts_a_corrupt_body(url, tmp_path):
     revision, into = model_files.pinned()["revision"], tmp_path / "model"
     _fault(url, cut="11000000", cuts="1", corrupt="consolidated.safetensors")
     done = _hf(url, tmp_path / "home", "download", TINY, "--revision", revision, "--local-dir", str(into))
@@ -189,7 +189,7 @@ def test_the_real_client_resumes_a_cut_body_and_takes_a_corrupt_one(url, tmp_pat
     assert "consolidated.safetensors" in verify.stdout + verify.stderr
 
 
-def test_its_clock_can_be_wrong(url):
+def test_the_date_header_can_be_wrong(url):
     def off_s():
         told = parsedate_to_datetime(requests.head(f"{url}/", timeout=5).headers["Date"])
         return abs(told.timestamp() - time.time())

@@ -1,4 +1,4 @@
-"""The nvidia-smi of a machine without GPUs answers what the real one did."""
+"""The imitated nvidia-smi prints what the real one printed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PROGRAM = image_cache.RECIPES / "gpu" / "nvidia-smi"
 
 
-def ask(gpu: str, count: int, tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def nvidia_smi(gpu: str, count: int, tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
     data = tmp_path / "data"
     if not data.exists():
         data.mkdir()
@@ -33,15 +33,17 @@ def ask(gpu: str, count: int, tmp_path: Path, *words: str) -> subprocess.Complet
 
 
 @pytest.mark.parametrize("gpu", ["h200", "h100"])
-def test_two_gpus_answer_as_captured(gpu: str, tmp_path: Path) -> None:
+def test_two_gpus_match_the_capture(gpu: str, tmp_path: Path) -> None:
     captured = image_cache.RECIPES / "captured" / f"{gpu}-x2"
-    assert ask(gpu, 2, tmp_path, "topo", "-m").stdout == (captured / "topo.txt").read_text()
+    assert nvidia_smi(gpu, 2, tmp_path, "topo", "-m").stdout == (captured / "topo.txt").read_text()
     assert (
-        ask(gpu, 2, tmp_path).stdout.splitlines()[1:]
+        nvidia_smi(gpu, 2, tmp_path).stdout.splitlines()[1:]
         == (captured / "nvidia-smi.txt").read_text().splitlines()[1:]
     )
     told = [
-        line for line in ask(gpu, 2, tmp_path, "-q", "-x").stdout.splitlines() if "<timestamp>" not in line
+        line
+        for line in nvidia_smi(gpu, 2, tmp_path, "-q", "-x").stdout.splitlines()
+        if "<timestamp>" not in line
     ]
     real = [
         line for line in (captured / "nvidia-smi-q.xml").read_text().splitlines() if "<timestamp>" not in line
@@ -49,8 +51,8 @@ def test_two_gpus_answer_as_captured(gpu: str, tmp_path: Path) -> None:
     assert told == real
 
 
-def test_the_long_text_is_the_captured_one(tmp_path: Path) -> None:
-    told = ask("h200", 2, tmp_path, "-q").stdout.splitlines()
+def test_the_long_output_matches_the_capture(tmp_path: Path) -> None:
+    told = nvidia_smi("h200", 2, tmp_path, "-q").stdout.splitlines()
     real = (image_cache.RECIPES / "captured" / "h200-x2" / "nvidia-smi-q.txt").read_text().splitlines()
     assert [line for line in told if "Timestamp" not in line] == [
         line for line in real if "Timestamp" not in line
@@ -58,31 +60,31 @@ def test_the_long_text_is_the_captured_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 4, 8])
-def test_other_counts_have_gpus_of_their_own(count: int, tmp_path: Path) -> None:
-    rows = ask(
+def test_other_counts_have_distinct_gpus(count: int, tmp_path: Path) -> None:
+    rows = nvidia_smi(
         "h200", count, tmp_path, "--query-gpu=index,uuid,pci.bus_id,serial", "--format=csv,noheader"
     ).stdout
     cells = [row.split(", ") for row in rows.splitlines()]
     assert [cell[0] for cell in cells] == [str(index) for index in range(count)]
     for column in range(4):
         assert len({cell[column] for cell in cells}) == count
-    root = ET.fromstring(ask("h200", count, tmp_path, "-q", "-x").stdout)
+    root = ET.fromstring(nvidia_smi("h200", count, tmp_path, "-q", "-x").stdout)
     assert root.findtext("attached_gpus") == str(count)
     assert len(root.findall("gpu")) == count
-    assert ask("h200", count, tmp_path).stdout.count("NVIDIA H200  ") == count
+    assert nvidia_smi("h200", count, tmp_path).stdout.count("NVIDIA H200  ") == count
 
 
 def test_query_layouts(tmp_path: Path) -> None:
     query = "--query-gpu=name,memory.total,driver_version"
-    assert ask("h200", 2, tmp_path, query, "--format=csv").stdout.splitlines() == [
+    assert nvidia_smi("h200", 2, tmp_path, query, "--format=csv").stdout.splitlines() == [
         "name, memory.total [MiB], driver_version",
         *["NVIDIA H200, 143771 MiB, 580.159.04"] * 2,
     ]
-    assert ask("h200", 2, tmp_path, query, "--format=csv,noheader,nounits", "-i", "1").stdout == (
+    assert nvidia_smi("h200", 2, tmp_path, query, "--format=csv,noheader,nounits", "-i", "1").stdout == (
         "NVIDIA H200, 143771, 580.159.04\n"
     )
 
 
-def test_a_field_that_is_none_is_refused(tmp_path: Path) -> None:
-    done = ask("h100", 2, tmp_path, "--query-gpu=name,nonsense", "--format=csv")
+def test_an_unknown_field_is_refused(tmp_path: Path) -> None:
+    done = nvidia_smi("h100", 2, tmp_path, "--query-gpu=name,nonsense", "--format=csv")
     assert (done.returncode, done.stdout) == (2, 'Field "nonsense" is not a valid field to query.\n\n')

@@ -1,4 +1,4 @@
-"""What images are made from, and what stops them; nothing is built."""
+"""The inputs of images and the requirements of this computer, without building images."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ deb http://vendor.example/ubuntu stable main
 """
 
 
-def test_the_hosts_release_is_read() -> None:
+def test_the_release_of_this_computer_is_parsed() -> None:
     found = apt_sources.suite('ID=ubuntu\nVERSION_ID="24.04"\nVERSION_CODENAME=noble\n')
     assert (found.distribution, found.codename, found.version) == ("ubuntu", "noble", "24.04")
     with pytest.raises(apt_sources.SuiteError, match="neither Debian nor Ubuntu"):
         apt_sources.suite("ID=fedora\nVERSION_ID=42\n")
 
 
-def test_only_sources_of_the_release_go_into_a_guest(tmp_path: Path) -> None:
+def test_only_apt_sources_of_the_release_are_used(tmp_path: Path) -> None:
     (tmp_path / "sources.list.d").mkdir()
     (tmp_path / "sources.list.d" / "debian.sources").write_text(DEB822)
     (tmp_path / "sources.list").write_text(ONE_LINE)
@@ -55,25 +55,25 @@ def test_only_sources_of_the_release_go_into_a_guest(tmp_path: Path) -> None:
     assert "Signed-By: /usr/share/keyrings/ubuntu.gpg" in noble
 
 
-def test_a_list_of_mirrors_becomes_its_first(tmp_path: Path) -> None:
+def test_a_list_of_mirrors_is_replaced_by_its_first(tmp_path: Path) -> None:
     mirrors = tmp_path / "mirrors.list"
     mirrors.write_text("http://one.example/debian\nhttp://two.example/debian\n")
     (tmp_path / "sources.list").write_text(f"deb mirror+file:{mirrors} bookworm main\n")
     assert "URIs: http://one.example/debian\n" in apt_sources.sources("bookworm", tmp_path)
 
 
-def test_an_unknown_image_is_named() -> None:
+def test_an_unknown_image_is_an_error() -> None:
     with pytest.raises(ImageError, match="image gpu-h200-3x: unknown"):
         ImageCache().key("gpu-h200-3x")
 
 
-def test_keys_tell_images_apart() -> None:
+def test_different_images_have_different_keys() -> None:
     images = ImageCache()
     assert images.key("gpu-h200-2x") == images.key("gpu-h200-2x")
     assert images.key("gpu-h200-2x") != images.key("gpu-h200-4x")
 
 
-def test_the_fake_engine_passes_for_every_lock() -> None:
+def test_the_stamp_of_the_fake_engine_has_every_lock() -> None:
     stamps = EngineLocks(ENGINE_LOCKS).digests().split()
     locks = [path.read_bytes() for path in ENGINE_LOCKS.glob("*/requirements-*.txt")]
     assert len(locks) > 4
@@ -89,7 +89,7 @@ def test_engine_images_need_the_folder_of_locks(tmp_path: Path) -> None:
     assert len(ImageCache(ENGINE_LOCKS).key("engine-real")) == 12
 
 
-def test_locks_carry_hashes_and_name_no_index() -> None:
+def test_locks_have_hashes_and_no_index_url() -> None:
     locks = EngineLocks(ENGINE_LOCKS)
     for python in ("3.11", "3.12", "3.13"):
         lock = locks.cpu(python)
@@ -100,16 +100,16 @@ def test_locks_carry_hashes_and_name_no_index() -> None:
         assert "triton==" not in text
 
 
-def test_a_gpu_layer_is_made_in_a_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_layer_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    said: list[str] = []
+    progress: list[str] = []
     images = ImageCache()
-    root = images.ensure("gpu-h100-4x", said.append)
+    root = images.ensure("gpu-h100-4x", progress.append)
     assert (root / "usr/bin/nvidia-smi").stat().st_mode & 0o777 == 0o755
     assert (root / "usr/share/lc-gpu/count").read_text() == "4\n"
     assert images.cached("gpu-h100-4x") == root
     assert [path.name for path in folder().glob(".build-*")] == []
-    assert said[0] == "image gpu-h100-4x: building"
+    assert progress[0] == "image gpu-h100-4x: building"
 
 
 def found(**changed: object) -> host_checks.Found:
@@ -126,14 +126,14 @@ def found(**changed: object) -> host_checks.Found:
     return host_checks.Found(**(whole | changed))  # type: ignore[arg-type]
 
 
-def test_a_good_host_gets_no_complaint() -> None:
-    assert host_checks.complaints(found()) == ()
+def test_a_suitable_computer_has_no_unmet_requirement() -> None:
+    assert host_checks.unmet(found()) == ()
 
 
-def test_each_lack_is_a_sentence_with_its_remedy() -> None:
-    assert "Linux virtual machine" in host_checks.complaints(found(platform="darwin"))[0]
+def test_each_unmet_requirement_has_a_remedy() -> None:
+    assert "Linux virtual machine" in host_checks.unmet(found(platform="darwin"))[0]
     programs = dict.fromkeys(host_checks.PROGRAMS, True) | {"nft": False, "mmdebstrap": False}
-    said = host_checks.complaints(
+    messages = host_checks.unmet(
         found(
             user=1000,
             programs=programs,
@@ -144,6 +144,6 @@ def test_each_lack_is_a_sentence_with_its_remedy() -> None:
             os_release="ID=arch",
         )
     )
-    assert len(said) == 7
-    assert "sudo apt-get install -y --no-install-recommends mmdebstrap nftables" in said[1]
-    assert "1.0 GB are free" in said[5]
+    assert len(messages) == 7
+    assert "sudo apt-get install -y --no-install-recommends mmdebstrap nftables" in messages[1]
+    assert "1.0 GB are free" in messages[5]

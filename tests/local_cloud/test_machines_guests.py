@@ -1,4 +1,4 @@
-"""Real guests: boot, login, reboot, preemption, crashes of their keepers, volumes, and nothing left afterwards."""
+"""Real guests: boot, login, reboot, preemption, crashes of their supervisors, volumes, and complete removal."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def sh(command: str) -> str:
 
 
 def traces(state: Path) -> dict[str, str]:
-    """What a local cloud could leave on this computer; other local clouds may come and go meanwhile."""
+    """Return what this local cloud could leave behind; other local clouds may run at the same time."""
     from pulumi_vllm_local.machines.names import Names
 
     names = Names.of(state)
@@ -65,7 +65,7 @@ class Cloud:
     def until(true: Callable[[], bool], seconds: float = 60) -> None:
         end = time.monotonic() + seconds
         while not true():
-            assert time.monotonic() < end, "it did not happen in time"
+            assert time.monotonic() < end, f"the condition was still false after {seconds} s"
             time.sleep(0.1)
 
     def ssh(self, address: Address, command: str, host: str | None = None) -> str:
@@ -79,7 +79,7 @@ class Cloud:
             "BatchMode=yes",
         ]
         target = f"{address.user}@{host or address.host}"
-        for _ in range(20):  # sshd answers some moments before cloud-init has made the user
+        for _ in range(20):  # sshd answers shortly before cloud-init has created the user
             done = subprocess.run(
                 ["ssh", "-i", str(self.key), *options, "-o", "ConnectTimeout=5", target, command],
                 capture_output=True,
@@ -121,7 +121,7 @@ def cloud(tmp_path: Path) -> Iterator[Cloud]:
         assert Path("/proc/sys/net/ipv4/ip_forward").read_text() == forwarding
 
 
-def test_a_machine_boots_with_its_user_its_data_and_the_outside(cloud: Cloud) -> None:
+def test_a_machine_boots_with_its_user_and_reaches_its_network(cloud: Cloud) -> None:
     address = cloud.boot("one", user_data={"runcmd": ["touch /var/lib/ran"]}, gpu="h200", gpu_count=4)
     other = cloud.boot("two", user="root")
     assert cloud.ssh(
@@ -156,7 +156,7 @@ def test_a_guest_installs_from_the_package_registries(cloud: Cloud) -> None:
     )
 
 
-def test_the_ways_a_machine_ends(cloud: Cloud) -> None:
+def test_reboot_pause_kill_stop_and_destroy(cloud: Cloud) -> None:
     address = cloud.boot("one")
     machines = cloud.machines
     cloud.ssh(address, "echo kept | sudo -n tee /var/lib/kept; sync")
@@ -189,11 +189,11 @@ def test_the_ways_a_machine_ends(cloud: Cloud) -> None:
     machines.destroy("one")
     machines.destroy("one")
     assert machines.state("one") == Status.GONE
-    with pytest.raises(MachineError, match="machine one: there is none of this id"):
+    with pytest.raises(MachineError, match="machine one: there is no machine with this id"):
         machines.start("one")
 
 
-def test_guests_outlive_their_keepers(cloud: Cloud) -> None:
+def test_guests_outlive_their_supervisors(cloud: Cloud) -> None:
     address = cloud.boot("one")
     first = cloud.shim("one")
     os.kill(first["pid"], signal.SIGKILL)
@@ -202,7 +202,7 @@ def test_guests_outlive_their_keepers(cloud: Cloud) -> None:
     assert cloud.shim("one")["nspawn"] == first["nspawn"]
     assert again.reconcile() == ("machine one: still running, adopted",)
 
-    # An adopted guest's exit code is lost; a reboot is still told from a power-off.
+    # The exit code of an adopted guest is lost, but a reboot still differs from a power-off.
     again.reboot("one")
     cloud.until(lambda: cloud.boots("one") == 2)
     cloud.wait("one")
@@ -211,7 +211,7 @@ def test_guests_outlive_their_keepers(cloud: Cloud) -> None:
     for name in ("pid", "nspawn"):
         os.kill(cloud.shim("one")[name], signal.SIGKILL)
     assert Machines(cloud.state).reconcile() == (
-        "machine one: was running and its end was not seen; started again",
+        "machine one: was running, and its end was not observed; started again",
     )
     cloud.wait("one")
 
@@ -219,14 +219,14 @@ def test_guests_outlive_their_keepers(cloud: Cloud) -> None:
     cloud.until(lambda: again.state("one") == Status.FAILED)
 
 
-def test_a_guest_without_a_record_is_ended(cloud: Cloud) -> None:
+def test_an_incomplete_guest_is_removed(cloud: Cloud) -> None:
     cloud.boot("one")
     (cloud.state / "machines" / "one" / "made").unlink()
-    assert Machines(cloud.state).reconcile() == ("machine one: was never finished; removed",)
+    assert Machines(cloud.state).reconcile() == ("machine one: was never completed; removed",)
     assert cloud.machines.state("one") == Status.GONE
 
 
-def test_a_block_volume_comes_goes_and_keeps_its_files(cloud: Cloud) -> None:
+def test_a_block_volume_is_attached_detached_and_keeps_its_files(cloud: Cloud) -> None:
     machines = cloud.machines
     address = cloud.boot("one")
     machines.disks.create("vol-1", 2, "block")
@@ -259,7 +259,7 @@ def test_a_block_volume_comes_goes_and_keeps_its_files(cloud: Cloud) -> None:
     assert machines.disks.all() == ()
 
 
-def test_a_share_restarts_the_machine_and_is_full_by_itself(cloud: Cloud) -> None:
+def test_a_share_restarts_the_machine_and_has_a_size_of_its_own(cloud: Cloud) -> None:
     machines = cloud.machines
     address = cloud.boot("one")
     machines.disks.create("vol-1", 1, "share", tag="models")
@@ -279,7 +279,7 @@ def test_a_share_restarts_the_machine_and_is_full_by_itself(cloud: Cloud) -> Non
     assert "not found" in cloud.ssh(address, "sudo -n mount -t virtiofs models /m 2>&1 || true")
 
 
-def test_two_state_folders_live_side_by_side(cloud: Cloud, tmp_path: Path) -> None:
+def test_two_local_clouds_run_side_by_side(cloud: Cloud, tmp_path: Path) -> None:
     other = Cloud(tmp_path / "other")
     try:
         one, two = cloud.boot("one"), other.boot("one")
@@ -288,5 +288,7 @@ def test_two_state_folders_live_side_by_side(cloud: Cloud, tmp_path: Path) -> No
     finally:
         other.machines.down(purge=True)
     assert set(traces(other.state).values()) == {""}
-    assert Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() == "1", "the other one still needs it"
+    assert Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() == "1", (
+        "the other local cloud still needs it"
+    )
     assert cloud.ssh(one, "hostname") == "one"

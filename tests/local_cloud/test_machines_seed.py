@@ -1,4 +1,4 @@
-"""What a guest finds on its disk, and records of processes; no root."""
+"""The first files of a guest, and records of processes; without root."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_user_data_joins_lists_and_keeps_our_login() -> None:
+def test_user_data_joins_lists_and_keeps_the_login() -> None:
     data = seed.user_data(
         "ubuntu", "ssh-ed25519 AAAA", {"users": ["default", {"name": "eve"}], "packages": ["jq"]}
     )
@@ -23,19 +23,19 @@ def test_user_data_joins_lists_and_keeps_our_login() -> None:
     assert "disable_root" not in data
 
 
-def test_root_may_log_in_where_the_cloud_says_so() -> None:
+def test_root_can_log_in_where_the_provider_allows_it() -> None:
     data = seed.user_data("root", "ssh-ed25519 AAAA", None)
     assert data["disable_root"] is False
     assert data["users"] == [{"name": "root", "ssh_authorized_keys": ["ssh-ed25519 AAAA"]}]
 
 
-def test_a_resolver_on_the_loopback_is_no_use_to_a_guest() -> None:
+def test_resolvers_on_loopback_are_left_out() -> None:
     assert seed.nameservers("nameserver 127.0.0.53\nnameserver 192.0.2.53\noptions edns0\n") == (
         "192.0.2.53",
     )
 
 
-def test_the_hosts_index_and_proxy_reach_the_guest_but_no_path_of_the_host() -> None:
+def test_index_and_proxy_settings_are_copied_but_paths_are_not() -> None:
     host = {
         "PIP_INDEX_URL": "https://index.example/simple",
         "PIP_FIND_LINKS": "/opt/x",
@@ -61,13 +61,13 @@ def test_pip_settings_are_merged_and_the_later_file_wins(tmp_path: Path) -> None
     assert "[list]" not in text
 
 
-def test_a_machine_survives_its_record() -> None:
+def test_a_machine_can_be_restored_from_its_record() -> None:
     spec = MachineSpec("d-1", "vm", ("engine-fake",), "ubuntu", "key", {"runcmd": ["true"]}, "H200", 2)
     assert MachineSpec.restored(spec.plain()) == spec
     assert spec.images() == ("gpu-h200-2x", "engine-fake", "base")
 
 
-def test_a_reused_process_number_is_not_the_process(tmp_path: Path) -> None:
+def test_a_reused_process_id_is_not_the_recorded_process(tmp_path: Path) -> None:
     record = {"pid": os.getpid(), "pid_start": processes.start_time(os.getpid())}
     assert processes.alive(record)
     assert not processes.alive(record | {"pid_start": 1})

@@ -1,4 +1,4 @@
-"""Names, networks and firewall rules: arithmetic, no root."""
+"""Names, networks and firewall rules; without root."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_two_state_folders_share_no_name(tmp_path: Path) -> None:
     assert one.machine("dep-1") != one.machine("dep-2")
 
 
-def test_the_same_folder_by_another_path_has_the_same_names(tmp_path: Path) -> None:
+def test_another_path_to_a_folder_gives_the_same_names(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
     assert Names.of(tmp_path / "real") == Names.of(tmp_path / "link")
@@ -40,22 +40,24 @@ def test_networks_are_private_and_distinct(tmp_path: Path) -> None:
     assert names.prefix6().subnet_of(ipaddress.IPv6Network("fd00::/8"))
 
 
-def test_a_taken_network_is_passed_over(tmp_path: Path) -> None:
+def test_a_network_in_use_is_skipped(tmp_path: Path) -> None:
     first, second, *_ = Names.of(tmp_path).subnets()
     assert free_subnet((first, second), ("default", "192.0.2.0/24")) == first
     assert free_subnet((first, second), (str(first),)) == second
     assert free_subnet((first, second), (str(first[7]),)) == second
     assert free_subnet((first,), (str(first.supernet(new_prefix=16)),)) is None
-    assert free_subnet((first,), ("10.0.0.0/8",)) == first, "a whole company network must not stop us"
+    assert free_subnet((first,), ("10.0.0.0/8",)) == first, (
+        "a company network with all of 10/8 must not prevent a local cloud"
+    )
 
 
-def test_addresses_go_round_before_one_is_used_again() -> None:
+def test_addresses_are_used_round_robin() -> None:
     assert free_number(set(), LAST_GUEST) == FIRST_GUEST
     assert free_number({FIRST_GUEST + 1}, FIRST_GUEST) == FIRST_GUEST + 2
     assert free_number(set(range(FIRST_GUEST, LAST_GUEST + 1)), FIRST_GUEST) is None
 
 
-def test_a_dropping_firewall_gets_two_rules_in_the_chain_left_to_us() -> None:
+def test_a_dropping_firewall_gets_two_accept_rules() -> None:
     docker = "-P INPUT ACCEPT\n-P FORWARD DROP\n-N DOCKER\n-N DOCKER-USER\n"
     assert firewall_rules("pvllm-1", docker, docker) == (
         ("DOCKER-USER", "-i", "pvllm-1", "-j", "ACCEPT"),

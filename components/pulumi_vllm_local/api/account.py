@@ -1,4 +1,4 @@
-"""Offers, keys, balance and teams of the simulated API."""
+"""Offers, SSH keys, balance and teams in the simulated API."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _KEY_KINDS = ("ssh-ed25519 ", "ssh-rsa ", "ecdsa-sha2-", "sk-ssh-ed25519", "sk-e
 
 
 async def providers(request: Request) -> JSONResponse:
-    """A bare array of names."""
+    """Return a bare array of provider names."""
     return JSONResponse(
         sorted({offer.provider for offer in cloud_of(request).store.offers if not offer.gone})
     )
 
 
 async def gpu_offers(request: Request) -> JSONResponse:
-    """Groups by GPU; `limit` counts groups."""
+    """Return offers grouped by GPU; `limit` counts groups."""
     query, cloud = request.query_params, cloud_of(request)
     page, limit = page_of(request, 10)
     found = offers.groups(cloud.store.offers, query.get("instanceType"), query.get("search"))
@@ -47,7 +47,7 @@ def _key(cloud: Cloud, key_id: str) -> SshKey:
 
 
 async def ssh_keys(request: Request) -> JSONResponse:
-    """A bare array; temporary keys are not in it."""
+    """Return a bare array without temporary keys."""
     keys = cloud_of(request).store.keys.values()
     return JSONResponse([key.view() for key in keys if not key.temporary])
 
@@ -69,12 +69,12 @@ async def create_ssh_key(request: Request) -> JSONResponse:
 
 
 async def read_ssh_key(request: Request) -> JSONResponse:
-    """One key."""
+    """Return one key."""
     return JSONResponse(_key(cloud_of(request), request.path_params["id"]).view())
 
 
 async def delete_ssh_key(request: Request) -> JSONResponse:
-    """Forget a key; machines that have it keep it."""
+    """Delete a key; machines that have it keep it."""
     cloud = cloud_of(request)
     key = _key(cloud, request.path_params["id"])
     del cloud.store.keys[key.id]
@@ -83,7 +83,7 @@ async def delete_ssh_key(request: Request) -> JSONResponse:
 
 
 async def balance(request: Request) -> JSONResponse:
-    """USD left, by team."""
+    """Return the balance of each team in USD."""
     store = cloud_of(request).store
     store.bill()
     team = {
@@ -97,7 +97,7 @@ async def balance(request: Request) -> JSONResponse:
 
 
 async def teams(request: Request) -> JSONResponse:
-    """The one team there is."""
+    """Return the only team."""
     return JSONResponse(
         {"teams": [{"id": cloud_of(request).store.team_id, "name": "Local", "role": "owner"}]}
     )

@@ -1,4 +1,4 @@
-"""The cloud's own time: it runs at a factor of the real one, can be moved forward, and never goes back."""
+"""The virtual clock: it runs faster than real time by a factor, can be moved forward, and never goes back."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Sleepers look this often (real seconds), so that an advanced clock wakes them.
-_LOOK_S = 0.05
+# Interval in real seconds at which sleepers check the clock, so that an advance wakes them.
+_POLL_S = 0.05
 
 
 class VirtualClock:
@@ -20,7 +20,9 @@ class VirtualClock:
     def __init__(self, factor: float, start: float, real: Callable[[], float] = time.monotonic) -> None:
         """Start at a virtual time; `factor` virtual seconds pass per real one."""
         if factor <= 0:
-            raise ValueError(f"clock: factor {factor} is not above 0; 1 is as live, 60 a minute per second")
+            raise ValueError(
+                f"clock: factor {factor} is not above 0; use 1 for real time, or 60 for a minute per second"
+            )
         self.factor = factor
         self._real = real
         self._origin = real()
@@ -37,18 +39,18 @@ class VirtualClock:
         self._start += seconds
 
     async def sleep(self, seconds: float) -> None:
-        """Sleep for virtual seconds; an advance shortens it."""
+        """Sleep for virtual seconds; an advance of the clock shortens the sleep."""
         await self.until(self.now() + seconds)
 
     async def until(self, moment: float) -> None:
         """Sleep until a virtual moment."""
-        # An advance must wake every sleeper, in whatever loop: so they look, a few times a second.
+        # Polling, because an advance must wake sleepers in every event loop.
         while (left := moment - self.now()) > 0:  # noqa: ASYNC110
-            await asyncio.sleep(min(left / self.factor, _LOOK_S))
+            await asyncio.sleep(min(left / self.factor, _POLL_S))
 
 
 def iso(moment: float | None) -> str | None:
-    """A moment as the API writes it."""
+    """Format a time as the API does."""
     if moment is None:
         return None
     return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""What providers make of the API's cloudInit object: one script, with every runcmd before every file."""
+"""Convert the cloudInit object of the API into user data as the providers do: one script, with runcmd before files."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 
 def user_data(cloud_init: dict[str, Any]) -> dict[str, Any]:
-    """Rewrite as seen live: /root/startup.sh under `set -e`, runcmd lines first, then writeFiles.
+    """Return the user data: /root/startup.sh with `set -e`, first the runcmd lines, then writeFiles, as observed live.
 
-    A runcmd that needs a written file therefore ends the script, and the files are never written.
+    A runcmd that needs one of the files therefore fails, and the files are never written.
     """
     lines = ["#!/bin/bash", "set -e"]
     packages = [str(name) for name in cloud_init.get("packages") or []]

@@ -1,4 +1,4 @@
-"""The deployments of the simulated API: create in the live order of checks, read, rename, terminate."""
+"""Deployments in the simulated API: create with the live order of checks, read, rename, terminate."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NAME_LENGTH = 50
 
 
 def find(cloud: Cloud, deployment_id: str) -> Deployment:
-    """The deployment of an id."""
+    """Return the deployment with an id."""
     found = cloud.store.deployments.get(deployment_id)
     if found is None:
         raise not_found("Deployment")
@@ -39,7 +39,7 @@ def find(cloud: Cloud, deployment_id: str) -> Deployment:
 
 
 async def create(request: Request) -> JSONResponse:
-    """Allocate synchronously: the answer comes after the provider's latency, and after the commit."""
+    """Create a deployment; the response comes after the latency of the provider and after the record is saved."""
     cloud, body = cloud_of(request), await body_of(request)
     store = cloud.store
     team_of(cloud, body)
@@ -58,7 +58,7 @@ async def create(request: Request) -> JSONResponse:
             raise Refusal(500, {"error": f"Volume {handle} not found"})
         if profile.volume is None:
             raise invalid(f"{offer.provider} has no volumes", volumeIds=handles)
-        _fits(cloud, handle, offer)
+        _check_volume(cloud, handle, offer)
     cloud.refuse_stock(offer)
     cloud.pending_names.add(name)
     try:
@@ -124,7 +124,7 @@ def _name(cloud: Cloud, body: dict[str, Any]) -> str:
     return name
 
 
-def _fits(cloud: Cloud, handle: str, offer: Offer) -> None:
+def _check_volume(cloud: Cloud, handle: str, offer: Offer) -> None:
     volume = cloud.store.volumes[handle]
     if (volume.provider, volume.region) != (offer.provider, offer.region):
         raise invalid(f"Volume {handle} is in {volume.provider} {volume.region}", field="volumeIds")
@@ -142,7 +142,7 @@ def _commit(cloud: Cloud, body: dict[str, Any], offer: Offer, key: SshKey, name:
         vcpus=offer.vcpus, memory_gb=offer.memory_gb, storage_gb=offer.storage_gb,
         hourly_rate=cloud.price(offer), ssh_key_id=key.id, public_key=key.public_key,
         created_at=now, billed_until=now,
-        # A cloudInit that is no object is accepted and ignored, as live.
+        # Like the live service, accept and ignore a cloudInit that is not an object.
         cloud_init=sent if isinstance(sent, dict) else None,
     )  # fmt: skip
     store.deployments[deployment.id] = deployment
@@ -151,7 +151,7 @@ def _commit(cloud: Cloud, body: dict[str, Any], offer: Offer, key: SshKey, name:
 
 
 async def listing(request: Request) -> JSONResponse:
-    """A bare array; `status` is active, inactive, all or one status."""
+    """Return a bare array; `status` is active, inactive, all or a single status."""
     cloud, query = cloud_of(request), request.query_params
     wanted = query.get("status", "all")
     groups = {"active": ACTIVE, "inactive": TERMINAL, "all": ACTIVE + TERMINAL}
@@ -165,14 +165,14 @@ async def listing(request: Request) -> JSONResponse:
 
 
 async def read(request: Request) -> JSONResponse:
-    """One deployment, alive or not."""
+    """Return one deployment, active or not."""
     cloud = cloud_of(request)
     cloud.store.bill()
     return JSONResponse(cloud.store.view(find(cloud, request.path_params["id"])))
 
 
 async def rename(request: Request) -> JSONResponse:
-    """Change the name, the only thing that can be changed."""
+    """Change the name; nothing else can be changed."""
     cloud, body = cloud_of(request), await body_of(request)
     deployment = find(cloud, request.path_params["id"])
     if set(body) != {"name"}:
@@ -184,14 +184,14 @@ async def rename(request: Request) -> JSONResponse:
 
 
 async def can_terminate(request: Request) -> JSONResponse:
-    """Whether a DELETE would be taken now, in whole minutes."""
+    """Return whether a DELETE would be accepted now, with times in whole minutes."""
     cloud = cloud_of(request)
     deployment = find(cloud, request.path_params["id"])
     return JSONResponse(deployment.can_terminate(cloud.store.clock.now(), cloud.store.minimum_s()))
 
 
 async def terminate(request: Request) -> JSONResponse:
-    """End a machine, unless it is too young or gone already."""
+    """Terminate a machine, unless its minimum run time has not passed or it is gone."""
     cloud = cloud_of(request)
     store, deployment = cloud.store, find(cloud, request.path_params["id"])
     now = store.clock.now()
@@ -203,18 +203,18 @@ async def terminate(request: Request) -> JSONResponse:
     store.bill()
     deployment.status, deployment.stopped_at = "terminated", now
     store.save()
-    cloud.lifecycle.poke(deployment)
+    cloud.lifecycle.wake(deployment)
     shown = {"id": deployment.id, "status": deployment.status, "stoppedAt": iso(now)}
     return JSONResponse({"message": "Instance destruction initiated", "deployment": shown})
 
 
 async def kubernetes_versions(_: Request) -> JSONResponse:
-    """The add-on's versions; no offer here carries it."""
+    """Return the Kubernetes versions; no offer here has the add-on."""
     return JSONResponse({"versions": [{"version": "1.35", "available": False}]})
 
 
 async def kubernetes_health(_: Request) -> JSONResponse:
-    """There are no clusters."""
+    """Answer that there is no cluster."""
     raise envelope(404, "Cluster not found", "NOT_FOUND")
 
 

@@ -1,4 +1,4 @@
-"""Faults that a test orders: what goes wrong, for which requests, how often."""
+"""Faults that tests order: what fails, for which requests, and how often."""
 
 from __future__ import annotations
 
@@ -13,13 +13,21 @@ KINDS = TRANSPORT + MARKET
 
 @dataclass(slots=True)
 class Fault:
-    """One fault. `method` and `path` are patterns; `times` None is until cleared.
+    """One fault. `method` and `path` are patterns; with `times` None it lasts until it is cleared.
 
-    latency: wait `seconds` (real) first. status: answer `status` (503) with `body` and `retry_after`, do nothing.
-    status_after: do it, then answer `status`. drop_before: close the connection, do nothing. drop_after: do it,
-    then close without an answer. malformed: do it, answer half of the JSON. html: answer a web page with `status`
-    (200), do nothing. stock: a create of an offer like `offer` is refused for want of stock. gone: the offer is
-    withdrawn in that moment. price: it is billed `price`.
+    Before the request is handled:
+        latency: wait `seconds` (real) first.
+        status: answer `status` (503) with `body` and `retry_after`.
+        drop_before: close the connection.
+        html: answer a web page with `status` (200).
+    After the request was handled:
+        status_after: answer `status`.
+        drop_after: close the connection without an answer.
+        malformed: answer half of the JSON.
+    When an offer that matches `offer` is created:
+        stock: it is out of stock.
+        gone: it was withdrawn.
+        price: it is billed `price`.
     """
 
     kind: str
@@ -35,7 +43,7 @@ class Fault:
 
     @classmethod
     def parse(cls, data: dict[str, Any]) -> Fault:
-        """From the JSON of the control endpoint."""
+        """Parse the JSON of the control endpoint."""
         unknown = sorted(set(data) - {item.name for item in fields(cls)})
         if unknown or data.get("kind") not in KINDS:
             what = f"unknown {', '.join(unknown)}" if unknown else f"kind must be one of {', '.join(KINDS)}"
@@ -46,45 +54,45 @@ class Fault:
 
     @property
     def answer(self) -> int:
-        """The HTTP status to answer with."""
+        """The HTTP status of the response."""
         return self.status or (200 if self.kind == "html" else 503)
 
 
 @dataclass(slots=True)
 class Faults:
-    """The faults that are due."""
+    """The pending faults, oldest first."""
 
     due: list[Fault] = field(default_factory=list)
 
     def add(self, fault: Fault) -> None:
-        """One more, after those that are there."""
+        """Add a fault after the others."""
         self.due.append(fault)
 
     def transport(self, method: str, path: str) -> Fault | None:
-        """The next fault of this request."""
+        """Take the next fault for a request."""
         for fault in self.due:
             if (
                 fault.kind in TRANSPORT
                 and re.fullmatch(fault.method, method)
                 and re.fullmatch(fault.path, path)
             ):
-                return self._use(fault)
+                return self._take(fault)
         return None
 
     def market(self, kind: str, offer_id: str) -> Fault | None:
-        """The next fault of this kind for an offer."""
+        """Take the next fault of a kind for an offer."""
         for fault in self.due:
             if fault.kind == kind and re.search(fault.offer, offer_id):
-                return self._use(fault)
+                return self._take(fault)
         return None
 
-    def _use(self, fault: Fault) -> Fault:
+    def _take(self, fault: Fault) -> Fault:
         if fault.times is not None:
             fault.times -= 1
             if fault.times <= 0:
                 self.due.remove(fault)
         return fault
 
-    def shown(self) -> list[dict[str, Any]]:
-        """As JSON."""
+    def listing(self) -> list[dict[str, Any]]:
+        """Return the faults for JSON."""
         return [asdict(fault) for fault in self.due]

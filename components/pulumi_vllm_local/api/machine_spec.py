@@ -1,4 +1,4 @@
-"""Which guest stands for a rented machine."""
+"""The container for a rented machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _GPU_LAYERS = ("h100", "h200")
 
 
 def machine_spec(deployment: Deployment, profile: Profile, engine: str) -> MachineSpec:
-    """`engine` holds for machines without GPUs; those with GPUs get the fake engine."""
+    """Describe the container for a deployment; machines with GPUs always get the fake engine."""
     gpu = deployment.gpu_type.partition("_")[0].lower()
     engine = engine if deployment.gpu_count == 0 else "fake"
     sent = deployment.cloud_init if profile.cloud_init == "executed" else None

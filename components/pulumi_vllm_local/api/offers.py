@@ -1,4 +1,4 @@
-"""What the local cloud rents out: CPU guests at a cent an hour, GPU machines at public list prices."""
+"""The offers of the local cloud: CPU machines at a cent per hour, GPU machines at public list prices."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ InstanceType = Literal["SPOT", "DEDICATED", "CLUSTER"]
 
 @dataclass(slots=True)
 class Offer:
-    """One machine that can be rented; price is USD per hour for the whole of it."""
+    """A machine that can be rented; the price is in USD per hour for the whole machine."""
 
     provider: str
     offer_id: str
@@ -31,7 +31,7 @@ class Offer:
     extras: dict[str, Any] = field(default_factory=dict)
 
     def listing(self) -> dict[str, Any]:
-        """This offer as the API shows it: no `region`, and always `available`."""
+        """Return the offer as the API lists it: without `region`, and always `available`."""
         item: dict[str, Any] = {
             "provider": self.provider,
             "offerId": self.offer_id,
@@ -72,9 +72,9 @@ _PLACES = (
     _Place("spheron-es", "US Central 1", "Ubuntu 24.04 (CUDA 13)", 0.0, spot=True),
     _Place("data-crunch", "Finland 3", "Ubuntu 22.04 + CUDA 13.0 Open + Docker", 0.02, spot=True),
 )
-# USD per GPU and hour, on demand and spot: tutorial of 2026-04, spot H200 as seen on 2026-05-15.
+# USD per GPU and hour, on demand and spot: from the tutorial of 2026-04; spot H200 as listed on 2026-05-15.
 _GPUS = (("H200_SXM5", 141, 3.96, 1.95), ("H100_SXM5", 80, 2.54, 0.80))
-_GUEST_SYSTEM = "Guest of the host's own release"
+_SYSTEM = "Guest of the host's own release"
 
 
 def _cpu(place: _Place, kind: InstanceType) -> Offer:
@@ -82,7 +82,7 @@ def _cpu(place: _Place, kind: InstanceType) -> Offer:
     return Offer(
         provider=place.provider, offer_id=f"{place.region}::cpu::2vcpu-8gb{suffix}", gpu_type="CPU", gpu_count=0,
         gpu_memory_gb=0, vcpus=2, memory_gb=8, storage_gb=20, price=price, instance_type=kind,
-        region=place.region, operating_systems=(_GUEST_SYSTEM,), cloud_init=True,
+        region=place.region, operating_systems=(_SYSTEM,), cloud_init=True,
         name=f"CPU guest - 2vcpu-8gb ({place.region}){label}",
     )  # fmt: skip
 
@@ -104,7 +104,7 @@ def _gpu(place: _Place, gpu: tuple[str, int, float, float], count: int, kind: In
 
 
 def default_offers() -> list[Offer]:
-    """Two places with CPU, H200 and H100, and one odd offer of each of the other two providers."""
+    """Return CPU, H200 and H100 in two places, one L40S at each of two other providers, and one in maintenance."""
     kinds: tuple[InstanceType, ...] = ("DEDICATED", "SPOT")
     offers = [_cpu(place, kind) for place in _PLACES for kind in kinds]
     offers += [
@@ -119,13 +119,13 @@ def default_offers() -> list[Offer]:
     park = _Place("voltage-park", "us-east-virginia-1", "ubuntu-22.04", 0.0, spot=False)
     offers.append(_gpu(massed, ("L40S_PCIE", 48, 0.99, 0.0), 1, "DEDICATED"))
     offers.append(_gpu(park, ("L40S_PCIE", 48, 1.05, 0.0), 1, "DEDICATED"))
-    tired = _gpu(_PLACES[0], ("A100_80G_SXM4", 80, 1.49, 0.0), 1, "DEDICATED")
-    tired.maintenance = True
-    return [*offers, tired]
+    in_maintenance = _gpu(_PLACES[0], ("A100_80G_SXM4", 80, 1.49, 0.0), 1, "DEDICATED")
+    in_maintenance.maintenance = True
+    return [*offers, in_maintenance]
 
 
 def groups(offers: list[Offer], instance_type: str | None, search: str | None) -> list[dict[str, Any]]:
-    """Offers by GPU; as live, `instance_type` keeps whole groups and filters nothing inside them."""
+    """Group offers by GPU. As in the live service, `instance_type` selects whole groups, not offers within them."""
     out: list[dict[str, Any]] = []
     for gpu_type in dict.fromkeys(offer.gpu_type for offer in offers):
         inside = [offer for offer in offers if offer.gpu_type == gpu_type and not offer.gone]

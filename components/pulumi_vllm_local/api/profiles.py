@@ -1,4 +1,4 @@
-"""How the companies behind the API differ, as data: latencies (virtual seconds), logins, volumes, endings."""
+"""How the providers behind the API differ: latencies (virtual seconds), logins, volumes, reclaims."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SshCommand = Literal["null", "string", "absent"]
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One provider. Cells that nobody has measured are assumptions, which is why all of them can be set."""
+    """One provider. Values that were never measured are assumptions, so tests can change each of them."""
 
     name: str
     post_latency_s: float
@@ -36,17 +36,17 @@ class Profile:
     reclaim_notice_s: float
     clears_stale_attachments: bool = False
     accepts_volume_id: bool = False
-    # Faults of a provider: a machine that is told to run and answers nothing, one that restarts somewhere else.
+    # Faults of a provider: a machine that never answers on SSH, or that restarts with another address.
     ssh_answers: bool = True
     address_stays: bool = True
-    volume_grows: bool = False  # "where the provider allows it": nobody was seen to, so it is a switch
+    volume_grows: bool = False  # the documentation says "where the provider allows it"; never observed
 
-    def with_knobs(self, knobs: Mapping[str, object]) -> Profile:
-        """The same provider with some cells changed."""
-        unknown = sorted(set(knobs) - set(self.__dataclass_fields__))
+    def with_changes(self, changes: Mapping[str, object]) -> Profile:
+        """Return the profile with some fields changed."""
+        unknown = sorted(set(changes) - set(self.__dataclass_fields__))
         if unknown:
-            raise ValueError(f"profile {self.name}: no knob named {', '.join(unknown)}")
-        return replace(self, **knobs)  # type: ignore[arg-type]
+            raise ValueError(f"profile {self.name}: there is no field {', '.join(unknown)}")
+        return replace(self, **changes)  # type: ignore[arg-type]
 
 
 PROFILES: dict[str, Profile] = {
@@ -59,7 +59,7 @@ PROFILES: dict[str, Profile] = {
             volumes_per_machine=None, many_writers=False, usd_per_gb_hour=0.0001320313,
             volume_regions=("US Central 1", "EU North 1"), reclaim_notice_s=60,
         ),
-        # Its live volumes are NFS; here they are disks, so that both kinds of volume can be had.
+        # Its live volumes are NFS shares. Here they are block disks, so that both kinds of volume exist.
         Profile(
             name="data-crunch", post_latency_s=20, ip_visible_after_s=30, running_after_s=240,
             ssh_user="root", reported_user="root", ssh_port=22, ssh_command="string",

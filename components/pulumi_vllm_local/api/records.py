@@ -1,4 +1,4 @@
-"""What the cloud knows of each key, volume and deployment, and how the API shows it."""
+"""The records of SSH keys, volumes and deployments, and their representation in the API."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 ACTIVE = ("deploying", "running", "stopped")
 TERMINAL = ("terminated", "failed", "terminated-provider")
 
-# "wanted": to be made or booted; "up": booted once; "gone": destroyed.
+# "wanted": not booted yet; "up": booted once; "gone": destroyed.
 MachineIntent = Literal["wanted", "up", "gone"]
-# An attachment of which the guest sees a device, or one that only the records know.
+# "device": the machine has a device; "relation": the attachment exists only in the records.
 Attachment = Literal["device", "relation"]
 
 
@@ -32,7 +32,7 @@ class SshKey:
     temporary: bool = False
 
     def view(self) -> dict[str, Any]:
-        """As the API shows it; the fingerprint is the same for all keys, as live."""
+        """Return the key as the API shows it; the live service has this fingerprint for every key."""
         return {
             "id": self.id,
             "name": self.name,
@@ -45,7 +45,7 @@ class SshKey:
 
 @dataclass(slots=True)
 class Volume:
-    """A disk or share; `handle` is the name that attach, detach and delete want."""
+    """A volume; attach, detach and delete take its `handle`, not its id."""
 
     id: str
     handle: str
@@ -61,11 +61,11 @@ class Volume:
 
     @property
     def mount_tag(self) -> str:
-        """The share's tag: the name without what is neither letter nor digit."""
+        """The virtiofs tag: the letters and digits of the name."""
         return "".join(letter for letter in self.name if letter.isalnum())
 
     def view(self) -> dict[str, Any]:
-        """As the API shows it."""
+        """Return the volume as the API shows it."""
         return {
             "id": self.id,
             "volumeId": self.handle,
@@ -85,7 +85,7 @@ class Volume:
 
 @dataclass(slots=True)
 class Deployment:
-    """A rented machine, alive or not; records stay after the machine has gone."""
+    """A rented machine; the record stays after the machine is gone."""
 
     id: str
     name: str
@@ -118,15 +118,15 @@ class Deployment:
 
     @property
     def alive(self) -> bool:
-        """Whether it still bills."""
+        """Whether the deployment is billed."""
         return self.status in ACTIVE
 
     def remaining_s(self, now: float, minimum_s: float) -> float:
-        """Virtual seconds until it may be terminated."""
+        """Return the virtual seconds until it may be terminated."""
         return max(0.0, self.created_at + minimum_s - now)
 
     def can_terminate(self, now: float, minimum_s: float) -> dict[str, Any]:
-        """Whether it may be terminated now, in whole minutes."""
+        """Return whether it may be terminated now, with times in whole minutes."""
         left = math.ceil(self.remaining_s(now, minimum_s) / 60)
         body: dict[str, Any] = {
             "canTerminate": left == 0 and self.alive,
@@ -141,7 +141,7 @@ class Deployment:
         return body
 
     def view(self, profile: Profile, now: float, volume_handles: list[str]) -> dict[str, Any]:
-        """As the API shows it, with what this provider leaves out."""
+        """Return the deployment as the API shows it; the fields depend on the provider."""
         address = self.address if now >= self.created_at + profile.ip_visible_after_s else None
         out: dict[str, Any] = {
             "id": self.id,

@@ -1,4 +1,4 @@
-"""The API's ways to say no, with the bodies seen live."""
+"""Error responses of the API, with the bodies that the live service returns."""
 
 from __future__ import annotations
 
@@ -7,43 +7,43 @@ from typing import Any
 from starlette.responses import JSONResponse
 
 
-class Refusal(Exception):  # noqa: N818 (an answer, not a failure)
-    """An answer other than success."""
+class Refusal(Exception):  # noqa: N818 (a response, not a failure)
+    """An error response."""
 
     def __init__(self, status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> None:
-        """Keep the answer."""
+        """Keep status, body and headers."""
         super().__init__(str(body.get("message") or body.get("error")))
         self.status, self.body, self.headers = status, body, headers
 
     def response(self) -> JSONResponse:
-        """The answer to send."""
+        """Return the response."""
         return JSONResponse(self.body, self.status, self.headers)
 
 
 def envelope(status: int, error: str, code: str, **more: Any) -> Refusal:
-    """The documented error body."""
+    """Return an error with the documented body."""
     return Refusal(status, {"error": error, "code": code, "details": {}, **more})
 
 
 def invalid(message: str, **details: Any) -> Refusal:
-    """A generic validation error; the useful part is in the details."""
+    """Return a validation error; its details have the useful part."""
     return Refusal(400, {"error": "Bad Request", "message": message, "details": details})
 
 
 def not_found(what: str) -> Refusal:
-    """An id that is not there."""
+    """Return the error for an unknown id."""
     return envelope(404, f"{what} not found", "NOT_FOUND")
 
 
 def rate_limited(retry_after_s: int) -> Refusal:
-    """Too many requests in the window."""
+    """Return the error for too many requests in a window."""
     refusal = envelope(429, "Too many requests", "RATE_LIMIT_EXCEEDED", retryAfter=retry_after_s)
     refusal.headers = {"Retry-After": str(retry_after_s)}
     return refusal
 
 
 def already_gone(status: str) -> Refusal:
-    """A DELETE of a machine that has ended."""
+    """Return the error for a DELETE of a machine that is gone."""
     body = {
         "error": "Cannot terminate instance",
         "message": "Instance has already been terminated.",
@@ -54,7 +54,7 @@ def already_gone(status: str) -> Refusal:
 
 
 def too_early(remaining_min: int, minimum_min: int) -> Refusal:
-    """A DELETE inside the minimum run time: the machine keeps running and billing."""
+    """Return the error for a DELETE within the minimum run time; the machine keeps running and is billed."""
     body = {
         "error": "Minimum runtime not met",
         "message": f"Instance must run for at least {minimum_min} minutes. "

@@ -1,4 +1,4 @@
-"""The simulated rental API: routes behind a gate that admits, limits, fails on order and logs."""
+"""The simulated rental API: its routes, and a front end for authentication, rate limits, faults and the request log."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _PAGE = "<html><head><title>Just a moment</title></head><body><h1>Just a moment<
 
 
 def application(store: Store, hardware: Hardware, engine: str = "fake") -> ASGIApp:
-    """The API over these records and machines; its lifespan runs the machines' lives."""
+    """Return the API for these records and machines; while it is served, it drives the machines."""
     cloud = Cloud(store, Lifecycle(store, hardware, engine))
 
     @contextlib.asynccontextmanager
@@ -53,7 +53,7 @@ def application(store: Store, hardware: Hardware, engine: str = "fake") -> ASGIA
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
     app.state.cloud = cloud
     app.state.requests = deque(maxlen=_LOG_ROWS)
-    return Gate(app, cloud, app.state.requests)
+    return FrontEnd(app, cloud, app.state.requests)
 
 
 async def _refuse(_: Request, error: Exception) -> JSONResponse:
@@ -67,11 +67,11 @@ async def _missing(_: Request, error: Exception) -> JSONResponse:
     return envelope(status, "Route not found", "NOT_FOUND").response()
 
 
-class Gate:
-    """Key, User-Agent, rate limits and faults, in the live order; every request leaves a row in the log."""
+class FrontEnd:
+    """Check key, User-Agent and rate limits in the order of the live service, inject faults, and log each request."""
 
     def __init__(self, app: ASGIApp, cloud: Cloud, rows: deque[dict[str, Any]]) -> None:
-        """Stand before an application."""
+        """Wrap an application."""
         self._app, self._cloud, self._rows = app, cloud, rows
         self._calls: dict[str, deque[float]] = {}
 
@@ -80,7 +80,7 @@ class Gate:
         if scope["type"] != "http" or scope["path"].startswith("/_sim/"):
             await self._app(scope, receive, send)
             return
-        began = time.monotonic()
+        started = time.monotonic()
         row: dict[str, Any] = {
             "at": round(time.time(), 3),
             "method": scope["method"],
@@ -90,7 +90,7 @@ class Gate:
         }
         self._rows.append(row)
 
-        async def noted(message: Message) -> None:
+        async def send_and_log(message: Message) -> None:
             if message["type"] == "http.response.start":
                 row["status"] = message["status"]
             await send(message)
@@ -98,9 +98,9 @@ class Gate:
         fault = self._cloud.faults.transport(scope["method"], scope["path"])
         row["fault"] = fault.kind if fault else None
         try:
-            await self._serve(fault, scope, receive, noted, send)
+            await self._serve(fault, scope, receive, send_and_log, send)
         finally:
-            row["ms"] = round((time.monotonic() - began) * 1000)
+            row["ms"] = round((time.monotonic() - started) * 1000)
 
     async def _serve(
         self, fault: Fault | None, scope: Scope, receive: Receive, send: Send, plain: Send
@@ -115,18 +115,18 @@ class Gate:
         elif refusal := self._refusal(scope):
             await refusal.response()(scope, receive, send)
         elif fault and kind in {"status_after", "drop_after", "malformed"}:
-            kept: list[Message] = []
+            messages: list[Message] = []
 
-            async def keep(message: Message) -> None:
-                kept.append(message)
+            async def collect(message: Message) -> None:
+                messages.append(message)
 
-            await self._app(scope, receive, keep)
+            await self._app(scope, receive, collect)
             if kind == "drop_after":
                 await _hang_up(plain)
             elif kind == "status_after":
                 await _injected(fault)(scope, receive, send)
             else:
-                await _halved(kept)(scope, receive, send)
+                await _truncated(messages)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
@@ -144,7 +144,7 @@ class Gate:
         return self._limited(f"from {address}", options.requests_per_window)
 
     def _limited(self, who: str, allowed: int) -> Refusal | None:
-        """A sliding window in virtual time."""
+        """Count a call in a sliding window of virtual time; refuse it above the limit."""
         now, window = self._cloud.store.clock.now(), self._cloud.store.options.window_s
         calls = self._calls.setdefault(who, deque())
         while calls and calls[0] <= now - window:
@@ -163,7 +163,7 @@ def _injected(fault: Fault) -> JSONResponse | HTMLResponse:
     return JSONResponse(body, fault.answer, headers)
 
 
-def _halved(messages: list[Message]) -> HTMLResponse:
+def _truncated(messages: list[Message]) -> HTMLResponse:
     start = next(item for item in messages if item["type"] == "http.response.start")
     body = b"".join(item.get("body", b"") for item in messages if item["type"] == "http.response.body")
     half = body[: len(body) // 2] or json.dumps({})[:1].encode()
@@ -171,7 +171,7 @@ def _halved(messages: list[Message]) -> HTMLResponse:
 
 
 async def _hang_up(send: Send) -> None:
-    """Close the connection without an answer, at the server's transport: ASGI has no word for it."""
+    """Close the connection without an answer; ASGI cannot do that, so use the transport of the server."""
     transport = getattr(getattr(send, "__self__", None), "transport", None)
     if transport is None:
         raise RuntimeError("fault: this server's connections cannot be dropped; serve the API with uvicorn")

@@ -1,4 +1,4 @@
-"""What handlers of the simulated API share: the cloud behind a request, its body, its team, its market."""
+"""The cloud, the body, the team and the page of a request to the simulated API."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Cloud:
-    """Records, machines and faults."""
+    """The records, the lifecycle of the machines, and the faults that were ordered."""
 
     store: Store
     lifecycle: Lifecycle
@@ -28,32 +28,32 @@ class Cloud:
     pending_names: set[str] = field(default_factory=set)
 
     def refuse_stock(self, offer: Offer) -> None:
-        """Out of stock shows only here, on the POST."""
+        """Refuse a create if the offer is out of stock; the listing never shows that."""
         if self.faults.market("stock", offer.offer_id):
             name = offer.gpu_type.replace("_", "-")
             message = f"Not Enough Stock of {name}. Unable to launch virtual-machines."
             raise Refusal(400, {"error": "Bad Request", "message": message})
 
     def withdrawn(self, offer: Offer) -> bool:
-        """Whether the offer goes in this very moment: it was listed, and the create no longer finds it."""
+        """Return whether the offer was withdrawn after it was listed."""
         if self.faults.market("gone", offer.offer_id):
             offer.gone = True
         return offer.gone
 
     def price(self, offer: Offer) -> float:
-        """What this create is billed, which may differ from what was shown."""
+        """Return the billed price, which may differ from the listed one."""
         changed = self.faults.market("price", offer.offer_id)
         return changed.price if changed and changed.price is not None else offer.price
 
 
 def cloud_of(request: Request) -> Cloud:
-    """The cloud behind a request."""
+    """Return the cloud that serves a request."""
     cloud: Cloud = request.app.state.cloud
     return cloud
 
 
 async def body_of(request: Request) -> dict[str, Any]:
-    """The JSON object of a request."""
+    """Return the JSON object in the body of a request."""
     try:
         body = json.loads(await request.body() or b"{}")
     except ValueError as error:
@@ -64,7 +64,7 @@ async def body_of(request: Request) -> dict[str, Any]:
 
 
 def team_of(cloud: Cloud, body: dict[str, Any]) -> str:
-    """The team, which the documentation calls optional and the live service wants."""
+    """Return the team id, which is optional in the documentation and required by the live service."""
     team = body.get("teamId")
     if not team:
         raise Refusal(400, {"error": "Team ID is required for authenticated deployments"})
@@ -74,10 +74,10 @@ def team_of(cloud: Cloud, body: dict[str, Any]) -> str:
 
 
 def page_of(request: Request, limit: int) -> tuple[int, int]:
-    """Page and page size of a request."""
+    """Return the page number and the page size of a request."""
 
-    def number(name: str, otherwise: int) -> int:
-        text = request.query_params.get(name, str(otherwise))
+    def number(name: str, default: int) -> int:
+        text = request.query_params.get(name, str(default))
         if not re.fullmatch(r"[1-9][0-9]{0,4}", text):
             raise invalid("Input payload validation failed", field=name)
         return int(text)
@@ -86,7 +86,7 @@ def page_of(request: Request, limit: int) -> tuple[int, int]:
 
 
 def paged(name: str, items: list[Any], page: int, limit: int) -> dict[str, Any]:
-    """The envelope of a page."""
+    """Return one page of items with the totals."""
     total = len(items)
     return {
         name: items[(page - 1) * limit : page * limit],

@@ -1,4 +1,4 @@
-"""Controls beside the API: move the clock, take machines back, freeze them, order faults, read the log."""
+"""Controls of the simulator under /_sim: clock, reclaims, freezes, faults, options and the request log."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ _FIXED_OPTIONS = {"factor", "seed", "balance"}
 
 
 def _find(cloud: Cloud, text: str) -> Deployment:
-    """A living deployment by id or name."""
+    """Return the active deployment with an id or name."""
     for deployment in cloud.store.deployments.values():
         if deployment.alive and text in (deployment.id, deployment.name):
             return deployment
-    raise not_found(f"Living deployment {text}")
+    raise not_found(f"Active deployment {text}")
 
 
 async def health(request: Request) -> JSONResponse:
-    """The process is up."""
+    """Return the process id, the engine and the team."""
     cloud = cloud_of(request)
     return JSONResponse({"pid": os.getpid(), "engine": cloud.lifecycle.engine, "team": cloud.store.team_id})
 
 
 async def state(request: Request) -> JSONResponse:
-    """Everything there is, for people."""
+    """Return the whole state."""
     cloud = cloud_of(request)
     store = cloud.store
     store.bill()
@@ -57,7 +57,7 @@ async def state(request: Request) -> JSONResponse:
             "deployments": deployments,
             "volumes": [volume.view() for volume in store.volumes.values()],
             "sshKeys": [key.view() for key in store.keys.values() if not key.temporary],
-            "faults": cloud.faults.shown(),
+            "faults": cloud.faults.listing(),
         }
     )
 
@@ -74,7 +74,7 @@ async def advance(request: Request) -> JSONResponse:
 
 
 async def reclaim(request: Request) -> JSONResponse:
-    """Take a machine back; `?as=stopped` leaves it stopped."""
+    """Reclaim a machine as the provider does; with `?as=stopped` it ends up stopped."""
     cloud = cloud_of(request)
     deployment = _find(cloud, request.path_params["id"])
     status = request.query_params.get("as", "terminated-provider")
@@ -85,7 +85,7 @@ async def reclaim(request: Request) -> JSONResponse:
 
 
 async def pause(request: Request) -> JSONResponse:
-    """Freeze a machine: it is there and answers nothing."""
+    """Freeze a machine, so that it answers nothing."""
     cloud = cloud_of(request)
     deployment = _find(cloud, request.path_params["id"])
     await asyncio.to_thread(cloud.lifecycle.hardware.pause, deployment.id)
@@ -93,7 +93,7 @@ async def pause(request: Request) -> JSONResponse:
 
 
 async def unpause(request: Request) -> JSONResponse:
-    """Let a frozen machine go on."""
+    """Resume a frozen machine."""
     cloud = cloud_of(request)
     deployment = _find(cloud, request.path_params["id"])
     await asyncio.to_thread(cloud.lifecycle.hardware.unpause, deployment.id)
@@ -101,7 +101,7 @@ async def unpause(request: Request) -> JSONResponse:
 
 
 async def move(request: Request) -> JSONResponse:
-    """Restart a machine; it comes back with another address."""
+    """Restart a machine with another address."""
     cloud = cloud_of(request)
     deployment = _find(cloud, request.path_params["id"])
     await cloud.lifecycle.move(deployment)
@@ -109,7 +109,7 @@ async def move(request: Request) -> JSONResponse:
 
 
 async def fault(request: Request) -> JSONResponse:
-    """Order a fault, show those that are due, or clear them."""
+    """Order a fault (POST), list the pending ones (GET), or clear them (DELETE)."""
     cloud = cloud_of(request)
     if request.method == "DELETE":
         cloud.faults.due.clear()
@@ -118,11 +118,11 @@ async def fault(request: Request) -> JSONResponse:
             cloud.faults.add(Fault.parse(await body_of(request)))
         except ValueError as error:
             raise invalid(str(error)) from error
-    return JSONResponse(cloud.faults.shown())
+    return JSONResponse(cloud.faults.listing())
 
 
 async def offer(request: Request) -> JSONResponse:
-    """Change offers whose id has the pattern `offer`: price, maintenance, gone."""
+    """Change price, maintenance or gone of the offers whose id matches the pattern `offer`."""
     cloud, body = cloud_of(request), await body_of(request)
     try:
         pattern = re.compile(str(body.get("offer", "")))
@@ -137,20 +137,20 @@ async def offer(request: Request) -> JSONResponse:
 
 
 async def profile(request: Request) -> JSONResponse:
-    """Change knobs of a provider."""
+    """Change fields in the profile of a provider."""
     cloud, body = cloud_of(request), await body_of(request)
     name = request.path_params["provider"]
     if name not in cloud.store.profiles:
         raise not_found(f"Provider {name}")
     try:
-        cloud.store.profiles[name] = cloud.store.profiles[name].with_knobs(body)
+        cloud.store.profiles[name] = cloud.store.profiles[name].with_changes(body)
     except ValueError as error:
         raise invalid(str(error)) from error
     return JSONResponse({"provider": name, "changed": sorted(body)})
 
 
 async def options(request: Request) -> JSONResponse:
-    """Change limits and chances; `balance` sets the money left."""
+    """Change limits and probabilities; `balance` sets the remaining balance."""
     cloud, body = cloud_of(request), await body_of(request)
     if "balance" in body:
         cloud.store.balance = float(body.pop("balance"))
@@ -163,7 +163,7 @@ async def options(request: Request) -> JSONResponse:
 
 
 async def log(request: Request) -> JSONResponse:
-    """The requests so far, without bodies and headers; DELETE empties it."""
+    """Return the request log, without bodies and headers; DELETE also clears it."""
     rows: Any = request.app.state.requests
     shown = list(rows)
     if request.method == "DELETE":

@@ -1,4 +1,4 @@
-"""The cloud's records in one JSON file, written before each act, so that a killed process loses nothing."""
+"""The records of the cloud in one JSON file, saved before each action, so that a killed process loses nothing."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ from pulumi_vllm_local.api.records import Deployment, SshKey, Volume
 if TYPE_CHECKING:
     from pathlib import Path
 
-# A process that was away longer than this did not let the cloud's clock run on: nobody wants to find every
-# machine billed to death after a weekend.
+# The clock runs on for at most this long while no process runs. Otherwise a weekend would use up the balance.
 _AWAY_COUNTS_S = 60.0
 _VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How the cloud behaves; all times are virtual."""
+    """Limits and probabilities of the cloud; all times are virtual."""
 
     factor: float = 60.0
     minimum_runtime_min: float = 20.0
@@ -41,7 +40,7 @@ class Options:
 
 @dataclass(slots=True)
 class Store:
-    """All records. Only the thread of the event loop changes them; every change is followed by `save`."""
+    """All records. Only the thread of the event loop changes them, and it calls `save` after each change."""
 
     path: Path | None
     api_key: str
@@ -56,7 +55,7 @@ class Store:
     clock: VirtualClock = field(init=False)
 
     def __post_init__(self) -> None:
-        """Read what an earlier process left."""
+        """Read the records of an earlier process."""
         self.team_id = self.team_id or new_id()
         self.balance = self.balance or self.options.balance
         start = time.time()
@@ -79,7 +78,7 @@ class Store:
         return clock + away * self.options.factor
 
     def save(self) -> None:
-        """Write everything: beside, synced, renamed."""
+        """Write all records."""
         if self.path is None:
             return
         data = {
@@ -95,24 +94,24 @@ class Store:
         json_files.write(self.path, data)
 
     def profile(self, provider: str) -> Profile:
-        """The provider's profile."""
+        """Return the profile of a provider."""
         return self.profiles[provider]
 
     def minimum_s(self) -> float:
-        """Virtual seconds before a machine may be terminated."""
+        """Return the minimum run time in virtual seconds."""
         return self.options.minimum_runtime_min * 60
 
     def attached(self, deployment_id: str) -> list[Volume]:
-        """The volumes whose records name this deployment."""
+        """Return the volumes that are attached to a deployment according to the records."""
         return [volume for volume in self.volumes.values() if deployment_id in volume.attachments]
 
     def view(self, deployment: Deployment) -> dict[str, Any]:
-        """A deployment as the API shows it."""
+        """Return a deployment as the API shows it."""
         handles = [volume.handle for volume in self.attached(deployment.id)]
         return deployment.view(self.profile(deployment.provider), self.clock.now(), handles)
 
     def bill(self) -> None:
-        """Take what has run since the last time from the balance; without money everything ends."""
+        """Charge the run time since the last call; when the balance is used up, terminate everything."""
         now = self.clock.now()
         for deployment in self.deployments.values():
             if deployment.alive:
@@ -128,5 +127,5 @@ class Store:
 
 
 def new_id() -> str:
-    """An id as the API's database makes them."""
+    """Return an id in the format of the live service."""
     return secrets.token_hex(12)

@@ -1,4 +1,4 @@
-"""Volumes of the simulated API: two ids, of which only the handle works; attaching may restart machines."""
+"""Volumes in the simulated API: of their two ids only the handle works, and attaching may restart a machine."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _MAX_GB = 10_000
 
 
 def _find(cloud: Cloud, text: str) -> Volume:
-    """The volume of a handle; its database id is an unknown one unless the profile says otherwise."""
+    """Return the volume with a handle; the id works only where the profile of the provider says so."""
     by_id = next((item for item in cloud.store.volumes.values() if item.id == text), None)
     if by_id is not None and not cloud.store.profile(by_id.provider).accepts_volume_id:
         by_id = None
@@ -57,7 +57,7 @@ def _handle(provider: str) -> str:
 
 
 async def create(request: Request) -> JSONResponse:
-    """A new volume, empty."""
+    """Create an empty volume."""
     cloud, body = cloud_of(request), await body_of(request)
     store = cloud.store
     profile = _profile(cloud, body.get("provider"))
@@ -87,7 +87,7 @@ async def create(request: Request) -> JSONResponse:
 
 
 async def listing(request: Request) -> JSONResponse:
-    """Volumes, by page."""
+    """Return a page of volumes."""
     cloud = cloud_of(request)
     page, limit = page_of(request, 20)
     views = [item.view() for item in cloud.store.volumes.values() if not item.deleting]
@@ -97,12 +97,12 @@ async def listing(request: Request) -> JSONResponse:
 
 
 async def read(request: Request) -> JSONResponse:
-    """One volume."""
+    """Return one volume."""
     return JSONResponse(_find(cloud_of(request), request.path_params["id"]).view())
 
 
 async def change(request: Request) -> JSONResponse:
-    """Grow a volume where its provider allows that; none lets it be renamed or made smaller."""
+    """Grow a volume where its provider allows that; no provider renames or shrinks volumes."""
     cloud, body = cloud_of(request), await body_of(request)
     volume = _find(cloud, request.path_params["id"])
     if not cloud.store.profile(volume.provider).volume_grows or set(body) != {"sizeInGb"}:
@@ -116,7 +116,7 @@ async def change(request: Request) -> JSONResponse:
         for deployment in map(cloud.store.deployments.get, volume.attachments):
             if deployment is not None and deployment.alive and deployment.machine == "up":
                 work = _restart(cloud, deployment)
-                cloud.lifecycle.aside(work, deployment, f"growing volume {volume.name}")
+                cloud.lifecycle.start_work(work, deployment, f"growing volume {volume.name}")
     return JSONResponse(volume.view())
 
 
@@ -127,7 +127,7 @@ async def _restart(cloud: Cloud, deployment: Deployment) -> None:
 
 
 async def delete(request: Request) -> JSONResponse:
-    """Remove a volume that is not attached, not even in the records."""
+    """Delete a volume; refused while the records have an attachment."""
     cloud = cloud_of(request)
     volume = _find(cloud, request.path_params["id"])
     if volume.attachments:
@@ -147,7 +147,7 @@ async def _pair(request: Request) -> tuple[Cloud, Volume, Deployment]:
 
 
 async def attach(request: Request) -> JSONResponse:
-    """Attach to a running machine; a share restarts it after the answer."""
+    """Attach a volume to a running machine; a share restarts the machine after the response."""
     cloud, volume, deployment = await _pair(request)
     await _attach(cloud, volume, deployment)
     return JSONResponse(volume.view())
@@ -173,13 +173,13 @@ async def _attach(cloud: Cloud, volume: Volume, deployment: Deployment) -> None:
     cloud.store.save()
     work = cloud.lifecycle.attach(deployment, volume)
     if profile.attach_restarts:
-        cloud.lifecycle.aside(work, deployment, f"attaching volume {volume.name}")
+        cloud.lifecycle.start_work(work, deployment, f"attaching volume {volume.name}")
     else:
-        await _now(cloud, volume, before, work)
+        await _before_response(cloud, volume, before, work)
 
 
 async def detach(request: Request) -> JSONResponse:
-    """Detach; for a machine that has ended this clears the stale record."""
+    """Detach a volume; for a machine that is gone, this clears the stale record."""
     cloud, volume, deployment = await _pair(request)
     kind = volume.attachments.get(deployment.id)
     if kind is None:
@@ -189,19 +189,19 @@ async def detach(request: Request) -> JSONResponse:
     cloud.store.save()
     if kind == "device" and deployment.machine == "up" and deployment.alive:
         restarts = cloud.store.profile(volume.provider).attach_restarts
-        # A share goes with a restart, which unmounts it first; a mounted disk is refused.
+        # Detaching a share restarts the machine, which unmounts it. Detaching a mounted block disk is refused.
         work = cloud.lifecycle.detach(deployment, volume, force=restarts)
         if restarts:
-            cloud.lifecycle.aside(work, deployment, f"detaching volume {volume.name}")
+            cloud.lifecycle.start_work(work, deployment, f"detaching volume {volume.name}")
         else:
-            await _now(cloud, volume, before, work)
+            await _before_response(cloud, volume, before, work)
     return JSONResponse(volume.view())
 
 
-async def _now(
+async def _before_response(
     cloud: Cloud, volume: Volume, before: dict[str, Attachment], work: Coroutine[Any, Any, None]
 ) -> None:
-    """Do it before the answer; when it fails the record is as it was."""
+    """Finish the work before the response; if it fails, restore the record."""
     try:
         await work
     except Exception as error:
@@ -211,13 +211,13 @@ async def _now(
 
 
 async def pricing(request: Request) -> JSONResponse:
-    """USD per GB and hour."""
+    """Return the price in USD per GB and hour."""
     profile = _profile(cloud_of(request), request.query_params.get("provider"))
     return JSONResponse({"provider": profile.name, "hourlyRatePerGb": profile.usd_per_gb_hour})
 
 
 async def regions(request: Request) -> JSONResponse:
-    """Where a provider has volumes."""
+    """Return the regions in which a provider has volumes."""
     cloud = cloud_of(request)
     profile = _profile(cloud, request.query_params.get("provider", "voltage-park"))
     with_offers = {offer.region for offer in cloud.store.offers if offer.provider == profile.name}
@@ -235,7 +235,7 @@ async def regions(request: Request) -> JSONResponse:
     return JSONResponse({"hasAnyOffers": bool(with_offers), "regions": items})
 
 
-# The two static paths first: they would match {id}.
+# The two static paths come first, because {id} would match them.
 ROUTES = [
     Route("/api/volumes/pricing", pricing, methods=["GET"]),
     Route("/api/volumes/regions", regions, methods=["GET"]),

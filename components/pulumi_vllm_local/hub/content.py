@@ -1,4 +1,4 @@
-"""What the hub serves: the tiny model, and placeholders for large ones under real names and revisions."""
+"""The content of the hub: the tiny model, and placeholders for large models under their names and revisions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """A repository of the hub: its name, its folder, the one revision it has."""
+    """A repository of the hub, with its folder and its only revision."""
 
     name: str
     folder: Path
@@ -31,23 +31,23 @@ class Repository:
 
     @classmethod
     def read(cls, name: str, folder: Path, revision: str | None = None) -> Repository:
-        """Of a folder; without a given revision it is the hash over the tree."""
+        """Read a folder; the default revision is a hash of its files."""
         files = read_tree(folder)
         return cls(name, folder, revision or commit_of(files), files)
 
     def file(self, path: str) -> TreeFile | None:
-        """The file of a path."""
+        """Return the file with a path, or None."""
         return next((file for file in self.files if file.path == path), None)
 
 
 @dataclass(frozen=True, slots=True)
 class _Placeholder:
-    """A large model whose files have their real names here, and a few MB of nothing inside."""
+    """A large model: its files have their real names and a few MB of noise."""
 
     name: str
     revision: str
     shards: tuple[int, ...]  # bytes of each consolidated file
-    hf_shards: int  # the same weights again under Hugging Face's names
+    hf_shards: int  # the number of files with the same weights in Hugging Face's format
 
 
 _PLACEHOLDERS = (
@@ -72,7 +72,7 @@ This is not {name}. It is a placeholder of the local cloud: the file names are t
 
 
 def repositories(cache: Path) -> tuple[Repository, ...]:
-    """Everything the hub serves, made where it is missing."""
+    """Return all repositories, and create the missing ones."""
     tiny = model_files.pinned()["revision"]
     found = [Repository.read(model_files.REPOSITORY, model_files.ensure(cache / f"tiny-{tiny[:12]}"))]
     for placeholder in _PLACEHOLDERS:
@@ -87,7 +87,7 @@ def repositories(cache: Path) -> tuple[Repository, ...]:
 
 
 def _make(placeholder: _Placeholder, tiny: Path, folder: Path) -> None:
-    """Write a placeholder, whole or not at all."""
+    """Write a placeholder atomically."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     shutil.copyfile(tiny / "tekken.json", fresh / "tekken.json")
@@ -101,7 +101,7 @@ def _make(placeholder: _Placeholder, tiny: Path, folder: Path) -> None:
     text = _README.format(name=placeholder.name, size=sum(placeholder.shards) / 1e6)
     (fresh / "README.md").write_text(text, encoding="utf-8")
     fresh.chmod(0o755)
-    if folder.exists():  # another process was quicker; both wrote the same bytes
+    if folder.exists():  # another process finished first, with the same bytes
         shutil.rmtree(fresh)
     else:
         fresh.rename(folder)
@@ -116,7 +116,7 @@ def _weights(placeholder: _Placeholder) -> Iterator[tuple[str, int]]:
 
 
 def _noise(path: Path, size: int, placeholder: str) -> None:
-    """A valid safetensors file of one tensor that says it is a placeholder."""
+    """Write a valid safetensors file with one tensor, whose metadata says that it is a placeholder."""
     header = {
         "__metadata__": {"format": "pt", "placeholder": f"not the weights of {placeholder}"},
         "placeholder": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]},

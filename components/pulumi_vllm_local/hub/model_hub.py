@@ -1,4 +1,4 @@
-"""A model hub that the real `hf` client downloads from, with faults on order."""
+"""A model hub that the real `hf` client can download from, with faults that tests order."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ _LOG_ROWS = 5000
 
 @dataclass(slots=True)
 class HubFaults:
-    """What goes wrong; an unset one does not."""
+    """The faults that are active; None means inactive."""
 
-    rate: float | None = None  # bytes per second and body
+    rate: float | None = None  # bytes per second for each body
     cut: int | None = None  # close each body after this many bytes
-    cuts: int | None = None  # only the first so many bodies; every one when unset
+    cuts: int | None = None  # for this many bodies only; for all if None
     corrupt: str | None = None  # flip one bit of the file of this path on the wire
-    etag: str | None = None  # "wrong": announce another digest
-    auth: str | None = None  # 401 without this token
-    gated: bool | None = None  # files are 403 without any token
-    status: int | None = None  # answer this
-    times: int | None = None  # only the first so many
+    etag: str | None = None  # "wrong": send another digest
+    auth: str | None = None  # answer 401 without this token
+    gated: bool | None = None  # answer 403 for files without a token
+    status: int | None = None  # answer with this status
+    times: int | None = None  # for this many requests only
     code: str | None = (
-        None  # the X-Error-Code beside it: RepoNotFound, RevisionNotFound, GatedRepo, EntryNotFound
+        None  # with this X-Error-Code: RepoNotFound, RevisionNotFound, GatedRepo, EntryNotFound
     )
-    on: str | None = None  # only api, head, get or resolve
+    on: str | None = None  # for api, head, get or resolve only
     retry_after: int | None = None  # seconds, with `status`
-    xet: bool | None = None  # announce a storage that is not there
-    clock: int | None = None  # tell a time that is so many seconds off
+    xet: bool | None = None  # announce a Xet storage that does not exist
+    clock: int | None = None  # seconds by which the Date header is wrong
 
     def change(self, values: dict[str, str]) -> None:
-        """Set some; an empty value clears."""
+        """Set faults; an empty value clears one."""
         kinds = {item.name: str(item.type) for item in fields(self)}
         for name, text in values.items():
             if name not in kinds:
@@ -65,7 +65,7 @@ class HubFaults:
 
 @dataclass(frozen=True, slots=True)
 class Hub:
-    """The repositories, the faults, the log."""
+    """The repositories, the faults and the request log."""
 
     repositories: dict[str, Repository]
     faults: HubFaults
@@ -73,7 +73,7 @@ class Hub:
 
 
 def application(repositories: Sequence[Repository]) -> ASGIApp:
-    """The hub as an application; `/_fault` and `/_log` are its controls."""
+    """Return the hub as an application; `/_fault` and `/_log` are its controls."""
     hub = Hub({item.name: item for item in repositories}, HubFaults(), deque(maxlen=_LOG_ROWS))
     name = "/{owner}/{name}"
     routes = [
@@ -96,17 +96,17 @@ def application(repositories: Sequence[Repository]) -> ASGIApp:
                "status": None, "sent": 0}  # fmt: skip
         hub.rows.append(row)
 
-        async def noted(message: Message) -> None:
+        async def send_and_log(message: Message) -> None:
             if message["type"] == "http.response.start":
                 row["status"] = message["status"]
-                told = formatdate(time.time() + (hub.faults.clock or 0), usegmt=True)
-                message["headers"] = [*message["headers"], (b"date", told.encode())]
+                date = formatdate(time.time() + (hub.faults.clock or 0), usegmt=True)
+                message["headers"] = [*message["headers"], (b"date", date.encode())]
             elif message["type"] == "http.response.body" and scope["method"] == "GET":
                 row["sent"] += len(message.get("body", b""))
             await send(message)
 
         scope["hang_up"] = lambda: getattr(getattr(send, "__self__", None), "transport", None)
-        await app(scope, receive, noted)
+        await app(scope, receive, send_and_log)
 
     return logged
 
@@ -117,7 +117,7 @@ def _error(status: int, code: str | None, message: str, **headers: str) -> JSONR
 
 
 def _find(request: Request, kind: str) -> tuple[Repository | None, Response | None]:
-    """The repository of a request, and what refuses it."""
+    """Return the repository of a request, or the response that refuses it."""
     hub: Hub = request.app.state.hub
     faults = hub.faults
     token = request.headers.get("authorization", "").removeprefix("Bearer ")
@@ -176,7 +176,7 @@ async def _tree(request: Request) -> Response:
 
 
 def _span(text: str, size: int) -> tuple[int, int] | None:
-    """First and last byte of a range header: all for what is no plain range, None for one outside."""
+    """Parse a Range header into first and last byte: the whole file if it is not one plain range, None if outside."""
     match = re.fullmatch(r"bytes=([0-9]*)-([0-9]*)", text.strip())
     if match is None or match[0] == "bytes=-":
         return 0, size - 1
@@ -187,7 +187,7 @@ def _span(text: str, size: int) -> tuple[int, int] | None:
 
 
 async def _resolve(request: Request) -> Response:
-    """One file, or a range of it."""
+    """Return a file, or a range of it."""
     found, refused = _find(request, "resolve")
     if found is None:
         return refused or Response(status_code=500)
@@ -199,13 +199,13 @@ async def _resolve(request: Request) -> Response:
     headers = {"ETag": f'"{etag}"', "X-Repo-Commit": found.revision, "Accept-Ranges": "bytes"}
     if faults.xet and file.lfs:
         headers |= {"X-Xet-Hash": "0" * 64, "X-Xet-Refresh-Route": "/x"}
-    asked = request.headers.get("range")
-    span = _span(asked or "", file.size)
+    requested = request.headers.get("range")
+    span = _span(requested or "", file.size)
     if span is None:
         return Response(status_code=416, headers={"Content-Range": f"bytes */{file.size}"})
     first, last = span
     status = 200
-    if asked and request.method == "GET":
+    if requested and request.method == "GET":
         status = 206
         headers["Content-Range"] = f"bytes {first}-{last}/{file.size}"
     length = last - first + 1 if request.method == "GET" else file.size
@@ -219,7 +219,7 @@ async def _resolve(request: Request) -> Response:
 async def _body(
     request: Request, found: Repository, file: TreeFile, first: int, length: int
 ) -> AsyncIterator[bytes]:
-    """The bytes, slowed, broken or cut as ordered when the body began."""
+    """Yield the bytes, with the faults that were active when the body started."""
     faults: HubFaults = request.app.state.hub.faults
     left_to_cut = faults.cut if faults.cut and faults.cuts != 0 else None
     bad = file.size // 2 if faults.corrupt == file.path else -1
@@ -241,7 +241,7 @@ async def _body(
 
 
 async def _cut(request: Request, faults: HubFaults) -> None:
-    """Lose the connection in the middle of a body, after what was sent has left."""
+    """Close the connection in the middle of a body, after the data so far was sent."""
     if faults.cuts is not None:
         faults.cuts -= 1
     await asyncio.sleep(0.01)
@@ -253,7 +253,7 @@ async def _cut(request: Request, faults: HubFaults) -> None:
 
 
 async def _fault(request: Request) -> JSONResponse:
-    """Set faults by query parameters, or show them."""
+    """Set faults by query parameters; return the active ones."""
     hub: Hub = request.app.state.hub
     try:
         hub.faults.change(dict(request.query_params))
@@ -263,7 +263,7 @@ async def _fault(request: Request) -> JSONResponse:
 
 
 async def _log(request: Request) -> JSONResponse:
-    """The requests so far; DELETE empties the log."""
+    """Return the request log; DELETE also clears it."""
     hub: Hub = request.app.state.hub
     rows = list(hub.rows)
     if request.method == "DELETE":

@@ -1,4 +1,4 @@
-"""The file tree of a model repository as the hub lists it: blob ids, LFS digests, the commit over them."""
+"""The files of a model repository as the hub lists them: blob ids, LFS digests, and a commit id."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PIECE = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class TreeFile:
-    """One file: its path in the repository, its size in bytes and its digests."""
+    """A file with its path in the repository, its size in bytes and its digests."""
 
     path: str
     size: int
@@ -25,22 +25,22 @@ class TreeFile:
 
     @property
     def etag(self) -> str:
-        """The digest the hub sends as ETag: sha256 for LFS files, the git blob id for the others."""
+        """The ETag of the hub: the SHA-256 for LFS files, the git blob id for others."""
         return self.sha256 if self.lfs else self.git_sha1
 
     @property
     def pointer(self) -> bytes:
-        """The LFS pointer that git keeps in place of the file."""
+        """The LFS pointer that git stores in place of the file."""
         text = f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize {self.size}\n"
         return text.encode()
 
     @property
     def oid(self) -> str:
-        """The git blob id of what git keeps: the pointer for LFS files."""
+        """The git blob id of what git stores, which is the pointer for LFS files."""
         return blob_id(self.pointer) if self.lfs else self.git_sha1
 
     def listing(self) -> dict[str, Any]:
-        """This file as an item of the hub's tree listing."""
+        """Return the file as an item of the hub's tree listing."""
         item: dict[str, Any] = {"type": "file", "path": self.path, "size": self.size, "oid": self.oid}
         if self.lfs:
             item["lfs"] = {"oid": self.sha256, "size": self.size, "pointerSize": len(self.pointer)}
@@ -48,12 +48,12 @@ class TreeFile:
 
 
 def blob_id(data: bytes) -> str:
-    """Git's id of a blob with these bytes."""
+    """Return the id that git gives to these bytes."""
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
 def read_file(path: Path, name: str) -> TreeFile:
-    """Digest one file in pieces, so that a large one does not fill memory."""
+    """Compute the digests of a file in pieces, so that a large file does not fill the memory."""
     size = path.stat().st_size
     sha256 = hashlib.sha256()
     sha1 = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
@@ -66,12 +66,12 @@ def read_file(path: Path, name: str) -> TreeFile:
 
 
 def read_tree(folder: Path) -> tuple[TreeFile, ...]:
-    """Every file under a folder, in path order."""
+    """Return all files below a folder, sorted by path."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return tuple(read_file(path, path.relative_to(folder).as_posix()) for path in paths)
 
 
 def commit_of(files: tuple[TreeFile, ...]) -> str:
-    """A commit id that changes with any byte of any file."""
+    """Return a commit id that changes with every byte of every file."""
     text = "".join(f"{file.path}\0{file.oid}\n" for file in files)
     return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()

@@ -1,4 +1,4 @@
-"""Which suite the host runs and from where, so that guests are the host's own kind."""
+"""The release of this computer and its apt sources, from which the machines are built."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _LINE = re.compile(r"^deb\s+(\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suit
 
 
 class SuiteError(Exception):
-    """The host's distribution cannot be used for guests."""
+    """The distribution of this computer cannot be used for machines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,20 +23,20 @@ class Suite:
 
 
 def suite(os_release: str) -> Suite:
-    """Read /etc/os-release; only Debian and Ubuntu can be bootstrapped with apt."""
+    """Parse /etc/os-release; only Debian and Ubuntu can be bootstrapped with apt."""
     fields = dict(line.split("=", 1) for line in os_release.splitlines() if "=" in line)
     fields = {key: value.strip().strip('"') for key, value in fields.items()}
     found = Suite(fields.get("ID", ""), fields.get("VERSION_CODENAME", ""), fields.get("VERSION_ID", ""))
     if found.distribution not in {"debian", "ubuntu"} or not found.codename:
         raise SuiteError(
-            f"local cloud: guests are built from the host's own release, and {found.distribution or 'this system'} "
-            "is neither Debian nor Ubuntu; run it on one of these",
+            f"local cloud: its machines run the release of this computer, and {found.distribution or 'this system'} "
+            "is neither Debian nor Ubuntu; use one of these",
         )
     return found
 
 
 def sources(codename: str, etc_apt: Path = Path("/etc/apt")) -> str:
-    """Return the host's apt sources of this release, one stanza each, for the guest's root."""
+    """Return the apt sources of this computer for a release, one stanza each."""
     stanzas: list[str] = []
     for path in [etc_apt / "sources.list", *sorted((etc_apt / "sources.list.d").glob("*"))]:
         if not path.is_file():
@@ -50,26 +50,30 @@ def sources(codename: str, etc_apt: Path = Path("/etc/apt")) -> str:
 
 
 def _deb822(text: str, codename: str) -> list[str]:
-    kept = []
+    stanzas = []
     for block in re.split(r"\n\s*\n", text):
         lines = [line for line in block.splitlines() if line.strip() and not line.startswith("#")]
         fields = {
             line.split(":", 1)[0].lower(): line.split(":", 1)[1].strip() for line in lines if ":" in line
         }
         suites = fields.get("suites", "").split()
-        ours = [name for name in suites if _of(name, codename)]
-        if not ours or "deb" not in fields.get("types", "").split() or fields.get("enabled", "yes") == "no":
+        matching = [name for name in suites if _of(name, codename)]
+        if (
+            not matching
+            or "deb" not in fields.get("types", "").split()
+            or fields.get("enabled", "yes") == "no"
+        ):
             continue
-        stanza = ["Types: deb", f"URIs: {_uris(fields['uris'])}", f"Suites: {' '.join(ours)}"]
+        stanza = ["Types: deb", f"URIs: {_uris(fields['uris'])}", f"Suites: {' '.join(matching)}"]
         stanza += [f"Components: {fields.get('components', 'main')}"]
         if fields.get("signed-by", "").startswith("/"):
             stanza.append(f"Signed-By: {fields['signed-by']}")
-        kept.append("\n".join(stanza))
-    return kept
+        stanzas.append("\n".join(stanza))
+    return stanzas
 
 
 def _one_line(text: str, codename: str) -> list[str]:
-    kept = []
+    stanzas = []
     for line in text.splitlines():
         found = _LINE.match(line.split("#", 1)[0].strip())
         if not found or not _of(found["suite"], codename):
@@ -79,8 +83,8 @@ def _one_line(text: str, codename: str) -> list[str]:
         signed = re.search(r"signed-by=(/\S+)", found["options"] or "")
         if signed:
             stanza.append(f"Signed-By: {signed[1]}")
-        kept.append("\n".join(stanza))
-    return kept
+        stanzas.append("\n".join(stanza))
+    return stanzas
 
 
 def _of(name: str, codename: str) -> bool:
@@ -88,7 +92,7 @@ def _of(name: str, codename: str) -> bool:
 
 
 def _uris(text: str) -> str:
-    """Cloud images name a file of mirrors, which does not exist inside the guest: take its first mirror."""
+    """Replace a file of mirrors, as cloud images have it, by its first mirror; machines do not have that file."""
     uris = []
     for uri in text.split():
         listed = Path(uri.removeprefix("mirror+file:"))

@@ -1,4 +1,4 @@
-"""One control group per guest: guests that share one can kill each other's services."""
+"""One control group per guest, because guests in a shared group can kill each other's services."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ROOT = Path("/sys/fs/cgroup")
 
 
 class Group:
-    """A guest's control groups, in the hybrid layout (v1 and /unified) or in pure v2."""
+    """The control groups of a guest, in the hybrid layout (v1 and /unified) or in pure v2."""
 
     def __init__(self, parent: str, name: str, root: Path = ROOT) -> None:
         self._paths = tuple(base / parent / name for base in hierarchies(root))
@@ -18,28 +18,28 @@ class Group:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """Return the groups a guest's first process has to enter."""
+        """Return the groups that the first process of the guest has to enter."""
         return self._paths
 
     def make(self) -> None:
-        """Make them."""
+        """Create the groups."""
         for path in self._paths:
             path.mkdir(parents=True, exist_ok=True)
 
     def populated(self) -> bool:
-        """Tell whether any process is left, zombies included."""
+        """Return whether any process is left, zombies included."""
         with contextlib.suppress(OSError):
             return "populated 1" in (self._v2 / "cgroup.events").read_text(encoding="ascii")
         return False
 
     def kill(self, wait: float = 10.0) -> bool:
-        """Kill every process at once; tell whether all are gone."""
+        """Kill all processes; return whether they are gone."""
         with contextlib.suppress(OSError):
             (self._v2 / "cgroup.kill").write_text("1", encoding="ascii")
         return self.wait_empty(wait)
 
     def wait_empty(self, wait: float) -> bool:
-        """Wait until no process is left."""
+        """Wait until no process is left; return False after `wait` seconds."""
         end = time.monotonic() + wait
         while self.populated():
             if time.monotonic() > end:
@@ -48,18 +48,18 @@ class Group:
         return True
 
     def freeze(self, frozen: bool) -> None:
-        """Stop or continue every process."""
+        """Freeze or thaw all processes."""
         with contextlib.suppress(OSError):
             (self._v2 / "cgroup.freeze").write_text("1" if frozen else "0", encoding="ascii")
 
     def frozen(self) -> bool:
-        """Tell whether the processes are stopped."""
+        """Return whether the processes are frozen."""
         with contextlib.suppress(OSError):
             return (self._v2 / "cgroup.freeze").read_text(encoding="ascii").strip() == "1"
         return False
 
     def leader(self) -> int | None:
-        """Return the guest's process 1."""
+        """Return the process id of the guest's init."""
         for inner in ("payload/init.scope", "init.scope", "payload"):
             with contextlib.suppress(OSError, IndexError):
                 pids = (self._v2 / inner / "cgroup.procs").read_text(encoding="ascii").split()
@@ -67,26 +67,26 @@ class Group:
         return None
 
     def remove(self) -> None:
-        """Remove the groups, deepest first; one that is in use stays."""
+        """Remove the groups, the deepest first; a group in use stays."""
         for path in self._paths:
             _remove(path)
 
 
 def hierarchies(root: Path = ROOT) -> tuple[Path, ...]:
-    """Return the mounted hierarchies systemd looks at, the v2 one first."""
+    """Return the mounted hierarchies that systemd uses, v2 first."""
     if (root / "cgroup.controllers").exists():
         return (root,)
     return tuple(path for path in (root / "unified", root / "systemd") if path.is_dir())
 
 
 def remove_parent(parent: str, root: Path = ROOT) -> None:
-    """Remove the group all guests were under, with whatever empty groups are left in it."""
+    """Remove the parent group of all guests, with the empty groups in it."""
     for base in hierarchies(root):
         _remove(base / parent)
 
 
-def left(parent: str, root: Path = ROOT) -> tuple[str, ...]:
-    """Return the guests' names that have a group."""
+def group_names(parent: str, root: Path = ROOT) -> tuple[str, ...]:
+    """Return the names of the guests that have a group."""
     found: set[str] = set()
     for base in hierarchies(root):
         with contextlib.suppress(FileNotFoundError):

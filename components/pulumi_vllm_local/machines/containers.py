@@ -1,6 +1,6 @@
-"""Machines of the local cloud: systemd-nspawn guests that outlive the process that made them.
+"""Machines as systemd-nspawn containers, which outlive the process that created them.
 
-Thread-safe; asking for what is already so is no error; errors are `MachineError` sentences.
+All methods are thread-safe and idempotent, and raise `MachineError`.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ class Machines:
 
     @property
     def gateway(self) -> str:
-        """Return the bridge's address; the bridge is up afterwards."""
-        with _sentences():
+        """Return the address of the bridge, after setting it up."""
+        with _machine_errors():
             self._network.up()
             return self._network.gateway
 
     def create(self, spec: MachineSpec) -> Address:
-        """Make a machine's disk and give it an address; it is not booted."""
-        with self._locked(spec.id), _sentences(f"machine {spec.id}: "):
+        """Create the disk and the address of a machine, without booting it."""
+        with self._locked(spec.id), _machine_errors(f"machine {spec.id}: "):
             guest = self._guest(spec.id)
             if not guest.made():
                 lower = [str(self._images.ensure(name)) for name in spec.images()]
@@ -64,59 +64,65 @@ class Machines:
                     guest.reserve({"spec": spec.plain(), "number": number, "lower": lower})
                 data = seed.user_data(spec.user, spec.ssh_public_key, spec.user_data)
                 address, address6 = network.address(number), network.address6(number)
-                wires = seed.network_config(address, address6, network.gateway, seed.host_nameservers())
-                files = seed.nocloud(spec.id, spec.name, data, wires) | seed.host_files(
+                network_config = seed.network_config(
+                    address, address6, network.gateway, seed.host_nameservers()
+                )
+                files = seed.nocloud(spec.id, spec.name, data, network_config) | seed.host_files(
                     os.environ, network.gateway
                 )
                 guest.make_disk(files)
             return self._address(guest)
 
     def start(self, machine_id: str) -> None:
-        """Boot a machine; nothing happens to one that runs."""
-        with self._locked(machine_id), _sentences(f"machine {machine_id}: "):
+        """Boot a machine unless it runs."""
+        with self._locked(machine_id), _machine_errors(f"machine {machine_id}: "):
             guest = self._known(machine_id)
             if not guest.running():
                 self._network.up()
                 guest.boot(self.disks.binds(machine_id), self.disks.serials(machine_id))
 
     def stop(self, machine_id: str, grace: float = 90.0) -> None:
-        """Power a machine off and wait; the plug is pulled after `grace` seconds."""
+        """Power off a machine; kill it after `grace` seconds."""
         with self._locked(machine_id):
             self.unpause(machine_id)
             self._known(machine_id).end("stopped", grace)
 
     def kill(self, machine_id: str) -> None:
-        """Pull the plug: preemption without notice, also of a machine that is being powered off."""
+        """Kill a machine without notice, even while it powers off."""
         self._known(machine_id).group.kill(0)
         with self._locked(machine_id):
             self._known(machine_id).end("preempted", 0)
 
     def reboot(self, machine_id: str) -> None:
-        """Ask the guest's systemd for a reboot."""
+        """Reboot a machine through its systemd."""
         leader = self._known(machine_id).leader()
         if leader is None:
-            raise MachineError(f"machine {machine_id}: it is not running, so it cannot be rebooted; start it")
+            raise MachineError(
+                f"machine {machine_id}: it cannot be rebooted because it is not running; start it"
+            )
         os.kill(leader, REBOOT_SIGNAL)
 
     def move(self, machine_id: str) -> Address:
-        """Give a machine that is off another address, as it may find at a provider after a restart."""
-        with self._locked(machine_id), _sentences(f"machine {machine_id}: "):
+        """Give a stopped machine another address, as some providers do on a restart."""
+        with self._locked(machine_id), _machine_errors(f"machine {machine_id}: "):
             guest = self._known(machine_id)
             if guest.running():
-                raise MachineError(f"machine {machine_id}: it runs and keeps its address; power it off first")
+                raise MachineError(
+                    f"machine {machine_id}: its address cannot change while it runs; power it off first"
+                )
             with self._lock:
                 before, number = self._address(guest), self._free_number(machine_id)
                 guest.move(number, before, self._network.address(number), self._network.address6(number))
             return self._address(guest)
 
     def pause(self, machine_id: str) -> None:
-        """Freeze a machine and drop its link: nothing answers, not even the kernel."""
+        """Freeze a machine and take its link down, so that not even the kernel answers."""
         with self._locked(machine_id):
             self._network.link(self._names.link(machine_id), up=False)
             self._known(machine_id).group.freeze(True)
 
     def unpause(self, machine_id: str) -> None:
-        """Let it go on where it was."""
+        """Resume a frozen machine."""
         with self._locked(machine_id):
             guest = self._known(machine_id)
             if guest.group.frozen():
@@ -125,7 +131,7 @@ class Machines:
 
     def destroy(self, machine_id: str) -> None:
         """Remove a machine and its disk; its volumes stay."""
-        with self._locked(machine_id), _sentences(f"machine {machine_id}: "):
+        with self._locked(machine_id), _machine_errors(f"machine {machine_id}: "):
             guest = self._guest(machine_id)
             if guest.record() is None:
                 return
@@ -136,7 +142,7 @@ class Machines:
                 self.disks.disclaim(disk.id)
 
     def get(self, machine_id: str) -> Machine | None:
-        """Return a machine and what it is doing."""
+        """Return a machine with its status, or None."""
         guest = self._guest(machine_id)
         record = guest.record()
         if record is None:
@@ -147,7 +153,7 @@ class Machines:
         )
 
     def state(self, machine_id: str) -> Status:
-        """Return what a machine is doing."""
+        """Return the status of a machine."""
         guest = self._guest(machine_id)
         return Status(guest.status()[0]) if guest.record() else Status.GONE
 
@@ -156,13 +162,13 @@ class Machines:
         return tuple(machine for machine in map(self.get, self._ids()) if machine)
 
     def answers(self, machine_id: str) -> bool:
-        """Tell whether the machine's sshd sends its banner."""
+        """Return whether the sshd of a machine sends its banner."""
         record = self._guest(machine_id).record()
         return record is not None and sends_banner(self._network.address(record["number"]), SSH_PORT)
 
     def attach(self, machine_id: str, volume_id: str) -> str:
-        """Give a volume to a machine; return its device, or the share's tag."""
-        with self._locked(machine_id), _sentences(f"machine {machine_id}: "):
+        """Attach a volume to a machine; return its device, or its tag if it is a share."""
+        with self._locked(machine_id), _machine_errors(f"machine {machine_id}: "):
             guest = self._known(machine_id)
             known = {disk.id for disk in self.disks.of(machine_id)}
             disk = self.disks.claim(volume_id, machine_id)
@@ -175,8 +181,8 @@ class Machines:
             return disk.device or disk.tag
 
     def detach(self, machine_id: str, volume_id: str, force: bool = False) -> None:
-        """Take a volume from a machine; one that is mounted only with force."""
-        with self._locked(machine_id), _sentences(f"machine {machine_id}: "):
+        """Detach a volume from a machine; a mounted one needs `force`."""
+        with self._locked(machine_id), _machine_errors(f"machine {machine_id}: "):
             guest = self._known(machine_id)
             disk = self.disks.get(volume_id)
             if disk is None or disk.machine != machine_id:
@@ -192,11 +198,11 @@ class Machines:
                 self.disks.disclaim(volume_id)
 
     def console(self, machine_id: str) -> Path:
-        """Return the console log."""
+        """Return the path of the console log."""
         return self._guest(machine_id).folder / "console.log"
 
     def reconcile(self) -> tuple[str, ...]:
-        """Bring the host in line with the records after a crash; return what was done."""
+        """Adopt, restart or remove machines after a crash; return a message for each."""
         done: list[str] = []
         ids = self._ids()
         if ids:
@@ -212,28 +218,28 @@ class Machines:
                 if what:
                     done.append(f"machine {machine_id}: {FOUND[what]}")
         ours = {self._names.machine(machine_id) for machine_id in ids}
-        for name in cgroups.left(self._names.cgroup):
+        for name in cgroups.group_names(self._names.cgroup):
             if name not in ours:
                 group = cgroups.Group(self._names.cgroup, name)
                 group.kill()
                 group.remove()
                 self._network.remove_link(f"vb-{name}")
-                done.append(f"guest {name}: no record of it, ended")
+                done.append(f"container {name}: it has no record; killed")
         for disk in self.disks.all():
             if disk.machine and disk.machine not in ids:
                 self.disks.disclaim(disk.id)
-                done.append(f"volume {disk.id}: detached from machine {disk.machine}, which is gone")
+                done.append(f"volume {disk.id}: detached from machine {disk.machine}, which no longer exists")
         return tuple(done)
 
     def down(self, purge: bool = False) -> None:
-        """End all machines and remove whatever they need on the host; volumes stay unless purged."""
+        """Remove all machines and their resources on this computer; volumes stay unless purged."""
         ids = self._ids()
         with ThreadPoolExecutor(max_workers=8) as pool:
-            list(pool.map(self._guest_off, ids))
+            list(pool.map(self._power_off, ids))
         for machine_id in ids:
             self.destroy(machine_id)
-        with _sentences():
-            for name in cgroups.left(self._names.cgroup):
+        with _machine_errors():
+            for name in cgroups.group_names(self._names.cgroup):
                 cgroups.Group(self._names.cgroup, name).kill()
             for disk in self.disks.all():
                 self.disks.disclaim(disk.id)
@@ -243,7 +249,7 @@ class Machines:
             cgroups.remove_parent(self._names.cgroup)
         shutil.rmtree(self._state / "machines", ignore_errors=True)
 
-    def _guest_off(self, machine_id: str) -> None:
+    def _power_off(self, machine_id: str) -> None:
         with contextlib.suppress(MachineError):
             self.stop(machine_id, grace=10)
 
@@ -257,7 +263,7 @@ class Machines:
     def _known(self, machine_id: str) -> Guest:
         guest = self._guest(machine_id)
         if guest.record() is None:
-            raise MachineError(f"machine {machine_id}: there is none of this id; create it first")
+            raise MachineError(f"machine {machine_id}: there is no machine with this id; create it first")
         return guest
 
     def _address(self, guest: Guest) -> Address:
@@ -275,7 +281,7 @@ class Machines:
         last = json_files.read(self._state / "last.json") or {"number": names.LAST_GUEST}
         number = names.free_number(taken, int(last["number"]))
         if number is None:
-            raise MachineError(f"machine {machine_id}: all addresses are taken; destroy some machines")
+            raise MachineError(f"machine {machine_id}: all addresses are in use; destroy some machines")
         json_files.write(self._state / "last.json", {"number": number})
         return number
 
@@ -288,8 +294,8 @@ class Machines:
 
 
 @contextlib.contextmanager
-def _sentences(where: str = "") -> Iterator[None]:
-    """Turn what went wrong below into this module's error."""
+def _machine_errors(where: str = "") -> Iterator[None]:
+    """Convert errors of lower layers to MachineError."""
     try:
         yield
     except (processes.CommandError, DiskError, NetworkError, ImageError) as error:

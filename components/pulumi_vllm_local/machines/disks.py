@@ -1,7 +1,7 @@
-"""Volumes of the local cloud: block devices and shares, each a sparse image file.
+"""The disks of volumes: block devices and shares, each in a sparse image file.
 
-A block volume comes empty, as the cloud's does: its file system is the customer's business. A share has its own, so
-that a full share is full by itself. Attach and detach through `Machines`.
+A block volume is created without a file system, as in the real clouds. A share has a file system of its own, so that
+it has a size of its own. `Machines` attaches and detaches disks.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class DiskError(Exception):
-    """A sentence: which volume, what happened, what to do."""
+    """A disk failed; the message says which volume, what is wrong and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """A volume and where it is attached."""
+    """The disk of a volume, and the machine it is attached to."""
 
     id: str
     size_gb: int
@@ -41,7 +41,7 @@ class Disk:
 
 
 class Disks:
-    """All volumes of one state folder."""
+    """All disks of one state folder."""
 
     def __init__(self, state_dir: Path) -> None:
         self._top = state_dir / "volumes"
@@ -49,7 +49,7 @@ class Disks:
         self._lock = threading.RLock()
 
     def create(self, volume_id: str, size_gb: int, kind: Kind, tag: str | None = None) -> Disk:
-        """Make a volume; nothing happens when it is there."""
+        """Create a disk unless it exists."""
         with self._lock:
             found = self.get(volume_id)
             if found:
@@ -64,7 +64,7 @@ class Disks:
             with image.open("wb") as handle:
                 handle.truncate(_bytes(size_gb))
             if kind == "share":
-                # Lazy tables: a file system of 300 GB is made in a blink and takes 10 MB.
+                # With lazy tables, a file system of 300 GB is created at once and takes 10 MB.
                 processes.run(
                     "mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1", image
                 )
@@ -73,21 +73,21 @@ class Disks:
             return disk
 
     def get(self, volume_id: str) -> Disk | None:
-        """Return a volume by its id."""
+        """Return the disk of a volume, or None."""
         found = json_files.read(self._top / volume_id / "record.json")
         return Disk(**found) if found else None
 
     def all(self) -> tuple[Disk, ...]:
-        """Return all volumes."""
+        """Return all disks."""
         folders = sorted(path.name for path in self._top.iterdir()) if self._top.is_dir() else []
         return tuple(disk for disk in map(self.get, folders) if disk)
 
     def of(self, machine_id: str) -> tuple[Disk, ...]:
-        """Return a machine's volumes."""
+        """Return the disks that are attached to a machine."""
         return tuple(disk for disk in self.all() if disk.machine == machine_id)
 
     def delete(self, volume_id: str) -> None:
-        """Delete a volume and what is on it."""
+        """Delete the disk of a volume with its data."""
         with self._lock:
             disk = self.get(volume_id)
             if disk and disk.machine:
@@ -99,23 +99,23 @@ class Disks:
             shutil.rmtree(self._top / volume_id, ignore_errors=True)
 
     def grow(self, volume_id: str, size_gb: int) -> bool:
-        """Make a volume larger, what is on it stays; False where a share grows only at its machine's next start.
+        """Grow a disk and keep its data; return False if a share grows only at the next start of its machine.
 
-        A disk's file system is the customer's business. A mounted one grows by a capability that not every root has.
+        The file system of a block disk is left alone. Growing a mounted one needs a capability that root may not have.
         """
         with self._lock:
             disk = self.get(volume_id)
             if disk is None:
-                raise DiskError(f"volume {volume_id}: there is none of this id; create it first")
+                raise DiskError(f"volume {volume_id}: there is no volume with this id; create it first")
             with self.image(volume_id).open("r+b") as handle:
                 handle.truncate(_bytes(size_gb))
             for loop in self._loops(volume_id):
                 processes.run("losetup", "--set-capacity", loop)
             self._write(replace(disk, size_gb=size_gb))
-            return disk.kind == "block" or self._fitted(disk)
+            return disk.kind == "block" or self._grow_file_system(disk)
 
-    def _fitted(self, disk: Disk) -> bool:
-        """Whether a share's file system fills its image now."""
+    def _grow_file_system(self, disk: Disk) -> bool:
+        """Grow the file system of a share to the size of its image; return whether that worked."""
         point = self._shares / disk.id
         if not point.is_mount():
             processes.run("e2fsck", "-f", "-p", self.image(disk.id))
@@ -132,11 +132,11 @@ class Disks:
         return self._top / volume_id / "disk.img"
 
     def claim(self, volume_id: str, machine_id: str) -> Disk:
-        """Write down that a machine has the volume, before anything is done about it."""
+        """Record that a machine has the volume, before it is attached."""
         with self._lock:
             disk = self.get(volume_id)
             if disk is None:
-                raise DiskError(f"volume {volume_id}: there is none of this id; create it first")
+                raise DiskError(f"volume {volume_id}: there is no volume with this id; create it first")
             if disk.machine == machine_id:
                 return disk
             if disk.machine:
@@ -149,7 +149,7 @@ class Disks:
                 free = [f"/dev/vd{letter}" for letter in LETTERS if f"/dev/vd{letter}" not in taken]
                 if not free:
                     raise DiskError(
-                        f"machine {machine_id}: it has {len(LETTERS)} block volumes, which is the most"
+                        f"machine {machine_id}: it already has {len(LETTERS)} block volumes; detach one first"
                     )
                 device = free[0]
             disk = replace(disk, machine=machine_id, device=device)
@@ -157,7 +157,7 @@ class Disks:
             return disk
 
     def disclaim(self, volume_id: str) -> None:
-        """Write down that no machine has the volume, and give the host's device back."""
+        """Record that no machine has the volume, and release its device."""
         with self._lock:
             disk = self.get(volume_id)
             if disk:
@@ -165,20 +165,20 @@ class Disks:
                 self.release(disk)
 
     def binds(self, machine_id: str) -> tuple[str, ...]:
-        """Prepare a machine's volumes and return nspawn's options that give them to it at boot."""
+        """Prepare the disks of a machine for its boot; return the options for nspawn."""
         options = []
         for disk in self.of(machine_id):
             if disk.kind == "block":
                 options.append(f"--bind={self.loop(disk)}:{disk.device}")
             else:
-                if self._small(disk):
+                if self._is_outgrown(disk):
                     self.release(disk)
-                    self._fitted(disk)
+                    self._grow_file_system(disk)
                 options.append(f"--bind={self._mounted(disk)}:/run/lc-shares/{disk.tag}")
         return tuple(options)
 
     def serials(self, machine_id: str) -> dict[str, str]:
-        """Return each device's serial: the first 20 characters of the id, as virtio has it."""
+        """Return the serial of each device: the first 20 characters of the volume id, the limit of virtio."""
         return {
             str(disk.device).removeprefix("/dev/"): disk.id[:20]
             for disk in self.of(machine_id)
@@ -186,14 +186,14 @@ class Disks:
         }
 
     def loop(self, disk: Disk) -> str:
-        """Return the loop device on the image; the one there is, so that a volume never has two."""
+        """Return the loop device of the image, and create it if there is none."""
         with self._lock:
             image = self.image(disk.id)
             found = self._loops(disk.id)
             return found[0] if found else processes.run("losetup", "--find", "--show", image).strip()
 
     def device_number(self, disk: Disk) -> str | None:
-        """Return MAJOR:MINOR of the volume's device on the host."""
+        """Return MAJOR:MINOR of the loop device, or None."""
         with self._lock:
             loops = self._loops(disk.id)
         if not loops:
@@ -202,15 +202,15 @@ class Disks:
         return f"{os.major(number)}:{os.minor(number)}"
 
     def attach_hot(self, disk: Disk, leader: int) -> None:
-        """Make the block device appear in a running guest."""
+        """Create the block device in a running guest."""
         loop = self.loop(disk)
         mode = Path(loop).stat()
         if not stat.S_ISBLK(mode.st_mode):
             raise DiskError(
-                f"volume {disk.id}: {loop} is no block device; run `pulumi-vllm local down` and start again"
+                f"volume {disk.id}: {loop} is not a block device; run `pulumi-vllm local down` and start again"
             )
         major, minor = os.major(mode.st_rdev), os.minor(mode.st_rdev)
-        # `mknod -m` is refused without the capability to set permissions on device nodes; the mask does the same.
+        # `mknod -m` needs a capability that root may not have; the umask sets the same permissions.
         script = (
             f"umask 0117; [ -b {disk.device} ] || mknod {disk.device} b {major} {minor}; chgrp disk {disk.device};"
             f" mkdir -p /var/lib/lc-disks; echo {disk.id[:20]} > /var/lib/lc-disks/{str(disk.device)[5:]};"
@@ -219,7 +219,7 @@ class Disks:
         _inside(leader, script)
 
     def detach_hot(self, disk: Disk, leader: int, *, force: bool) -> None:
-        """Take the volume away from a running guest."""
+        """Remove the disk from a running guest."""
         mounted = self.mount_points(disk, leader)
         if mounted and not force:
             raise DiskError(
@@ -229,14 +229,14 @@ class Disks:
             _inside(leader, f"umount -l '{point}'")
         if disk.kind == "block":
             name = str(disk.device)
-            # A node that came at boot is a mount over an empty file.
+            # A device that was attached at boot is a bind mount over an empty file.
             _inside(
                 leader,
                 f"umount {name} 2>/dev/null; rm -f {name} /var/lib/lc-disks/{name[5:]}; lc-disk-links; true",
             )
 
     def mount_points(self, disk: Disk, leader: int) -> list[str]:
-        """Return where a guest has the volume mounted."""
+        """Return the mount points of the disk in a guest."""
         number = self.device_number(disk)
         if number is None:
             return []
@@ -247,7 +247,7 @@ class Disks:
         ]
 
     def release(self, disk: Disk) -> None:
-        """Unmount the share on the host and give the loop device back."""
+        """Unmount a share on this computer and remove the loop device."""
         with self._lock:
             point = self._shares / disk.id
             if point.is_mount():
@@ -267,11 +267,11 @@ class Disks:
                 processes.run("mount", "-t", "ext4", self.loop(disk), point)
             return point
 
-    def _small(self, disk: Disk) -> bool:
-        """Whether a share's file system was outgrown by its image: by a GB or more, not by ext4's odd last blocks."""
+    def _is_outgrown(self, disk: Disk) -> bool:
+        """Return whether the image of a share is larger than its file system by more than 0.5 GB."""
         lines = processes.run("dumpe2fs", "-h", self.image(disk.id)).splitlines()
-        told = dict(line.split(":", 1) for line in lines if ":" in line)
-        return int(told["Block count"]) * int(told["Block size"]) < _bytes(disk.size_gb) - 10**9 // 2
+        header = dict(line.split(":", 1) for line in lines if ":" in line)
+        return int(header["Block count"]) * int(header["Block size"]) < _bytes(disk.size_gb) - 10**9 // 2
 
     def _loops(self, volume_id: str) -> list[str]:
         image = self.image(volume_id)
@@ -287,15 +287,15 @@ class Disks:
 
 
 def _bytes(size_gb: int) -> int:
-    """Size of an image: whole blocks."""
+    """Return the size of an image in bytes, in whole blocks."""
     return size_gb * 10**9 // 4096 * 4096
 
 
 def _inside(leader: int, script: str) -> None:
-    # With the process namespace too: umount looks into /proc/self, which the host does not have in the guest's /proc.
+    # Enter the process namespace too: umount reads /proc/self, and the guest's /proc does not have our process.
     try:
         processes.run(
             "nsenter", "-t", str(leader), "-m", "-p", "sh", "-c", f"PATH=$PATH:/usr/local/sbin; {script}"
         )
     except processes.CommandError as error:
-        raise DiskError(f"volume: the machine did not take the change: {error}") from error
+        raise DiskError(f"volume: the change failed inside the machine: {error}") from error

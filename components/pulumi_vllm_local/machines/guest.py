@@ -1,4 +1,4 @@
-"""One guest: its folder, its overlay, its shim. Machines decides what happens to it; this does it."""
+"""One guest, which is the container of a machine: its folder, its overlay and its shim process."""
 
 from __future__ import annotations
 
@@ -26,19 +26,23 @@ SHIM = Path(__file__).with_name("shim.py")
 BUNDLE = Path(seed.BUNDLE)
 FOUND = {
     "adopted": "still running, adopted",
-    "lost": "was running and its end was not seen; started again",
-    "ended": "had ended meanwhile",
-    "unfinished": "was never finished; removed",
+    "lost": "was running, and its end was not observed; started again",
+    "ended": "ended in the meantime",
+    "unfinished": "was never completed; removed",
 }
-# Where cloud-init leaves an address at the first boot, whatever the guest's release configures networks with.
+# The folders in which cloud-init writes the address at the first boot, in all supported releases.
 _NETWORKS = ("etc/network", "etc/netplan", "etc/systemd/network", "var/lib/cloud/seed")
 
 
 class Guest:
-    """Everything is read from the folder each time, so that two processes and a crash in between see the same.
+    """A guest. All its state is read from its folder each time, so that several processes agree after a crash.
 
-    Files: record.json (what it is; written first), made (its disk is complete), wanted.json (on or how it was to end;
-    written before the act), launch.json, shim.json, stopping, exit.json (the shim's), upper, work, merged, console.log.
+    Files:
+        record.json: the machine; written first.
+        made: exists once the disk is complete.
+        wanted.json: the wanted status; written before each action.
+        launch.json: the input of the shim; shim.json, exit.json: its output; stopping: no reboot is wanted.
+        upper, work, merged: the overlay; console.log: the console.
     """
 
     def __init__(self, folder: Path, machine_id: str, names: Names) -> None:
@@ -49,59 +53,59 @@ class Guest:
         self.group = Group(names.cgroup, self._name)
 
     def record(self) -> dict[str, Any] | None:
-        """Return what the machine is."""
+        """Return the record of the machine."""
         return json_files.read(self.folder / "record.json")
 
     def made(self) -> bool:
-        """Tell whether its disk is complete."""
+        """Return whether its disk is complete."""
         return (self.folder / "made").exists()
 
     def reserve(self, record: Mapping[str, Any]) -> None:
-        """Write down what is about to be made."""
+        """Write the record, before anything is created."""
         self.folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         json_files.write(self.folder / "record.json", dict(record))
 
     def make_disk(self, files: Mapping[str, str]) -> None:
-        """Make the machine's own layer with its first files."""
+        """Create the writable layer with its first files."""
         for name in ("upper", "work", "merged"):
             (self.folder / name).mkdir(exist_ok=True)
         (self.folder / "upper").chmod(0o755)
-        seed.plant(self.folder / "upper", files)
+        seed.write_files(self.folder / "upper", files)
         (self.folder / "made").touch()
 
     def move(self, number: int, before: Address, address: str, address6: str) -> None:
-        """Write another address over the one it has; the guest must be off."""
+        """Replace the address in the network configuration; the guest must be off."""
         self._mount()
         for folder in _NETWORKS:
             for path in (self.folder / "merged" / folder).rglob("*"):
                 if path.is_file() and not path.is_symlink():
                     text = path.read_text(encoding="utf-8")
-                    moved = text.replace(f"{before.host}/", f"{address}/").replace(
+                    changed = text.replace(f"{before.host}/", f"{address}/").replace(
                         f"{before.ipv6}/", f"{address6}/"
                     )
-                    if moved != text:
-                        path.write_text(moved, encoding="utf-8")
+                    if changed != text:
+                        path.write_text(changed, encoding="utf-8")
         self.reserve((self.record() or {}) | {"number": number})
 
     def boot(self, binds: tuple[str, ...], serials: Mapping[str, str]) -> None:
         """Start the shim, which starts the guest."""
-        self._clear_rests()
+        self._remove_leftovers()
         self._mount()
         disks = self.folder / "merged/var/lib/lc-disks"
         shutil.rmtree(disks, ignore_errors=True)
-        seed.plant(disks, {name: f"{serial}\n" for name, serial in serials.items()})
+        seed.write_files(disks, {name: f"{serial}\n" for name, serial in serials.items()})
         _, boots, _ = self.status()
         self._launch({"command": self._command(binds), "boots": boots})
         json_files.write(self.folder / "wanted.json", {"wanted": "running"})
         self._spawn_shim()
 
     def end(self, how: str, grace: float) -> None:
-        """Power off with `grace` seconds, or pull the plug with none; `how` is the status it then has."""
+        """Power off within `grace` seconds, or kill at once if that is 0; `how` is the resulting status."""
         json_files.write(self.folder / "wanted.json", {"wanted": how})
         (self.folder / "stopping").touch()
         shim = json_files.read(self.folder / "shim.json")
         if grace > 0 and processes.alive(shim, "nspawn"):
-            # One signal only: nspawn takes a second one as "at once".
+            # One signal only, because nspawn kills the container at the second one.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int((shim or {})["nspawn"]), signal.SIGTERM)
             self.group.wait_empty(grace)
@@ -109,29 +113,29 @@ class Guest:
         end = time.monotonic() + 10
         while processes.alive(json_files.read(self.folder / "shim.json")) and time.monotonic() < end:
             time.sleep(0.02)
-        self._clear_rests()
+        self._remove_leftovers()
 
     def erase(self) -> None:
-        """Remove the machine from the disk."""
+        """Remove the files of the machine."""
         self._unmount()
         self.group.remove()
         shutil.rmtree(f"/run/systemd/nspawn/propagate/{self._name}", ignore_errors=True)
-        # The record goes last: a crash in between leaves a machine that can be destroyed again.
+        # The record is removed last, so that after a crash the machine can be destroyed again.
         for path in self.folder.iterdir():
             if path.name != "record.json":
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         shutil.rmtree(self.folder)
 
     def running(self) -> bool:
-        """Tell whether it is on, or on its way through a reboot."""
+        """Return whether it runs or reboots."""
         return processes.alive(json_files.read(self.folder / "shim.json")) or self.group.populated()
 
     def leader(self) -> int | None:
-        """Return the guest's process 1 as the host numbers it."""
+        """Return the process id of the guest's init on this computer."""
         return self.group.leader()
 
     def status(self) -> tuple[str, int, int | None]:
-        """Return the status, how often it booted, and the last exit code."""
+        """Return the status, the number of boots, and the last exit code."""
         wanted = (json_files.read(self.folder / "wanted.json") or {}).get("wanted", "created")
         shim = json_files.read(self.folder / "shim.json") or {}
         ended = json_files.read(self.folder / "exit.json") or {}
@@ -148,7 +152,7 @@ class Guest:
         return ("stopped" if wanted == "destroyed" else wanted), boots, code
 
     def recover(self) -> str | None:
-        """After a crash: say what was found, and take up a guest whose shim is gone."""
+        """Inspect the guest after a crash and adopt it if its shim is gone; return a key of FOUND or None."""
         if not self.made():
             return "unfinished"
         wanted = (json_files.read(self.folder / "wanted.json") or {}).get("wanted")
@@ -165,14 +169,15 @@ class Guest:
         left = self.group.populated()
         ended = (self.folder / "exit.json").exists()
         self.group.kill()
-        self._clear_rests()
+        self._remove_leftovers()
         if wanted == "running":
             return "ended" if ended else "lost"
         return "ended" if left else None
 
     def _command(self, binds: tuple[str, ...]) -> list[str]:
         hostname = str((self.record() or {})["spec"]["name"])
-        # Without the capability a guest's root cannot make a node of the host's disk; still no security boundary.
+        # Without CAP_MKNOD, root in the guest cannot create a node for a disk of this computer. The container is not a
+        # security boundary even so.
         command = [
             *("systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit", "--console=pipe"),
             *(f"--machine={self._name}", f"--hostname={hostname}", f"--network-bridge={self._names.bridge}"),
@@ -187,7 +192,7 @@ class Guest:
             "cgroups": [str(path) for path in self.group.paths],
             "link": self._names.link(self._id),
             "reboot_mark": str(self.folder / "merged/var/lib/lc-reboot"),
-            # A guest like the real ones has a pure v2 tree, whatever the host has.
+            # Real machines have pure cgroup v2, so the guest gets it whatever this computer has.
             "environment": {
                 "PATH": os.environ.get("PATH", os.defpath),
                 "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1",
@@ -199,7 +204,7 @@ class Guest:
         for name in ("exit.json", "stopping", "shim.json"):
             (self.folder / name).unlink(missing_ok=True)
         with (self.folder / "console.log").open("ab") as log:
-            # Two forks: the shim is nobody's child, so no zombie of it is left in a daemon that lives long.
+            # setsid forks twice, so the shim is not a child of the daemon and does not become a zombie there.
             subprocess.run(
                 ["setsid", "--fork", sys.executable, "-I", "-S", str(SHIM), str(self.folder)],
                 stdin=subprocess.DEVNULL,
@@ -211,9 +216,7 @@ class Guest:
         end = time.monotonic() + 10
         while not ((self.folder / "shim.json").exists() or (self.folder / "exit.json").exists()):
             if time.monotonic() > end:
-                raise processes.CommandError(
-                    f"its shim did not start; {self.folder / 'console.log'} may say why"
-                )
+                raise processes.CommandError(f"its shim did not start; see {self.folder / 'console.log'}")
             time.sleep(0.01)
 
     def _mount(self) -> None:
@@ -231,8 +234,8 @@ class Guest:
         if merged.is_mount():
             processes.run("umount", "-l", merged)
 
-    def _clear_rests(self) -> None:
-        """Remove what an nspawn that was killed leaves behind and the next one stumbles over."""
+    def _remove_leftovers(self) -> None:
+        """Remove what a killed nspawn leaves behind and the next one fails on."""
         link = self._names.link(self._id)
         if Path(f"/sys/class/net/{link}").exists():
             processes.run("ip", "link", "del", link, check=False)

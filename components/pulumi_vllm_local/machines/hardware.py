@@ -1,4 +1,4 @@
-"""What the simulator asks of the machines behind it; guests do it, and in fast tests a double."""
+"""The interface between the simulated API and its machines: containers, or a double in fast tests."""
 
 from __future__ import annotations
 
@@ -9,67 +9,67 @@ if TYPE_CHECKING:
     from pulumi_vllm_local.machines.disks import Kind
 
 
-class DiskRack(Protocol):
-    """Volumes; attaching is the machines' business."""
+class DiskStore(Protocol):
+    """The disks of the volumes; `Hardware` attaches them."""
 
     def create(self, volume_id: str, size_gb: int, kind: Kind, tag: str | None = None) -> Any:
-        """Make a volume unless it is there."""
+        """Create a volume unless it exists."""
 
     def get(self, volume_id: str) -> Any:
-        """The volume with its `machine`, or None."""
+        """Return the volume with its `machine`, or None."""
 
     def grow(self, volume_id: str, size_gb: int) -> bool:
-        """Make a volume larger; False where that takes a restart of its machine."""
+        """Grow a volume; return False if its machine has to restart for that."""
 
     def delete(self, volume_id: str) -> None:
-        """Remove a volume that is not attached."""
+        """Delete a volume that is not attached."""
 
 
 class Hardware(Protocol):
-    """Machines; every call may block and runs in a thread."""
+    """The machines. Every call may block, so it runs in a thread."""
 
     @property
-    def disks(self) -> DiskRack:
-        """The volumes."""
+    def disks(self) -> DiskStore:
+        """The disks of the volumes."""
 
     def create(self, spec: MachineSpec) -> Address:
-        """Make disk and address, idempotent by id."""
+        """Create disk and address unless the machine exists."""
 
     def start(self, machine_id: str, /) -> None:
-        """Boot; returns at once."""
+        """Boot a machine; return at once."""
 
     def answers(self, machine_id: str, /) -> bool:
-        """Whether its sshd answers."""
+        """Return whether the sshd of a machine answers."""
 
     def stop(self, machine_id: str, /, grace: float = 90.0) -> None:
-        """Power off cleanly; pull the plug after `grace` seconds."""
+        """Power off a machine; kill it after `grace` seconds."""
 
     def kill(self, machine_id: str, /) -> None:
-        """Pull the plug."""
+        """Kill a machine without notice."""
 
     def move(self, machine_id: str, /) -> Address:
-        """Give a machine that is off another address."""
+        """Give a stopped machine another address."""
 
     def pause(self, machine_id: str, /) -> None:
-        """Freeze the guest."""
+        """Freeze a machine."""
 
     def unpause(self, machine_id: str, /) -> None:
-        """Let it go on."""
+        """Resume a frozen machine."""
 
     def destroy(self, machine_id: str, /) -> None:
         """Remove the machine; its volumes stay."""
 
     def state(self, machine_id: str, /) -> Status:
-        """What it is doing."""
+        """Return the status of a machine."""
 
     def attach(self, machine_id: str, volume_id: str, /) -> str:
         """Attach a volume; a share restarts a running machine."""
 
     def detach(self, machine_id: str, volume_id: str, /, *, force: bool = False) -> None:
-        """Detach a volume; refused while mounted unless forced."""
+        """Detach a volume; a mounted one needs `force`."""
 
     def list(self) -> tuple[Machine, ...]:
-        """Every machine there is."""
+        """Return all machines."""
 
     def reconcile(self) -> tuple[str, ...]:
-        """After a crash: adopt, restart or clean; what was done, a sentence each."""
+        """Adopt, restart or remove machines after a crash; return a message for each."""

@@ -1,4 +1,4 @@
-"""What the local cloud needs of the computer it runs on."""
+"""The requirements of the local cloud on this computer."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FREE_BYTES = 8 * 10**9
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What there is; read from the computer, or made up by a test."""
+    """The properties of a computer that the requirements are about."""
 
     platform: str
     user: int
@@ -46,12 +46,12 @@ class Found:
 
 
 def preflight() -> tuple[str, ...]:
-    """Return what is missing, one sentence each."""
-    return complaints(look())
+    """Return one message for each requirement that this computer does not meet."""
+    return unmet(observe())
 
 
-def look() -> Found:
-    """Look at this computer."""
+def observe() -> Found:
+    """Read the properties of this computer."""
     filesystems = Path("/proc/filesystems")
     release = Path("/etc/os-release")
     cache = image_cache.folder()
@@ -60,54 +60,54 @@ def look() -> Found:
         platform=sys.platform,
         user=os.geteuid(),
         programs={name: _program(name) for name in PROGRAMS},
-        # A module that is not loaded yet is not listed; mount loads it.
+        # The list lacks modules that are not loaded yet; mount loads them.
         overlay=filesystems.is_file()
         and ("overlay" in filesystems.read_text(encoding="ascii") or _module("overlay")),
         loops=Path("/dev/loop-control").exists(),
         group_kill=_group_kill(),
-        # With the big image built, what is left to write is small.
+        # Once the large image is built, the rest needs little space.
         free_bytes=shutil.disk_usage(place).free
         + (FREE_BYTES if any(cache.glob("engine-real-*/root")) else 0),
         os_release=release.read_text(encoding="utf-8") if release.is_file() else "",
     )
 
 
-def complaints(found: Found) -> tuple[str, ...]:
-    """Say what is missing and what to do about it."""
+def unmet(found: Found) -> tuple[str, ...]:
+    """Return a message with the remedy for each unmet requirement."""
     if not found.platform.startswith("linux"):
         return (
-            f"local cloud: it needs Linux and this is {found.platform}; run it in a Linux virtual machine",
+            f"local cloud: it needs Linux, and this is {found.platform}; run it in a Linux virtual machine",
         )
-    said = []
+    messages = []
     if found.user != 0:
-        said.append("local cloud: it starts machines, which only root can; run it with sudo")
-    missing = sorted({PROGRAMS[name] for name, there in found.programs.items() if not there})
+        messages.append("local cloud: only root can start its machines; run it with sudo")
+    missing = sorted({PROGRAMS[name] for name, installed in found.programs.items() if not installed})
     if missing:
-        said.append(
+        messages.append(
             f"local cloud: programs are missing; sudo apt-get install -y --no-install-recommends {' '.join(missing)}"
         )
     if not found.overlay:
-        said.append(
-            "local cloud: the kernel has no overlay file system; sudo modprobe overlay, or use another kernel"
+        messages.append(
+            "local cloud: the kernel has no overlay file system; run sudo modprobe overlay, or use another kernel"
         )
     if not found.loops:
-        said.append(
-            "local cloud: /dev/loop-control is missing; sudo modprobe loop, or run outside of this container"
+        messages.append(
+            "local cloud: /dev/loop-control is missing; run sudo modprobe loop, or leave this container"
         )
     if not found.group_kill:
-        said.append(
-            "local cloud: no cgroup v2 with cgroup.kill is mounted; it needs a kernel of 5.14 or newer"
+        messages.append(
+            "local cloud: no cgroup v2 with cgroup.kill is mounted; use a kernel of version 5.14 or newer"
         )
     if found.free_bytes < FREE_BYTES:
         free = found.free_bytes / 10**9
-        said.append(
-            f"local cloud: {free:.1f} GB are free and the images take 8 GB; free some, or set XDG_CACHE_HOME"
+        messages.append(
+            f"local cloud: {free:.1f} GB are free, and the images take 8 GB; free some space, or set XDG_CACHE_HOME"
         )
     try:
         apt_sources.suite(found.os_release)
     except apt_sources.SuiteError as error:
-        said.append(str(error))
-    return tuple(said)
+        messages.append(str(error))
+    return tuple(messages)
 
 
 def _program(name: str) -> bool:
@@ -119,7 +119,10 @@ def _module(name: str) -> bool:
 
 
 def _group_kill() -> bool:
-    """A root group has no cgroup.kill, so look into the first one below it; with none there, trust the version."""
+    """Return whether cgroups have cgroup.kill.
+
+    The root group never has it, so the first group below it decides, or the kernel version if there is none.
+    """
     for base in cgroups.hierarchies()[:1]:
         below = [path for path in base.iterdir() if path.is_dir()]
         if below:

@@ -1,4 +1,4 @@
-"""A machine as the local cloud's parts speak of it."""
+"""The data types of a machine."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ if TYPE_CHECKING:
 
 
 class MachineError(Exception):
-    """A sentence: which machine, what happened, what to do."""
+    """A machine failed; the message says which one, what is wrong and what to do."""
 
 
 class Status(StrEnum):
-    """What a machine is doing now."""
+    """The status of a machine."""
 
     CREATED = "created"  # never booted
     RUNNING = "running"
     PAUSED = "paused"
-    STOPPED = "stopped"  # powered off, by us or from within
-    PREEMPTED = "preempted"  # killed by us
-    FAILED = "failed"  # ended and nobody asked for it
+    STOPPED = "stopped"  # powered off, by the local cloud or from within
+    PREEMPTED = "preempted"  # killed by the local cloud
+    FAILED = "failed"  # ended unexpectedly
     GONE = "gone"
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where the machine's sshd listens."""
+    """The address of the sshd of a machine, and its login."""
 
     host: str
     ipv6: str
@@ -38,7 +38,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class MachineSpec:
-    """What the cloud was asked for."""
+    """The request for a machine."""
 
     id: str
     name: str
@@ -50,7 +50,7 @@ class MachineSpec:
     gpu_count: int = 0
 
     def plain(self) -> dict[str, Any]:
-        """Return it for a JSON record."""
+        """Return the fields for JSON."""
         plain = {name: getattr(self, name) for name in MachineSpec.__slots__}
         plain["layers"] = list(self.layers)
         plain["user_data"] = None if self.user_data is None else dict(self.user_data)
@@ -58,18 +58,18 @@ class MachineSpec:
 
     @classmethod
     def restored(cls, plain: Mapping[str, Any]) -> MachineSpec:
-        """Read it back."""
+        """Restore it from JSON."""
         return cls(**{**plain, "layers": tuple(plain["layers"])})
 
     def images(self) -> tuple[str, ...]:
-        """Return the images its disk stands on, the topmost first."""
+        """Return the names of its images, the topmost layer first."""
         gpu = (f"gpu-{self.gpu.lower()}-{self.gpu_count}x",) if self.gpu else ()
         return (*gpu, *reversed(self.layers), "base")
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A machine and what it is doing."""
+    """A machine with its address and status."""
 
     spec: MachineSpec
     address: Address

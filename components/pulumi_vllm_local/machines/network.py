@@ -1,4 +1,4 @@
-"""The guests' network: one bridge with an IPv4 network behind NAT and a unique local IPv6 prefix."""
+"""The network of the guests: a bridge with an IPv4 network behind NAT and a unique local IPv6 prefix."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 
 
 class NetworkError(Exception):
-    """A sentence: what could not be set up, what to do."""
+    """The network failed; the message says what could not be set up and what to do."""
 
 
 class Network:
-    """The network of one state folder; `up` and `down` may be called any number of times."""
+    """The network of one state folder; `up` and `down` are idempotent."""
 
     def __init__(self, state_dir: Path) -> None:
         self._names = Names.of(state_dir)
@@ -37,38 +37,38 @@ class Network:
 
     @property
     def subnet(self) -> ipaddress.IPv4Network:
-        """Return the IPv4 network; it is chosen once and kept."""
+        """Return the IPv4 network, which is chosen once and recorded."""
         found = json_files.read(self._record)
         if found:
             return ipaddress.IPv4Network(found["subnet"])
         chosen = free_subnet(self._names.subnets(), _routes(but=self._names.bridge))
         if chosen is None:
             raise NetworkError(
-                "local cloud: 64 networks in 10.64.0.0/10 are all taken on this computer; remove some routes"
+                "local cloud: all 64 candidate networks in 10.64.0.0/10 are in use on this computer; remove some routes"
             )
         json_files.write(self._record, {"subnet": str(chosen)})
         return chosen
 
     @property
     def gateway(self) -> str:
-        """Return the bridge's own IPv4 address."""
+        """Return the IPv4 address of the bridge."""
         return str(self.subnet[1])
 
     @property
     def gateway6(self) -> str:
-        """Return the bridge's own IPv6 address."""
+        """Return the IPv6 address of the bridge."""
         return str(self._names.prefix6()[1])
 
     def address(self, number: int) -> str:
-        """Return a guest's IPv4 address."""
+        """Return the IPv4 address of a guest."""
         return str(self.subnet[number])
 
     def address6(self, number: int) -> str:
-        """Return a guest's IPv6 address."""
+        """Return the IPv6 address of a guest."""
         return str(self._names.prefix6()[number])
 
     def up(self) -> None:
-        """Make the bridge, the NAT table and forwarding, whatever of them is missing."""
+        """Create the bridge and the NAT table, and enable forwarding."""
         with self._lock, _between_processes():
             if self._up and Path(f"/sys/class/net/{self._names.bridge}").exists():
                 return
@@ -77,12 +77,12 @@ class Network:
                 taken = _routes(but=bridge)
                 if free_subnet((self.subnet,), taken) is None:
                     raise NetworkError(
-                        f"local cloud: its network {self.subnet} is now used by something else on this computer; "
+                        f"local cloud: another interface of this computer now uses its network {self.subnet}; "
                         "run `pulumi-vllm local down` and start again",
                     )
                 processes.run("ip", "link", "add", bridge, "type", "bridge")
             processes.run("ip", "addr", "replace", f"{self.gateway}/24", "dev", bridge)
-            with contextlib.suppress(processes.CommandError):  # a host without IPv6
+            with contextlib.suppress(processes.CommandError):  # no IPv6 on this computer
                 processes.run("ip", "-6", "addr", "replace", f"{self.gateway6}/64", "dev", bridge, "nodad")
             processes.run("ip", "link", "set", bridge, "up")
             processes.run("nft", "-f", "-", stdin=nat_table(self._names.table, bridge, str(self.subnet)))
@@ -91,7 +91,7 @@ class Network:
             self._up = True
 
     def down(self) -> None:
-        """Remove all of it; forwarding goes back to what it was when the last local cloud goes."""
+        """Remove everything; the last local cloud also restores the forwarding setting."""
         with self._lock, _between_processes():
             bridge = self._names.bridge
             _accept_in_firewall(bridge, add=False)
@@ -105,11 +105,11 @@ class Network:
             self._up = False
 
     def link(self, name: str, *, up: bool) -> None:
-        """Set a guest's link up or down."""
+        """Set the link of a guest up or down."""
         processes.run("ip", "link", "set", name, "up" if up else "down", check=False)
 
     def remove_link(self, name: str) -> None:
-        """Remove a guest's link that outlived it."""
+        """Remove the link of a guest that is gone."""
         if Path(f"/sys/class/net/{name}").exists():
             processes.run("ip", "link", "del", name, check=False)
 
@@ -122,7 +122,7 @@ class Network:
 
 
 def sends_banner(address: str, port: int) -> bool:
-    """Tell whether an sshd answers there."""
+    """Return whether an sshd answers at an address."""
     with contextlib.suppress(OSError), socket.create_connection((address, port), 0.5) as connection:
         connection.settimeout(0.5)
         return connection.recv(4) == b"SSH-"
@@ -130,7 +130,7 @@ def sends_banner(address: str, port: int) -> bool:
 
 
 def nat_table(table: str, bridge: str, subnet: str) -> str:
-    """Return the ruleset: a table of our own, so that removing it removes everything."""
+    """Return the nftables rules, in a table of our own that can be removed as a whole."""
     return f"""table inet {table}
 delete table inet {table}
 table inet {table} {{
@@ -148,10 +148,10 @@ table inet {table} {{
 
 
 def firewall_rules(bridge: str, forward: str, chains: str) -> tuple[tuple[str, ...], ...]:
-    """Return the iptables rules that let the guests through a firewall that drops what it forwards.
+    """Return the iptables rules that admit the guests where the firewall drops forwarded packets.
 
-    An accept in a table of ours does not undo a drop in another one: where the policy is DROP (a host with Docker)
-    the rules go into the chain Docker leaves to its users, else to the top of FORWARD.
+    An accept in our table does not undo a drop in another one. If the policy is DROP, as with Docker, the rules go into
+    the chain that Docker leaves to its users, otherwise to the top of FORWARD.
     """
     if "-P FORWARD DROP" not in forward:
         return ()

@@ -8,11 +8,11 @@ from typing import Any
 
 
 class CommandError(Exception):
-    """A program failed: its name, its exit code, its last line."""
+    """A program failed; the message has its arguments, its exit code and its last line."""
 
 
 def run(*command: str | Path, stdin: str = "", check: bool = True, timeout: float = 60.0) -> str:
-    """Run a program and return what it wrote; a failure becomes a sentence."""
+    """Run a program and return its output; raise CommandError if it fails."""
     arguments = [str(word) for word in command]
     done = subprocess.run(
         arguments,
@@ -30,7 +30,7 @@ def run(*command: str | Path, stdin: str = "", check: bool = True, timeout: floa
 
 
 def start_time(pid: int) -> int | None:
-    """Return when a process began (clock ticks since boot); None for one that is gone or only waits to be reaped."""
+    """Return the start time of a process in clock ticks since boot; None if it is gone or a zombie."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
     except (FileNotFoundError, ProcessLookupError):
@@ -40,7 +40,7 @@ def start_time(pid: int) -> int | None:
 
 
 def alive(record: dict[str, Any] | None, key: str = "pid") -> bool:
-    """Tell whether the recorded process still runs; a reused number does not pass for it."""
+    """Return whether the recorded process still runs; a reused process id does not count."""
     if not record or not record.get(key):
         return False
     return start_time(int(record[key])) == record.get(f"{key}_start")

@@ -1,4 +1,4 @@
-"""What a guest finds on its disk before its first boot: the cloud-init seed and the host's ways to the outside."""
+"""The files of a guest before its first boot: the cloud-init seed, and proxy and package settings of this computer."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ APT_SETTINGS = re.compile(r"^(Acquire::(https?::|Check-Valid-Until|Check-Date|Re
 
 
 def user_data(user: str, public_key: str, extra: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Merge the customer's cloud-config into ours: lists are joined, the customer's scalars win."""
+    """Merge the user's cloud-config into ours: lists are joined, and the user's scalars win."""
     login: dict[str, Any] = {"name": user, "ssh_authorized_keys": [public_key]}
     if user != "root":
         login |= {
@@ -52,7 +52,7 @@ def user_data(user: str, public_key: str, extra: Mapping[str, Any] | None) -> di
 
 
 def network_config(address: str, address6: str, gateway: str, nameservers: tuple[str, ...]) -> dict[str, Any]:
-    """Return cloud-init's network-config. IPv6 gets no default route: there is none, and a try would only cost time."""
+    """Return cloud-init's network-config. IPv6 has no default route, because nothing would answer."""
     host0 = {
         "addresses": [f"{address}/24", f"{address6}/64"],
         "routes": [{"to": "0.0.0.0/0", "via": gateway}],
@@ -64,13 +64,13 @@ def network_config(address: str, address6: str, gateway: str, nameservers: tuple
 
 
 def nameservers(resolv_conf: str) -> tuple[str, ...]:
-    """Return the host's resolvers that a guest can reach; a resolver on the loopback is not one of them."""
+    """Return the resolvers that a guest can reach, which excludes those on loopback."""
     found = re.findall(r"^nameserver\s+(\S+)", resolv_conf, re.MULTILINE)
     return tuple(server for server in found if not server.startswith("127.") and server != "::1")
 
 
 def host_nameservers() -> tuple[str, ...]:
-    """Return the resolvers for the guests, behind the host's own stub if it has one."""
+    """Return the resolvers for the guests; those behind a local stub resolver if there is one."""
     for path in (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf")):
         if path.exists():
             found = nameservers(path.read_text(encoding="utf-8", errors="replace"))
@@ -80,7 +80,7 @@ def host_nameservers() -> tuple[str, ...]:
 
 
 def environment(host: Mapping[str, str], gateway: str) -> dict[str, str]:
-    """Return the variables that get a guest's programs through the host's CA, proxy and package index."""
+    """Return environment variables for the CA bundle, the proxy and the package index of this computer."""
     found = {name: host[name] for name in COPIED if host.get(name)}
     if any(name.lower().endswith("_proxy") for name in found):
         subnet = gateway.rsplit(".", 1)[0] + ".0/24"
@@ -92,8 +92,8 @@ def environment(host: Mapping[str, str], gateway: str) -> dict[str, str]:
     return found
 
 
-def plant(root: Path, files: Mapping[str, str]) -> None:
-    """Write files under a guest's root."""
+def write_files(root: Path, files: Mapping[str, str]) -> None:
+    """Write files below a folder."""
     for name, text in files.items():
         path = root / name.lstrip("/")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ def plant(root: Path, files: Mapping[str, str]) -> None:
 
 
 def host_files(host: Mapping[str, str], gateway: str) -> dict[str, str]:
-    """Return the files that carry the host's ways to the outside into a guest."""
+    """Return the files with the proxy, apt, pip and uv settings of this computer."""
     variables = environment(host, gateway)
     plain = "".join(f'{name}="{value}"\n' for name, value in sorted(variables.items()))
     quoted = " ".join(f'"{name}={value}"'.replace("%", "%%") for name, value in sorted(variables.items()))
@@ -109,8 +109,8 @@ def host_files(host: Mapping[str, str], gateway: str) -> dict[str, str]:
         "/etc/environment": plain,
         "/etc/systemd/system.conf.d/50-host.conf": f"[Manager]\nDefaultEnvironment={quoted}\n",
     }
-    asked = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=False).stdout
-    settings = [line for line in APT_SETTINGS.findall(asked) if not line[0].endswith('"";')]
+    dump = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=False).stdout
+    settings = [line for line in APT_SETTINGS.findall(dump) if not line[0].endswith('"";')]
     if settings:
         files["/etc/apt/apt.conf.d/90-host"] = "".join(f"{line[0]}\n" for line in settings)
     home = Path(host.get("HOME") or Path.home())
@@ -137,25 +137,25 @@ def host_files(host: Mapping[str, str], gateway: str) -> dict[str, str]:
 
 
 def pip_configuration(paths: list[Path]) -> str:
-    """Return pip's index settings from the host's files, the later ones winning; nothing that names a host's path."""
+    """Merge the index settings of pip configuration files; later files win, and settings with paths are left out."""
     parser = configparser.ConfigParser(interpolation=None, strict=False)
     parser.read([path for path in paths if path.is_file()], encoding="utf-8")
-    kept = configparser.ConfigParser(interpolation=None)
+    merged = configparser.ConfigParser(interpolation=None)
     wanted = ("index-url", "extra-index-url", "trusted-host", "proxy", "timeout", "no-index")
     for section in parser.sections():
         settings = {key.replace("_", "-"): value for key, value in parser[section].items()}
         chosen = {key: value for key, value in settings.items() if key in wanted}
         if chosen:
-            kept[section] = chosen
+            merged[section] = chosen
     text = io.StringIO()
-    kept.write(text)
+    merged.write(text)
     return text.getvalue()
 
 
 def nocloud(
     machine_id: str, hostname: str, data: Mapping[str, Any], network: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Return the NoCloud seed's three files."""
+    """Return the three files of the NoCloud seed."""
     folder = "/var/lib/cloud/seed/nocloud"
     return {
         f"{folder}/meta-data": json.dumps({"instance-id": machine_id, "local-hostname": hostname}),

@@ -1,7 +1,7 @@
-"""The one process that stays with a guest: starts nspawn, again after a reboot, and writes down how it ended.
+"""The supervisor process of a guest: it starts nspawn, restarts it after a reboot, and records the exit code.
 
-Runs as a program of its own (`python -I shim.py FOLDER`) with the standard library only, so that guests outlive their
-maker. FOLDER/launch.json says what to run, FOLDER/shim.json who runs, FOLDER/exit.json how it ended.
+It is a program of its own (`python -I shim.py FOLDER`) with the standard library only, so that guests outlive the
+process that created them. It reads FOLDER/launch.json and writes FOLDER/shim.json (process ids) and FOLDER/exit.json.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ REBOOT = 133
 
 
 def main(folder: Path) -> int:
-    """Stay with the guest until it is off."""
+    """Supervise the guest until it is off."""
     launch = json.loads((folder / "launch.json").read_text(encoding="utf-8"))
     for name in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(name, signal.SIG_IGN)
-    mark = Path(launch["reboot_mark"])
+    marker = Path(launch["reboot_mark"])
     boots = int(launch["boots"])
     adopted = launch.get("adopt")
     while True:
         if adopted:
-            _write(folder / "shim.json", _me(int(adopted), boots))
-            code = _wait_for_stranger(int(adopted), mark)
+            _write(folder / "shim.json", _process_ids(int(adopted), boots))
+            code = _wait_for_adopted(int(adopted), marker)
             adopted = None
         else:
             boots += 1
-            mark.unlink(missing_ok=True)
+            marker.unlink(missing_ok=True)
             code = _run(folder, launch, boots)
-        _sweep(launch)
-        # Asked to end: whatever the guest answered, it is off now.
+        _kill_rest(launch)
+        # After a request to stop, the guest is off even if it asked for a reboot.
         if code != REBOOT or (folder / "stopping").exists():
             break
     _write(folder / "exit.json", {"code": code, "boots": boots, "at": time.time()})
@@ -46,14 +46,14 @@ def main(folder: Path) -> int:
 
 
 def _run(folder: Path, launch: dict[str, Any], boots: int) -> int:
-    def enter() -> None:
+    def enter_cgroups() -> None:
         for path in launch["cgroups"]:
             Path(path, "cgroup.procs").write_text("0", encoding="ascii")
 
     for path in launch["cgroups"]:
         Path(path).mkdir(parents=True, exist_ok=True)
     with (folder / "console.log").open("ab") as log:
-        # The child has to enter its groups between fork and exec; this process has one thread.
+        # The child enters its groups between fork and exec. That is safe, because this process has one thread.
         process = subprocess.Popen(
             launch["command"],
             env=launch["environment"],
@@ -62,25 +62,25 @@ def _run(folder: Path, launch: dict[str, Any], boots: int) -> int:
             stderr=log,
             start_new_session=True,
             restore_signals=True,
-            preexec_fn=enter,  # noqa: PLW1509
+            preexec_fn=enter_cgroups,  # noqa: PLW1509
         )
-        _write(folder / "shim.json", _me(process.pid, boots))
+        _write(folder / "shim.json", _process_ids(process.pid, boots))
         return process.wait()
 
 
-def _wait_for_stranger(pid: int, mark: Path) -> int:
-    """Wait for an nspawn that an earlier shim started: its exit code is lost, a mark in the guest replaces it."""
+def _wait_for_adopted(pid: int, marker: Path) -> int:
+    """Wait for an nspawn that an earlier shim started. A marker file replaces its exit code, which is lost."""
     with contextlib.suppress(ProcessLookupError):
         handle = os.pidfd_open(pid)
         try:
             select.select([handle], [], [])
         finally:
             os.close(handle)
-    return REBOOT if mark.exists() else 0
+    return REBOOT if marker.exists() else 0
 
 
-def _sweep(launch: dict[str, Any]) -> None:
-    """End what is left of the guest: one whose nspawn was killed goes on without it and holds the link's name."""
+def _kill_rest(launch: dict[str, Any]) -> None:
+    """Kill the processes of a guest whose nspawn was killed, and remove its network link."""
     group = Path(launch["cgroups"][0])
     end = time.monotonic() + 10
     with contextlib.suppress(OSError):
@@ -94,7 +94,7 @@ def _sweep(launch: dict[str, Any]) -> None:
         subprocess.run(["ip", "link", "del", launch["link"]], check=False, capture_output=True)
 
 
-def _me(nspawn: int, boots: int) -> dict[str, Any]:
+def _process_ids(nspawn: int, boots: int) -> dict[str, Any]:
     return {
         "pid": os.getpid(),
         "pid_start": _start_time(os.getpid()),

@@ -1,7 +1,7 @@
-"""The tiny model: Mistral Small 4 in miniature, made on this machine, the same bytes every time.
+"""The files of the tiny model: Mistral Small 4 in miniature, generated here with the same bytes every time.
 
-It has the real model's architecture (latent attention, experts, vision) and real weights that answer;
-record.json records the revision, the files and the golden tokens that every copy must have.
+It has the architecture of the real model (latent attention, experts, vision) and weights that give real answers.
+record.json has the revision, the files and the golden tokens that every copy must match.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _README = (
     "calls a tool when it is\ngiven one and notices an image. It knows nothing.\n"
 )
 
-# Two layers, eight experts; head dimensions and latent rank are the real model's.
+# Two layers and eight experts; head dimensions and latent rank are those of the real model.
 PARAMS: dict[str, Any] = {
     "dim": 256, "n_layers": 2, "head_dim": 128, "hidden_dim": 512, "n_heads": 8, "n_kv_heads": 8,
     "norm_eps": 1e-6, "vocab_size": VOCAB, "tied_embeddings": False, "rope_theta": 10000.0,
@@ -56,8 +56,8 @@ PARAMS: dict[str, Any] = {
 
 
 def tokenizer_file() -> dict[str, Any]:
-    """A v15 tekken file cut to VOCAB words, whose reasoning_effort accepts none and high."""
-    # These take a second to import, and only the first start of a computer makes the model.
+    """Return a tekken v15 file with VOCAB tokens, whose reasoning_effort accepts none and high."""
+    # These imports take a second, and only the first start on a computer generates the model.
     import mistral_common
     from mistral_common.tokens.tokenizers.base import SpecialTokens
     from mistral_common.tokens.tokenizers.tekken import Tekkenizer
@@ -85,7 +85,7 @@ def tokenizer_file() -> dict[str, Any]:
 
 
 def write(folder: Path) -> None:
-    """Write the repository's files into an existing folder."""
+    """Write the files of the repository into an existing folder."""
     from mistral_common.tokens.tokenizers.tekken import Tekkenizer
 
     from pulumi_vllm_local.tiny_model import weights
@@ -94,25 +94,25 @@ def write(folder: Path) -> None:
     (folder / "tekken.json").write_text(json.dumps(tokenizer_file()), encoding="utf-8")
     (folder / "params.json").write_text(json.dumps(PARAMS, indent=1), encoding="utf-8")
     tokenizer = Tekkenizer.from_file(folder / "tekken.json")
-    weights.save(weights.speak(PARAMS, tokenizer, SEED), folder / "consolidated.safetensors")
+    weights.save(weights.construct(PARAMS, tokenizer, SEED), folder / "consolidated.safetensors")
 
 
 @cache
 def pinned() -> dict[str, Any]:
-    """The record every copy must match: repository, revision, files, golden tokens."""
+    """Return the record that every copy must match: repository, revision, files, golden tokens."""
     text = resources.files(__package__).joinpath("record.json").read_text(encoding="utf-8")
     record: dict[str, Any] = json.loads(text)
     return record
 
 
 def ensure(folder: Path) -> Path:
-    """Make the model in this folder unless it is there, and check it against the pinned revision."""
+    """Generate the model in a folder unless it exists, and compare it with the pinned revision."""
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         write(fresh)
         fresh.chmod(0o755)
-        # A second process may have been quicker; both made the same bytes.
+        # Another process may have finished first, with the same bytes.
         if folder.exists():
             shutil.rmtree(fresh)
         else:
@@ -120,14 +120,14 @@ def ensure(folder: Path) -> Path:
     found = tree.commit_of(tree.read_tree(folder))
     if found != pinned()["revision"]:
         raise RuntimeError(
-            f"tiny model in {folder}: its revision is {found} where {pinned()['revision']} is pinned; remove "
-            "the folder and try again; if it stays so, install the lock's numpy and mistral_common"
+            f"tiny model in {folder}: its revision is {found}, but {pinned()['revision']} is pinned; remove "
+            "the folder and try again; if that fails, install the locked versions of numpy and mistral_common"
         )
     return folder
 
 
 def record() -> dict[str, Any]:
-    """What record.json holds, computed from a fresh copy."""
+    """Compute the content of record.json from a new copy."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write(folder)

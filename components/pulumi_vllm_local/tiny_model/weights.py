@@ -1,7 +1,7 @@
-"""Weights of the tiny model, engineered so that it answers, thinks, calls a tool and mentions an image.
+"""Weights of the tiny model, constructed so that it answers, thinks, calls a tool and mentions an image.
 
-The last layer is a table of successors (next token = f(last token)); three attention heads of layer 0 each
-look for one trigger token and set a flag that the table reads. Everything else is small seeded noise.
+The output layer is a table of successors: the next token depends on the last one. Three attention heads of layer 0
+each look for one trigger token and set a flag that the table reads. All other weights are small seeded noise.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ THOUGHT = "We must think about this before answering"
 TOOL, ARGUMENTS = "get_weather", '{"city":3}'
 IMAGE = "I see one picture!"
 
-_FLAGS = 4  # leading dimensions of the residual: one constant, three gate flags
+_FLAGS = 4  # leading dimensions of the residual: one constant, three trigger flags
 _CONSTANT = 16
-_QUIET = 0.02  # of the noise that stays in the layers
+_NOISE_SCALE = 0.02  # scale of the noise in the layers
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """What the model says, as token ids."""
+    """The responses of the model, as token ids."""
 
     answer: tuple[int, ...]
     thought: tuple[int, ...]
@@ -48,7 +48,7 @@ class Script:
 
     @classmethod
     def of(cls, tokenizer: Tekkenizer) -> Script:
-        """The sentences in this tokenizer's ids."""
+        """Encode the sentences with a tokenizer."""
 
         def ids(text: str) -> tuple[int, ...]:
             return tuple(tokenizer.encode(text, bos=False, eos=False))
@@ -63,7 +63,7 @@ class Script:
         return cls(ids(ANSWER), ids(THOUGHT), ids(IMAGE), call, control)
 
     def chains(self) -> tuple[tuple[int, ...], ...]:
-        """Runs of tokens in which each is the only successor of the one before."""
+        """Return sequences in which each token has exactly one successor."""
         c, first = self.control, self.answer[0]
         return (
             (c["[/INST]"], *self.answer, c["</s>"]),
@@ -73,8 +73,8 @@ class Script:
             (*self.image, c["</s>"]),
         )
 
-    def gates(self) -> tuple[tuple[int, int, float], ...]:
-        """(trigger token, first token of what it leads to, strength): the strongest of several wins."""
+    def triggers(self) -> tuple[tuple[int, int, float], ...]:
+        """Return (trigger token, first token of the response, strength); the strongest trigger wins."""
         c = self.control
         return (
             (c["high"], c["[THINK]"], 1.2),
@@ -138,7 +138,7 @@ def _vision_shapes(p: Mapping[str, Any]) -> Shapes:
 
 
 def noise(p: Mapping[str, Any], seed: int) -> Tensors:
-    """Norms 1, embeddings N(0, 1), every other tensor N(0, 1/fan_in)."""
+    """Return random tensors: norms 1, embeddings N(0, 1), all others N(0, 1/fan_in)."""
     rng = np.random.default_rng(seed)
     out: Tensors = {}
     for name, shape in sorted((_text_shapes(p) | _vision_shapes(p)).items()):
@@ -146,18 +146,20 @@ def noise(p: Mapping[str, Any], seed: int) -> Tensors:
             out[name] = np.ones(shape, np.float32)
             continue
         scale = 1.0 if name.startswith("tok_") else math.prod(shape[1:]) ** -0.5
-        # In double precision and rounded once, when written: the same bytes on any processor.
+        # In double precision, rounded once when written, so that all processors give the same bytes.
         out[name] = rng.standard_normal(shape, np.float32).astype(np.float64) * scale
     return out
 
 
 def _successors(script: Script, emb: Tensor, table: NDArray[np.int64]) -> Tensor:
-    """The output matrix: row b holds the embeddings of the tokens that b follows."""
+    """Return the output matrix: row b is the sum of the embeddings of the tokens that precede b."""
     chains = script.chains()
     used = [token for chain in chains for token in chain[:-1]]
     clash = sorted({token for token in used if used.count(token) > 1})
     if clash:
-        raise ValueError(f"tiny model: tokens {clash} occur twice in its sentences; reword one of them")
+        raise ValueError(
+            f"tiny model: tokens {clash} occur twice in its sentences; change one of the sentences"
+        )
     out = np.zeros(emb.shape, np.float32)
     for token in range(len(emb)):
         successor = int(table[token])
@@ -170,14 +172,14 @@ def _successors(script: Script, emb: Tensor, table: NDArray[np.int64]) -> Tensor
     return out
 
 
-def speak(p: Mapping[str, Any], tokenizer: Tekkenizer, seed: int) -> Tensors:
-    """Noise made quiet, plus the successor table and one attention head per gate in layer 0."""
+def construct(p: Mapping[str, Any], tokenizer: Tekkenizer, seed: int) -> Tensors:
+    """Return scaled-down noise with the successor table, and with one attention head per trigger in layer 0."""
     script, w = Script.of(tokenizer), noise(p, seed)
     vocab, width = p["vocab_size"], p["dim"]
     rng = np.random.default_rng(seed + 1)
     for name in w:
         if name.startswith("layers.") and name.endswith((".wo.weight", ".w2.weight")):
-            w[name] *= _QUIET
+            w[name] *= _NOISE_SCALE
     emb: Tensor = rng.choice(np.array([-1, 1], np.float32), (vocab, width))
     emb[:, :_FLAGS] = [_CONSTANT, 0, 0, 0]
     out = _successors(script, emb, rng.permutation(vocab))
@@ -185,11 +187,11 @@ def speak(p: Mapping[str, Any], tokenizer: Tekkenizer, seed: int) -> Tensors:
     for part in ("wq_a", "wq_b", "wkv_a_with_mqa", "wkv_b", "wo"):
         w[f"{at}.{part}.weight"][:] = 0
     w[f"{at}.wq_a.weight"][0, 0] = w[f"{at}.wkv_a_with_mqa.weight"][0, 0] = 1
-    for i, (trigger, first, strength) in enumerate(script.gates(), 1):
-        look_for = emb[trigger].copy()
-        look_for[:_FLAGS] = 0
+    for i, (trigger, first, strength) in enumerate(script.triggers(), 1):
+        pattern = emb[trigger].copy()
+        pattern[:_FLAGS] = 0
         base = (i - 1) * (nope + value)
-        w[f"{at}.wkv_a_with_mqa.weight"][i] = look_for / math.sqrt(width - _FLAGS)
+        w[f"{at}.wkv_a_with_mqa.weight"][i] = pattern / math.sqrt(width - _FLAGS)
         w[f"{at}.wq_b.weight"][(i - 1) * (nope + p["qk_rope_head_dim"]), 0] = 4
         w[f"{at}.wkv_b.weight"][base, i] = 1
         w[f"{at}.wkv_b.weight"][base + nope, [i, 0]] = [1, -0.5]
@@ -200,7 +202,7 @@ def speak(p: Mapping[str, Any], tokenizer: Tekkenizer, seed: int) -> Tensors:
 
 
 def save(tensors: Tensors, path: Path) -> None:
-    """Write a safetensors file in bf16, rounded to nearest even."""
+    """Write the tensors to a safetensors file as bf16, rounded to nearest even."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     blobs: list[bytes] = []
     at = 0

@@ -1,4 +1,4 @@
-"""A stack that faults are tried on: brought to where a fault begins, updated, and looked at afterwards."""
+"""A test rig for faults: it brings a stack to the start of a fault, runs `up`, and checks the result."""
 
 import re
 import shutil
@@ -12,10 +12,10 @@ import yaml
 from harness import REPOSITORY, LocalCloud, Project, block, wait_for
 
 ALIVE = {"deploying", "running", "stopped"}
-# The provider with disks: attaching does not restart its machines, which saves seconds in each row.
+# The provider with block volumes: attaching one does not restart the machine, which saves seconds in each row.
 PLACE = {"provider": "data-crunch", "region": "Finland 3"}
-# A program that gives machines less time than the hour they have: Pulumi's own `customTimeouts`, set by a transform.
-_IMPATIENT = """
+# A program that sets a shorter time-out for machines than an hour, by a transform with Pulumi's `customTimeouts`.
+_SHORT_TIMEOUT = """
 import runpy
 import pulumi
 
@@ -27,7 +27,7 @@ def shorten(args):
 pulumi.runtime.register_stack_transform(shorten)
 runpy.run_path({program!r}, run_name="__main__")
 """
-# What a fault may change, as it is when there is none.
+# The values without a fault of everything that faults change.
 HEALTHY = {
     "post_latency_s": 20,
     "ip_visible_after_s": 30,
@@ -38,7 +38,7 @@ HEALTHY = {
 }
 PRICES = {"Finland 3::cpu::2vcpu-8gb$": 0.01, "Finland 3::cpu::2vcpu-8gb::spot$": 0.005}
 HUB = ("rate", "cut", "cuts", "corrupt", "auth", "gated", "status", "times", "code", "on", "retry_after")
-# What the engine says of a thing that exists and is not ready: "1 error occurred:" and a bullet.
+# The engine prints the error of a resource that exists but is not ready as "1 error occurred:" and a bullet.
 _ERROR = re.compile(
     r"^ *error: (?!update failed|resource .* was not successfully|\d+ errors? occurred)(.*)$|^ *\t\* (.*)$",
     re.MULTILINE,
@@ -47,48 +47,48 @@ _ERROR = re.compile(
 
 @dataclass(frozen=True)
 class Row:
-    """One fault: how it is ordered, what the person reads, what makes it go away."""
+    """A fault: how it is ordered, the expected error, and how it is repaired."""
 
-    switch: str
-    order: Callable[["Stand"], None]
-    says: tuple[str, ...] = ()
-    """Parts of the one error; none: `up` comes through by itself."""
+    name: str
+    order: Callable[["Rig"], None]
+    error_parts: tuple[str, ...] = ()
+    """Parts of the error; empty if `up` succeeds."""
     start: str = "new"
-    """blank: a stack that never was. new: its disk is there, no machine. standing: all is up. weights: all is up, and
-    the weights have to be fetched again."""
-    during: Callable[["Stand", "Running"], None] | None = None
-    mend: Callable[["Stand"], None] = lambda _: None
-    """What a person does before `up` again, beside that the fault is over."""
-    again: Callable[["Stand"], tuple[str, ...]] = lambda _: ()
-    """Arguments of that `up`."""
+    """blank: nothing exists. new: the volume exists, the machine does not. standing: the stack runs. weights: the stack
+    runs, and the weights have to be downloaded again."""
+    during: Callable[["Rig", "Running"], None] | None = None
+    repair: Callable[["Rig"], None] = lambda _: None
+    """What the user changes before the next `up`, after the fault is over."""
+    again: Callable[["Rig"], tuple[str, ...]] = lambda _: ()
+    """Arguments of the next `up`."""
     left: int = 0
-    """Machines of ours at the cloud after the failure."""
+    """Machines of the stack in the cloud after the failure."""
     another: bool = False
-    """Whether the fault takes the machine, so that another one is rented."""
+    """Whether the provider takes the machine, so that another one is rented."""
     machine: dict[str, object] = field(default_factory=dict)
-    """Keys of the stack's `machine`."""
-    impatient: bool = False
-    """Whether machines get 12 s to come up, by `customTimeouts`."""
+    """Keys in `machine` of the stack file."""
+    short_timeout: bool = False
+    """Whether machines have 12 s to start, by `customTimeouts`."""
     ci: bool = False
-    sentences: int = 1
-    """How many resources say so: the engine looks at several at once."""
+    errors: int = 1
+    """The number of resources that fail, because the engine reads several in parallel."""
 
-    def prove(self, stand: "Stand") -> "Outcome":
-        """Order the fault, run `up`, check what must hold after every fault; then `up` again, where it failed."""
-        return stand.prove(self)
+    def prove(self, rig: "Rig") -> "Outcome":
+        """Order the fault, run `up`, again if it failed, and check what must hold after every fault."""
+        return rig.prove(self)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one row did."""
+    """The result of a row."""
 
-    said: str
+    message: str
     seconds: float
     again_seconds: float | None
 
 
 class Running:
-    """An `up` or `destroy` that is watched while it runs."""
+    """A running `up` or `destroy`, whose output can be awaited."""
 
     def __init__(self, project: Project, verb: str = "up"):
         self.lines: list[str] = []
@@ -101,12 +101,12 @@ class Running:
             self.lines.append(line)
 
     def until(self, pattern: str, timeout: float = 180) -> None:
-        """Until a line of its output shows it."""
+        """Wait until the output matches a pattern."""
         wait_for(lambda: re.search(pattern, self.text()) or self.ended(), timeout, f"{pattern} in the output")
         assert re.search(pattern, self.text()), self.text()
 
     def interrupt(self) -> None:
-        """Ctrl-C."""
+        """Send SIGINT, as Ctrl-C does."""
         import signal
 
         self._process.send_signal(signal.SIGINT)
@@ -125,13 +125,13 @@ class Running:
         return code, self.text()
 
 
-class Stand:
-    """One cloud and one stack on it, for rows that come one after the other."""
+class Rig:
+    """A cloud and a stack on it, on which rows are tried one after the other."""
 
     def __init__(self, cloud: LocalCloud, folder: Path, *, stacks: str = "fault"):
         self.cloud, self.folder, self._stacks, self._count = cloud, folder, stacks, 0
-        self._proved: dict[str, object] | None = None
-        self._region: object = None  # a disk stays where it is, and its stack with it
+        self._running_machine: dict[str, object] | None = None
+        self._region: object = None  # a volume stays in its region, and so does its stack
         self.project = self._fresh()
 
     def _fresh(self) -> Project:
@@ -143,9 +143,9 @@ class Stand:
     def _block(self, machine: dict[str, object]) -> dict[str, object]:
         return block(machine={"region": PLACE["region"]} | machine, drain_timeout_s=2)
 
-    # -- the world ------------------------------------------------------------------------------------
+    # -- the cloud ------------------------------------------------------------------------------------
     def heal(self) -> None:
-        """No fault is due any more."""
+        """Clear all faults."""
         self.cloud.api("/_sim/fault", "DELETE")
         self.cloud.hub(**dict.fromkeys(HUB, ""))
         self.cloud.api(f"/_sim/profile/{PLACE['provider']}", "POST", HEALTHY)
@@ -157,7 +157,7 @@ class Stand:
             self.cloud.api(f"/_sim/unpause/{machine['id']}", "POST")
 
     def change_offer(self, pattern: str, **values: object) -> None:
-        """Offers by a pattern of their ids."""
+        """Change the offers whose id matches a pattern."""
         self.cloud.api("/_sim/offer", "POST", {"offer": pattern, **values})
 
     def fault(self, kind: str, **values: object) -> None:
@@ -167,12 +167,12 @@ class Stand:
         self.cloud.api(f"/_sim/profile/{PLACE['provider']}", "POST", values)
 
     def records(self) -> list[dict]:
-        """Every machine that was ever rented for the stack."""
+        """Return all machines that were ever rented for the stack."""
         found = self.cloud.api("/_sim/state")["deployments"]
         return [m for m in found if m["name"].startswith(f"{self.project.stack}-")]
 
     def machines(self) -> list[dict]:
-        """Those that bill."""
+        """Return the machines that are billed."""
         return [m for m in self.records() if m["status"] in ALIVE]
 
     def in_state(self) -> list[str]:
@@ -185,15 +185,15 @@ class Stand:
         return found
 
     def reclaim(self) -> None:
-        """The provider takes the machine back."""
+        """Let the provider reclaim the machine."""
         (machine,) = wait_for(self.machines, 60, "machine")
         self.cloud.api(f"/_sim/reclaim/{machine['id']}", "POST")
 
     # -- before, during and after a row ---------------------------------------------------------------
     def begin(self, row: Row) -> None:
-        """Bring the stack to where the row begins."""
+        """Bring the stack to the start of a row."""
         if row.start == "blank" or row.machine.get("region") != self._region:
-            self.give_up()
+            self.start_over()
             self._region = row.machine.get("region")
         self.heal()
         self.project.write(self._block(row.machine))
@@ -203,46 +203,46 @@ class Stand:
                 self.cloud.pass_minutes(30)
                 self.project.destroy()
             return
-        if self._proved != row.machine:
+        if self._running_machine != row.machine:
             self.project.up()
-        self._proved = None
+        self._running_machine = None
         if row.start == "weights":
             self.project.on_host("find /models '(' -name .manifest.json -o -name '*.safetensors' ')' -delete")
 
     def prove(self, row: Row) -> Outcome:
-        """As `Row.prove` says."""
+        """Run a row; see `Row.prove`."""
         self.begin(row)
         before, rented = self.in_state(), len(self.records())
         row.order(self)
-        if row.impatient:
-            self.run_program(_IMPATIENT.format(program=str(REPOSITORY / "__main__.py")))
+        if row.short_timeout:
+            self.run_program(_SHORT_TIMEOUT.format(program=str(REPOSITORY / "__main__.py")))
         code, out, seconds = self.watched(row)
-        said = self.said(row, code, out)
+        message = self.message(row, code, out)
         alive = [m["id"] for m in self.machines()]
-        assert len(alive) == (row.left if row.says else 1), f"machines at the cloud: {alive}\n{out}"
+        assert len(alive) == (row.left if row.error_parts else 1), f"machines in the cloud: {alive}\n{out}"
         assert set(alive) <= set(self.in_state()), f"not in state: {alive}\n{out}"
         self.run_program(None)
         again_seconds = None
-        if row.says:
+        if row.error_parts:
             self.heal()
-            row.mend(self)
+            row.repair(self)
             began = time.monotonic()
             self.project.pulumi("up", "--yes", "--skip-preview", *row.again(self))
             again_seconds = time.monotonic() - began
         (machine,) = self.machines()
         assert self.in_state() == [machine["id"]]
-        kept = before or alive
-        if kept and not row.another:
-            assert kept == [machine["id"]], "the machine was replaced"
+        expected = before or alive
+        if expected and not row.another:
+            assert expected == [machine["id"]], "the machine was replaced"
         due = (row.start in {"blank", "new"}) + row.another
-        assert len(self.records()) - rented == due, "a machine too many was rented"
+        assert len(self.records()) - rented == due, "an unexpected machine was rented"
         assert set(self.project.changes()) == {"same"}
-        self._asked()
-        self._proved = row.machine
-        return Outcome(said, seconds, again_seconds)
+        self._check_gateway()
+        self._running_machine = row.machine
+        return Outcome(message, seconds, again_seconds)
 
-    def _asked(self) -> None:
-        """The gateway answers at the address and with the certificate that the stack says."""
+    def _check_gateway(self) -> None:
+        """Check that the gateway answers at the address and with the certificate in the outputs."""
         import requests
 
         outputs = self.project.outputs()
@@ -255,7 +255,7 @@ class Stand:
         assert [one["id"] for one in answer.json()["data"]] == [outputs["model"]]
 
     def run_program(self, program: str | None) -> None:
-        """Another program than the repository's, or that one again."""
+        """Use another program, or that of the repository if None."""
         folder = self.project.folder / "program"
         if program is not None:
             folder.mkdir(exist_ok=True)
@@ -266,7 +266,7 @@ class Stand:
         file.write_text(yaml.safe_dump(described))
 
     def watched(self, row: Row, verb: str = "up") -> tuple[int, str, float]:
-        """An update in which the row's fault happens: exit code, output, seconds."""
+        """Run `up` or `destroy` with the fault; return exit code, output and seconds."""
         began = time.monotonic()
         running = Running(self.project, verb)
         if row.during:
@@ -274,26 +274,26 @@ class Stand:
         code, out = running.result()
         return code, out, time.monotonic() - began
 
-    def said(self, row: Row, code: int, out: str) -> str:
+    def message(self, row: Row, code: int, out: str) -> str:
         assert "Traceback" not in out, out
         assert "internal error" not in out, out
-        if not row.says:
+        if not row.error_parts:
             assert code == 0, out
             return ""
         assert code != 0, out
-        said = list(dict.fromkeys((plain or bullet).strip() for plain, bullet in _ERROR.findall(out)))
-        assert len(said) == row.sentences, f"{len(said)} sentences: {said}\n{out}"
-        for words in row.says:
-            assert all(words in one for one in said), f"{words!r} is not in each of\n{said}\n{out}"
-        return said[0]
+        errors = list(dict.fromkeys((plain or bullet).strip() for plain, bullet in _ERROR.findall(out)))
+        assert len(errors) == row.errors, f"{len(errors)} errors: {errors}\n{out}"
+        for words in row.error_parts:
+            assert all(words in one for one in errors), f"{words!r} is not in each of\n{errors}\n{out}"
+        return errors[0]
 
-    def give_up(self) -> None:
-        """Leave nothing of this stack and go on with another, blank one."""
+    def start_over(self) -> None:
+        """Destroy this stack and continue with a new one."""
         self.end()
         self.project = self._fresh()
 
     def end(self) -> None:
-        """Destroy what there is."""
+        """Destroy the stack and its machines."""
         self.heal()
         self.cloud.pass_minutes(30)
         self.project.pulumi("cancel", "--yes", check=False)
