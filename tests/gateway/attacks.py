@@ -1,6 +1,6 @@
-"""What was tried against the gateway: bytes, and the statuses that are right for them. Used against a guest, too.
+"""Attacks on the gateway: raw bytes and the correct statuses. tests/e2e runs them against a host as well.
 
-`passes` says that one request may come out behind the gateway, if it is answered with 200; everywhere else none may.
+`passes` means that the gateway may forward one request if it answers 200. It must not forward any other attack.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ OK, BAD, UNAUTHORIZED, NOT_FOUND, TOO_LARGE = (200,), (400,), (401,), (404,), (4
 NO_HTTP = (400, 501, 505)  # or the end of the connection
 POSTS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings")
 ALLOWED = {*(f"POST {path} HTTP/1.1" for path in POSTS), "GET /v1/models HTTP/1.1"}
-ALLOWED |= {"POST /v1/completions HTTP/1.0"}  # of a client that speaks no more
+ALLOWED |= {"POST /v1/completions HTTP/1.0"}  # of an HTTP/1.0 client
 CHUNKED = "Transfer-Encoding: chunked\r\n"
 SECOND = b"POST /invocations HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}"
 
@@ -36,7 +36,7 @@ def request(
     version: str = "HTTP/1.1",
     host: str = "Host: gateway\r\n",
 ) -> bytes:
-    """One request as it goes over the wire; `headers` are whole lines."""
+    """One request as it is sent over the wire; `headers` are whole lines."""
     authorization = f"Authorization: Bearer {key}\r\n" if auth is None else auth
     counted = f"Content-Length: {len(body)}\r\n" if length and (body or method == "POST") else ""
     head = f"{method} {path} {version}\r\n{host}{authorization}{headers}{counted}Connection: close\r\n\r\n"
@@ -44,7 +44,7 @@ def request(
 
 
 def all_of(key: str, max_body: int) -> list[Attack]:
-    """Every attack, with a key that the gateway knows and the largest body that it lets in."""
+    """Every attack, with a valid key and the largest allowed body."""
     return [
         *routes(key),
         *authorizations(key),
@@ -152,7 +152,7 @@ def paths(key: str) -> list[Attack]:
         "",
     )
     found += [Attack(f"path {path!a}", request(key, path), (400, 404)) for path in no_http]
-    # What is matched is what is sent on: no query, no host in the request line.
+    # The gateway forwards exactly what it matched: no query, no host in the request line.
     same = ("/v1/completions?x=/invocations", "/v1/completions?/../../invocations", "/v1/completions?",
             "/v1/completions?a#b",
             "http://gateway/v1/completions", "https://gateway/v1/completions?x=1", "ftp://gateway/v1/completions",
@@ -162,23 +162,25 @@ def paths(key: str) -> list[Attack]:
 
 
 def bodies(key: str, max_body: int) -> list[Attack]:
-    def told(name: str, length: str, body: bytes = b"{}", statuses: tuple[int, ...] = NO_HTTP) -> Attack:
+    def content_length(
+        name: str, length: str, body: bytes = b"{}", statuses: tuple[int, ...] = NO_HTTP
+    ) -> Attack:
         lines = "".join(f"Content-Length: {one}\r\n" for one in length.split("|"))
         return Attack(f"length {name}", request(key, body=body, headers=lines, length=False), statuses)
 
     return [
-        told("one too many", str(max_body + 1), b"", TOO_LARGE),
-        told("a terabyte", str(10**12), b"", TOO_LARGE),
-        told("small in 32 bits", str(2**32 + 2), b"", TOO_LARGE),
-        told("nine digits", "9" * 9, b"", TOO_LARGE),
-        told("beyond 64 bits", "99999999999999999999"),
-        told("signed", "+2"),
-        told("negative", "-1"),
-        told("hexadecimal", "0x2"),
-        told("empty", "", SECOND),
-        told("a word", "two"),
-        told("two that differ", "2|50", b"{}" + SECOND),
-        told("a list that differs", "2, 50", b"{}" + SECOND),
+        content_length("one too many", str(max_body + 1), b"", TOO_LARGE),
+        content_length("a terabyte", str(10**12), b"", TOO_LARGE),
+        content_length("small in 32 bits", str(2**32 + 2), b"", TOO_LARGE),
+        content_length("nine digits", "9" * 9, b"", TOO_LARGE),
+        content_length("beyond 64 bits", "99999999999999999999"),
+        content_length("signed", "+2"),
+        content_length("negative", "-1"),
+        content_length("hexadecimal", "0x2"),
+        content_length("empty", "", SECOND),
+        content_length("a word", "two"),
+        content_length("two that differ", "2|50", b"{}" + SECOND),
+        content_length("a list that differs", "2, 50", b"{}" + SECOND),
         Attack("no length", request(key, body=b"", length=False), TOO_LARGE),
         Attack("chunked", request(key, body=b"2\r\n{}\r\n0\r\n\r\n", headers=CHUNKED, length=False), TOO_LARGE),
         Attack("a body with GET", request(key, "/v1/models", "GET", SECOND), BAD),
@@ -213,7 +215,7 @@ def smuggling(key: str) -> list[Attack]:
         Attack("smuggling: HTTP/0.9", b"GET /invocations\r\n\r\n", NO_HTTP),
         Attack("smuggling: bytes that are no HTTP", b"\x16\x03\x01GARB\x01AGE\r\n\r\n", NO_HTTP),
     ]  # fmt: skip
-    # Odd but of one meaning: the gateway sends its own clean request, once; the bytes behind it are another one.
+    # Unusual but unambiguous: the gateway forwards one clean request. The bytes after it are a separate request.
     headers = (f"{two}{two}", "Content-Length: 2, 2\r\n", "Content-Length:  2 \r\n", f"{two}X: y\r\n {chunked}",
                f"{two}X-Request-Id: evil\r\nX-Key-Id: root\r\nX-Forwarded-For: 9.9.9.9\r\nX-Data-Parallel-Rank: 3\r\n",
                f"{two}Connection: x-request-id, x-key-id\r\n", f"{two}Expect: 100-continue\r\n")  # fmt: skip

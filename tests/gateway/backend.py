@@ -1,4 +1,4 @@
-"""A fake engine behind the gateway that writes down every request it gets, byte for byte."""
+"""A fake engine behind the gateway that records every request, byte for byte."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Self
 
 @dataclass(frozen=True)
 class Request:
-    """One request as it came out of the gateway."""
+    """One request as the gateway forwarded it."""
 
     line: str
     headers: tuple[tuple[str, str], ...]
@@ -28,15 +28,15 @@ class Request:
 
 @dataclass
 class Backend:
-    """Answers on a loopback port, in a thread of its own. What it does is asked for in the body, as JSON.
+    """Answers on a loopback port, in its own thread. The JSON body of a request selects the behaviour.
 
-    `{"stream": N}`: N chunks, each sent only after one more call of `turn`; `{"hold": true}`: no answer until the
-    client goes, which is noted in `gone`; `{"flood": true}`: an answer without end, until the client goes;
-    `{"wait": true}`: its own answer after one more call of `turn`; `{"raw": TEXT}`: that, and the connection is
-    closed; else an answer of its own.
+    `{"stream": N}`: N chunks, each sent after one more call of `turn`. `{"hold": true}`: no answer until the client
+    disconnects, which sets `gone`. `{"flood": true}`: an endless answer until the client disconnects, which sets
+    `gone`. `{"wait": true}`: the default answer after one more call of `turn`. `{"raw": TEXT}`: this text, then the
+    connection is closed. Any other body: the default answer.
     """
 
-    seen: list[Request] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
     gone: threading.Event = field(default_factory=threading.Event)
     healthy: bool = True
     port: int = 0
@@ -59,7 +59,7 @@ class Backend:
         self._loop.close()
 
     def turn(self) -> None:
-        """Let one more chunk go."""
+        """Release one more chunk."""
         self._loop.call_soon_threadsafe(self._turns.release)
 
     async def _stop(self) -> None:
@@ -68,7 +68,7 @@ class Backend:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
-        for writer in self._links:  # a task that was cancelled before its first step has closed nothing
+        for writer in self._links:  # a task cancelled before its first step has not closed its connection
             writer.transport.abort()
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -81,7 +81,7 @@ class Backend:
                 if request.line.startswith("GET /health "):
                     self._write(writer, "200 OK" if self.healthy else "503 Not Ready", b"{}")
                 else:
-                    self.seen.append(request)
+                    self.requests.append(request)
                     await self._answer(request, reader, writer)
                 await writer.drain()
         writer.close()
@@ -93,7 +93,7 @@ class Backend:
         pairs = (row.partition(":")[::2] for row in rows)
         headers = tuple((name.lower(), value.strip()) for name, value in pairs)
         known = dict(headers)
-        assert "transfer-encoding" not in known, "the gateway asks for a Content-Length"
+        assert "transfer-encoding" not in known, "the gateway requires a Content-Length"
         return Request(line, headers, await reader.readexactly(int(known.get("content-length", "0"))))
 
     async def _answer(
@@ -105,7 +105,7 @@ class Backend:
             asked = {}
         if asked.get("hold"):
             with contextlib.suppress(ConnectionError):
-                await reader.read()  # the end of the connection
+                await reader.read()  # until the connection ends
             self.gone.set()
             raise ConnectionError
         if asked.get("flood"):

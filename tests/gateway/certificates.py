@@ -1,4 +1,4 @@
-"""Certificates as somebody else issues them, for the tests."""
+"""Certificates from another authority, for the tests."""
 
 import datetime as dt
 import ipaddress
@@ -23,7 +23,7 @@ def general(name):
 
 
 def issue(name, names=(), issuer=None, *, start=NOW - DAY, end=NOW + 90 * DAY, key=None, usage=None, ca=None):
-    """A certificate and its key; signed by `issuer`, or by itself."""
+    """A certificate and its key, signed by `issuer` or self-signed."""
     key = key or ec.generate_private_key(ec.SECP256R1())
     signer, by = (issuer[1], issuer[0].subject) if issuer else (key, named(name))
     made = x509.CertificateBuilder(by, named(name), key.public_key(), x509.random_serial_number(), start, end)

@@ -1,4 +1,4 @@
-"""A recording backend and gateways in front of it. tests/e2e uses the attacks too, against a guest."""
+"""A recording backend and gateways in front of it. tests/e2e runs the same attacks against a host."""
 
 import contextlib
 import itertools
@@ -21,7 +21,7 @@ def backend():
 
 @pytest.fixture
 def gateways(backend, tmp_path):
-    """Start gateways with limits of their own; they end with the test."""
+    """Start gateways with given limits. They stop at the end of the test."""
     numbers = itertools.count()
     with contextlib.ExitStack() as started:
 

@@ -1,4 +1,4 @@
-"""The rendered gateway as a plain process: the stack's own haproxy.cfg, with other folders and ports."""
+"""The rendered gateway as a plain process: the stack's own haproxy.cfg, with other directories and ports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 import yaml
 from pulumi_vllm.plan import Deployment, plan
-from pulumi_vllm.render import render
+from pulumi_vllm.render import layout, render
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -40,12 +40,12 @@ def program(name: str) -> str:
 
 
 def configuration(**limits: int) -> dict[str, str]:
-    """What the stack `local` lays down in /etc/pulumi-vllm/gateway, with limits of its own, by file name."""
+    """The gateway's files of the stack `local`, with other limits, by file name."""
     block = yaml.safe_load((STACKS / "Pulumi.local.yaml").read_text())["config"]["pulumi-vllm:server"]
     access = {"allow": ["127.0.0.0/8"], "keys": sorted(KEYS)}
     files = render(plan(Deployment.parse(block | {"gateway": limits, "access": access})))
-    where = "/etc/pulumi-vllm/gateway/"
-    return {file.path.removeprefix(where): file.text for file in files if file.path.startswith(where)}
+    directory = f"{layout.GATEWAY_CONFIG}/"
+    return {file.path.removeprefix(directory): file.text for file in files if file.path.startswith(directory)}
 
 
 def free_port() -> int:
@@ -55,7 +55,7 @@ def free_port() -> int:
 
 
 def certificate(folder: Path) -> None:
-    """Write a CA (ca.pem), the certificate it signs (leaf.pem) and, with its key as HAProxy reads it, tls.pem."""
+    """Write a CA (ca.pem), a certificate that it signed (leaf.pem), and that certificate with its key (tls.pem)."""
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     (folder / "names").write_text("subjectAltName=DNS:gateway,IP:127.0.0.1\nauthorityKeyIdentifier=keyid\n")
     for words in (
@@ -71,7 +71,7 @@ def certificate(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Answer:
-    """One response, as its bytes say."""
+    """One HTTP response."""
 
     status: int
     headers: Mapping[str, str]
@@ -81,7 +81,7 @@ class Answer:
 class Gateway:
     """HAProxy with a stack's configuration in front of a port of this machine.
 
-    `limits` are keys of server.gateway; `changes` are further texts of the configuration and what stands for them.
+    `limits` are keys of server.gateway. `changes` maps further texts of the configuration to their replacements.
     """
 
     def __init__(
@@ -101,14 +101,16 @@ class Gateway:
         files = configuration(**limits)
         text = files["haproxy.cfg"]
         for old, new in {
-            "/etc/pulumi-vllm/gateway": str(folder),
-            "/run/pulumi-vllm-gateway": str(folder),
-            "0.0.0.0:443 ": f"127.0.0.1:{self.port} ",
-            "127.0.0.1:8000 ": f"127.0.0.1:{backend_port} ",
-            "127.0.0.1:8405\n": f"127.0.0.1:{self.metrics_port}\n",
+            layout.GATEWAY_CONFIG: str(folder),
+            layout.GATEWAY_RUNTIME: str(folder),
+            f"0.0.0.0:{layout.GATEWAY_PORT} ": f"127.0.0.1:{self.port} ",
+            f"{layout.ENGINE_ADDRESS}:{layout.ENGINE_PORT} ": f"127.0.0.1:{backend_port} ",
+            f"{layout.LOOPBACK}:{layout.METRICS_PORT}\n": f"127.0.0.1:{self.metrics_port}\n",
             **(changes or {}),
         }.items():
-            assert old in text, f"{old!r} is no longer in haproxy.cfg: the test would attack another gateway"
+            assert old in text, (
+                f"{old!r} is no longer in haproxy.cfg; the test would attack a different gateway"
+            )
             text = text.replace(old, new)
         (folder / "haproxy.cfg").write_text(re.sub(r"    (user|group) haproxy\n", "", text))
         (folder / "limits.map").write_text(files["limits.map"])
@@ -134,13 +136,13 @@ class Gateway:
         self.process.wait(20)
 
     def reload(self) -> None:
-        """As the unit's ExecReload: the new workers take the listening sockets over."""
+        """Reload as the unit's ExecReload does: new workers take over the listening sockets."""
         before = self._loads()
         asked = 0.0
 
         def loaded() -> bool:
             nonlocal asked
-            if time.monotonic() - asked > 1:  # a master that has only just started workers misses the signal
+            if time.monotonic() - asked > 1:  # a master that has just started its workers misses the signal
                 asked = time.monotonic()
                 self.process.send_signal(signal.SIGUSR2)
             return self._loads() > before
@@ -148,7 +150,7 @@ class Gateway:
         self._until(loaded, "reload")
 
     def _loads(self) -> int:
-        """How often the master has started workers; before the first it takes no signal."""
+        """How often the master has started workers. It handles no signal before the first time."""
         return self.log.read_bytes().count(b"Loading success")
 
     def command(self, line: str) -> str:
@@ -181,7 +183,7 @@ class Gateway:
         return await asyncio.open_connection(*where, ssl=self.tls(), server_hostname="gateway", limit=1 << 22)
 
     async def ask(self, data: bytes, silence_s: float = 30.0) -> list[Answer]:
-        """Send bytes as they are; every answer until the connection ends, or nothing comes any more."""
+        """Send raw bytes. Returns every response until the connection ends or stays silent."""
         return await exchange(*await self.connect(), data, silence_s)
 
     async def one(self, data: bytes) -> Answer:
@@ -195,7 +197,7 @@ class Gateway:
 async def exchange(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, data: bytes, silence_s: float
 ) -> list[Answer]:
-    """Send, read to the end or to a silence, close."""
+    """Send, read until the connection ends or stays silent, and close it."""
     received = b""
     with contextlib.suppress(TimeoutError, OSError):
         writer.write(data)
@@ -208,7 +210,7 @@ async def exchange(
 
 
 def answers(received: bytes) -> list[Answer]:
-    """The bytes as responses; what is left over must be nothing."""
+    """Parse the bytes as responses, without a remainder."""
     found = []
     while received:
         head, _, rest = received.partition(b"\r\n\r\n")

@@ -1,4 +1,4 @@
-"""The rendered gateway under attack: what comes out behind it, and what the one in front is told."""
+"""The rendered gateway under attack: the requests that reach the engine, and the answers that the attacker gets."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from gateway import KEYS
 
 KEY = KEYS["team-a"]
 MIB = 2**20
-# Status → OpenAI's `type` and `code`, as its clients read them.
+# Status → `type` and `code` of OpenAI's errors.
 ERRORS = {
     401: ("invalid_request_error", "invalid_api_key"),
     404: ("invalid_request_error", "not_found"),
@@ -28,7 +28,7 @@ ERRORS = {
 
 
 def openai_error(answer):
-    """The error as OpenAI's clients read it; its type and code belong to the status."""
+    """Check that an error has the form that OpenAI's clients read, with the type and code of its status."""
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["x-request-id"]
     error = json.loads(answer.body)["error"]
@@ -37,13 +37,13 @@ def openai_error(answer):
     return answer
 
 
-async def test_nothing_but_the_allow_list_reaches_the_engine(gateways, backend):
+async def test_only_allowed_routes_reach_the_engine(gateways, backend):
     gateway = gateways(requests_per_minute=1_000_000, max_body_mib=1, request_timeout_s=5)
-    tried = attacks.all_of(KEY, MIB)
-    assert len({one.name for one in tried}) == len(tried) > 190
-    found = await gateway.all(one.data for one in tried)
+    attempts = attacks.all_of(KEY, MIB)
+    assert len({one.name for one in attempts}) == len(attempts) > 190
+    found = await gateway.all(one.data for one in attempts)
     expected, wrong = {}, []
-    for attack, answers in zip(tried, found, strict=True):
+    for attack, answers in zip(attempts, found, strict=True):
         first = answers[0].status if answers else 0
         refused_early = not answers and attack.statuses[: len(attacks.NO_HTTP)] == attacks.NO_HTTP
         if first not in attack.statuses and not refused_early:
@@ -56,9 +56,9 @@ async def test_nothing_but_the_allow_list_reaches_the_engine(gateways, backend):
             if answer.status in ERRORS and not attack.name.startswith("HEAD"):
                 openai_error(answer)
     assert not wrong
-    came = [request.rid for request in backend.seen]
-    assert sorted(came) == sorted(expected), "each answer of the engine belongs to one request that may pass"
-    for request in backend.seen:
+    forwarded = [request.rid for request in backend.requests]
+    assert sorted(forwarded) == sorted(expected), "every forwarded request belongs to one allowed request"
+    for request in backend.requests:
         assert request.line in attacks.ALLOWED, expected[request.rid]
         names = [name for name, _ in request.headers]
         assert not {"authorization", "upgrade", "x-data-parallel-rank", "transfer-encoding"} & set(names)
@@ -68,19 +68,19 @@ async def test_nothing_but_the_allow_list_reaches_the_engine(gateways, backend):
         assert names.count("content-length") == (1 if request.line.startswith("POST") else 0)
 
 
-async def test_an_odd_header_is_not_passed_on_as_it_is(gateways, backend):
-    """A NUL, a bare line feed and a folded line end in a refusal, or in a clean request."""
+async def test_a_malformed_header_is_refused_or_cleaned(gateways, backend):
+    """A NUL, a bare line feed and a folded line are refused, or forwarded as a clean request."""
     gateway = gateways()
     odd = ("X: a\0b\r\n", "X: a\nTransfer-Encoding: chunked\r\n", "X: a\r\n\tb\r\n", "X: a\rb\r\n")
     await gateway.all(attacks.request(KEY, headers=one) for one in odd)
-    assert backend.seen, "no request came through: nothing was looked at"
-    for request in backend.seen:
+    assert backend.requests, "no request was forwarded, so nothing was checked"
+    for request in backend.requests:
         for name, value in request.headers:
             assert value.replace("\t", " ").isprintable(), (name, value)
             assert name != "transfer-encoding"
 
 
-async def test_every_answer_has_our_id_and_no_server_name(gateways):
+async def test_every_answer_has_a_request_id_and_no_server_header(gateways):
     gateway = gateways()
     for data in (attacks.request(KEY), attacks.request("nope"), attacks.request(KEY, "/x")):
         answer = await gateway.one(data)
@@ -125,8 +125,8 @@ async def test_the_log_is_json_and_holds_no_key(gateways):
     ],
     ids=["no HTTP", "a huge header", "half a line", "an unknown encoding"],
 )
-async def test_what_is_refused_before_there_is_a_request(gateways, backend, status, data):
-    """HAProxy's own page: it tells nothing of the program, the key or the machine, and the connection ends."""
+async def test_bytes_that_are_not_a_request_get_haproxys_own_page(gateways, backend, status, data):
+    """The page reveals nothing about the program, the key or the machine, and the connection ends."""
     gateway = gateways(request_timeout_s=1)
     reader, writer = await gateway.connect()
     writer.write(data)
@@ -137,7 +137,7 @@ async def test_what_is_refused_before_there_is_a_request(gateways, backend, stat
     names = {line.partition(":")[0].lower() for line in head.split("\r\n")[1:]}
     assert names <= {"content-length", "content-type", "cache-control", "connection"}
     assert re.fullmatch(rf"<html><body><h1>{status} [\w -]+</h1>\n[\w ']+\.\n</body></html>\n", page)
-    assert backend.seen == []
+    assert backend.requests == []
 
 
 async def test_other_tls_and_other_protocols_are_refused(gateways):
@@ -154,7 +154,7 @@ async def test_other_tls_and_other_protocols_are_refused(gateways):
 
 
 async def _handshake(gateway, *, maximum=None, alpn=("http/1.1",)):
-    """The protocol agreed on; empty where there is none, False where the handshake is refused."""
+    """The negotiated protocol: empty if there is none, False if the handshake is refused."""
     context = gateway.tls()
     context.set_alpn_protocols(list(alpn))
     if maximum:
@@ -173,7 +173,7 @@ async def _handshake(gateway, *, maximum=None, alpn=("http/1.1",)):
     return agreed
 
 
-def test_the_metrics_are_on_loopback_and_are_nothing_else(gateways):
+def test_metrics_are_on_loopback_and_no_other_page_is(gateways):
 
     gateway = gateways()
     base = f"http://127.0.0.1:{gateway.metrics_port}"

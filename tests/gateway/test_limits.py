@@ -1,4 +1,4 @@
-"""What the gateway bounds: requests, streams, bodies, silence; that it buffers nothing, drains, and reloads unseen."""
+"""The gateway's limits on requests, streams, bodies and silence, and its streaming, draining and reloading."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ from gateway import KEYS, configuration
 from test_gateway import openai_error
 
 KEY, OTHER = KEYS["team-a"], KEYS["team-b"]
-LONG_S = 60  # an upper bound for a busy machine; nothing here waits it out
+LONG_S = 60  # an upper bound for a busy machine; no test waits this long
 
 
 def ask(body, key=KEY, path="/v1/chat/completions"):
@@ -18,7 +18,7 @@ def ask(body, key=KEY, path="/v1/chat/completions"):
 
 
 async def open_stream(gateway, chunks, key=KEY):
-    """A running stream whose header has come; the backend sends a chunk for each `turn`."""
+    """A running stream whose headers have arrived. The backend sends one chunk per `turn`."""
     reader, writer = await gateway.connect()
     writer.write(ask({"stream": chunks}, key))
     head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), LONG_S)
@@ -32,7 +32,7 @@ async def next_chunk(reader):
     return data[:-2]
 
 
-def test_the_gateway_has_what_its_largest_limits_promise():
+def test_haproxys_own_limits_allow_the_largest_configurable_ones():
     most = {"streams_per_key": 2048, "answer_timeout_s": 3600}
     text = configuration(**most)["haproxy.cfg"]
     (engine,) = re.findall(r"server local .* maxconn (\d+)\n", text)
@@ -42,8 +42,8 @@ def test_the_gateway_has_what_its_largest_limits_promise():
     assert int(after_a_reload) * 60 > most["answer_timeout_s"]
 
 
-async def test_each_token_comes_before_the_next_one_is_sent(gateways, backend):
-    """The engine waits for the client to have chunk N before it sends chunk N + 1: a buffer would stop it for good."""
+async def test_each_token_arrives_before_the_next_one_is_sent(gateways, backend):
+    """The engine sends chunk N + 1 only after the client has received chunk N, so buffering would block forever."""
     reader, writer = await open_stream(gateways(), 50)
     for number in range(50):
         backend.turn()
@@ -52,7 +52,7 @@ async def test_each_token_comes_before_the_next_one_is_sent(gateways, backend):
     writer.close()
 
 
-async def test_requests_per_minute_are_counted_by_key(gateways, backend):
+async def test_requests_per_minute_are_counted_per_key(gateways, backend):
     gateway = gateways(requests_per_minute=3)
     statuses = [(await gateway.one(ask({}))).status for _ in range(5)]
     assert statuses == [200, 200, 200, 429, 429]
@@ -60,10 +60,10 @@ async def test_requests_per_minute_are_counted_by_key(gateways, backend):
     assert int(refused.headers["retry-after"]) > 0
     assert (await gateway.one(ask({}, OTHER))).status == 200
     assert (await gateway.one(ask({}, "sk-unknown"))).status == 401
-    assert len(backend.seen) == 4
+    assert len(backend.requests) == 4
 
 
-async def test_streams_at_once_are_counted_by_key(gateways, backend):
+async def test_concurrent_streams_are_counted_per_key(gateways, backend):
     gateway = gateways(streams_per_key=2)
     running = [await open_stream(gateway, 1) for _ in range(2)]
     assert openai_error(await gateway.one(ask({}))).status == 429
@@ -77,45 +77,45 @@ async def test_streams_at_once_are_counted_by_key(gateways, backend):
     assert (await gateway.one(ask({}))).status == 200
 
 
-async def test_the_largest_body_passes_whole_and_one_byte_more_does_not(gateways, backend):
+async def test_the_largest_body_passes_and_one_byte_more_is_refused(gateways, backend):
     gateway, most = gateways(max_body_mib=1), 2**20
     assert (await gateway.one(attacks.request(KEY, body=b"x" * most))).status == 200
-    assert len(backend.seen[-1].body) == most
+    assert len(backend.requests[-1].body) == most
     (refused,) = await gateway.ask(
         attacks.request(KEY, body=b"", headers=f"Content-Length: {most + 1}\r\n", length=False)
     )
     assert openai_error(refused).status == 413
-    assert len(backend.seen) == 1
+    assert len(backend.requests) == 1
 
 
 @pytest.mark.parametrize(
     "cut", [b"POST /v1/comple", ask({})[:60], ask({})[:-1], b""], ids=["line", "header", "body", "nothing"]
 )
-async def test_a_slow_client_is_sent_away(gateways, backend, cut):
+async def test_a_slow_client_times_out(gateways, backend, cut):
     gateway = gateways(request_timeout_s=1)
     answers = await gateway.ask(cut, LONG_S)
     assert [one.status for one in answers] in ([408], [])
-    if cut == ask({})[:-1]:  # only there is a request yet; before, HAProxy has its own page
+    if cut == ask({})[:-1]:  # a complete request head exists only here; otherwise HAProxy sends its own page
         openai_error(answers[0])
-    assert backend.seen == []
+    assert backend.requests == []
 
 
-async def test_an_engine_that_says_nothing_or_breaks_off(gateways, backend):
+async def test_an_engine_that_stays_silent_or_disconnects(gateways, backend):
     gateway = gateways(answer_timeout_s=1)
     assert openai_error(await gateway.one(ask({"hold": True}))).status == 504
     assert openai_error(await gateway.one(ask({"raw": ""}))).status == 502
 
 
-async def test_a_client_that_leaves_is_noticed_by_the_engine(gateways, backend):
+async def test_the_engine_notices_a_client_that_disconnects(gateways, backend):
     gateway = gateways()
     _, writer = await gateway.connect()
     writer.write(ask({"hold": True}))
-    await until(lambda: backend.seen)
+    await until(lambda: backend.requests)
     writer.transport.abort()
     assert await asyncio.to_thread(backend.gone.wait, LONG_S)
 
 
-async def test_draining_lets_streams_end_and_refuses_newcomers(gateways, backend):
+async def test_draining_finishes_streams_and_refuses_new_requests(gateways, backend):
     gateway = gateways()
     reader, writer = await open_stream(gateway, 2)
     gateway.state("drain")
@@ -141,7 +141,7 @@ async def test_an_engine_that_is_down_is_a_503(gateways, backend):
     assert openai_error(await gateway.one(ask({}))).status == 503
 
 
-async def test_new_keys_come_by_a_reload_that_no_request_and_no_stream_notices(gateways, backend):
+async def test_a_reload_for_new_keys_interrupts_no_request_and_no_stream(gateways, backend):
     gateway = gateways(requests_per_minute=1_000_000)
     reader, writer = await open_stream(gateway, 2)
     statuses, over = [], asyncio.Event()
@@ -155,8 +155,8 @@ async def test_new_keys_come_by_a_reload_that_no_request_and_no_stream_notices(g
     gateway.write_keys({**KEYS, "team-a": "sk-a-new-value"})
     for _ in range(3):
         await asyncio.to_thread(gateway.reload)
-        seen = len(statuses)
-        await until(lambda seen=seen: len(statuses) > seen + 20)
+        before = len(statuses)
+        await until(lambda before=before: len(statuses) > before + 20)
     over.set()
     await asyncio.gather(*clients)
     assert set(statuses) == {200}
@@ -168,7 +168,7 @@ async def test_new_keys_come_by_a_reload_that_no_request_and_no_stream_notices(g
     writer.close()
 
 
-def test_the_clients_of_openai_read_the_errors(gateways):
+def test_openais_client_reads_the_errors(gateways):
     import httpx2 as httpx
     import openai
 

@@ -1,4 +1,4 @@
-"""Clients and engines that are slow, silent or broken, connections that stay open, and a queue that is full."""
+"""Slow, silent and broken clients and engines, connections that stay open, and a full queue."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ from test_limits import KEY, LONG_S, OTHER, ask, next_chunk, open_stream
 
 
 async def read_on(reader):
-    """All that still comes."""
+    """Everything that is still received."""
     with contextlib.suppress(ConnectionError):
         return await asyncio.wait_for(reader.read(), LONG_S)
     return b""
@@ -22,7 +22,7 @@ def kept_open(key):
 
 
 async def on(link, data):
-    """One request on a connection that stays open; None where it was closed instead."""
+    """The answer to one request on a connection that stays open; None if the connection was closed."""
     reader, writer = link
     try:
         writer.write(data)
@@ -33,7 +33,7 @@ async def on(link, data):
     return answers(head + await reader.readexactly(int(bare.headers["content-length"])))[0]
 
 
-async def test_a_header_that_comes_byte_by_byte_has_one_time_for_all_of_it(gateways, backend):
+async def test_the_header_timeout_covers_the_whole_header(gateways, backend):
     reader, writer = await gateways(request_timeout_s=1).connect()
     sent, whole = 0, attacks.request(KEY, headers=f"X-Long: {'x' * 600}\r\n")
     with contextlib.suppress(ConnectionError):
@@ -44,26 +44,26 @@ async def test_a_header_that_comes_byte_by_byte_has_one_time_for_all_of_it(gatew
             await asyncio.sleep(0.02)
     assert sent < len(whole)
     assert [one.status for one in answers(await read_on(reader))] in ([408], [])
-    assert backend.seen == []
+    assert backend.requests == []
     writer.close()
 
 
-async def test_a_large_body_that_stops_in_the_middle(gateways, backend):
-    """Beyond the first 32 KiB the engine has the request already: HAProxy counts the silence as the engine's."""
+async def test_a_large_body_that_stops_halfway_times_out(gateways, backend):
+    """After the first 32 KiB the engine has the request, so HAProxy counts the silence as the engine's."""
     gateway = gateways(answer_timeout_s=1)
     data = attacks.request(KEY, body=b"x" * 200_000)
     (found,) = await gateway.ask(data[:120_000], LONG_S)
     assert openai_error(found).status == 504
-    assert backend.seen == []
+    assert backend.requests == []
 
 
-async def test_a_client_that_says_nothing_at_all(gateways):
+async def test_a_silent_client_is_disconnected(gateways):
     reader, writer = await asyncio.open_connection("127.0.0.1", gateways(idle_timeout_s=1).port)
     assert await read_on(reader) == b""
     writer.close()
 
 
-async def test_the_engine_may_be_silent_for_longer_than_a_client(gateways, backend):
+async def test_the_engine_may_stay_silent_for_longer_than_a_client(gateways, backend):
     gateway = gateways(idle_timeout_s=1)
     waiting = asyncio.create_task(gateway.one(ask({"wait": True})))
     await asyncio.sleep(2.5)
@@ -71,7 +71,7 @@ async def test_the_engine_may_be_silent_for_longer_than_a_client(gateways, backe
     assert (await waiting).status == 200
 
 
-async def test_a_client_that_takes_nothing_is_left_by_the_engine(gateways, backend):
+async def test_the_engine_stops_for_a_client_that_reads_nothing(gateways, backend):
     _, writer = await gateways(idle_timeout_s=1).connect()
     writer.transport.pause_reading()
     writer.write(ask({"flood": True}))
@@ -90,11 +90,11 @@ async def test_a_client_that_takes_nothing_is_left_by_the_engine(gateways, backe
     ],
     ids=["nothing", "no HTTP", "half a header", "two lengths", "a huge header"],
 )
-async def test_an_engine_that_answers_nonsense(gateways, raw):
+async def test_an_invalid_answer_of_the_engine_is_a_502(gateways, raw):
     assert openai_error(await gateways().one(ask({"raw": raw}))).status == 502
 
 
-async def test_a_stream_that_the_engine_breaks_off_has_no_end(gateways):
+async def test_a_stream_that_the_engine_aborts_has_no_final_chunk(gateways):
     head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     reader, writer = await gateways().connect()
     writer.write(ask({"raw": head + "5\r\nhello\r\n"}))
@@ -104,7 +104,7 @@ async def test_a_stream_that_the_engine_breaks_off_has_no_end(gateways):
     writer.close()
 
 
-async def test_who_finds_no_place_at_the_engine_is_told_so(gateways, backend):
+async def test_a_request_that_waits_too_long_in_the_queue_is_a_503(gateways, backend):
     gateway = gateways()
     assert not gateway.command("set maxconn server vllm/local 1").strip()
     reader, writer = await open_stream(gateway, 1)
@@ -115,8 +115,8 @@ async def test_who_finds_no_place_at_the_engine_is_told_so(gateways, backend):
     writer.close()
 
 
-async def test_a_connection_that_stays_open_belongs_to_no_key(gateways, backend):
-    """It takes no key's place while it is idle, and each request on it has the key that it shows."""
+async def test_an_open_connection_belongs_to_no_key(gateways, backend):
+    """While idle it counts for no key, and each request on it has the key of its own header."""
     gateway = gateways(streams_per_key=1)
     link = await gateway.connect()
     assert (await on(link, kept_open(KEY))).status == 200
@@ -126,12 +126,12 @@ async def test_a_connection_that_stays_open_belongs_to_no_key(gateways, backend)
     no_key = attacks.request(KEY, auth="").replace(b"Connection: close\r\n", b"")
     refused = await on(link, no_key)
     assert refused is None or refused.status == 401
-    assert [one.values("x-key-id") for one in backend.seen] == [["team-a"], ["team-a"], ["team-b"]]
+    assert [one.values("x-key-id") for one in backend.requests] == [["team-a"], ["team-a"], ["team-b"]]
     link[1].close()
 
 
-async def test_a_connection_from_before_the_reload_takes_no_old_key(gateways):
-    """It is closed with the reload: by itself an idle one would stay for 30 s, and its process knows the old keys."""
+async def test_a_connection_from_before_a_reload_accepts_no_old_key(gateways):
+    """The reload closes it. Otherwise an idle one would stay open for 30 s in a process that has the old keys."""
     gateway = gateways()
     links = [await gateway.connect() for _ in range(8)]
     for link in links:
