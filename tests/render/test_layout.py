@@ -15,7 +15,7 @@ OURS = re.compile(
 WRITTEN_HERE = ("plan/host_paths.py", "render/layout.py")
 ELSEWHERE = {
     "host/probe_script.py": "runs on the host with the host's bare Python, so it imports nothing of the product",
-    "client/served.py": "asks the API's route /models",
+    "client/served_model.py": "asks the API's route /models",
     "component/mocks.py": "shows one file as an example",
     "component/generated.py": "holds descriptions of resources for a person",
 }

@@ -60,10 +60,8 @@ AREAS = {
 }
 NOT_REWRITTEN_YET = {
     "component",
-    "plan",
     "provider",
     "host",
-    "client",
     "cli",
     "local cloud",
     "documents",
