@@ -182,7 +182,7 @@ def test_status_logs_and_controls(state, capsys):
     running = control.up(state, LOCKS, factor=6000.0)
     _create(running)
     assert _local("pause", "nobody") == 1
-    assert "Living deployment nobody not found" in capsys.readouterr().err
+    assert "Active deployment nobody not found" in capsys.readouterr().err
     for _ in range(200):
         if control.status(state)["state"]["deployments"][0]["status"] == "running":
             break
