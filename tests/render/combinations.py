@@ -1,4 +1,4 @@
-"""Named combinations: a stack that ships, and what a person changes in its file."""
+"""Named combinations: a stack of the checkout with changes that a user may make."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import stacks
 
 @dataclass(frozen=True, slots=True)
 class Combination:
-    """A base stack, keys of its block with other values (dotted), and what the program gives beside the block."""
+    """A base stack, changed values by dotted key, and arguments that the program passes besides the block."""
 
     base: str
     changes: dict[str, Any] = field(default_factory=dict)
@@ -73,7 +73,7 @@ COMBINATIONS = {
 
 
 def block(name: str) -> dict[str, Any]:
-    """The stack file's block with the changes."""
+    """The block of the stack file with the changes."""
     one = COMBINATIONS[name]
     text = (stacks.ROOT / f"stacks/Pulumi.{one.base}.yaml").read_text()
     found = copy.deepcopy(yaml.safe_load(text)["config"]["pulumi-vllm:server"])
@@ -91,28 +91,28 @@ def block(name: str) -> dict[str, Any]:
 
 @functools.cache
 def planned(name: str) -> Plan:
-    """Its plan."""
+    """Plan of the combination."""
     return plan(Deployment.parse(block(name)))
 
 
 @functools.cache
 def rendered(name: str) -> tuple[HostFile, ...]:
-    """Its files."""
+    """Rendered files of the combination."""
     one = COMBINATIONS[name]
     return render(planned(name), mount=stacks.mount(one.base))
 
 
 def difference(name: str) -> str:
-    """What the changes do to the base stack: a unified diff of every file that differs, resources included."""
+    """Effect of the changes on the base stack: a unified diff of every file that differs, and of the resources."""
     one = COMBINATIONS[name]
     before = goldens.texts(stacks.planned(one.base), stacks.rendered(one.base), stacks.block(one.base), {})
     after = goldens.texts(planned(name), rendered(name), block(name), one.args)
     out = f"# {one.base}, changed:\n"
-    told = {**one.changes, **({"program": one.args} if one.args else {})}
-    out += "".join(f"#   {line}\n" for line in yaml.safe_dump(told, sort_keys=False).splitlines())
+    changes = {**one.changes, **({"program": one.args} if one.args else {})}
+    out += "".join(f"#   {line}\n" for line in yaml.safe_dump(changes, sort_keys=False).splitlines())
     for path in sorted(before.keys() | after.keys()):
         lines = [side.get(path, "").splitlines(keepends=True) for side in (before, after)]
         changed = difflib.unified_diff(*lines, f"{one.base}/{path}", f"{name}/{path}", n=1)
-        # Without line numbers: they move with every change of the base.
+        # Without line numbers, which shift with every change of the base stack.
         out += "".join("@@\n" if line.startswith("@@ ") else line for line in changed)
     return out

@@ -1,4 +1,4 @@
-"""The folder of rendered stacks, laid out as on a host."""
+"""Fixtures of the rendered stacks and combinations."""
 
 import pathlib
 import sys
@@ -19,7 +19,7 @@ def stack(request):
 
 @pytest.fixture(params=[*stacks.NAMES, *combinations.COMBINATIONS])
 def name(request):
-    """A stack, or a named combination."""
+    """Name of a stack or of a combination."""
     return request.param
 
 
@@ -35,5 +35,5 @@ def files(name):
 
 @pytest.fixture
 def host(files, tmp_path):
-    """A folder that looks like the host's root."""
+    """Directory with the rendered files, as they are below the host's root."""
     return stacks.laid_out(files, tmp_path)

@@ -1,4 +1,4 @@
-"""What a stack comes to, as texts by name: its files on the host, its plan, its user data, its resources."""
+"""The golden texts of a stack by name: its files on the host, plan, user data and resources."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FOLDER = stacks.ROOT / "tests/rendered"
 def texts(
     planned: Plan, files: Sequence[HostFile], block: Mapping[str, Any], args: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Every templated file, the list of all files, the plan, the user data, and what Server registers."""
+    """Every templated file, the list of all files, the plan, the user data, and the resources that Server registers."""
     same = {*templates.programs(), *(file.path for file in files if "/requirements-" in file.path)}
     found = {file.path.lstrip("/"): file.text for file in files if file.path not in same}
     found["files.txt"] = "".join(

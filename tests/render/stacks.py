@@ -8,9 +8,7 @@ from pulumi_vllm.plan import Deployment, plan
 from pulumi_vllm.render import Mount, render
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-EXPOSURE = (
-    "exposure.txt"  # systemd-analyze's scores, which only systemd can give; test_readers writes and checks it
-)
+EXPOSURE = "exposure.txt"  # scores of systemd-analyze; test_readers writes and checks them
 NAMES = sorted(path.name[len("Pulumi.") : -len(".yaml")] for path in ROOT.glob("stacks/Pulumi.*.yaml"))
 
 
@@ -30,12 +28,12 @@ def rendered(name):
 
 
 def mount(name):
-    """How that stack's volume comes to the machine: a disk on the local cloud, virtiofs where it is rented."""
+    """How the volume of a stack is mounted: a block disk on the local cloud, virtiofs on Spheron."""
     return Mount("block", "LABEL=pv-0123456789") if name == "local" else Mount("virtiofs", "stackvolume")
 
 
 def laid_out(files, folder):
-    """A folder that looks like the host's root."""
+    """Write the files below a directory, as they are below the host's root."""
     for file in files:
         place = folder / file.path.lstrip("/")
         place.parent.mkdir(parents=True, exist_ok=True)

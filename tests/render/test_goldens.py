@@ -1,7 +1,7 @@
-"""tests/rendered/<stack>/ is the deployment: a change there is read in review like code.
+"""tests/rendered/<stack>/ holds what a stack deploys, so that a review shows every change of it.
 
-Of named combinations, tests/rendered/combinations/<name>.diff holds what they change in their stack.
-`UPDATE_GOLDENS=1 pytest tests/render/test_goldens.py` writes all of it anew.
+tests/rendered/combinations/<name>.diff holds what a named combination changes in its stack.
+`UPDATE_GOLDENS=1 pytest tests/render/test_goldens.py` writes all of them again.
 """
 
 import os

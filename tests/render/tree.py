@@ -1,4 +1,4 @@
-"""What Server registers: types, names and inputs, with Pulumi's own mocks. `${name.output}` is another's output."""
+"""The resources that Server registers under Pulumi's mocks: type, name, inputs. `${name.output}` is an output."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TABLES = RESOURCES
 _LONG = dict.fromkeys(("files", "attributes", "actions"), "see files.txt") | {
     "cloudInit": "see cloud-init.json"
 }
-_SECRET = "4dabf18193072939515e22adb298388d"  # Pulumi's mark of a value that is not plain
+_SECRET = "4dabf18193072939515e22adb298388d"  # Pulumi's key in a secret value
 
 
 class _Mocks(pulumi.runtime.Mocks):
@@ -38,7 +38,7 @@ class _Mocks(pulumi.runtime.Mocks):
 
 
 def text(block: Mapping[str, Any], args: Mapping[str, Any]) -> str:
-    """YAML: a resource under its name, in the order of names."""
+    """The resources as YAML, sorted by name."""
     mocks = _Mocks()
     with _Loops():
         pulumi.runtime.set_mocks(mocks, preview=False, stack="STACK")
@@ -59,7 +59,7 @@ def text(block: Mapping[str, Any], args: Mapping[str, Any]) -> str:
 
 
 def _shown(key: str, value: Any) -> Any:
-    """As a reader wants it: long texts by name, secrets marked, numbers without the wire's decimals."""
+    """A value in a readable form: long texts by name, secrets marked, whole numbers as integers."""
     if key in _LONG:
         return _LONG[key]
     if isinstance(value, dict) and _SECRET in value:
@@ -70,7 +70,7 @@ def _shown(key: str, value: Any) -> Any:
 
 
 class _Loops:
-    """Pulumi's mocks leave the event loops they make to the garbage collector, which pytest calls a mistake."""
+    """Closes the event loops of Pulumi's mocks. Otherwise pytest reports unclosed loops as an error."""
 
     def __enter__(self) -> None:
         self._policy, self._made = asyncio.get_event_loop_policy(), []

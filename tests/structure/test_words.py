@@ -63,7 +63,6 @@ NOT_REWRITTEN_YET = {
     "provider",
     "host",
     "cli",
-    "local cloud",
     "documents",
     "changelog",
 }
