@@ -160,7 +160,7 @@ def constructed(commands):
 
     def program():
         inputs = _sync_await(ProviderServicer._construct_inputs(sent, {}))
-        construct._host().construct("llm", "vllm:index:Server", inputs)
+        construct._component_provider().construct("llm", "vllm:index:Server", inputs)
         return {}
 
     return run(program)[0].requests

@@ -92,6 +92,6 @@ def test_an_environment_on_the_engines_path_too_is_a_way(warned, tmp_path, monke
 
 
 def test_the_plugin_itself_has_been_found(warned):
-    construct._host.__wrapped__()
+    construct._component_provider.__wrapped__()
     discovery.warn_if_hidden()
     assert warned == []

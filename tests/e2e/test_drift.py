@@ -78,7 +78,7 @@ def test_drift_is_a_diff_and_up_reverts_it(project):
     project.cloud.api(f"/_sim/pause/{machine['id']}", "POST")
     try:
         shown = project.pulumi("preview", "--diff").stdout
-        assert "showing what was last seen" in shown
+        assert "showing the state of the last refresh" in shown
         assert set(project.changes()) == {"same"}
     finally:
         project.cloud.api(f"/_sim/unpause/{machine['id']}", "POST")

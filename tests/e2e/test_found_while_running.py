@@ -70,7 +70,7 @@ def test_a_host_that_refuses_the_login_or_has_another_key(project):
           systemd-run --collect --on-active=45 mv $f.away $f
         done""")
     change(project, 601)
-    refused(project, "does not take our key")
+    refused(project, "does not accept our key")
     wait_for_host(project)
     project.up()
 

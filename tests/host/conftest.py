@@ -1,4 +1,4 @@
-"""An SSH server in the test's own process; it runs what it is sent with a local shell."""
+"""An SSH server in the process of the test. It runs commands in a local shell."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CLIENT_KEY, OTHER_KEY, HOST_KEY, OTHER_HOST_KEY = (new_key() for _ in range(4))
 
 @dataclass
 class Sshd:
-    """What the server lets happen, and what did."""
+    """An SSH server: what it allows, and what clients did."""
 
     port: int = 0
     allowed: set[str] = field(default_factory=lambda: {"root"})
@@ -47,7 +47,7 @@ class Sshd:
         self.port = self.acceptor.get_port()
 
     async def stop(self) -> None:
-        """As a power cut: nobody says goodbye."""
+        """Close all connections without a message, as in a power cut."""
         for connection in self.connections:
             connection.abort()
         self.connections.clear()
@@ -114,10 +114,10 @@ class _Server(asyncssh.SSHServer):
 
 @pytest.fixture
 async def sshd():
-    found = Sshd()
-    await found.start()
-    yield found
-    await found.stop()
+    server = Sshd()
+    await server.start()
+    yield server
+    await server.stop()
 
 
 @pytest.fixture
@@ -152,6 +152,6 @@ def reinstalled():
 
 @pytest.fixture
 async def host(sshd, pem):
-    found = await connect(sshd.address, pem, None)
-    yield found
-    await found.close()
+    connected = await connect(sshd.address, pem, None)
+    yield connected
+    await connected.close()

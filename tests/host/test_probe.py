@@ -1,4 +1,4 @@
-"""The probe program itself, run here: against this machine, and its readers against made-up files."""
+"""The probe program, run on this machine, and its functions on made-up files."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import time
 from pathlib import Path
 
 import pytest
-from pulumi_vllm.host import probe_script as script
+from pulumi_vllm.host import probe_program as program
 from pulumi_vllm.host.facts import Facts
-from pulumi_vllm.host.probe import UNITS, Wanted
+from pulumi_vllm.host.probe_request import ProbeRequest
+from pulumi_vllm.render import layout
 
-PROGRAM = Path(script.__file__).read_text()
+PROGRAM = Path(program.__file__).read_text()
 
 
-def run(wanted):
-    command = [sys.executable, "-I", "-", wanted.to_json()]
+def run(request):
+    command = [sys.executable, "-I", "-", request.to_json()]
     done = subprocess.run(command, input=PROGRAM, capture_output=True, text=True, check=True, timeout=20)
     return Facts.parse(done.stdout)
 
@@ -28,8 +29,7 @@ def test_this_machine_can_be_probed(tmp_path):
     ours.chmod(0o640)
     (tmp_path / "link").symlink_to("/dev/null")
     (tmp_path / "bytes").write_bytes(b"\xff\n")
-    wanted = Wanted(paths=(str(tmp_path / "gone"),), folders=(str(tmp_path),))
-    found = run(wanted)
+    found = run(ProbeRequest(paths=(str(tmp_path / "gone"),), directories=(str(tmp_path),)))
     assert found.files[str(ours)].text == "text\n"
     assert found.files[str(ours)].mode == "0640"
     assert found.files[str(tmp_path / "gone")] is None
@@ -42,13 +42,13 @@ def test_this_machine_can_be_probed(tmp_path):
 
 @pytest.fixture
 def texts(monkeypatch):
-    """A table of files, in place of the machine's."""
+    """Files that replace those of this machine."""
     table: dict[str, str] = {}
-    monkeypatch.setattr(script, "text", lambda path: table.get(path, ""))
+    monkeypatch.setattr(program, "text", lambda path: table.get(path, ""))
     return table
 
 
-def test_units_with_their_processes(texts):
+def test_units_are_reported_with_their_processes(texts):
     texts["/proc/77/cmdline"] = "/opt/vllm/bin/python\0-m\0vllm\0"
     texts["/proc/77/environ"] = "MODEL=/models/x\0A=1\0"
     shown = (
@@ -58,21 +58,21 @@ def test_units_with_their_processes(texts):
         "EnvironmentFiles=/etc/passwd (ignore_errors=no)\n"
         "\nId=models.mount\nActiveState=inactive\nMainPID=0\n"
     )
-    found = script.units(shown)
+    found = program.units(shown)
     assert found["vllm.service"]["argv"] == ["/opt/vllm/bin/python", "-m", "vllm"]
     assert found["vllm.service"]["declared"] == "/opt/vllm/bin/python -m /models/x 1"
     assert found["vllm.service"]["newest"] == Path("/etc/passwd").stat().st_mtime
     assert found["models.mount"]["ActiveState"] == "inactive"
-    assert script.units("") == {}
+    assert program.units("") == {}
 
 
-def test_the_start_of_a_unit_in_wall_time():
+def test_a_start_time_is_converted_to_wall_time():
     now_us = int(time.clock_gettime(time.CLOCK_MONOTONIC) * 1e6)
-    assert abs(script.since(str(now_us)) - time.time()) < 1
-    assert script.since("0") == script.since("n/a") == 0.0
+    assert abs(program.since(str(now_us)) - time.time()) < 1
+    assert program.since("0") == program.since("n/a") == 0.0
 
 
-def test_mount_points_with_blanks_and_the_last_one_on_top(texts):
+def test_mount_points_may_have_blanks_and_the_last_mount_counts(texts):
     texts["/proc/self/mountinfo"] = (
         "1 0 8:1 / / rw - ext4 /dev/vda rw\n"
         "2 1 0:5 / /a\\040b rw,noatime shared:1 - tmpfs none rw\n"
@@ -80,13 +80,13 @@ def test_mount_points_with_blanks_and_the_last_one_on_top(texts):
         "4 1 0:7 / /models ro - virtiofs tag rw\n"
         "broken\n"
     )
-    found = script.mounts()
+    found = program.mounts()
     assert found["/a b"] == {"source": "none", "type": "tmpfs", "options": "rw,noatime"}
     assert found["/models"]["type"] == "virtiofs"
 
 
 @pytest.mark.skipif(sys.byteorder != "little", reason="the table is a little-endian machine's")
-def test_listening_sockets(texts):
+def test_listening_sockets_are_reported(texts):
     texts["/proc/net/tcp"] = (
         "  sl  local_address rem_address   st\n"
         "   0: 0100007F:1F40 00000000:0000 0A x\n"
@@ -94,10 +94,10 @@ def test_listening_sockets(texts):
         "   2: 0100007F:1F41 0100007F:1F40 01 x\n"
     )
     texts["/proc/net/tcp6"] = "head\n 0: 00000000000000000000000001000000:0016 0:0 0A x\n"
-    assert script.listening() == [("0.0.0.0", 443), ("127.0.0.1", 8000), ("::1", 22)]
+    assert program.listening() == [("0.0.0.0", 443), ("127.0.0.1", 8000), ("::1", 22)]
 
 
-def test_manifests_name_what_is_damaged(tmp_path):
+def test_missing_weights_are_reported_as_damaged(tmp_path):
     place = tmp_path / "o" / "n" / ("f" * 40)
     place.mkdir(parents=True)
     (place / "good").write_bytes(b"12345")
@@ -107,14 +107,14 @@ def test_manifests_name_what_is_damaged(tmp_path):
     broken = tmp_path / "o" / "n" / "e"
     broken.mkdir()
     (broken / ".manifest.json").write_text("{")
-    found = script.manifests({"weights": [str(tmp_path / "none")], "weights_root": str(tmp_path)})
+    found = program.manifests({"weights": [str(tmp_path / "none")], "weights_root": str(tmp_path)})
     assert list(found) == [str(place)]
     facts = Facts.parse({"probe": 1, "manifests": found})
     assert facts.manifests[str(place)].damaged == ("gone",)
     assert facts.manifests[str(place)].revision == "f" * 40
 
 
-def test_drop_ins_are_found_wherever_they_may_lie(tmp_path, monkeypatch):
+def test_drop_ins_are_found_in_every_directory(tmp_path, monkeypatch):
     bases = (tmp_path / "system", tmp_path / "system.control")
     for base in bases:
         (base / "vllm.service.d").mkdir(parents=True)
@@ -122,8 +122,8 @@ def test_drop_ins_are_found_wherever_they_may_lie(tmp_path, monkeypatch):
         (base / "vllm.service").write_text("whole")
         (base / "other.service.d").mkdir()
         (base / "other.service.d" / "x.conf").write_text("not ours")
-    monkeypatch.setattr(script, "BASES", tuple(map(str, bases)))
-    found = script.drop_ins(list(UNITS))
+    monkeypatch.setattr(program, "DROP_IN_DIRECTORIES", tuple(map(str, bases)))
+    found = program.drop_ins(list(layout.UNITS))
     assert set(found) == {
         f"{bases[0]}/vllm.service.d/more.conf",
         f"{bases[1]}/vllm.service",
@@ -131,12 +131,12 @@ def test_drop_ins_are_found_wherever_they_may_lie(tmp_path, monkeypatch):
     }
 
 
-def test_a_program_that_is_not_there_is_no_error():
-    assert script.output(script.start("no-such-program-here")) == ""
-    assert script.output(script.start("false")) == ""
-    assert script.output(script.start("echo", "yes")) == "yes\n"
+def test_a_program_that_is_missing_or_fails_has_no_output():
+    assert program.output(program.start("no-such-program-here")) == ""
+    assert program.output(program.start("false")) == ""
+    assert program.output(program.start("echo", "yes")) == "yes\n"
 
 
-def test_one_start_of_the_machine_has_one_name():
-    assert script.boot() == script.boot()
-    assert Path("/proc/1/stat").exists() == (not script.boot().endswith("-0"))
+def test_the_boot_identity_is_stable():
+    assert program.boot_identity() == program.boot_identity()
+    assert Path("/proc/1/stat").exists() == (not program.boot_identity().endswith("-0"))

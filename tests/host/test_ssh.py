@@ -1,4 +1,4 @@
-"""Logging in, running and writing: what is pinned stays pinned, what is secret stays off command lines."""
+"""Logging in, running commands and writing files. A pinned host key is enforced, and secrets are on no command line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pulumi_vllm.host.ssh import (
 ME = f"{os.getuid()}:{os.getgid()}"
 
 
-async def test_the_first_key_is_trusted_and_can_be_pinned(sshd, pem, host_key):
+async def test_the_first_host_key_is_trusted_and_can_be_pinned(sshd, pem, host_key):
     host = await connect(sshd.address, pem, None)
     assert host.host_key == host_key
     again = await connect(sshd.address, pem, host.host_key)
@@ -36,31 +36,31 @@ async def test_another_host_key_is_an_error_and_nothing_is_sent(sshd, pem, other
     assert sshd.logins == 0
 
 
-async def test_a_pinned_key_of_another_kind_is_a_changed_key(sshd, pem):
+async def test_a_host_key_of_another_kind_is_a_changed_key(sshd, pem):
     rsa = asyncssh.generate_private_key("ecdsa-sha2-nistp256").export_public_key().decode()
     with pytest.raises(HostKeyChanged):
         await connect(sshd.address, pem, rsa)
 
 
-async def test_a_refused_key_has_its_own_error(sshd, other_pem):
-    with pytest.raises(AuthRefused, match=r"root@127.0.0.1 port \d+: does not take our key"):
+async def test_a_refused_client_key_has_its_own_error(sshd, other_pem):
+    with pytest.raises(AuthRefused, match=r"root@127.0.0.1 port \d+: does not accept our key"):
         await connect(sshd.address, other_pem, None)
 
 
-async def test_nothing_listens(sshd, pem):
+async def test_a_closed_port_is_unreachable(sshd, pem):
     await sshd.stop()
     with pytest.raises(Unreachable, match="can't be reached"):
         await connect(sshd.address, pem, None)
 
 
-async def test_a_name_that_is_nobody_s_is_said(pem):
-    """`.invalid` is promised to be nobody's (RFC 6761)."""
+async def test_an_unknown_host_name_is_reported(pem):
+    """`.invalid` is reserved and never resolves (RFC 6761)."""
     with pytest.raises(Unreachable, match=r"can't be reached: .*(Name|name resolution|hostname)"):
         await connect(Address("machine.invalid"), pem, None)
 
 
-async def test_something_that_never_speaks(pem):
-    """A paused machine: its kernel takes the connection, its sshd says nothing."""
+async def test_a_silent_server_is_unreachable(pem):
+    """As on a paused machine: the kernel accepts the connection, but sshd sends nothing."""
     server = await asyncio.start_server(lambda _, writer: writers.append(writer), "127.0.0.1", 0)
     writers: list[asyncio.StreamWriter] = []
     with pytest.raises(Unreachable, match="no answer within"):
@@ -72,24 +72,24 @@ async def test_something_that_never_speaks(pem):
 
 
 @pytest.mark.parametrize("key", ["no key", "-----BEGIN OPENSSH PRIVATE KEY-----\nhunter2\n"])
-async def test_a_bad_private_key_is_a_sentence_without_it(sshd, key):
+async def test_an_invalid_private_key_is_not_in_the_message(sshd, key):
     with pytest.raises(HostError, match="private key can't be read") as caught:
         await connect(sshd.address, key, None)
     assert "hunter2" not in str(caught.value)
 
 
-async def test_a_bad_pinned_key_is_a_sentence(sshd, pem):
+async def test_an_invalid_pinned_key_is_reported(sshd, pem):
     with pytest.raises(HostError, match="pinned host key can't be read"):
         await connect(sshd.address, pem, "nonsense")
 
 
-async def test_run_gives_output_code_and_input(host):
+async def test_run_returns_output_and_exit_code(host):
     done = await host.run("cat; echo oops >&2; exit 3", stdin=b"from stdin \xff", check=False)
     assert (done.stdout, done.stderr, done.code) == ("from stdin \ufffd", "oops\n", 3)
     assert "stdin" not in repr(done)
 
 
-async def test_the_first_failing_line_ends_a_script_and_its_last_words_are_told(host):
+async def test_a_failing_line_ends_the_script_and_stderr_is_reported(host):
     with pytest.raises(
         HostError, match=r"`# doing it` failed with code 1|`doing it` failed with code 1: it is broken"
     ) as caught:
@@ -97,20 +97,20 @@ async def test_the_first_failing_line_ends_a_script_and_its_last_words_are_told(
     assert caught.value.code == 1
 
 
-async def test_secrets_in_last_words_are_masked(host):
+async def test_secrets_in_stderr_are_masked(host):
     with pytest.raises(HostError) as caught:
         await host.run("echo 'token=abcdef123456 Authorization: Bearer qwertz99' >&2; false")
     assert "abcdef" not in str(caught.value)
     assert "qwertz" not in str(caught.value)
 
 
-async def test_a_script_that_takes_too_long(host):
+async def test_a_script_has_a_time_limit(host):
     with pytest.raises(HostError, match="`sleep 5` took longer than 0 s"):
         await host.run("sleep 5", timeout_s=0.2)
     assert (await host.run("echo on")).stdout == "on\n"
 
 
-async def test_users_other_than_root_use_sudo_that_asks_nothing(sshd, pem):
+async def test_other_users_than_root_use_sudo_without_a_password(sshd, pem):
     sshd.allowed.add("ubuntu")
     sshd.answer = b"0\n"
     host = await connect(Address("127.0.0.1", sshd.port, "ubuntu"), pem, None)
@@ -119,7 +119,7 @@ async def test_users_other_than_root_use_sudo_that_asks_nothing(sshd, pem):
     await host.close()
 
 
-async def test_a_lost_connection_is_made_anew_by_the_next_call(sshd, host):
+async def test_the_next_call_reconnects_after_a_lost_connection(sshd, host):
     sleeping = asyncio.create_task(host.run("sleep 20"))
     await sshd.asked.wait()
     sshd.connections[-1].abort()
@@ -129,7 +129,7 @@ async def test_a_lost_connection_is_made_anew_by_the_next_call(sshd, host):
     assert sshd.logins == 2
 
 
-async def test_a_reinstalled_machine_is_refused_on_reconnect(sshd, host, reinstalled):
+async def test_a_reinstalled_host_is_refused_on_reconnect(sshd, host, reinstalled):
     await sshd.stop()
     sshd.key = reinstalled
     await sshd.start()
@@ -141,7 +141,7 @@ async def test_a_reinstalled_machine_is_refused_on_reconnect(sshd, host, reinsta
         await host.run("echo never")
 
 
-async def test_put_writes_what_differs_in_one_round_trip(sshd, host, tmp_path):
+async def test_put_writes_only_differing_files_in_one_round_trip(sshd, host, tmp_path):
     secret = b"hunter2-hunter2"
     same = tmp_path / "same"
     same.write_bytes(b"same\n")
@@ -184,7 +184,7 @@ async def test_put_repairs_modes_and_replaces_links(host, tmp_path):
         (("{tmp}", "0644", ME), "[Dd]irectory"),
     ],
 )
-async def test_put_changes_nothing_when_one_can_not_be_written(host, tmp_path, bad, words):
+async def test_put_changes_nothing_when_one_file_fails(host, tmp_path, bad, words):
     first = PutFile(str(tmp_path / "sub" / "first"), b"1", "0644", ME)
     path, mode, owner = bad
     second = PutFile(path.format(tmp=tmp_path), b"2", mode, owner)
@@ -193,6 +193,6 @@ async def test_put_changes_nothing_when_one_can_not_be_written(host, tmp_path, b
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
 
-async def test_put_of_nothing_asks_nobody(sshd, host):
+async def test_put_without_files_runs_no_command(sshd, host):
     assert await host.put([]) == ()
     assert not sshd.commands

@@ -6,11 +6,18 @@ import shlex
 import pytest
 from cryptography import x509
 from pulumi_vllm.provider.plugin.adapter import Servicer
-from pulumi_vllm.provider.plugin.protocol import UNKNOWN, Secret, from_struct, message, reveal, to_struct
+from pulumi_vllm.provider.plugin.protocol import (
+    UNKNOWN,
+    Secret,
+    from_struct,
+    protobuf_module,
+    reveal,
+    to_struct,
+)
 from pulumi_vllm.provider.plugin.session import Session
 from pulumi_vllm.provider.resources.authority import Authority, Certificate
 
-pb = message("provider_pb2")
+pb = protobuf_module("provider_pb2")
 
 TODAY = dt.datetime.now(dt.UTC).date()
 

@@ -1,3 +1,5 @@
+"""Conversion of values, and what the plugin loads at its start."""
+
 import subprocess
 import sys
 
@@ -19,7 +21,7 @@ VALUES = st.recursive(
 
 
 @given(st.dictionaries(st.text(min_size=1, max_size=8), VALUES, max_size=4))
-def test_values_survive_the_wire(values):
+def test_values_survive_the_conversion(values):
     assert from_struct(to_struct(values)) == values
 
 
@@ -27,7 +29,7 @@ def test_a_secret_never_prints_its_value():
     assert "hunter2" not in repr({"a": [Secret("hunter2")]})
 
 
-def test_secrets_open_at_any_depth():
+def test_secrets_are_unwrapped_at_any_depth():
     assert reveal({"a": [Secret({"b": Secret(1)})]}) == {"a": [{"b": 1}]}
 
 
@@ -36,17 +38,13 @@ def test_an_unknown_inside_a_secret_is_found():
     assert not has_unknown({"a": [Secret({"b": 1})]})
 
 
-def test_a_value_without_a_place_in_state_is_refused():
-    with pytest.raises(TypeError, match="has no place"):
+def test_a_value_of_another_type_is_refused():
+    with pytest.raises(TypeError, match="can't be stored"):
         to_struct({"a": object()})
 
 
-def test_the_provider_starts_without_the_sdk():
-    """`import pulumi` takes 0.7 s of every preview: the plugin must not pay it."""
-    code = "import sys, pulumi_vllm.provider.plugin.adapter; sys.exit('pulumi' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_the_provider_starts_without_the_models_of_a_stack_file():
-    code = "import sys, pulumi_vllm.provider.plugin.adapter; sys.exit('pydantic' in sys.modules)"
+@pytest.mark.parametrize("module", ["pulumi", "pydantic", "jinja2", "asyncssh", "requests", "cryptography"])
+def test_the_provider_starts_without_slow_modules(module):
+    """`import pulumi` would add 0.7 s to every preview."""
+    code = f"import sys, pulumi_vllm.provider.plugin.adapter; sys.exit('{module}' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,3 +1,5 @@
+"""Differences and validation of inputs."""
+
 from pulumi_vllm.provider.plugin.protocol import UNKNOWN, Secret
 from pulumi_vllm.provider.plugin.resource import Kind, check_shape
 from pulumi_vllm.provider.plugin.schema import RESOURCES
@@ -7,13 +9,13 @@ FILES, INSTANCE, VOLUME = (
 )
 
 
-def test_one_changed_file_is_one_line_of_the_diff():
+def test_each_changed_file_is_one_line_of_the_diff():
     old = {"files": {"/a": "1", "/b": "2"}, "attributes": {}, "instanceId": "i"}
     new = {"files": {"/a": "1", "/b": "3", "/c": "4"}, "attributes": {}, "instanceId": "i"}
     assert FILES.compare(old, new) == {'files["/b"]': Kind.UPDATE, 'files["/c"]': Kind.ADD}
 
 
-def test_another_machine_replaces_what_lies_on_it():
+def test_another_machine_replaces_the_resources_on_it():
     assert FILES.compare({"instanceId": "i"}, {"instanceId": UNKNOWN}) == {"instanceId": Kind.REPLACE}
 
 
@@ -21,7 +23,7 @@ def test_a_rotated_secret_is_one_change_without_names():
     assert FILES.compare({"secrets": Secret({"a": "1"})}, {"secrets": {"a": "2"}}) == {"secrets": Kind.UPDATE}
 
 
-def test_what_is_used_at_creation_only_is_no_change():
+def test_a_silent_input_causes_no_diff():
     assert INSTANCE.compare({"cloudInit": {"runcmd": ["a"]}}, {"cloudInit": {"runcmd": ["b"]}}) == {}
 
 
@@ -29,7 +31,7 @@ def test_ignored_changes_are_ignored():
     assert INSTANCE.compare({"gpu": "H100"}, {"gpu": "H200"}, ("gpu",)) == {}
 
 
-def test_all_mistakes_come_at_once_with_the_nearest_name():
+def test_all_failures_are_reported_with_the_closest_name():
     failures = {f.property: f.reason for f in check_shape(VOLUME, {"sizeGB": 3, "gpu": 4, "count": 1})}
     assert "did you mean sizeGb?" in failures["sizeGB"]
     assert failures["gpu"] == "gpu must be a string"
@@ -37,13 +39,13 @@ def test_all_mistakes_come_at_once_with_the_nearest_name():
 
 
 def test_a_failing_secret_is_reported_without_its_path():
-    """The engine prints the value at the path of a failure."""
+    """The engine prints the value of the property that a failure names."""
     (failure,) = check_shape(INSTANCE, _instance(sshPrivateKey=Secret(17)))
     assert failure.property == ""
     assert "17" not in failure.reason
 
 
-def test_unknown_values_pass_the_shape():
+def test_unknown_values_are_valid():
     assert check_shape(INSTANCE, _instance(sshPrivateKey=UNKNOWN)) == []
 
 
@@ -57,8 +59,8 @@ def _instance(**more):
     } | more
 
 
-async def test_secrets_that_are_not_known_yet_are_not_called_missing():
-    """In the preview of a replacement the whole map is one unknown secret."""
+async def test_unknown_secrets_are_not_missing():
+    """In the preview of a replacement, the whole map is one unknown secret."""
     new = {
         "instanceId": "i",
         "files": {"/a": "@@secret:t@@"},
@@ -69,6 +71,6 @@ async def test_secrets_that_are_not_known_yet_are_not_called_missing():
     assert await FILES.check(None, {**new, "secrets": Secret({})}, None) != []
 
 
-def test_an_imported_machine_is_not_replaced_for_what_the_cloud_does_not_tell():
+def test_an_import_is_not_replaced_for_inputs_that_the_cloud_lacks():
     imported = {"gpu": "H200", "count": 2}
     assert INSTANCE.compare(imported, _instance()) == {"sshPublicKey": Kind.ADD}

@@ -144,6 +144,7 @@ class Server(pulumi.ComponentResource):
             repository=decided.repository,
             revision=decided.revision,
             directory=decided.weights_directory,
+            drain_timeout_s=deployment.drain_timeout_s,
             opts=self._child(host_files),
         )
         self.service = resources.Service(

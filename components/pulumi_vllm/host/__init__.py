@@ -1,1 +1,1 @@
-"""A machine over SSH: connect, put files, run, probe; only here is asyncssh known."""
+"""A host over SSH: connect, write files, run commands, probe. Only this package uses asyncssh."""

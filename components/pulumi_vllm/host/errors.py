@@ -1,4 +1,4 @@
-"""What can go wrong with a machine, each as one sentence that ends with the machine's own last words."""
+"""Errors of a host. Each message ends with the last lines that the host printed."""
 
 from __future__ import annotations
 
@@ -8,26 +8,22 @@ _LAST_LINES = 5
 
 
 class HostError(Exception):
-    """The machine, or a program on it, did not do what was asked."""
+    """A command, a file or a probe failed on the host."""
 
-    def __init__(self, sentence: str, stderr: str = "", code: int | None = None) -> None:
-        words = " | ".join(line.strip() for line in stderr.splitlines() if line.strip()[:1])
-        last = " | ".join(words.split(" | ")[-_LAST_LINES:])
-        super().__init__(mask(f"{sentence}: {last}" if last else sentence))
+    def __init__(self, message: str, stderr: str = "", code: int | None = None) -> None:
+        lines = " | ".join(line.strip() for line in stderr.splitlines() if line.strip()[:1])
+        last = " | ".join(lines.split(" | ")[-_LAST_LINES:])
+        super().__init__(mask(f"{message}: {last}" if last else message))
         self.code = code
 
 
-class Unreachable(HostError):  # noqa: N818 - the name is the sentence
-    """Nothing answers, or the connection was lost; the machine may be up again in a moment."""
+class Unreachable(HostError):  # noqa: N818 (reads better without the suffix)
+    """The host does not answer, or the connection was lost. A later attempt may succeed."""
 
 
-class AuthRefused(HostError):  # noqa: N818 - the name is the sentence
-    """The machine answers and does not take our key; young machines take it some minutes later."""
+class AuthRefused(HostError):  # noqa: N818 (reads better without the suffix)
+    """The host answers but does not accept our key. A new machine may accept it some minutes later."""
 
 
-class HostKeyChanged(HostError):  # noqa: N818 - the name is the sentence
-    """The machine shows another host key than the pinned one: another machine, or somebody in between."""
-
-
-class WaitCancelled(HostError):  # noqa: N818 - the name is the sentence
-    """The person gave up waiting."""
+class HostKeyChanged(HostError):  # noqa: N818 (reads better without the suffix)
+    """The host key is not the pinned one: the machine was replaced, or the connection is intercepted."""

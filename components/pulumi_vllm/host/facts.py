@@ -1,39 +1,16 @@
-"""From a probe's text to typed facts, and from facts to what differs. Pure: no machine, no clock."""
+"""Typed facts about a host, parsed from the output of a probe. Pure."""
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
-
-_LOOPBACK = ("127.", "::1", "::ffff:127.")
-
-
-class WantedFile(Protocol):
-    """What `differences` needs to know of a file; a rendered HostFile will do."""
-
-    @property
-    def path(self) -> str:
-        """Absolute path on the host."""
-
-    @property
-    def text(self) -> str:
-        """Its whole text."""
-
-    @property
-    def mode(self) -> str:
-        """Octal, four digits."""
-
-    @property
-    def owner(self) -> str:
-        """user:group."""
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class FileFact:
-    """A file as it is on the host; the text may hold secrets and stays out of every repr."""
+    """A file on the host. Its text may hold secrets, so it appears in no repr."""
 
     text: str = field(repr=False)
     mode: str
@@ -42,7 +19,7 @@ class FileFact:
 
 @dataclass(frozen=True, slots=True)
 class UnitFact:
-    """A unit as systemd sees it."""
+    """A unit as systemd reports it."""
 
     name: str
     active: str
@@ -52,27 +29,29 @@ class UnitFact:
     started_at: float
     main_pid: int
     command_line: tuple[str, ...]
+    """Arguments of the running process."""
     declared: str
+    """Command line of the unit, with variables expanded as the process got them."""
     needs_reload: bool
     enabled: str
     stale: bool
-    """Whether a file of the unit is newer than the running process."""
+    """Whether a file of the unit changed after its process had started."""
 
 
 @dataclass(frozen=True, slots=True)
 class ManifestFact:
-    """The weights that a manifest claims, against the sizes on the disk."""
+    """A manifest of weights, compared with the files on the volume."""
 
     repository: str
     revision: str
     sha256: str
     damaged: tuple[str, ...]
-    """Files that are missing, of another size, or written to since their hash was seen right."""
+    """Files that are missing, have another size, or were written to after their checksum was verified."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """What is mounted on a point."""
+    """A mounted file system."""
 
     source: str
     type: str
@@ -81,7 +60,7 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU as nvidia-smi names it."""
+    """One GPU as nvidia-smi reports it."""
 
     name: str
     memory_mib: int
@@ -89,22 +68,14 @@ class Gpu:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
-    """One thing that is not as wanted: a line of a file, a mode, a unit. None: not there."""
-
-    what: str
-    wanted: str | None
-    found: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class Facts:
-    """A host at one moment."""
+    """The state of a host at one moment."""
 
     boot_id: str
     files: Mapping[str, FileFact | None]
+    """By path; None where there is no file."""
     drop_ins: Mapping[str, str]
-    """Files that override a unit of ours and that nobody declared, with their text."""
+    """Text, by path, of the files that override one of our units."""
     units: Mapping[str, UnitFact]
     mounts: Mapping[str, Mount]
     stamp: tuple[str, ...]
@@ -112,7 +83,7 @@ class Facts:
     driver: str | None
     gpus: tuple[Gpu, ...]
     manifests: Mapping[str, ManifestFact]
-    manifest: ManifestFact | None
+    """By directory of weights."""
     readiness: Mapping[str, Any] | None
     listening: tuple[tuple[str, int], ...]
     os: str
@@ -123,14 +94,14 @@ class Facts:
 
     @classmethod
     def parse(cls, text: str | Mapping[str, Any]) -> Facts:
-        """From the probe's JSON, or from the object it held.
+        """Parse the JSON that a probe printed, or the object in it.
 
         Raises:
-            ValueError: it is no probe's answer.
+            ValueError: the text is not the output of a probe.
         """
         raw = json.loads(text) if isinstance(text, str) else text
         if not isinstance(raw, Mapping) or raw.get("probe") != 1:
-            raise ValueError("not the answer of a probe")
+            raise ValueError("not the output of a probe")
         gpus = [row for row in raw.get("gpus") or () if len(row) == 4]  # noqa: PLR2004 (its columns)
         return cls(
             boot_id=str(raw.get("boot_id") or ""),
@@ -142,8 +113,7 @@ class Facts:
             engine=raw.get("engine"),
             driver=gpus[0][3] if gpus else None,
             gpus=tuple(Gpu(row[0], _whole(row[1]), row[2]) for row in gpus),
-            manifests={place: _manifest(item) for place, item in (raw.get("manifests") or {}).items()},
-            manifest=None,
+            manifests={folder: _manifest(item) for folder, item in (raw.get("manifests") or {}).items()},
             readiness=raw.get("readiness") if isinstance(raw.get("readiness"), Mapping) else None,
             listening=tuple((str(address), int(port)) for address, port in raw.get("listening") or ()),
             os=str((raw.get("os") or {}).get("PRETTY_NAME") or ""),
@@ -153,28 +123,8 @@ class Facts:
             disk_free=dict(raw.get("disk_free") or {}),
         )
 
-    def seen_by(self, declared: Iterable[str], weights: str | None = None) -> Facts:
-        """The same facts for one reader: its own drop-ins are no news, its folder's manifest is the manifest."""
-        known = set(declared)
-        return replace(
-            self,
-            drop_ins={path: text for path, text in self.drop_ins.items() if path not in known},
-            manifest=self.manifests.get(weights) if weights is not None else None,
-        )
-
-    def process_matches(self, unit: str) -> bool:
-        """Whether the unit's process runs with the arguments its unit declares; unknown counts as yes."""
-        fact = self.units.get(unit)
-        if fact is None or not fact.command_line or not fact.declared or len(fact.command_line) == 1:
-            return True  # not running, or a process that gave itself a title
-        return _bare(" ".join(fact.command_line)) == _bare(fact.declared)
-
-    def open_ports(self) -> tuple[int, ...]:
-        """Ports that listen beyond loopback."""
-        return tuple(sorted({port for address, port in self.listening if not address.startswith(_LOOPBACK)}))
-
     def versions(self) -> dict[str, Any]:
-        """What runs here, for the evidence."""
+        """Versions of the software and hardware, for the evidence."""
         named = {
             "vllm": self.engine,
             "driver": self.driver,
@@ -184,51 +134,6 @@ class Facts:
             "python": self.python,
         }
         return {name: value for name, value in named.items() if value}
-
-
-def differences(
-    wanted: Iterable[WantedFile], facts: Facts, units: Mapping[str, str] | None = None
-) -> tuple[Difference, ...]:
-    """Line by line for files, then modes, owners, unexpected drop-ins and the units' states."""
-    files = list(wanted)
-    found: list[Difference] = []
-    for file in files:
-        fact = facts.files.get(file.path)
-        if fact is None:
-            found.append(Difference(file.path, file.text, None))
-            continue
-        found += _lines(file.path, file.text, fact.text)
-        found += [
-            Difference(f"{file.path} {what}", want, have)
-            for what, want, have in (("mode", file.mode, fact.mode), ("owner", file.owner, fact.owner))
-            if want != have
-        ]
-    declared = {file.path for file in files}
-    found += [Difference(path, None, text) for path, text in facts.drop_ins.items() if path not in declared]
-    for name, state in (units or {}).items():
-        unit = facts.units.get(name)
-        if unit is None or unit.active != state:
-            found.append(Difference(name, state, unit.active if unit else None))
-    return tuple(found)
-
-
-def _lines(path: str, wanted: str, found: str) -> list[Difference]:
-    before, after = wanted.splitlines(keepends=True), found.splitlines(keepends=True)
-    matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
-    return [
-        Difference(f"{path}:{start + 1}", _joined(before[start:end]), _joined(after[begin:stop]))
-        for kind, start, end, begin, stop in matcher.get_opcodes()
-        if kind != "equal"
-    ]
-
-
-def _joined(lines: list[str]) -> str | None:
-    return "".join(lines) if lines else None
-
-
-def _bare(line: str) -> str:
-    """Quotes and backslashes depend on systemd's version, blanks on how a line was folded."""
-    return " ".join(line.replace("\\", "").replace('"', "").replace("'", "").split())
 
 
 def _file(item: Mapping[str, Any] | None) -> FileFact | None:
@@ -256,7 +161,7 @@ def _unit(name: str, item: Mapping[str, Any]) -> UnitFact:
 
 
 def _manifest(item: Mapping[str, Any]) -> ManifestFact:
-    wanted, sizes = item.get("wanted") or {}, item.get("sizes") or {}
+    listed, sizes = item.get("listed") or {}, item.get("sizes") or {}
     changed = item.get("changed") or ()
     return ManifestFact(
         repository=str(item.get("repository") or ""),
@@ -266,7 +171,7 @@ def _manifest(item: Mapping[str, Any]) -> ManifestFact:
             sorted(
                 name
                 for name, size in sizes.items()
-                if size is None or size != wanted.get(name, size) or name in changed
+                if size is None or size != listed.get(name, size) or name in changed
             )
         ),
     )

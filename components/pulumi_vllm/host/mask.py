@@ -1,16 +1,16 @@
-"""Taking secrets out of words that a machine said, before a person or a log sees them. Pure."""
+"""Masks secrets in text that a host printed, before a user or a log sees it. Pure."""
 
 from __future__ import annotations
 
 import re
 
-_HIDDEN = "***"
+_MASKED = "***"
 _PATTERNS = (
-    # Whole private keys, also cut off at the end of a journal line.
+    # Whole private keys, also when the end of a journal line cut them off.
     re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL),
-    # Keys that announce themselves: Spheron, Hugging Face, OpenAI style.
+    # Keys with a known prefix: Spheron, Hugging Face, OpenAI style.
     re.compile(r"\b(?:sai_pk_|hf_|sk-)[A-Za-z0-9_-]{8,}"),
-    # Passwords inside addresses.
+    # User name and password inside a URL.
     re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"),
 )
 _NAMED = re.compile(
@@ -20,11 +20,11 @@ _NAMED = re.compile(
 )
 
 
-def mask(text: str, *known: str) -> str:
-    """The text without `known` values and without anything that looks like a key, token or password."""
-    for secret in sorted(known, key=len, reverse=True):
+def mask(text: str, *secrets: str) -> str:
+    """Replace `secrets`, and everything that looks like a key, token or password, with asterisks."""
+    for secret in sorted(secrets, key=len, reverse=True):
         if secret:
-            text = text.replace(secret, _HIDDEN)
+            text = text.replace(secret, _MASKED)
     for pattern in _PATTERNS:
-        text = pattern.sub(_HIDDEN, text)
-    return _NAMED.sub(lambda match: match["name"] + _HIDDEN, text)
+        text = pattern.sub(_MASKED, text)
+    return _NAMED.sub(lambda match: match["name"] + _MASKED, text)

@@ -1,4 +1,4 @@
-"""One machine over SSH: pinned host key, root by sudo, timeouts everywhere, and sentences when it fails."""
+"""One host over SSH: a pinned host key, root through sudo, and a time limit for every call."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from typing import TYPE_CHECKING, Any
 
 import asyncssh
 
-from pulumi_vllm.host.errors import AuthRefused, HostError, HostKeyChanged, Unreachable, WaitCancelled
-from pulumi_vllm.host.probe import Wanted
+from pulumi_vllm.host.errors import AuthRefused, HostError, HostKeyChanged, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from pulumi_vllm.host.probe_request import ProbeRequest
+
 _ALGORITHMS = ("ssh-ed25519", "ecdsa-sha2-nistp256", "rsa-sha2-512", "rsa-sha2-256")
 _KEEPALIVE_S = 5
 _KEEPALIVES = 3
-_HERE = Path(__file__).parent
+_PROGRAMS = Path(__file__).parent
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a machine's sshd answers, and as whom we log in."""
+    """Host name, SSH port and login user."""
 
     host: str
     port: int = 22
@@ -40,7 +41,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a script printed, and its exit code."""
+    """Output and exit code of a command."""
 
     stdout: str = field(repr=False)
     stderr: str = field(repr=False)
@@ -49,7 +50,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class PutFile:
-    """A file as it should be on the host; its content never appears in a repr."""
+    """A file to write to the host. Its content never appears in a repr."""
 
     path: str
     data: bytes = field(repr=False)
@@ -60,12 +61,12 @@ class PutFile:
 async def connect(
     address: Address, private_key_pem: str, host_key: str | None, timeout_s: float = 15.0
 ) -> Host:
-    """Log in. `host_key` None trusts the key shown first; read it from the result and pin it.
+    """Log in. Without `host_key`, trust the key that the host shows; read it from the result and pin it.
 
     Raises:
         Unreachable: nothing answers in time.
-        AuthRefused: our key is not taken.
-        HostKeyChanged: another host key than the pinned one.
+        AuthRefused: the host does not accept our key.
+        HostKeyChanged: the host key is not the pinned one.
     """
     host = Host(address, private_key_pem, host_key)
     await host.open(timeout_s)
@@ -73,7 +74,7 @@ async def connect(
 
 
 class Host:
-    """A logged-in machine. A lost connection is made anew by the next call, with the key that was pinned."""
+    """A host that we are logged in to. After a lost connection, the next call connects again with the pinned key."""
 
     def __init__(self, address: Address, private_key_pem: str, host_key: str | None) -> None:
         self.address = address
@@ -87,22 +88,22 @@ class Host:
 
     @property
     def host_key(self) -> str | None:
-        """The host key that was pinned, or trusted at first use: "ssh-ed25519 AAAA…"."""
+        """The host key, pinned or trusted on first use: "ssh-ed25519 AAAA…"."""
         return self._pinned
 
     @property
     def closed(self) -> bool:
-        """Whether there is no connection at the moment."""
+        """Whether there is no connection now."""
         return self._connection is None or self._connection.is_closed()
 
     async def open(self, timeout_s: float = 15.0) -> None:
-        """Connect where there is no connection."""
+        """Connect, unless connected."""
         async with self._opening:
             if self.closed:
                 self._connection = await self._connect(timeout_s)
 
     async def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
@@ -113,46 +114,50 @@ class Host:
     async def run(
         self, script: str, *, stdin: bytes = b"", timeout_s: float = 60.0, check: bool = True
     ) -> Result:
-        """Run a bash script as root; the first failing line ends it. Secrets go through `stdin`, never `script`.
+        """Run a bash script as root. It stops at the first line that fails.
+
+        Pass secrets in `stdin`, never in `script`, which other users of the host can read.
 
         Raises:
-            HostError: it ended with another code than 0 (only with `check`), or not in time.
-            Unreachable: the connection was lost; nobody knows how far it came.
+            HostError: the exit code is not 0 (with `check`), or the time limit passed.
+            Unreachable: the connection was lost. The script may have run in part or completely.
         """
         await self.open()
-        words = ["bash", "-euc", script]
+        command = ["bash", "-euc", script]
         if self.address.user != "root":
-            words = ["sudo", "-n", "--", *words]
-        what = _first_line(script)
+            command = ["sudo", "-n", "--", *command]
+        name = _first_line(script)
         try:
             async with asyncio.timeout(timeout_s):
-                done = await self._run(shlex.join(words), stdin)
+                done = await self._run(shlex.join(command), stdin)
         except TimeoutError:
-            raise HostError(f"{self.address}: `{what}` took longer than {timeout_s:.0f} s") from None
+            raise HostError(f"{self.address}: `{name}` took longer than {timeout_s:.0f} s") from None
         except (OSError, asyncssh.Error) as error:
             await self.close()
             raise Unreachable(
-                f"{self.address}: the connection was lost during `{what}`", str(error)
+                f"{self.address}: the connection was lost during `{name}`", str(error)
             ) from None
         result = Result(
-            _words(done.stdout), _words(done.stderr), -1 if done.exit_status is None else done.exit_status
+            _text(done.stdout), _text(done.stderr), -1 if done.exit_status is None else done.exit_status
         )
         if done.exit_status is None and not done.exit_signal:
             await self.close()
-            raise Unreachable(f"{self.address}: the connection was lost during `{what}`", result.stderr)
+            raise Unreachable(f"{self.address}: the connection was lost during `{name}`", result.stderr)
         if result.code and result.stderr.startswith("sudo: "):
-            raise HostError(f"{self.address}: may not become root with `sudo -n`", result.stderr, result.code)
+            raise HostError(
+                f"{self.address}: the user can't become root with `sudo -n`", result.stderr, result.code
+            )
         if check and result.code:
             raise HostError(
-                f"{self.address}: `{what}` failed with code {result.code}", result.stderr, result.code
+                f"{self.address}: `{name}` failed with code {result.code}", result.stderr, result.code
             )
         return result
 
     async def put(self, files: Iterable[PutFile], *, timeout_s: float = 120.0) -> tuple[str, ...]:
-        """Write the files that differ, atomically each, in one round trip; returns the changed paths.
+        """Write the files that differ in one round trip, each atomically. Returns the changed paths.
 
         Raises:
-            HostError: one could not be written; then none was.
+            HostError: a file could not be written. No file was changed.
         """
         items = [
             {
@@ -165,33 +170,33 @@ class Host:
         ]
         if not items:
             return ()
-        script = "# write files\nexec python3 -I -c " + shlex.quote(_source("put_script.py"))
+        script = "# write files\nexec python3 -I -c " + shlex.quote(_source("put_files_program.py"))
         done = await self.run(script, stdin=json.dumps(items).encode(), timeout_s=timeout_s)
         return tuple(json.loads(done.stdout))
 
-    async def probe(self, wanted: Wanted, *, timeout_s: float = 30.0) -> dict[str, Any]:
-        """Look at everything at once; the answer is what `Facts.parse` takes.
+    async def probe(self, request: ProbeRequest, *, timeout_s: float = 30.0) -> dict[str, Any]:
+        """Run the probe program on the host. `Facts.parse` reads what it returns.
 
         Raises:
-            HostError: the probe failed, or there is no python3.
+            HostError: the probe failed, or the host has no python3.
         """
-        script = f"# probe\nexec python3 -I - {shlex.quote(wanted.to_json())}"
-        done = await self.run(script, stdin=_source("probe_script.py").encode(), timeout_s=timeout_s)
+        script = f"# probe\nexec python3 -I - {shlex.quote(request.to_json())}"
+        done = await self.run(script, stdin=_source("probe_program.py").encode(), timeout_s=timeout_s)
         try:
             facts = json.loads(done.stdout)
         except ValueError:
-            raise HostError(f"{self.address}: the probe answered with no JSON", done.stdout[-200:]) from None
+            raise HostError(f"{self.address}: the probe printed no JSON", done.stdout[-200:]) from None
         if not isinstance(facts, dict):
-            raise HostError(f"{self.address}: the probe answered with no JSON object")
+            raise HostError(f"{self.address}: the probe printed no JSON object")
         return facts
 
-    # -- below ------------------------------------------------------------------------------------------
+    # -- asyncssh ----------------------------------------------------------------------------------------
     async def _run(self, command: str, stdin: bytes) -> asyncssh.SSHCompletedProcess:
         if self._connection is None:
             raise asyncssh.ConnectionLost("closed")
         process = await self._connection.create_process(command, encoding=None)
         try:
-            # A program that ends before it has read everything is no lost connection: its code tells.
+            # A program may end before it has read all of its input. Its exit code shows whether it failed.
             with contextlib.suppress(OSError):
                 process.stdin.write(stdin)
                 process.stdin.write_eof()
@@ -219,14 +224,14 @@ class Host:
                     login_timeout=timeout_s,
                 )
         except asyncssh.HostKeyNotVerifiable:
-            raise self._other_key() from None
+            raise self._host_key_changed() from None
         except asyncssh.KeyExchangeFailed as error:
             if self._pinned and "host key" in str(error).lower():
-                raise self._other_key() from None
-            raise Unreachable(f"{self.address}: no common SSH algorithm", str(error)) from None
+                raise self._host_key_changed() from None
+            raise Unreachable(f"{self.address}: there is no common SSH algorithm", str(error)) from None
         except asyncssh.PermissionDenied:
             raise AuthRefused(
-                f"{self.address}: does not take our key; a young machine may take it later"
+                f"{self.address}: does not accept our key; a new machine may accept it some minutes later"
             ) from None
         except TimeoutError:
             raise Unreachable(f"{self.address}: no answer within {timeout_s:.0f} s") from None
@@ -244,10 +249,10 @@ class Host:
             return ([asyncssh.import_public_key(self._pinned)], [], [])
         except (asyncssh.KeyImportError, ValueError):
             raise HostError(
-                f"{self.address}: the pinned host key can't be read; give it as `ssh-ed25519 AAAA…`"
+                f"{self.address}: the pinned host key can't be read; write it as `ssh-ed25519 AAAA…`"
             ) from None
 
-    def _other_key(self) -> HostKeyChanged:
+    def _host_key_changed(self) -> HostKeyChanged:
         return HostKeyChanged(
             f"{self.address}: shows another host key than the pinned one, so nothing was sent to it; "
             "if the machine was reinstalled on purpose, replace it in the stack"
@@ -259,28 +264,28 @@ def _client_key(address: Address, pem: str) -> asyncssh.SSHKey:
         return asyncssh.import_private_key(pem)
     except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError, ValueError):
         raise HostError(
-            f"{address}: our private key can't be read; give an OpenSSH key without passphrase"
+            f"{address}: the private key can't be read; use an OpenSSH key without a passphrase"
         ) from None
 
 
 def _first_line(script: str) -> str:
     line = next((line.strip("# ").strip() for line in script.splitlines() if line.strip()), "")
-    return line if len(line) <= 60 else f"{line[:60]} …"  # noqa: PLR2004 (a name, not the program)
+    return line if len(line) <= 60 else f"{line[:60]} …"  # noqa: PLR2004 (enough to recognize the script)
 
 
-def _words(data: bytes | str | None) -> str:
+def _text(data: bytes | str | None) -> str:
     return data if isinstance(data, str) else (data or b"").decode(errors="replace")
 
 
 def _cause(error: Exception) -> str:
-    """The system's own words ("No route to host"), which asyncio hides behind its own."""
+    """Return the system's message ("No route to host"), which asyncio replaces with its own."""
     number = error.errno if isinstance(error, OSError) else None
-    # A failed look-up of a name has a number of its own kind, below 0.
+    # A failed name look-up has an error number below 0, which strerror does not know.
     return os.strerror(number) if number and number > 0 else str(error)
 
 
 def _source(name: str) -> str:
-    return (_HERE / name).read_text()
+    return (_PROGRAMS / name).read_text()
 
 
 __all__ = [
@@ -292,7 +297,5 @@ __all__ = [
     "PutFile",
     "Result",
     "Unreachable",
-    "WaitCancelled",
-    "Wanted",
     "connect",
 ]

@@ -1,23 +1,14 @@
-"""The instance and its host, as several resources use them: its SSH connection, and whether it still exists."""
+"""Whether an instance still exists, and what a user can do when it does not."""
 
 from typing import TYPE_CHECKING
 
-from pulumi_vllm.provider.plugin.resource import Call, Property, UserError, Values, reveal
+from pulumi_vllm.provider.plugin.call import Call
+from pulumi_vllm.provider.plugin.errors import UserError
+from pulumi_vllm.provider.plugin.protocol import reveal
+from pulumi_vllm.provider.plugin.resource import Values
 
 if TYPE_CHECKING:
-    from pulumi_vllm.host.ssh import Host
     from pulumi_vllm.spheron.models import Instance
-
-CONNECTION = Property(
-    "object",
-    "SSH connection to the host: host, port, user, hostKey and privateKey (secret).",
-    required=True,
-    silent=True,
-)
-INSTANCE_ID = Property(
-    "string", "The instance. A change replaces this resource.", required=True, replaces=True
-)
-REACHABLE = Property("boolean", "Whether the host answered over SSH at the last refresh.")
 
 # Seconds between two looks at the API: quick at first, then sparing its 100 calls per 15 minutes and address.
 _PAUSES_S = (1.0, 1.0, 2.0, 2.0, 3.0, 5.0, 8.0, 10.0, 15.0, 20.0)
@@ -51,7 +42,7 @@ async def check_instance_alive(call: Call, values: Values) -> None:
         UserError: it is stopped or failed, or its address changed.
     """
     instance_id = str(values["instanceId"])
-    instance: Instance | None = await call.session.ask(call.session.cloud().instances.get, instance_id)
+    instance = await call.session.ask(call.session.cloud().instances.get, instance_id)
     if instance is None or instance.gone:
         raise InstanceLostError(
             f"{call.name}: {describe_loss(instance, instance_id)}; `pulumi up --refresh` rents another one, which "
@@ -81,22 +72,6 @@ def describe_loss(instance: "Instance | None", instance_id: str) -> str:
 
 def replacement_hint(call: Call) -> str:
     """Say how to replace an instance that will not run again. Only its own resource knows its URN."""
-    if call.urn.split("::")[2].rpartition("$")[2] == "vllm:spheron:Instance":
+    if call.type_token == "vllm:spheron:Instance":
         return f"`pulumi up --replace '{call.urn}'` rents another"
     return "it is billed, and `pulumi refresh` shows how to replace it"
-
-
-async def connect_host(call: Call, values: Values) -> "Host":
-    """Return the SSH connection to the host in `values["connection"]`; all resources share it.
-
-    Raises:
-        HostError: the host is unreachable, refuses our key, or shows another host key.
-    """
-    connection = reveal(values.get("connection"))
-    if not isinstance(connection, dict) or not connection.get("host"):
-        raise UserError(f"{call.name}: no connection in state; run `pulumi up` once")
-    from pulumi_vllm.host.ssh import Address  # asyncssh takes 0.2 s
-
-    address = Address(connection["host"], int(connection.get("port") or 22), connection.get("user") or "root")
-    host: Host = await call.session.hosts().get(address, connection["privateKey"], connection.get("hostKey"))
-    return host

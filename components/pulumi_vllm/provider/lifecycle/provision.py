@@ -1,8 +1,9 @@
 """How a machine comes: until the cloud says `running`, at its price, and SSH lets us in; its id stays in state."""
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from pulumi_vllm.host.errors import HostError, HostKeyChanged
 from pulumi_vllm.provider.lifecycle.machine_state import (
     UNUSABLE_STATUSES,
     InstanceLostError,
@@ -10,12 +11,17 @@ from pulumi_vllm.provider.lifecycle.machine_state import (
     pause_s,
     replacement_hint,
 )
+from pulumi_vllm.provider.lifecycle.poll import PollTimeoutError, poll
 from pulumi_vllm.provider.plugin.resource import Call, Cancelled, Partial, UserError, Values, reveal
+
+if TYPE_CHECKING:
+    from pulumi_vllm.host.ssh import Host
 
 # Provisioning takes 3 to 25 minutes, SSH up to 20 more (Spheron, seen in client code 2026-05): 60 in all.
 _READY_WITHIN_S = 3600.0
 _GO_ON = "run `pulumi up` again to wait on, or `pulumi destroy` lets it go"
 _ASK_EVERY_S = 20.0  # while SSH does not answer: whether the machine is still ours
+_LOGIN_PAUSES_S = (0.5, 0.5, 1.0, 1.0, 2.0, 3.0, 5.0)
 
 
 async def arrive(call: Call, machine_id: str, new: Values, outputs: Values) -> Values:
@@ -75,29 +81,39 @@ def _refuse_dearer(machine: Any, new: Values) -> None:
 
 
 async def _wait_ssh(call: Call, machine_id: str, new: Values, outputs: Values, ends: float) -> None:
-    from pulumi_vllm.host.reach import wait_ssh
+    """Wait until a user can log in and become root. A refused key is tried again: images add it late."""
+    from pulumi_vllm.host.login import log_in  # asyncssh takes 0.2 s to import
 
     users = [outputs["user"]] if outputs.get("user") else ["ubuntu", "root"]
-    there = {"instanceId": machine_id, "connection": {"host": outputs["address"]}}
-    asked = time.monotonic()
+    values = {"instanceId": machine_id, "connection": {"host": outputs["address"]}}
+    private_key = str(reveal(new["sshPrivateKey"]))
+    failure = HostError(f"{outputs['address']} was not tried")
+    next_check = time.monotonic() + _ASK_EVERY_S
 
-    async def say(text: str) -> None:
-        nonlocal asked
-        await call.progress(text)
-        if time.monotonic() - asked > _ASK_EVERY_S:
-            asked = time.monotonic()
-            await check_instance_alive(call, there)
+    async def try_to_log_in() -> "Host | None":
+        nonlocal failure, next_check
+        attempt = log_in(outputs["address"], outputs.get("port") or 22, users, private_key)
+        try:
+            return await call.until_cancelled(attempt)
+        except HostKeyChanged:
+            raise
+        except HostError as error:
+            failure = error
+        if time.monotonic() > next_check:
+            next_check = time.monotonic() + _ASK_EVERY_S
+            await check_instance_alive(call, values)
+        return None
 
-    host = await wait_ssh(
-        outputs["address"],
-        outputs.get("port") or 22,
-        users,
-        reveal(new["sshPrivateKey"]),
-        host_key=None,
-        timeout_s=max(0.0, ends - time.monotonic()),
-        cancelled=call.session.cancelled,
-        progress=say,
-    )
+    try:
+        host = await poll(
+            call,
+            try_to_log_in,
+            within_s=max(0.0, ends - time.monotonic()),
+            pauses=_LOGIN_PAUSES_S,
+            report=lambda: f"waiting for SSH: {failure}",
+        )
+    except PollTimeoutError as error:
+        raise HostError(f"{failure}; gave up after {error.waited_s:.0f} s") from None
     outputs |= {"user": host.address.user, "port": host.address.port, "hostKey": host.host_key}
     await host.close()
     await call.info(f"{outputs['instanceName']} is up at {outputs['address']}")

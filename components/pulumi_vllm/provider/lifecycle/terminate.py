@@ -3,7 +3,8 @@
 import time
 from typing import Any
 
-from pulumi_vllm.provider.lifecycle.machine_state import connect_host, pause_s
+from pulumi_vllm.provider.lifecycle.host_connection import connect_host
+from pulumi_vllm.provider.lifecycle.machine_state import pause_s
 from pulumi_vllm.provider.plugin.resource import Call, Cancelled, UserError, Values
 
 _PROGRAMS = "/usr/local/lib/pulumi-vllm"

@@ -1,122 +1,164 @@
-"""Following a long oneshot unit on the host: start it, show its progress, give its own words when it fails."""
+"""Follow a oneshot unit on the host: start it, show its progress, and report why it failed."""
 
 import json
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pulumi_vllm.provider.lifecycle.machine_state import check_instance_alive, connect_host, look_s
-from pulumi_vllm.provider.plugin.resource import Call, UserError, Values
+from pulumi_vllm.host.boot_identity import PRINT_BOOT_IDENTITY
+from pulumi_vllm.host.errors import AuthRefused, Unreachable
+from pulumi_vllm.host.mask import mask
+from pulumi_vllm.provider.lifecycle.host_connection import connect_host
+from pulumi_vllm.provider.lifecycle.machine_state import check_instance_alive
+from pulumi_vllm.provider.lifecycle.poll import HOST_PAUSES_S, poll
+from pulumi_vllm.provider.plugin.call import Call
+from pulumi_vllm.provider.plugin.errors import UserError
+from pulumi_vllm.provider.plugin.resource import Values
+from pulumi_vllm.render import layout
 
-_SILENT_S = 1800.0  # without a byte or a phase: something hangs
-# A restart of a share's machine took 45 s without SSH (Spheron, seen in client code 2026-05); bare metal takes minutes.
-_AWAY_S = 420.0
-_SHOWN_IN_GB = 1e9
-_ASK_AFTER_S, _ASK_EVERY_S = 5.0, 20.0  # of those, until the cloud is asked whether it is still ours
+if TYPE_CHECKING:
+    from pulumi_vllm.host.ssh import Host
+
+# A unit reports a phase or some bytes far more often than this. Without any progress, it hangs.
+_STALLED_AFTER_S = 1800.0
+# A restart of a machine with a share took 45 s without SSH (Spheron, in client code of 2026-05). Bare metal takes
+# minutes.
+_UNREACHABLE_FOR_AT_MOST_S = 420.0
+# How long a machine is unreachable before the cloud is asked about it, and how often after that.
+_CHECK_MACHINE_AFTER_S, _CHECK_MACHINE_EVERY_S = 5.0, 20.0
+_MB, _GB = 1e6, 1e9
+
+Record = dict[str, Any]
+"""What a unit wrote about its progress, or why it failed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """A oneshot unit, and the file in which it says how far it is or why it failed."""
+class OneshotUnit:
+    """A oneshot unit, and the file in which it writes its progress or why it failed."""
 
-    unit: str
-    record: str
-
-
-WEIGHTS = Job("vllm-weights.service", "/run/pulumi-vllm/weights.progress.json")
-INSTALL = Job("vllm-install.service", "/run/pulumi-vllm/install.progress.json")
-PREFLIGHT = Job("vllm-preflight.service", "/run/pulumi-vllm/preflight.json")
+    name: str
+    progress_file: str
 
 
-async def follow(call: Call, values: Values, job: Job, *, restart: bool = False) -> Values:
-    """Start the unit and watch it to its end, over restarts of the machine; returns its last record.
+WEIGHTS = OneshotUnit(layout.WEIGHTS_UNIT, layout.WEIGHTS_PROGRESS)
+INSTALL = OneshotUnit(layout.INSTALL_UNIT, layout.INSTALL_PROGRESS)
+PREFLIGHT = OneshotUnit(layout.PREFLIGHT_UNIT, layout.PREFLIGHT_RESULT)
+
+
+async def run_unit(call: Call, values: Values, unit: OneshotUnit, *, restart: bool = False) -> Record:
+    """Start a unit and wait until it has finished, even when the machine restarts. Returns its last record.
 
     Raises:
-        UserError: it failed; ends with its own sentence, or with its last journal lines.
-        HostError: the machine stays away.
+        UserError: the unit failed. The message ends with its own error, or with its last journal lines.
+        HostError: the machine stays unreachable.
     """
-    from pulumi_vllm.host.ssh import AuthRefused, Unreachable
+    running = _RunningUnit(call, values, unit)
+    await running.start(restart=restart)
+    return await poll(
+        call, running.finished, within_s=float("inf"), pauses=HOST_PAUSES_S, report=running.describe
+    )
 
-    host = await connect_host(call, values)
-    boot = await _start(host, job, restart=restart)
-    last: Values = {}
-    heard = moved = time.monotonic()
-    asked, looks = _ASK_AFTER_S, 0
-    while True:
-        await call.sleep(look_s(looks))
-        looks += 1
+
+class _RunningUnit:
+    """A started unit, and what is known about it so far."""
+
+    def __init__(self, call: Call, values: Values, unit: OneshotUnit) -> None:
+        self._call = call
+        self._values = values
+        self._unit = unit
+        self._boot = ""
+        self._record: Record = {}
+        self._answered_at = self._progress_at = time.monotonic()
+        self._check_machine_after_s = _CHECK_MACHINE_AFTER_S
+        self._unreachable = False
+
+    async def start(self, *, restart: bool) -> None:
+        """Start the unit, and remove the record of its last run."""
+        host = await connect_host(self._call, self._values)
+        verb = "restart" if restart else "start"
+        script = _START.format(unit=self._unit.name, file=self._unit.progress_file, verb=verb)
+        self._boot = (await host.run(script, timeout_s=60)).stdout.strip()
+
+    async def finished(self) -> Record | None:
+        """Return the last record once the unit has finished."""
         try:
-            host = await connect_host(call, values)
-            shown = await host.run(_SHOW.format(unit=job.unit, file=job.record), timeout_s=60)
-            state, task, booted, tail = (shown.stdout + "\n\n\n").split("\n", 3)
-            if booted != boot:
-                await call.info(f"the machine was restarted; {job.unit} goes on")
-                boot = await _start(host, job, restart=False)
-                continue
+            host = await connect_host(self._call, self._values)
+            script = _SHOW.format(unit=self._unit.name, file=self._unit.progress_file)
+            shown = await host.run(script, timeout_s=60)
+            state, job, boot, record = (shown.stdout + "\n\n\n").split("\n", 3)
+            if boot != self._boot:
+                await self._call.info(f"the machine was restarted; {self._unit.name} continues")
+                await self.start(restart=False)
+                return None
         except (Unreachable, AuthRefused):
-            away = time.monotonic() - heard
-            if away > _AWAY_S:
+            self._unreachable = True
+            if time.monotonic() - self._answered_at > _UNREACHABLE_FOR_AT_MOST_S:
                 raise
-            if away > asked:
-                asked = away + _ASK_EVERY_S
-                await check_instance_alive(call, values)
-            await call.progress(f"the machine does not answer ({away:.0f} s)")
-            continue
-        now, asked = (heard := time.monotonic()), _ASK_AFTER_S
-        record = _parse(tail) or last
-        moved = now if record != last else moved
-        last = record
-        if not task and state == "active":  # with a task the state may be that of before
-            return last
-        if not task and state in {"failed", "inactive"}:
-            raise UserError(f"{call.name}: {job.unit} failed: {await why(host, job.unit, last)}")
-        if now - moved > _SILENT_S:
+            await self._check_machine()
+            return None
+        self._update(_parse(record))
+        # While the unit has a job, its state may be the one before the job.
+        if not job and state == "active":
+            return self._record
+        if not job and state in {"failed", "inactive"}:
+            reason = await failure_reason(host, self._unit.name, self._record)
+            raise UserError(f"{self._call.name}: {self._unit.name} failed: {reason}")
+        if time.monotonic() - self._progress_at > _STALLED_AFTER_S:
             raise UserError(
-                f"{call.name}: {job.unit} showed no progress for {_SILENT_S / 60:.0f} min; "
-                f"look at `journalctl -u {job.unit}`"
+                f"{self._call.name}: {self._unit.name} made no progress for {_STALLED_AFTER_S / 60:.0f} min; "
+                f"read `journalctl -u {self._unit.name}` on the host"
             )
-        await call.progress(describe(job.unit, last))
+        return None
+
+    def describe(self) -> str:
+        """Describe the progress of the unit in one line."""
+        return "the machine does not answer" if self._unreachable else describe(self._unit.name, self._record)
+
+    def _update(self, record: Record) -> None:
+        self._answered_at = time.monotonic()
+        self._check_machine_after_s = _CHECK_MACHINE_AFTER_S
+        self._unreachable = False
+        if record and record != self._record:
+            self._record = record
+            self._progress_at = self._answered_at
+
+    async def _check_machine(self) -> None:
+        """Ask the cloud from time to time whether the machine still exists."""
+        unreachable_for_s = time.monotonic() - self._answered_at
+        if unreachable_for_s > self._check_machine_after_s:
+            self._check_machine_after_s = unreachable_for_s + _CHECK_MACHINE_EVERY_S
+            await check_instance_alive(self._call, self._values)
 
 
-async def _start(host: Any, job: Job, *, restart: bool) -> str:
-    """Start the unit and let go of what it said before; returns the machine's boot."""
-    verb = "restart" if restart else "start"
-    started = await host.run(_START.format(unit=job.unit, file=job.record, verb=verb), timeout_s=60)
-    return str(started.stdout.strip())
-
-
-async def why(host: Any, unit: str, record: Values | None = None) -> str:
-    """The unit's own sentence, or its last journal lines; never with anything that looks like a secret."""
-    from pulumi_vllm.host.mask import mask
-
+async def failure_reason(host: "Host", unit: str, record: Record | None = None) -> str:
+    """Return the unit's own error, or its last journal lines, with secrets masked."""
     if record and record.get("error"):
         return mask(str(record["error"]))
-    # Of its last start only: the lines of an earlier one tell of causes that are gone.
     journal = await host.run(_JOURNAL.format(unit=unit), timeout_s=60, check=False)
     lines = [line.strip() for line in journal.stdout.splitlines() if line.strip()]
-    return mask(" | ".join(lines)) or "no word in its journal"
+    return mask(" | ".join(lines)) or "its journal is empty"
 
 
-def describe(unit: str, record: Values) -> str:
-    """One line: phase, files, bytes, rate, time left."""
+def describe(unit: str, record: Record) -> str:
+    """Describe a record in one line: phase, files, bytes, rate, time left."""
     if not record:
         return f"waiting for {unit}"
-    parts = [str(record.get("phase") or unit)]
     if record.get("error"):
         return f"{unit} tries again: {record['error']}"
+    parts = [str(record.get("phase") or unit)]
     if record.get("files"):
         parts.append(f"{record.get('files_done', 0)}/{record['files']} files")
     if record.get("bytes"):
-        scale, name = (1e9, "GB") if record["bytes"] >= _SHOWN_IN_GB else (1e6, "MB")
+        scale, name = (_GB, "GB") if record["bytes"] >= _GB else (_MB, "MB")
         parts.append(f"{record.get('bytes_done', 0) / scale:.1f}/{record['bytes'] / scale:.1f} {name}")
     if record.get("rate_bytes_s"):
-        parts.append(f"{record['rate_bytes_s'] / 1e6:.1f} MB/s")
+        parts.append(f"{record['rate_bytes_s'] / _MB:.1f} MB/s")
     if record.get("eta_s") is not None:
         parts.append(f"{record['eta_s']:.0f} s left")
     return ", ".join(parts)
 
 
-def _parse(text: str) -> Values:
+def _parse(text: str) -> Record:
     try:
         record = json.loads(text)
     except ValueError:
@@ -124,27 +166,25 @@ def _parse(text: str) -> Values:
     return record if isinstance(record, dict) else {}
 
 
-# A guest of a container manager shares its host's boot id: the start of its first process tells restarts apart.
-_BOOT = 'echo "$(cat /proc/sys/kernel/random/boot_id)-$(cut -d" " -f22 /proc/1/stat)"'
-
 _START = f"""
 rm -f {{file}}
 systemctl reset-failed {{unit}} 2>/dev/null || true
 systemctl {{verb}} --no-block {{unit}}
-{_BOOT}
+{PRINT_BOOT_IDENTITY}
 """
 
 _SHOW = f"""
 systemctl show -P ActiveState {{unit}}
 systemctl show -P Job {{unit}} | sed 's/^0$//'
-{_BOOT}
+{PRINT_BOOT_IDENTITY}
 cat {{file}} 2>/dev/null || true
 """
 
-# The program's own last words: after a few restarts systemd's would push them out. With --since, -n means the first.
+# The lines of the program itself, because after some restarts systemd's own lines would push them out. Only those of
+# the last start, because earlier ones may have had another cause. With --since, `-n` would keep the first lines.
 _JOURNAL = """
 since=$(systemctl show --timestamp=unix -P InactiveExitTimestamp {unit})
-words=$(journalctl --since "${{since:-today}}" --no-pager -q -o cat _SYSTEMD_UNIT={unit} 2>/dev/null | tail -n 6)
-[ -n "$words" ] || words=$(journalctl -n 3 --no-pager -q -o cat -u {unit} 2>/dev/null || true)
-printf '%s\\n' "$words"
+lines=$(journalctl --since "${{since:-today}}" --no-pager -q -o cat _SYSTEMD_UNIT={unit} 2>/dev/null | tail -n 6)
+[ -n "$lines" ] || lines=$(journalctl -n 3 --no-pager -q -o cat -u {unit} 2>/dev/null || true)
+printf '%s\\n' "$lines"
 """

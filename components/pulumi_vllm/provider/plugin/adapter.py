@@ -1,11 +1,11 @@
-"""The plugin's process: gRPC in, verbs of the resources out, sentences for every failure."""
+"""The plugin's process: Pulumi's provider service, served over gRPC by the resources of this package."""
 
 import asyncio
 import contextlib
 import os
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TypeVar
 
 import grpc
 import grpc.aio
@@ -14,173 +14,188 @@ from google.protobuf import empty_pb2
 from pulumi_vllm import __version__
 from pulumi_vllm.host.errors import Unreachable
 from pulumi_vllm.provider.lifecycle.machine_state import check_instance_alive
-from pulumi_vllm.provider.plugin.protocol import from_struct, message, to_struct
-from pulumi_vllm.provider.plugin.resource import (
-    Call,
-    Failure,
-    Kind,
-    Partial,
-    Resource,
-    UserError,
-    Values,
-    check_shape,
-    has_unknown,
+from pulumi_vllm.provider.plugin.call import Call
+from pulumi_vllm.provider.plugin.errors import Partial, UserError
+from pulumi_vllm.provider.plugin.protocol import (
+    UNKNOWN,
+    Context,
+    Message,
+    Secret,
+    from_struct,
+    protobuf_module,
+    to_struct,
 )
+from pulumi_vllm.provider.plugin.resource import Failure, Kind, Resource, Values, check_shape
 from pulumi_vllm.provider.plugin.schema import RESOURCES, package_schema
 from pulumi_vllm.provider.plugin.session import Session
 
-pb = message("provider_pb2")
-plugin_pb = message("plugin_pb2")
-_Servicer: type = message("provider_pb2_grpc").ResourceProviderServicer
+Result = TypeVar("Result")
+
+pb = protobuf_module("provider_pb2")
+plugin_pb = protobuf_module("plugin_pb2")
+_Servicer: type = protobuf_module("provider_pb2_grpc").ResourceProviderServicer
 
 # The engine's own limit for one message (sdk/go/common/util/rpcutil in Pulumi's repository): 400 MiB.
 _MESSAGE_BYTES = 400 * 1024 * 1024
-_ASK_AFTER_S = (0.0, 3.0, 6.0)
+# A machine that the provider takes back stops answering some seconds before the API reports it.
+_CHECK_MACHINE_AFTER_S = (0.0, 3.0, 6.0)
 
 
 class Servicer(_Servicer):  # type: ignore[misc] # generated code has no types
-    """Pulumi's ResourceProvider service over the table of our resources."""
+    """Pulumi's ResourceProvider service for the resources in `RESOURCES`."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
 
     # -- the plugin ---------------------------------------------------------------------------------
-    async def GetPluginInfo(self, _request: Any, _context: Any) -> Any:
+    async def GetPluginInfo(self, _request: Message, _context: Context) -> Message:
+        """Return the version of the plugin."""
         return plugin_pb.PluginInfo(version=__version__)
 
-    async def GetSchema(self, _request: Any, _context: Any) -> Any:
+    async def GetSchema(self, _request: Message, _context: Context) -> Message:
+        """Return the schema of the package."""
         return pb.GetSchemaResponse(schema=package_schema())
 
-    async def Attach(self, request: Any, _context: Any) -> Any:
+    async def Attach(self, request: Message, _context: Context) -> Message:
+        """Take the address of an engine that did not start this process, as a debugger needs it."""
         self.session.engine_address = request.address
         return empty_pb2.Empty()
 
-    async def CheckConfig(self, request: Any, _context: Any) -> Any:
+    async def CheckConfig(self, request: Message, _context: Context) -> Message:
+        """Accept the configuration. `Session.cloud` checks it on first use."""
         return pb.CheckResponse(inputs=request.news)
 
-    async def DiffConfig(self, _request: Any, _context: Any) -> Any:
+    async def DiffConfig(self, _request: Message, _context: Context) -> Message:
+        """Report no difference: another key or address replaces no resource."""
         return pb.DiffResponse(changes=pb.DiffResponse.DIFF_NONE)
 
-    async def Configure(self, request: Any, _context: Any) -> Any:
+    async def Configure(self, request: Message, _context: Context) -> Message:
+        """Take the configuration of the provider."""
         for key, value in request.variables.items():
             self.session.config[key.rpartition(":")[2]] = value
-        # Outputs only reach Construct: there a secret inside a map or a list stays one, and the rest stays plain.
+        # acceptOutputs affects Construct only: a secret inside a map or list stays secret, and its siblings stay plain.
         return pb.ConfigureResponse(acceptSecrets=True, acceptOutputs=True, supportsPreview=True)
 
-    async def Cancel(self, _request: Any, _context: Any) -> Any:
+    async def Cancel(self, _request: Message, _context: Context) -> Message:
+        """Cancel all running operations."""
         self.session.cancelled.set()
         return empty_pb2.Empty()
 
-    async def Construct(self, request: Any, context: Any) -> Any:
-        from pulumi_vllm.provider.plugin.construct import (
-            construct,  # loads the whole SDK: other languages only
-        )
+    async def Construct(self, request: Message, context: Context) -> Message:
+        """Construct the component for a program in another language."""
+        # This loads the SDK, which only programs in other languages need.
+        from pulumi_vllm.provider.plugin.construct import construct
 
-        return await _sentences(context, lambda: construct(request, context, self.session.engine_address))
+        return await _report_errors(context, lambda: construct(request, context, self.session.engine_address))
 
     # -- the resources ------------------------------------------------------------------------------
-    async def Check(self, request: Any, context: Any) -> Any:
-        resource, call = self._enter(request)
+    async def Check(self, request: Message, context: Context) -> Message:
+        """Validate the inputs of a resource."""
+        resource, call = self._resource_and_call(request)
         new, old = from_struct(request.news), from_struct(request.olds)
 
         async def run() -> list[Failure]:
             return check_shape(resource, new) or await resource.check(call, new, old or None)
 
-        failures = await _sentences(context, run)
+        failures = await _report_errors(context, run)
         return pb.CheckResponse(
             inputs=to_struct(new),
             failures=[pb.CheckFailure(property=f.property, reason=f.reason) for f in failures],
         )
 
-    async def Diff(self, request: Any, _context: Any) -> Any:
-        resource, call = self._enter(request)
-        found = resource.compare(from_struct(request.olds), from_struct(request.news), call.ignore)
-        replaces = [path for path, kind in found.items() if kind is Kind.REPLACE]
+    async def Diff(self, request: Message, _context: Context) -> Message:
+        """Compare the inputs of a resource."""
+        resource, call = self._resource_and_call(request)
+        differences = resource.compare(from_struct(request.olds), from_struct(request.news), call.ignore)
+        replaces = [path for path, kind in differences.items() if kind is Kind.REPLACE]
         return pb.DiffResponse(
-            changes=pb.DiffResponse.DIFF_SOME if found else pb.DiffResponse.DIFF_NONE,
+            changes=pb.DiffResponse.DIFF_SOME if differences else pb.DiffResponse.DIFF_NONE,
             replaces=replaces,
-            # A machine's volume has one writer, and names are unique: the old one always goes first.
+            # A volume has one writer, and names are unique: the old resource is always deleted first.
             deleteBeforeReplace=bool(replaces),
-            diffs=sorted({path.partition("[")[0] for path in found}),
+            diffs=sorted({path.partition("[")[0] for path in differences}),
             detailedDiff={
                 path: pb.PropertyDiff(kind=getattr(pb.PropertyDiff, kind.value), inputDiff=True)
-                for path, kind in found.items()
+                for path, kind in differences.items()
             },
             hasDetailedDiff=True,
         )
 
-    async def Create(self, request: Any, context: Any) -> Any:
-        resource, call = self._enter(request)
+    async def Create(self, request: Message, context: Context) -> Message:
+        """Create a resource, or preview it."""
+        resource, call = self._resource_and_call(request)
         new = from_struct(request.properties)
 
-        async def run() -> Any:
+        async def run() -> Message:
             if request.preview:
                 outputs = await resource.preview(call, new)
                 return pb.CreateResponse(properties=_state(resource, new, outputs, unknown=True))
-            resource_id, outputs = await _there(resource, call, new, resource.create(call, new))
+            resource_id, outputs = await _explain_unreachable(resource, call, new, resource.create(call, new))
             return pb.CreateResponse(id=resource_id, properties=_state(resource, new, outputs))
 
-        return await _sentences(context, run, resource, new)
+        return await _report_errors(context, run, resource, new)
 
-    async def Read(self, request: Any, context: Any) -> Any:
-        resource, call = self._enter(request)
+    async def Read(self, request: Message, context: Context) -> Message:
+        """Observe a resource, for a refresh or an import."""
+        resource, call = self._resource_and_call(request)
         state, inputs = from_struct(request.properties), from_struct(request.inputs)
 
-        async def run() -> Any:
-            found = await resource.read(call, request.id, state, inputs)
-            if found is None:
+        async def run() -> Message:
+            reading = await resource.read(call, request.id, state, inputs)
+            if reading is None:
                 return pb.ReadResponse()
-            if found.unhealthy:
-                raise Partial(found.unhealthy, request.id, found.outputs)
-            known = {name: value for name, value in found.inputs.items() if name in resource.inputs}
+            if reading.unhealthy:
+                raise Partial(reading.unhealthy, request.id, reading.outputs)
+            known = {name: value for name, value in reading.inputs.items() if name in resource.inputs}
             return pb.ReadResponse(
                 id=request.id,
-                properties=_state(resource, known, found.outputs),
-                inputs=to_struct(_mark(resource, known)),
+                properties=_state(resource, known, reading.outputs),
+                inputs=to_struct(_mark_secrets(resource, known)),
             )
 
-        return await _sentences(context, run, resource, inputs or state)
+        return await _report_errors(context, run, resource, inputs or state)
 
-    async def Update(self, request: Any, context: Any) -> Any:
-        resource, call = self._enter(request)
+    async def Update(self, request: Message, context: Context) -> Message:
+        """Update a resource in place, or preview the update."""
+        resource, call = self._resource_and_call(request)
         old, new = from_struct(request.olds), from_struct(request.news)
 
-        async def run() -> Any:
+        async def run() -> Message:
             if request.preview:
-                outputs = {name: old.get(name) for name in resource.outputs}
+                outputs = resource.outputs_in(old)
                 outputs |= await resource.preview_update(call, old, new)
                 return pb.UpdateResponse(properties=_state(resource, new, outputs, unknown=True))
-            outputs = await _there(resource, call, new, resource.update(call, request.id, old, new))
+            outputs = await _explain_unreachable(
+                resource, call, new, resource.update(call, request.id, old, new)
+            )
             return pb.UpdateResponse(properties=_state(resource, new, outputs))
 
-        return await _sentences(context, run, resource, new)
+        return await _report_errors(context, run, resource, new)
 
-    async def Delete(self, request: Any, context: Any) -> Any:
-        resource, call = self._enter(request)
+    async def Delete(self, request: Message, context: Context) -> Message:
+        """Delete a resource."""
+        resource, call = self._resource_and_call(request)
         state = from_struct(request.properties)
 
-        async def run() -> Any:
+        async def run() -> Message:
             await resource.delete(call, request.id, state)
             return empty_pb2.Empty()
 
-        return await _sentences(context, run)
+        return await _report_errors(context, run)
 
-    def _enter(self, request: Any) -> tuple[Resource, Call]:
-        token = request.urn.split("::")[2].rpartition("$")[2]
-        ignore = tuple(getattr(request, "ignoreChanges", ()))
-        return RESOURCES[token], Call(
+    def _resource_and_call(self, request: Message) -> tuple[Resource, Call]:
+        call = Call(
             request.urn,
             self.session,
-            ignore,
+            ignore=tuple(getattr(request, "ignoreChanges", ())),
             preview=getattr(request, "preview", False),
             timeout_s=getattr(request, "timeout", 0.0),
         )
+        return RESOURCES[call.type_token], call
 
 
-def _mark(resource: Resource, values: Values) -> Values:
-    """Wrap what is declared secret, wherever it came from."""
-    from pulumi_vllm.provider.plugin.protocol import Secret
-
+def _mark_secrets(resource: Resource, values: Values) -> Values:
+    """Wrap the values of all properties that are declared secret."""
     declared = {**resource.inputs, **resource.outputs}
     return {
         name: Secret(value)
@@ -190,92 +205,98 @@ def _mark(resource: Resource, values: Values) -> Values:
     }
 
 
-def _state(resource: Resource, inputs: Values, outputs: Values, *, unknown: bool = False) -> Any:
-    """Inputs and outputs as one state; outputs nobody can know yet are unknown in a preview."""
-    from pulumi_vllm.provider.plugin.protocol import UNKNOWN
-
+def _state(resource: Resource, inputs: Values, outputs: Values, *, unknown: bool = False) -> Message:
+    """Merge inputs and outputs into one state. With `unknown`, outputs without a value are unknown."""
     values = {name: value for name, value in inputs.items() if name in resource.inputs} | outputs
     if unknown:
         values |= {name: UNKNOWN for name in resource.outputs if values.get(name) is None}
-    return to_struct(_mark(resource, values))
+    return to_struct(_mark_secrets(resource, values))
 
 
-async def _there(resource: Resource, call: Call, new: Values, work: Awaitable[Any]) -> Any:
-    """What is done on a machine; where it went away meanwhile, the cloud is asked why."""
+async def _explain_unreachable(
+    resource: Resource, call: Call, new: Values, work: Awaitable[Result]
+) -> Result:
+    """Run `work` on a machine. When the machine stops answering, ask the cloud why."""
     try:
         return await work
     except Unreachable as error:
         if "instanceId" in resource.inputs:
-            # A machine that is being taken is silent some seconds before the cloud says so.
-            for pause_s in _ASK_AFTER_S:
+            for pause_s in _CHECK_MACHINE_AFTER_S:
                 await call.sleep(pause_s)
                 await check_instance_alive(call, new)
         raise UserError(f"{call.name}: {error}; run `pulumi up` again when the machine answers") from error
 
 
-async def _sentences(
-    context: Any,
-    run: Callable[[], Awaitable[Any]],
+async def _report_errors(
+    context: Context,
+    run: Callable[[], Awaitable[Result]],
     resource: Resource | None = None,
     inputs: Values | None = None,
-) -> Any:
-    """Run a verb; what it raises reaches the person as a sentence, a half-made thing as its state."""
+) -> Result:
+    """Run a request. Turn an exception into an error message, and `Partial` into a state as well."""
     try:
         return await run()
     except Partial as error:
         if resource is None:
             await context.abort(grpc.StatusCode.UNKNOWN, str(error))
             raise
-        status_pb = message("status_pb2")
         values = inputs or {}
         detail = pb.ErrorResourceInitFailed(
             id=error.resource_id,
             properties=_state(resource, values, error.outputs),
             reasons=[str(error)],
-            inputs=to_struct(_mark(resource, {n: v for n, v in values.items() if n in resource.inputs})),
+            inputs=to_struct(
+                _mark_secrets(resource, {name: v for name, v in values.items() if name in resource.inputs})
+            ),
         )
-        status = status_pb.Status(code=grpc.StatusCode.UNKNOWN.value[0], message=str(error))
+        status = protobuf_module("status_pb2").Status(
+            code=grpc.StatusCode.UNKNOWN.value[0], message=str(error)
+        )
         status.details.add().Pack(detail)
         trailing = (("grpc-status-details-bin", status.SerializeToString()),)
         await context.abort(grpc.StatusCode.UNKNOWN, str(error), trailing)
-    except grpc.aio.AbortError:  # the SDK has answered a Construct: which input is missing
         raise
-    except Exception as error:  # noqa: BLE001 (the last place before the engine)
+    except grpc.aio.AbortError:  # the SDK has answered a Construct request with its own message
+        raise
+    except Exception as error:
         if os.environ.get("PULUMI_VLLM_DEBUG"):
             import traceback
 
             traceback.print_exc()
-        await context.abort(grpc.StatusCode.UNKNOWN, _sentence(error))
+        await context.abort(grpc.StatusCode.UNKNOWN, _error_message(error))
+        raise
 
 
-def _sentence(error: Exception) -> str:
-    """Our own errors speak for themselves; anything else names its type and where to report it."""
-    known = isinstance(error, UserError) or type(error).__module__.startswith("pulumi_vllm.")
-    if known:
+def _error_message(error: Exception) -> str:
+    """Return the message of one of our errors. Any other exception is an internal error."""
+    if type(error).__module__.startswith("pulumi_vllm."):
         return str(error)
-    return f"internal error in the vllm provider: {type(error).__name__}: {error}; PULUMI_VLLM_DEBUG=1 shows where"
+    return (
+        f"internal error in the vllm provider: {type(error).__name__}: {error}; "
+        "set PULUMI_VLLM_DEBUG=1 to see the traceback"
+    )
 
 
 async def serve(engine_address: str) -> None:
-    """Answer until the engine goes."""
+    """Serve requests until the engine exits."""
     session = Session(engine_address)
     limits = [
         ("grpc.max_receive_message_length", _MESSAGE_BYTES),
         ("grpc.max_send_message_length", _MESSAGE_BYTES),
     ]
     server = grpc.aio.server(options=limits)
-    message("provider_pb2_grpc").add_ResourceProviderServicer_to_server(Servicer(session), server)
+    protobuf_module("provider_pb2_grpc").add_ResourceProviderServicer_to_server(Servicer(session), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     sys.stdout.write(f"{port}\n")
     sys.stdout.flush()
-    watch = asyncio.create_task(session.leave_with_parent(os.getppid()))
+    watch = asyncio.create_task(session.exit_with_parent(os.getppid()))
     await server.wait_for_termination()
     watch.cancel()
 
 
 def main() -> None:
-    """Entry point `pulumi-resource-vllm [ENGINE_ADDRESS]`."""
+    """Run `pulumi-resource-vllm [ENGINE_ADDRESS]`."""
     addresses = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(serve(addresses[-1] if addresses else ""))
@@ -283,5 +304,3 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-
-__all__ = ["has_unknown", "main", "serve"]

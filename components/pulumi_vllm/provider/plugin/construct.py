@@ -1,12 +1,17 @@
-"""The component for programs in other languages: Server, served beside the resources."""
+"""The component Server for programs in other languages."""
 
 import json
 from functools import cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pulumi_vllm import __version__
-from pulumi_vllm.provider.plugin.resource import UserError
+from pulumi_vllm.provider.plugin.errors import UserError
+from pulumi_vllm.provider.plugin.protocol import Context, Message, protobuf_module
 
+if TYPE_CHECKING:
+    from pulumi.provider.experimental.component import ComponentProvider
+
+# Annotations can't mark a property of the component as secret.
 _SECRET: Final = {
     "inputProperties": ("keys", "hfToken", "sshPrivateKey", "tlsPrivateKey"),
     "properties": ("apiKeys",),
@@ -14,7 +19,7 @@ _SECRET: Final = {
 
 
 @cache
-def _host() -> Any:
+def _component_provider() -> "ComponentProvider":
     from pulumi import RunError
     from pulumi.provider.experimental.component import ComponentProvider
     from pulumi.provider.server import ComponentInitError
@@ -26,7 +31,7 @@ def _host() -> Any:
 
     class Components(ComponentProvider):
         def construct(self, *args: Any, **kwargs: Any) -> Any:
-            """The SDK would show a person's mistake as a traceback of ours."""
+            """Report an invalid argument by its message. The SDK would print a traceback."""
             try:
                 return super().construct(*args, **kwargs)
             except ComponentInitError as error:
@@ -36,31 +41,30 @@ def _host() -> Any:
 
 
 def component_schema() -> dict[str, Any]:
-    """Resources and types of the component, inferred from its annotations."""
-    parsed: dict[str, Any] = json.loads(_host().schema)
+    """Return the schema of the component, which the SDK infers from its annotations."""
+    parsed: dict[str, Any] = json.loads(_component_provider().schema or "{}")
     server = parsed["resources"]["vllm:index:Server"]
-    for properties, names in _SECRET.items():  # annotations can't say so
+    for properties, names in _SECRET.items():
         for name in names:
             server[properties][name]["secret"] = True
     return parsed
 
 
-async def construct(request: Any, context: Any, engine_address: str) -> Any:
-    """Run Server's constructor for a program that is not Python.
+async def construct(request: Message, context: Context, engine_address: str) -> Message:
+    """Construct a Server for a program in another language.
 
     Raises:
-        UserError: the arguments have mistakes; all are listed.
+        UserError: arguments are invalid. The message lists all of them.
     """
     from pulumi import RunError
     from pulumi.provider.server import ProviderServicer
     from pulumi.runtime import proto
 
-    from pulumi_vllm.provider.plugin.protocol import message
-
-    servicer = ProviderServicer(_host(), [], engine_address)
-    asked = proto.ConstructRequest.FromString(request.SerializeToString())
+    servicer = ProviderServicer(_component_provider(), [], engine_address)
+    # The SDK has loaded its own copies of the generated modules.
+    sdk_request = proto.ConstructRequest.FromString(request.SerializeToString())
     try:
-        answer = await servicer.Construct(asked, context)
+        response = await servicer.Construct(sdk_request, context)
     except RunError as error:
         raise UserError(str(error)) from None
-    return message("provider_pb2").ConstructResponse.FromString(answer.SerializeToString())
+    return protobuf_module("provider_pb2").ConstructResponse.FromString(response.SerializeToString())

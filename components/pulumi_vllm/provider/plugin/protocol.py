@@ -1,31 +1,42 @@
-"""Pulumi's wire format: the generated protocol buffers and the values inside them.
+"""Pulumi's gRPC messages, and the conversion between their values and Python's.
 
-The messages are loaded from the SDK's files without running `import pulumi`, which takes 0.7 s of every
-preview and of which this process needs nothing else.
+The generated modules are loaded from the SDK's files without `import pulumi`, which would add 0.7 s to every preview.
 """
 
 import importlib.util
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from google.protobuf import struct_pb2
+
+if TYPE_CHECKING:
+    import grpc.aio
 
 _ALIAS = "pulumi_vllm_protocol"
 
+Message: TypeAlias = Any
+"""A protobuf message. The generated code has no types."""
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Message, Message]"
+"""What gRPC knows of a request."""
+
 
 def _load() -> None:
-    """Import `pulumi/runtime/proto` under another name; its modules import each other relatively."""
+    """Import `pulumi/runtime/proto` under another name. Its modules import each other relatively, so this works."""
     if _ALIAS in sys.modules:
         return
     found = importlib.util.find_spec("pulumi")
     if found is None or not found.submodule_search_locations:
-        raise ImportError("the pulumi SDK is not installed; pip install pulumi")
+        raise ImportError("the pulumi SDK is not installed; run `pip install pulumi`")
     folder = Path(next(iter(found.submodule_search_locations))) / "runtime" / "proto"
     spec = importlib.util.spec_from_file_location(
         _ALIAS, folder / "__init__.py", submodule_search_locations=[str(folder)]
     )
     if spec is None or spec.loader is None:
-        raise ImportError(f"no protocol buffers in {folder}; reinstall the pulumi SDK")
+        raise ImportError(f"{folder} holds no protocol buffers; reinstall the pulumi SDK")
     module = importlib.util.module_from_spec(spec)
     sys.modules[_ALIAS] = module
     spec.loader.exec_module(module)
@@ -34,8 +45,8 @@ def _load() -> None:
 _load()
 
 
-def message(module: str) -> Any:
-    """A generated module by its short name: `message("provider_pb2").CreateRequest`."""
+def protobuf_module(module: str) -> ModuleType:
+    """Import a generated module by its short name, as in `protobuf_module("provider_pb2").CreateRequest`."""
     return importlib.import_module(f"{_ALIAS}.{module}")
 
 
@@ -57,7 +68,7 @@ _UNKNOWNS: Final = frozenset(
 
 
 class Unknown:
-    """The value of something that does not exist yet, in a preview."""
+    """A value that a preview can't know yet."""
 
     def __repr__(self) -> str:
         return "UNKNOWN"
@@ -80,7 +91,7 @@ class Secret:
 
 
 def reveal(value: Any) -> Any:
-    """The value with every `Secret` opened, at any depth."""
+    """Return the value with every `Secret` unwrapped, at any depth."""
     if isinstance(value, Secret):
         return reveal(value.value)
     if isinstance(value, dict):
@@ -91,7 +102,7 @@ def reveal(value: Any) -> Any:
 
 
 def has_unknown(value: Any) -> bool:
-    """Whether anything inside is not known yet."""
+    """Whether the value contains `UNKNOWN`, at any depth."""
     if isinstance(value, Secret):
         return has_unknown(value.value)
     if isinstance(value, dict):
@@ -101,12 +112,12 @@ def has_unknown(value: Any) -> bool:
     return value is UNKNOWN
 
 
-def from_struct(struct: Any) -> dict[str, Any]:
-    """A protocol-buffer Struct as plain Python, with `Secret` and `UNKNOWN` inside."""
+def from_struct(struct: Message) -> dict[str, Any]:
+    """Convert a protobuf Struct to plain Python values, with `Secret` and `UNKNOWN` inside."""
     return {key: _from_value(value) for key, value in struct.fields.items()}
 
 
-def _from_value(value: Any) -> Any:  # noqa: PLR0911 (one line per kind)
+def _from_value(value: Message) -> Any:  # noqa: PLR0911 (one line per kind)
     kind = value.WhichOneof("kind")
     if kind == "struct_value":
         fields = from_struct(value.struct_value)
@@ -125,17 +136,15 @@ def _from_value(value: Any) -> Any:  # noqa: PLR0911 (one line per kind)
     return None
 
 
-def to_struct(values: dict[str, Any]) -> Any:
-    """Plain Python, `Secret` and `UNKNOWN` included, as a protocol-buffer Struct."""
-    from google.protobuf import struct_pb2  # kept beside its only use
-
+def to_struct(values: dict[str, Any]) -> Message:
+    """Convert plain Python values, with `Secret` and `UNKNOWN` inside, to a protobuf Struct."""
     struct = struct_pb2.Struct()
     for key, value in values.items():
         _to_value(value, struct.fields[key])
     return struct
 
 
-def _to_value(value: Any, into: Any) -> None:  # noqa: C901 (one branch per kind)
+def _to_value(value: Any, into: Message) -> None:  # noqa: C901 (one branch per kind)
     if isinstance(value, Secret):
         into.struct_value.fields[_SIGNATURE].string_value = _SECRET
         _to_value(value.value, into.struct_value.fields["value"])
@@ -158,4 +167,4 @@ def _to_value(value: Any, into: Any) -> None:  # noqa: C901 (one branch per kind
         for inner in value:
             _to_value(inner, into.list_value.values.add())
     else:
-        raise TypeError(f"a {type(value).__name__} has no place in Pulumi's state")
+        raise TypeError(f"a {type(value).__name__} can't be stored in Pulumi's state")

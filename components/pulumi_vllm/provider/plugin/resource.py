@@ -1,39 +1,21 @@
-"""What a custom resource is to the adapter: properties, and seven verbs over plain dictionaries."""
+"""Base class of the custom resources: their properties, and what they do for each request of the engine."""
 
-import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
+from pulumi_vllm.provider.plugin.call import Call
+from pulumi_vllm.provider.plugin.errors import Cancelled, Partial, UserError
 from pulumi_vllm.provider.plugin.protocol import UNKNOWN, Secret, has_unknown, reveal
 
-if TYPE_CHECKING:
-    from pulumi_vllm.provider.plugin.session import Session
-
-Values = dict[str, Any]
-
-
-class UserError(Exception):
-    """A sentence for the person at the keyboard: what, where, what to do. Never holds a secret."""
-
-
-class Partial(UserError):  # noqa: N818 (the name is the sentence)
-    """The thing exists, and may be billed, but is not ready: its id and outputs stay in state."""
-
-    def __init__(self, sentence: str, resource_id: str, outputs: Values) -> None:
-        super().__init__(sentence)
-        self.resource_id = resource_id
-        self.outputs = outputs
-
-
-class Cancelled(UserError):  # noqa: N818 (the name is the sentence)
-    """The person pressed Ctrl-C, or the engine asked to stop."""
+Values: TypeAlias = dict[str, Any]
+"""Inputs or outputs by name: plain JSON values, with `Secret` and `UNKNOWN` inside."""
 
 
 class Kind(Enum):
-    """How one property differs."""
+    """Kind of a difference, named as in the engine's protocol."""
 
     ADD = "ADD"
     DELETE = "DELETE"
@@ -43,120 +25,80 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Property:
-    """One input or output: its JSON type, what it means, and what a change of it does."""
+    """An input or output: its JSON type, its description, and the effect of a change."""
 
     type: str
     description: str
     required: bool = False
     secret: bool = False
     replaces: bool = False
-    """A change makes a new resource (the old one goes first)."""
+    """A change replaces the resource. The old one is deleted first."""
     silent: bool = False
-    """Used at creation only: a later change is kept in state and does nothing."""
+    """A change alone causes no update. It is stored in state with the next one."""
     of: str | None = None
-    """Type of the elements of an array or of the values of an object."""
+    """Type of the elements of an array, or of the values of an object."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A refused input; `property` is empty where the value is secret, because the engine prints values."""
+    """An invalid input. `property` is empty for a secret, because the engine prints the value of the property."""
 
     property: str
     reason: str
 
 
 @dataclass(slots=True)
-class Call:
-    """What surrounds one request: whose it is, where to report, when to stop."""
-
-    urn: str
-    session: "Session"
-    ignore: tuple[str, ...] = ()
-    preview: bool = False
-    timeout_s: float = 0.0
-    """`customTimeouts` of the resource; 0 where there are none."""
-
-    @property
-    def stack(self) -> str:
-        """Name of the stack."""
-        return self.urn.split("::")[0].removeprefix("urn:pulumi:")
-
-    @property
-    def name(self) -> str:
-        """The resource's name in the program."""
-        return self.urn.split("::")[-1]
-
-    async def progress(self, message: str) -> None:
-        """Say what is going on; shown while it lasts, not kept."""
-        await self.session.progress(self.urn, message)
-
-    async def info(self, message: str) -> None:
-        """Say something worth keeping."""
-        await self.session.log(self.urn, message, "INFO")
-
-    async def warn(self, message: str) -> None:
-        """Warn once per resource and text in this process."""
-        await self.session.warn(self.urn, message)
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait, or raise `Cancelled` at once when the person gives up."""
-        try:
-            await asyncio.wait_for(self.session.cancelled.wait(), seconds)
-        except TimeoutError:
-            return
-        raise Cancelled("cancelled")
-
-
-@dataclass(slots=True)
 class Reading:
-    """What `read` found: the outputs, and the inputs as the world has them."""
+    """What `read` observed: the outputs, and the inputs as they really are."""
 
     outputs: Values
     inputs: Values
     unhealthy: str | None = None
-    """Why the thing exists but does not work; the engine shows it and plans an update."""
+    """Why the resource exists but does not work. The engine shows it and plans an update."""
 
 
-@dataclass(slots=True)
 class Resource:
-    """Base of the custom resources. Verbs get and give plain values; `Secret` only where declared."""
+    """Base class of the custom resources. They take and return plain values, and `Secret` where it is declared."""
 
     token: ClassVar[str]
     description: ClassVar[str]
     inputs: ClassVar[Mapping[str, Property]]
     outputs: ClassVar[Mapping[str, Property]]
-    stateless: bool = field(default=True, init=False)
 
     async def check(self, _call: Call, _new: Values, _old: Values | None) -> list[Failure]:
-        """Refuse what cannot work, and fill in defaults."""
+        """Validate the inputs, and add defaults to them."""
         return []
 
     async def preview(self, _call: Call, _new: Values) -> Values:
-        """Outputs known before anything exists."""
+        """Return the outputs that are known before the resource exists."""
         return {}
 
     async def preview_update(self, call: Call, _old: Values, new: Values) -> Values:
-        """Outputs known before an update."""
+        """Return the outputs that an update changes. None stands for a value that is not known yet."""
         return await self.preview(call, new)
 
     async def create(self, call: Call, new: Values) -> tuple[str, Values]:
-        """Make it; returns id and outputs."""
+        """Create the resource. Returns its id and outputs."""
         raise NotImplementedError(self.token)
 
     async def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Reading | None:
-        """Look at the real thing; None when it is gone."""
+        """Observe the resource. Returns None when it is gone."""
         raise NotImplementedError(self.token)
 
     async def update(self, _call: Call, _resource_id: str, old: Values, _new: Values) -> Values:
-        """Change it in place; returns its outputs."""
-        return {name: old.get(name) for name in self.outputs}
+        """Update the resource in place. Returns its outputs."""
+        return self.outputs_in(old)
 
     async def delete(self, _call: Call, _resource_id: str, _state: Values) -> None:
-        """Remove it."""
+        """Delete the resource."""
         return
 
+    def outputs_in(self, state: Values) -> Values:
+        """Return the outputs that a state holds."""
+        return {name: state.get(name) for name in self.outputs}
+
     def compare(self, old: Values, new: Values, ignore: tuple[str, ...] = ()) -> dict[str, Kind]:
-        """Which inputs differ, by property path; one level into objects, so that a file is a line."""
+        """Return the differing inputs by property path, one level into objects: each file is a line of its own."""
         found: dict[str, Kind] = {}
         for name, prop in self.inputs.items():
             if prop.silent or name in ignore:
@@ -164,7 +106,7 @@ class Resource:
             before, after = reveal(old.get(name)), reveal(new.get(name))
             if before == after:
                 continue
-            # What an import could not know (a key, say) is added; it makes nothing new.
+            # An import can't know every input, such as a key. Adding it later replaces nothing.
             if prop.replaces and before is not None:
                 found[name] = Kind.REPLACE
             elif isinstance(before, dict) and isinstance(after, dict) and not prop.secret:
@@ -189,7 +131,7 @@ def _kind(before: Any, after: Any) -> Kind:
 
 
 def check_shape(resource: Resource, new: Values) -> list[Failure]:
-    """Unknown names, missing ones and wrong types, all together."""
+    """Return a failure for every unknown input, missing input and wrong type."""
     failures = []
     for name in new:
         if name not in resource.inputs:
@@ -203,7 +145,7 @@ def check_shape(resource: Resource, new: Values) -> list[Failure]:
                 failures.append(Failure(name, f"missing: {prop.description}"))
         elif value is not UNKNOWN and not isinstance(value, _PYTHON[prop.type]):
             path = "" if prop.secret or isinstance(new.get(name), Secret) else name
-            failures.append(Failure(path, f"{name} must be {_ARTICLE[prop.type]}"))
+            failures.append(Failure(path, f"{name} must be {_TYPE_WITH_ARTICLE[prop.type]}"))
     return failures
 
 
@@ -215,7 +157,7 @@ _PYTHON: dict[str, tuple[type, ...]] = {
     "object": (dict,),
     "array": (list,),
 }
-_ARTICLE = {
+_TYPE_WITH_ARTICLE = {
     "string": "a string",
     "integer": "a whole number",
     "number": "a number",

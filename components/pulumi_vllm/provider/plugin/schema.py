@@ -1,4 +1,4 @@
-"""The package's schema, from the same tables that check the inputs; and the table of resources itself."""
+"""The table of resources, and the package's schema, which is generated from it."""
 
 import json
 from functools import cache
@@ -32,17 +32,17 @@ _CLASSES = (
 RESOURCES: dict[str, Resource] = {kind.token: kind() for kind in _CLASSES}
 
 PLUGIN_URL = "https://pulumi-vllm.invalid/run_pulumi-vllm_init_in_the_project_folder"
-"""A name that can never resolve: without one, the engine asks a stranger's repository for a plugin called vllm.
+"""A URL that can never resolve.
 
-The engine prints it where it finds no plugin, whatever language the program is in: so it says what to type.
+Without a URL, the engine would look for a plugin called vllm in a public repository, which is not ours. The engine
+prints the URL when it finds no plugin, in programs of every language, so it contains the command to run.
 """
 
 
 def package_schema() -> str:
-    """The whole package as Pulumi's schema JSON, the component included."""
-    from pulumi_vllm.provider.plugin.construct import (
-        component_schema,  # loads the SDK; only this request needs it
-    )
+    """Return the schema of the package, including the component, as JSON."""
+    # This loads the SDK, which no other request needs.
+    from pulumi_vllm.provider.plugin.construct import component_schema
 
     schema = custom_schema()
     component = component_schema()
@@ -59,9 +59,13 @@ def _custom() -> str:
         "spheronApiKey": {
             "type": "string",
             "secret": True,
-            "description": "Key of the Spheron API; or SPHERON_API_KEY.",
+            "description": "API key for Spheron. Default: the environment variable SPHERON_API_KEY.",
         },
-        "spheronUrl": {"type": "string", "description": "Base URL of the Spheron API; or SPHERON_URL."},
+        "spheronUrl": {
+            "type": "string",
+            "description": "Base URL of the Spheron API. Default: the environment variable SPHERON_URL, "
+            "or the public API.",
+        },
     }
     schema = {
         "name": "vllm",
@@ -79,7 +83,7 @@ def _custom() -> str:
 
 
 def custom_schema() -> dict[str, Any]:
-    """The custom resources only: needs no SDK."""
+    """Return the schema of the custom resources. This does not load the SDK."""
     parsed: dict[str, Any] = json.loads(_custom())
     return parsed
 

@@ -1,24 +1,71 @@
-"""The rendered files on the host: text, mode and owner, and the drop-ins nobody declared."""
+"""The rendered files on a host: text, mode and owner, and drop-ins that are not declared."""
 
 import hashlib
-from typing import Any
+import shlex
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from pulumi_vllm.provider.lifecycle.machine_state import CONNECTION, INSTANCE_ID, REACHABLE, connect_host
-from pulumi_vllm.provider.plugin.resource import (
-    Call,
-    Failure,
-    Property,
-    Reading,
-    Resource,
-    UserError,
-    Values,
-    has_unknown,
-    reveal,
+from pulumi_vllm.host import drift
+from pulumi_vllm.host.errors import HostError
+from pulumi_vllm.provider.lifecycle.host_connection import (
+    CONNECTION,
+    INSTANCE_ID,
+    REACHABLE,
+    connect_host,
+    observe,
 )
+from pulumi_vllm.provider.plugin.call import Call
+from pulumi_vllm.provider.plugin.errors import UserError
+from pulumi_vllm.provider.plugin.protocol import has_unknown, reveal
+from pulumi_vllm.provider.plugin.resource import Failure, Property, Reading, Resource, Values
 from pulumi_vllm.provider.resources import secrets_in_files
+from pulumi_vllm.render import layout
 
-_BOOTSTRAP = "/usr/local/lib/pulumi-vllm/bootstrap"
-_SERVING = "restart vllm.service"
+if TYPE_CHECKING:
+    from pulumi_vllm.host.ssh import Host, PutFile
+
+# The Service resource restarts vLLM, after it has drained the gateway.
+_RESTART_ENGINE = f"restart {layout.ENGINE_UNIT}"
+# cloud-init installs packages on a new machine, which takes minutes. So does our own bootstrap.
+_CLOUD_INIT_WITHIN_S = 900
+_BOOTSTRAP_WITHIN_S = 1200
+
+
+@dataclass(frozen=True, slots=True)
+class _DeclaredFiles:
+    """The inputs of `Files`, parsed."""
+
+    texts: dict[str, str]
+    attributes: dict[str, str]
+    actions: dict[str, str]
+    secrets: dict[str, str] = field(repr=False)
+    values: dict[str, str]
+
+    @classmethod
+    def from_values(cls, values: Values) -> "_DeclaredFiles":
+        return cls(
+            texts=reveal(values["files"]),
+            attributes=reveal(values["attributes"]),
+            actions=reveal(values.get("actions")) or {},
+            secrets=reveal(values.get("secrets")) or {},
+            values=reveal(values.get("values")) or {},
+        )
+
+    def content(self, path: str) -> bytes:
+        """Return the content of a file, with secrets and values filled in."""
+        return secrets_in_files.fill(self.texts[path], self.secrets, self.values).encode()
+
+    def redact(self, path: str, live: str) -> str:
+        """Return the text of a file on the host without secrets."""
+        return secrets_in_files.redact(live, self.texts.get(path, ""), self.secrets, self.values)
+
+    def serving_digest(self) -> str | None:
+        """Return the digest of all files for which vLLM restarts, or None when one is not known yet."""
+        texts = {path: text for path, text in self.texts.items() if self.actions.get(path) == _RESTART_ENGINE}
+        if has_unknown(texts):
+            return None
+        return hashlib.sha256(repr(sorted(texts.items())).encode()).hexdigest()
 
 
 class Files(Resource):
@@ -26,178 +73,152 @@ class Files(Resource):
 
     token = "vllm:host:Files"
     description = (
-        "The rendered files of a host. Read back on refresh, so a preview shows what changed, line by line."
+        "The configuration files, units and programs on a host. A refresh reads them back, so a preview shows every "
+        "line that was changed on the host."
     )
     inputs = {
         "instanceId": INSTANCE_ID,
         "connection": CONNECTION,
         "files": Property(
             "object",
-            "Text by absolute path; @@secret:NAME@@ stands for a secret.",
+            "Text of each file, by absolute path. @@secret:NAME@@ and @@value:NAME@@ are placeholders.",
             required=True,
             of="string",
         ),
-        "attributes": Property("object", '"mode owner:group", by path.', required=True, of="string"),
-        "actions": Property(
-            "object", "What a change of the file means, by path.", required=True, silent=True, of="string"
+        "attributes": Property(
+            "object",
+            'Mode and owner of each file, by path, as in "0644 root:root".',
+            required=True,
+            of="string",
         ),
-        "secrets": Property("object", "Secret values by name.", secret=True, of="string"),
-        "values": Property("object", "Values that are known only later, by name.", of="string"),
+        "actions": Property(
+            "object",
+            "What a change of each file triggers, by path: nothing, daemon-reload, or restart, reload or run and a "
+            "unit.",
+            required=True,
+            silent=True,
+            of="string",
+        ),
+        "secrets": Property(
+            "object", "Values of the placeholders @@secret:NAME@@.", secret=True, of="string"
+        ),
+        "values": Property("object", "Values of the placeholders @@value:NAME@@.", of="string"),
     }
     outputs = {
-        "paths": Property("array", "The paths we own.", of="string"),
-        "servingDigest": Property("string", "sha256 over the files that vLLM has to restart for."),
+        "paths": Property("array", "Paths of all files.", of="string"),
+        "servingDigest": Property("string", "sha256 of the files for which vLLM restarts."),
         "reachable": REACHABLE,
     }
 
     async def check(self, call: Call, new: Values, old: Values | None) -> list[Failure]:
-        """Every file has a mode and an owner, every placeholder a value."""
-        files, attributes = new["files"], new["attributes"]
+        """Require a mode and an owner for each file, and a value for each placeholder."""
+        if has_unknown(new["files"]):
+            return []
+        declared = _DeclaredFiles.from_values(new)
+        values_known = not has_unknown(new.get("secrets")) and not has_unknown(new.get("values"))
         failures: list[Failure] = []
-        if has_unknown(files):
-            return failures
-        unknown = has_unknown(new.get("secrets")) or has_unknown(new.get("values"))
-        secrets, values = reveal(new.get("secrets")) or {}, reveal(new.get("values")) or {}
-        for path, text in files.items():
+        for path, text in declared.texts.items():
             if not path.startswith("/"):
-                failures.append(Failure(f'files["{path}"]', "a path on the host starts with /"))
-            if path not in attributes:
-                failures.append(Failure(f'attributes["{path}"]', 'missing; give "0644 root:root"'))
-            if not unknown:
+                failures.append(Failure(f'files["{path}"]', "not an absolute path; begin it with /"))
+            if path not in declared.attributes:
+                failures.append(Failure(f'attributes["{path}"]', 'missing; add "0644 root:root"'))
+            if values_known:
                 failures += [
-                    Failure(f'files["{path}"]', f"nothing fills {place}")
-                    for place in secrets_in_files.missing(reveal(text), secrets, values)
+                    Failure(f'files["{path}"]', f"{placeholder} has no value; add it to secrets or values")
+                    for placeholder in secrets_in_files.unfilled(text, declared.secrets, declared.values)
                 ]
         return failures
 
     async def preview(self, call: Call, new: Values) -> Values:
-        """The digest needs no host."""
-        return {"paths": sorted(new["files"]), "servingDigest": self._digest(new)}
+        """Return paths and digest, which need no host."""
+        return {
+            "paths": sorted(new["files"]),
+            "servingDigest": _DeclaredFiles.from_values(new).serving_digest(),
+        }
 
     async def create(self, call: Call, new: Values) -> tuple[str, Values]:
-        """Bootstrap the host where that is due, write what differs, act on it."""
-        return f"files@{new['instanceId']}", await self._converge(call, new, ())
+        """Run the bootstrap if it is due, and write the files."""
+        return f"files@{new['instanceId']}", await self._write(call, new, undeclared=())
 
     async def update(self, call: Call, resource_id: str, old: Values, new: Values) -> Values:
-        """Write what differs and remove what is no longer declared."""
-        gone = tuple(path for path in {*old["files"], *(old.get("paths") or ())} if path not in new["files"])
-        changed = tuple(
-            name for name in ("secrets", "values") if reveal(old.get(name)) != reveal(new.get(name))
-        )
+        """Write the files that differ, and remove those that are no longer declared."""
+        undeclared = {*old["files"], *(old.get("paths") or ())} - set(new["files"])
+        changed = [name for name in ("secrets", "values") if reveal(old.get(name)) != reveal(new.get(name))]
         if changed:
             await call.progress(f"{' and '.join(changed)} changed")
-        return await self._converge(call, new, gone)
+        return await self._write(call, new, undeclared=sorted(undeclared))
 
     async def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Reading | None:
-        """The host's own text, with every secret hidden."""
-        from pulumi_vllm.host.ssh import HostError
-
-        values = {**state, **inputs}
-        paths = list(state.get("paths") or values["files"])
-        outputs = {name: state.get(name) for name in self.outputs}
-        try:
-            host = await connect_host(call, values)
-            facts = await call.session.hosts().facts(host, paths=tuple(paths))
-        except HostError as error:
-            await call.warn(f"{call.name}: {error}; showing what was last seen")
+        """Observe the files, with secrets redacted."""
+        declared = _DeclaredFiles.from_values({**state, **inputs})
+        owned = tuple(state.get("paths") or declared.texts)
+        outputs = self.outputs_in(state)
+        facts = await observe(call, {**state, **inputs}, paths=owned)
+        if facts is None:
             return Reading({**outputs, "reachable": False}, inputs)
-        wanted, attributes = values["files"], values["attributes"]
-        secrets, known = reveal(values.get("secrets")) or {}, reveal(values.get("values")) or {}
-        live: Values = {}
-        modes: Values = {}
-        for path in paths:
-            fact = facts.files.get(path)
-            if fact is not None:
-                live[path] = secrets_in_files.hide(fact.text, reveal(wanted.get(path, "")), secrets, known)
-                modes[path] = f"{fact.mode} {fact.owner}"
-        live |= dict(facts.drop_ins)
-        modes |= {path: attributes.get(path, "") for path in facts.drop_ins if path in attributes}
-        changed = sorted(path for path in {*live, *wanted} if live.get(path) != wanted.get(path))
-        changed += sorted(
-            path for path in modes if modes[path] != attributes.get(path) and path not in changed
+        observed = drift.files(
+            declared.texts, declared.attributes, owned=owned, facts=facts, redact=declared.redact
         )
-        if changed:
-            await call.warn(f"changed on the host: {', '.join(changed)}; `pulumi up` puts it back")
-        return Reading({**outputs, "reachable": True}, {**inputs, "files": live, "attributes": modes})
+        if observed.changed:
+            await call.warn(
+                f"changed on the host: {', '.join(observed.changed)}; `pulumi up` restores the files"
+            )
+        live = {"files": observed.texts, "attributes": observed.attributes}
+        return Reading({**outputs, "reachable": True}, {**inputs, **live})
 
     # -- the host -----------------------------------------------------------------------------------
-    def _digest(self, new: Values) -> str | None:
-        texts = {path: text for path, text in new["files"].items() if new["actions"].get(path) == _SERVING}
-        if has_unknown(texts):
-            return None
-        return hashlib.sha256(repr(sorted(reveal(texts).items())).encode()).hexdigest()
+    async def _write(self, call: Call, new: Values, *, undeclared: Collection[str]) -> Values:
+        from pulumi_vllm.host.ssh import PutFile  # asyncssh takes 0.2 s to import
 
-    async def _converge(self, call: Call, new: Values, gone: tuple[str, ...]) -> Values:
-        from pulumi_vllm.host.ssh import PutFile
-
+        declared = _DeclaredFiles.from_values(new)
         host = await connect_host(call, new)
-        secrets, values = reveal(new.get("secrets")) or {}, reveal(new.get("values")) or {}
-        texts = {
-            path: secrets_in_files.fill(reveal(text), secrets, values).encode()
-            for path, text in new["files"].items()
-        }
-        await self._bootstrap(call, host, texts.get(_BOOTSTRAP), new)
-        await call.progress(f"comparing {len(texts)} files")
-        put = []
-        for path, data in texts.items():
-            mode, owner = new["attributes"][path].split()
-            put.append(PutFile(path, data, mode, owner))
-        changed = set(await host.put(put))
-        if gone:
-            await host.run("rm -f -- " + " ".join(_quote(path) for path in gone), timeout_s=60)
-            changed |= set(gone)
-        await self._act(call, host, new["actions"], changed)
-        call.session.hosts().stale(host)
-        return {"paths": sorted(texts), "servingDigest": self._digest(new), "reachable": True}
+        files = {}
+        for path in declared.texts:
+            mode, owner = declared.attributes[path].split()
+            files[path] = PutFile(path, declared.content(path), mode, owner)
+        if layout.BOOTSTRAP in files:
+            await self._bootstrap(call, host, files[layout.BOOTSTRAP])
+        await call.progress(f"comparing {len(files)} files")
+        changed = set(await host.put(files.values()))
+        if undeclared:
+            await host.run("rm -f -- " + shlex.join(undeclared), timeout_s=60)
+            changed |= set(undeclared)
+        await self._apply_changes(call, host, declared.actions, changed)
+        call.session.hosts().mark_changed(host)
+        return {"paths": sorted(files), "servingDigest": declared.serving_digest(), "reachable": True}
 
-    async def _bootstrap(self, call: Call, host: Any, script: bytes | None, new: Values) -> None:
-        """The same script that cloud-init runs, where cloud-init did not, or an older one."""
-        from pulumi_vllm.host.ssh import HostError, PutFile
-
-        if script is None:
-            return
-        digest = hashlib.sha256(script).hexdigest()
-        # cloud-init may be at it: let it finish, or two package managers meet.
-        waited = await host.run(
-            "timeout 900 cloud-init status --wait >/dev/null 2>&1 || true; "
-            "cat /var/lib/pulumi-vllm/bootstrap.stamp 2>/dev/null || true",
-            timeout_s=960,
+    async def _bootstrap(self, call: Call, host: "Host", script: "PutFile") -> None:
+        """Run the script that cloud-init runs, unless this version of it has run already."""
+        # cloud-init may still be running, and two package managers at a time would fail.
+        stamp = await host.run(
+            f"timeout {_CLOUD_INIT_WITHIN_S} cloud-init status --wait >/dev/null 2>&1 || true; "
+            f"cat {layout.BOOTSTRAP_STAMP} 2>/dev/null || true",
+            timeout_s=_CLOUD_INIT_WITHIN_S + 60,
         )
-        if waited.stdout.strip() == digest:
+        if stamp.stdout.strip() == hashlib.sha256(script.data).hexdigest():
             return
-        await call.progress("preparing the machine (packages, user, folders)")
-        mode, owner = new["attributes"][_BOOTSTRAP].split()
-        await host.put([PutFile(_BOOTSTRAP, script, mode, owner)])
+        await call.progress("preparing the machine: packages, users, directories")
+        await host.put([script])
         try:
-            await host.run(_BOOTSTRAP, timeout_s=1200)
+            await host.run(script.path, timeout_s=_BOOTSTRAP_WITHIN_S)
         except HostError as error:
             raise UserError(
                 f"{call.name}: the bootstrap failed: {error}; fix the cause, then run `pulumi up` again"
             ) from error
 
-    async def _act(self, call: Call, host: Any, actions: Values, changed: set[str]) -> None:
-        """Reload systemd once, then reload or restart what already runs."""
-        due = {
-            actions.get(path, "daemon-reload" if path.startswith("/etc/systemd/") else "nothing")
-            for path in changed
-        }
-        lines = []
-        if any(path.startswith("/etc/systemd/system/") for path in changed):
-            lines.append("systemctl daemon-reload")
-        for action in sorted(due):
+    async def _apply_changes(
+        self, call: Call, host: "Host", actions: dict[str, str], changed: set[str]
+    ) -> None:
+        """Reload systemd once, then reload or restart the affected units that are running."""
+        commands = []
+        if any(path.startswith(f"{layout.UNITS_DIRECTORY}/") for path in changed):
+            commands.append("systemctl daemon-reload")
+        for action in sorted({actions[path] for path in changed if path in actions}):
             verb, _, unit = action.partition(" ")
-            if verb == "reload":
-                lines.append(f"if systemctl is-active -q {unit}; then systemctl reload {unit}; fi")
-            elif verb == "restart" and action != _SERVING:
-                lines.append(f"if systemctl is-active -q {unit}; then systemctl restart {unit}; fi")
-            elif verb == "run":
-                lines.append(f"systemctl restart --no-block {unit}")
-        if lines:
-            await call.progress(f"{len(changed)} files changed: {'; '.join(lines)}"[:200])
-            await host.run("\n".join(lines), timeout_s=180)
-
-
-def _quote(path: str) -> str:
-    import shlex
-
-    return shlex.quote(path)
+            if verb == "run":
+                commands.append(f"systemctl restart --no-block {unit}")
+            elif verb in {"reload", "restart"} and action != _RESTART_ENGINE:
+                commands.append(f"if systemctl is-active -q {unit}; then systemctl {verb} {unit}; fi")
+        if commands:
+            await call.progress(f"{len(changed)} files changed: {'; '.join(commands)}"[:200])
+            await host.run("\n".join(commands), timeout_s=180)

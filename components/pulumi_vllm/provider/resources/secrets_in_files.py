@@ -1,41 +1,37 @@
-"""Secrets inside rendered files: put in on the way to the host, taken out on the way back. Pure."""
+"""Secrets in rendered files: filled in before a file is written, and redacted in what is read back. Pure."""
 
 import re
+from collections.abc import Mapping
 
-_PLACE = re.compile(r"@@(secret|value):([a-z0-9_]+)@@")
-HIDDEN = "(differs: secret)"
-
-
-def names(text: str) -> set[str]:
-    """Names of the secrets that a text asks for."""
-    return {match[2] for match in _PLACE.finditer(text) if match[1] == "secret"}
+_PLACEHOLDER = re.compile(r"@@(secret|value):([a-z0-9_]+)@@")
+REDACTED = "(differs: secret)"
 
 
-def missing(text: str, secrets: dict[str, str], values: dict[str, str]) -> list[str]:
-    """Placeholders that nothing fills."""
+def unfilled(text: str, secrets: Mapping[str, str], values: Mapping[str, str]) -> list[str]:
+    """Return the placeholders in a text that have no value."""
     known = {"secret": secrets, "value": values}
-    return [match[0] for match in _PLACE.finditer(text) if match[2] not in known[match[1]]]
+    return [match[0] for match in _PLACEHOLDER.finditer(text) if match[2] not in known[match[1]]]
 
 
-def fill(text: str, secrets: dict[str, str], values: dict[str, str]) -> str:
-    """The text as it goes to the host."""
+def fill(text: str, secrets: Mapping[str, str], values: Mapping[str, str]) -> str:
+    """Replace every placeholder with its value."""
     known = {"secret": secrets, "value": values}
-    return _PLACE.sub(lambda match: known[match[1]][match[2]], text)
+    return _PLACEHOLDER.sub(lambda match: known[match[1]][match[2]], text)
 
 
-def hide(live: str, wanted: str, secrets: dict[str, str], values: dict[str, str]) -> str:
-    """The host's text as it may be shown.
+def redact(live: str, declared: str, secrets: Mapping[str, str], values: Mapping[str, str]) -> str:
+    """Return the text of a file on the host without secrets.
 
-    Equal to `wanted`, placeholders and all, when the host has just what was filled in. Otherwise lines that
-    `wanted` has are shown as they stand there, and in a file with secrets every other line is hidden: a line
-    nobody wrote may hold somebody's key.
+    When it is what `declared` gives with its placeholders filled in, return `declared`. Otherwise, in a file with
+    secrets, show the declared lines as they are declared, and redact all others: an unknown line may hold a key.
     """
-    if live == fill(wanted, secrets, values):
-        return wanted
-    if not names(wanted):
+    if live == fill(declared, secrets, values):
+        return declared
+    if not _has_secrets(declared):
         return live
-    originals = {}
-    for line in wanted.splitlines():
-        filled = fill(line, secrets, values)
-        originals[filled] = line
-    return "\n".join(originals.get(line, HIDDEN) for line in live.splitlines()) + "\n"
+    shown = {fill(line, secrets, values): line for line in declared.splitlines()}
+    return "\n".join(shown.get(line, REDACTED) for line in live.splitlines()) + "\n"
+
+
+def _has_secrets(text: str) -> bool:
+    return any(match[1] == "secret" for match in _PLACEHOLDER.finditer(text))

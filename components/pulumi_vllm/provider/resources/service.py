@@ -1,23 +1,35 @@
-"""The serving units: engine installed, vLLM healthy, gateway open, readiness passed; and whether that is still so."""
+"""The serving units on a host: engine, gateway and firewall, and the readiness check that proves that they work."""
 
 import json
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from pulumi_vllm.provider.lifecycle.machine_state import (
+from pulumi_vllm.host import drift
+from pulumi_vllm.plan.defaults import DRAIN_TIMEOUT_S
+from pulumi_vllm.provider.lifecycle.drain import DRAIN_TIMEOUT, drain, undo_drain
+from pulumi_vllm.provider.lifecycle.host_connection import (
     CONNECTION,
     INSTANCE_ID,
     REACHABLE,
     connect_host,
-    look_s,
+    observe,
 )
-from pulumi_vllm.provider.lifecycle.units import INSTALL, PREFLIGHT, follow, why
-from pulumi_vllm.provider.plugin.resource import Call, Property, Reading, Resource, UserError, Values
+from pulumi_vllm.provider.lifecycle.poll import HOST_PAUSES_S, PollTimeoutError, poll
+from pulumi_vllm.provider.lifecycle.units import INSTALL, PREFLIGHT, failure_reason, run_unit
+from pulumi_vllm.provider.plugin.call import Call
+from pulumi_vllm.provider.plugin.errors import UserError
+from pulumi_vllm.provider.plugin.resource import Failure, Property, Reading, Resource, Values
+from pulumi_vllm.render import layout
 
-_PROGRAMS = "/usr/local/lib/pulumi-vllm"
-_WANTED = {"vllm.service": "active", "haproxy.service": "active", "vllm-firewall.service": "active"}
-_READINESS = "/run/pulumi-vllm/readiness.json"
-# A start of a large model takes minutes of a paid machine: what died twice is not tried until systemd gives up.
-_STARTS_LOST = 2
+if TYPE_CHECKING:
+    from pulumi_vllm.host.ssh import Host
+
+_SERVING_UNITS = (layout.ENGINE_UNIT, layout.GATEWAY_UNIT, layout.FIREWALL_UNIT)
+_READY_WITHIN_S = 3600
+# A start of a large model takes minutes of a paid machine. After two crashes a third start is not worth waiting for.
+_CRASHES_TOLERATED = 1
+# Inputs that vLLM reads when it starts.
+_RESTARTING_INPUTS = ("servingDigest", "weightsRevision", "engineVersion", "commandLine")
 
 
 class Service(Resource):
@@ -25,105 +37,89 @@ class Service(Resource):
 
     token = "vllm:host:Service"
     description = (
-        "vLLM behind its gateway: installed at the locked versions, warmed up, proved by the readiness."
+        "vLLM and its gateway, installed at pinned versions and started. It is ready when the readiness check has "
+        "passed."
     )
     inputs = {
         "instanceId": INSTANCE_ID,
         "connection": CONNECTION,
         "engineVersion": Property("string", "Version of vLLM.", required=True),
         "servingDigest": Property(
-            "string", "Digest of the files that vLLM has to restart for.", required=True
+            "string", "Digest of the files for which vLLM restarts (servingDigest of Files).", required=True
         ),
         "weightsRevision": Property(
-            "string", "Revision being served; another one means a restart.", required=True
+            "string", "Revision of the weights. Another revision restarts vLLM.", required=True
         ),
-        "units": Property("object", "Units by the state they should be in.", of="string"),
-        "commandLine": Property("string", "as-declared: the running process has the unit's arguments."),
-        "drainTimeoutS": Property(
-            "number", "Seconds that running requests get before a restart.", silent=True
+        "units": Property("object", "State of each unit (default: all are active).", of="string"),
+        "commandLine": Property(
+            "string", "Whether vLLM runs with the arguments of its unit (default: as-declared)."
         ),
-        "readyTimeoutS": Property("number", "Seconds from start to a passed readiness.", silent=True),
+        "drainTimeoutS": DRAIN_TIMEOUT,
+        "readyTimeoutS": Property(
+            "number",
+            "Seconds from the start of vLLM until the readiness check must have passed "
+            f"(default: {_READY_WITHIN_S}).",
+            silent=True,
+        ),
     }
     outputs = {
-        "evidence": Property("object", "Versions, readiness and phase timings.", of="any"),
+        "evidence": Property(
+            "object",
+            "Versions, result of the readiness check, and durations of the start's phases.",
+            of="any",
+        ),
         "reachable": REACHABLE,
     }
 
-    async def check(self, call: Call, new: Values, old: Values | None) -> list[Any]:
-        """What a healthy service looks like."""
-        new.setdefault("units", dict(_WANTED))
-        new.setdefault("commandLine", "as-declared")
-        new.setdefault("drainTimeoutS", 30)
-        new.setdefault("readyTimeoutS", 3600)
+    async def check(self, call: Call, new: Values, old: Values | None) -> list[Failure]:
+        """Add defaults: a healthy service, so that any problem shows as a diff."""
+        new.setdefault("units", dict.fromkeys(_SERVING_UNITS, "active"))
+        new.setdefault("commandLine", drift.AS_DECLARED)
+        new.setdefault("drainTimeoutS", DRAIN_TIMEOUT_S)
+        new.setdefault("readyTimeoutS", _READY_WITHIN_S)
         return []
 
     async def create(self, call: Call, new: Values) -> tuple[str, Values]:
-        """Install, preflight, start, readiness."""
-        return f"service@{new['instanceId']}", await self._serve(call, new, restart=False)
+        """Install and start vLLM and the gateway, and run the readiness check."""
+        return f"service@{new['instanceId']}", await self._start(call, new, restart=False)
 
     async def update(self, call: Call, resource_id: str, old: Values, new: Values) -> Values:
-        """Drain and restart what serves something else; start what is down."""
-        moved = [
-            name
-            for name in ("servingDigest", "weightsRevision", "engineVersion", "commandLine")
-            if old.get(name) != new.get(name)
-        ]
-        return await self._serve(call, new, restart=bool(moved))
+        """Drain and restart vLLM if it has to start with other inputs. Start the units that are down."""
+        restart = any(old.get(name) != new.get(name) for name in _RESTARTING_INPUTS)
+        return await self._start(call, new, restart=restart)
 
     async def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Reading | None:
-        """The units' states, and the process against its unit."""
-        from pulumi_vllm.host.ssh import HostError
-
-        values = {**state, **inputs}
-        outputs = {name: state.get(name) for name in self.outputs}
-        wanted: Values = values.get("units") or dict(_WANTED)
-        try:
-            host = await connect_host(call, values)
-            facts = await call.session.hosts().facts(host, units=tuple(_WANTED))
-        except HostError as error:
-            await call.warn(f"{call.name}: {error}; showing what was last seen")
+        """Observe the states of the units, and compare the process of vLLM with its unit."""
+        outputs = self.outputs_in(state)
+        facts = await observe(call, {**state, **inputs}, units=_SERVING_UNITS)
+        if facts is None:
             return Reading({**outputs, "reachable": False}, inputs)
-        live = {
-            unit: facts.units[unit].active if unit in facts.units else "missing"
-            for unit in {**_WANTED, **wanted}
-        }
-        down = [f"{unit} is {state}" for unit, state in live.items() if state != "active"]
-        process = facts.process_matches("vllm.service") if live.get("vllm.service") == "active" else True
-        line = "as-declared" if process else "other arguments than its unit"
-        if not process:
-            down.append("vllm runs with other arguments than its unit")
-        if down:
-            await call.warn(f"{'; '.join(sorted(down))}; `pulumi up` puts it right")
-        return Reading({**outputs, "reachable": True}, {**inputs, "units": live, "commandLine": line})
+        names = dict.fromkeys((*_SERVING_UNITS, *({**state, **inputs}.get("units") or ())))
+        observed = drift.units(names, facts, engine=layout.ENGINE_UNIT)
+        if observed.problems:
+            await call.warn(f"{'; '.join(observed.problems)}; `pulumi up` repairs this")
+        live = {"units": observed.states, "commandLine": observed.command_line}
+        return Reading({**outputs, "reachable": True}, {**inputs, **live})
 
     # -- the host -----------------------------------------------------------------------------------
-    async def _serve(self, call: Call, new: Values, *, restart: bool) -> Values:
-        await follow(call, new, PREFLIGHT, restart=True)  # first: a machine that is unfit goes on serving
+    async def _start(self, call: Call, new: Values, *, restart: bool) -> Values:
+        # First, because vLLM keeps serving on a machine that is not fit for the new configuration.
+        await run_unit(call, new, PREFLIGHT, restart=True)
         host = await connect_host(call, new)
-        # An engine that the readiness check found wrong goes on running: with the cause gone it still has it in memory.
-        restart = restart or (await host.run(_FOUND_WRONG, timeout_s=60)).stdout.strip() == "yes"
+        # An engine that failed the readiness check keeps running, and may hold the cause of the failure in memory.
+        restart = restart or (await host.run(_READINESS_FAILED, timeout_s=60)).stdout.strip() == "yes"
         if restart:
-            drain_s = float(new.get("drainTimeoutS") or 0)
-            await call.progress(f"draining, then restarting vllm (up to {drain_s:.0f} s)")
-            script = f"{_PROGRAMS}/drain --timeout {drain_s:.0f} || true; systemctl stop vllm.service"
-            await host.run(script, timeout_s=drain_s + 120)
-        # Restarted, because a lock may have changed; with the stamp in place the program has nothing to do.
-        # vllm.service requires the unit, so only once vllm is down.
-        await follow(call, new, INSTALL, restart=restart)
+            await drain(call, host, new, "vllm restarts")
+            await host.run(f"systemctl stop {layout.ENGINE_UNIT}", timeout_s=120)
+        # Restarted, because the lock may have changed. With an unchanged lock the program returns at once.
+        # vllm.service requires this unit and would restart with it, so vllm.service is stopped first.
+        await run_unit(call, new, INSTALL, restart=restart)
         host = await connect_host(call, new)
-        await host.run(
-            "systemctl enable -q vllm-firewall.service haproxy.service vllm.service; "
-            "systemctl reset-failed vllm.service haproxy.service 2>/dev/null || true; "
-            "systemctl start vllm-firewall.service; systemctl start --no-block vllm.service haproxy.service",
-            timeout_s=180,
-        )
-        await host.run(
-            f"if test -S /run/pulumi-vllm-gateway/admin.sock; then {_PROGRAMS}/drain --undo || true; fi",
-            timeout_s=60,
-        )
-        readiness = await self._readiness(call, host, float(new.get("readyTimeoutS") or 3600))
-        call.session.hosts().stale(host)
-        facts = await call.session.hosts().facts(host, units=tuple(_WANTED))
+        await host.run(_START_UNITS, timeout_s=180)
+        await undo_drain(host)
+        readiness = await _ReadinessCheck(call, host, float(new["readyTimeoutS"])).result()
+        call.session.hosts().mark_changed(host)
+        facts = await call.session.hosts().facts(host, units=_SERVING_UNITS)
         evidence = {
             "engine": new["engineVersion"],
             "revision": new["weightsRevision"],
@@ -132,49 +128,79 @@ class Service(Resource):
         }
         return {"evidence": evidence, "reachable": True}
 
-    async def _readiness(self, call: Call, host: Any, timeout_s: float) -> Values:
-        """Start the readiness check: a healthy /health proves nothing, golden tokens through the gateway do."""
-        await host.run(_START_READINESS, timeout_s=60)
-        waited, looks = 0.0, 0
-        while waited < timeout_s:
-            await call.sleep(look_s(looks))
-            waited += look_s(looks)
-            looks += 1
-            shown = await host.run(_GATE_STATE, timeout_s=60)
-            vllm, lost, readiness, text = (part.strip() for part in (shown.stdout + "\n\n\n").split("\n", 3))
-            if vllm == "failed" or int(lost or 0) >= _STARTS_LOST:
-                words = await why(host, "vllm.service")
-                await host.run("systemctl stop vllm-readiness.service vllm.service", timeout_s=120)
-                raise UserError(f"{call.name}: vllm.service failed: {words}")
-            if text:
-                result: Values = json.loads(text)
-                if result.get("passed"):
-                    return result
-                raise UserError(
-                    f"{call.name}: the readiness check failed: {result.get('why')}; "
-                    f"vllm says: {await why(host, 'vllm.service')}"
-                )
-            if readiness == "failed":
-                raise UserError(
-                    f"{call.name}: the readiness check failed: {await why(host, 'vllm-readiness.service')}"
-                )
-            await call.progress(f"waiting for the readiness check ({waited:.0f} s); vllm is {vllm}")
-        raise UserError(
-            f"{call.name}: not ready after {timeout_s:.0f} s; look at `journalctl -u vllm`, then `pulumi up` again"
+
+@dataclass(slots=True)
+class _ReadinessCheck:
+    """One run of the readiness check. /health alone proves little; golden tokens through the gateway prove more."""
+
+    call: Call
+    host: "Host"
+    timeout_s: float
+    engine_state: str = "starting"
+
+    async def result(self) -> dict[str, Any]:
+        """Run the check and return its result.
+
+        Raises:
+            UserError: vLLM or the check failed, or the time limit passed.
+        """
+        await self.host.run(_START_READINESS, timeout_s=60)
+        try:
+            return await poll(
+                self.call,
+                self._passed,
+                within_s=self.timeout_s,
+                pauses=HOST_PAUSES_S,
+                report=lambda: f"waiting for the readiness check; vllm is {self.engine_state}",
+            )
+        except PollTimeoutError:
+            raise UserError(
+                f"{self.call.name}: not ready after {self.timeout_s:.0f} s; read `journalctl -u vllm` on the host, "
+                "then run `pulumi up` again"
+            ) from None
+
+    async def _passed(self) -> dict[str, Any] | None:
+        shown = await self.host.run(_SHOW_READINESS, timeout_s=60)
+        self.engine_state, crashes, check_state, text = (
+            part.strip() for part in (shown.stdout + "\n\n\n").split("\n", 3)
         )
+        if self.engine_state == "failed" or int(crashes or 0) > _CRASHES_TOLERATED:
+            reason = await failure_reason(self.host, layout.ENGINE_UNIT)
+            stop = f"systemctl stop {layout.READINESS_UNIT} {layout.ENGINE_UNIT}"
+            await self.host.run(stop, timeout_s=120)
+            raise UserError(f"{self.call.name}: {layout.ENGINE_UNIT} failed: {reason}")
+        if text:
+            result: dict[str, Any] = json.loads(text)
+            if result.get("passed"):
+                return result
+            reason = await failure_reason(self.host, layout.ENGINE_UNIT)
+            raise UserError(
+                f"{self.call.name}: the readiness check failed: {result.get('why')}; the log of vllm: {reason}"
+            )
+        if check_state == "failed":
+            reason = await failure_reason(self.host, layout.READINESS_UNIT)
+            raise UserError(f"{self.call.name}: the readiness check failed: {reason}")
+        return None
 
 
-_FOUND_WRONG = f"grep -qs '\"passed\": false' {_READINESS} && echo yes || true"
+_READINESS_FAILED = f"grep -qs '\"passed\": false' {layout.READINESS_RESULT} && echo yes || true"
 
-_START_READINESS = f"""
-rm -f {_READINESS}
-systemctl reset-failed vllm-readiness.service 2>/dev/null || true
-systemctl restart --no-block vllm-readiness.service
+_START_UNITS = f"""
+systemctl enable -q {layout.FIREWALL_UNIT} {layout.GATEWAY_UNIT} {layout.ENGINE_UNIT}
+systemctl reset-failed {layout.ENGINE_UNIT} {layout.GATEWAY_UNIT} 2>/dev/null || true
+systemctl start {layout.FIREWALL_UNIT}
+systemctl start --no-block {layout.ENGINE_UNIT} {layout.GATEWAY_UNIT}
 """
 
-_GATE_STATE = f"""
-systemctl show -P ActiveState vllm.service
-systemctl show -P NRestarts vllm.service
-systemctl show -P ActiveState vllm-readiness.service
-cat {_READINESS} 2>/dev/null || true
+_START_READINESS = f"""
+rm -f {layout.READINESS_RESULT}
+systemctl reset-failed {layout.READINESS_UNIT} 2>/dev/null || true
+systemctl restart --no-block {layout.READINESS_UNIT}
+"""
+
+_SHOW_READINESS = f"""
+systemctl show -P ActiveState {layout.ENGINE_UNIT}
+systemctl show -P NRestarts {layout.ENGINE_UNIT}
+systemctl show -P ActiveState {layout.READINESS_UNIT}
+cat {layout.READINESS_RESULT} 2>/dev/null || true
 """

@@ -104,7 +104,7 @@ class Volume(Resource):
                 f"{error}. The disk {old.get('volumeName')} keeps its {old.get('sizeGb')} GB and what is on it; set "
                 "the size back, or move to a new disk: give the stack another name"
             ) from None
-        found = await call.session.ask(call.session.cloud().volumes.find, old.get("volumeName"))
+        found = await call.session.ask(call.session.cloud().volumes.find, str(old.get("volumeName")))
         return self._outputs(found, str(old.get("volumeName"))) if found else outputs
 
     async def create(self, call: Call, new: Values) -> tuple[str, Values]:
@@ -140,7 +140,7 @@ class Volume(Resource):
             await call.info(f"kept the disk {name}{cost}. `pulumi-vllm sweep` lists it")
             return
         cloud = call.session.cloud()
-        volume = await call.session.ask(cloud.volumes.find, name)
+        volume = await call.session.ask(cloud.volumes.find, str(name))
         if volume is None:
             return
         for instance in volume.attached_to:

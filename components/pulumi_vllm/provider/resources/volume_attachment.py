@@ -4,14 +4,14 @@ import shlex
 import time
 from typing import Any
 
-from pulumi_vllm.provider.lifecycle.machine_state import (
+from pulumi_vllm.provider.lifecycle.host_connection import (
     CONNECTION,
     INSTANCE_ID,
     REACHABLE,
-    check_instance_alive,
     connect_host,
-    pause_s,
+    observe,
 )
+from pulumi_vllm.provider.lifecycle.machine_state import check_instance_alive, pause_s
 from pulumi_vllm.provider.plugin.resource import Call, Property, Reading, Resource, UserError, Values, reveal
 
 _MARKER = "/models/.pulumi-vllm-volume"
@@ -78,13 +78,8 @@ class VolumeAttachment(Resource):
         outputs = {name: state.get(name) for name in self.outputs}
         if volume is None or values["instanceId"] not in volume.attached_to:
             return None
-        from pulumi_vllm.host.ssh import HostError
-
-        try:
-            host = await connect_host(call, values)
-            facts = await call.session.hosts().facts(host)
-        except HostError as error:
-            await call.warn(f"{call.name}: {error}; showing what was last seen")
+        facts = await observe(call, values)
+        if facts is None:
             return Reading({**outputs, "reachable": False}, inputs)
         mounted = "/models" in facts.mounts
         if not mounted and inputs.get("mounted", True):

@@ -1,100 +1,111 @@
-"""The model's pinned revision on the volume: fetched by the host's own unit, watched from here."""
+"""The pinned revision of the model on the volume, downloaded by a unit of the host."""
 
 import json
-from typing import Any
+from dataclasses import dataclass
 
-from pulumi_vllm.provider.lifecycle.machine_state import CONNECTION, INSTANCE_ID, REACHABLE, connect_host
-from pulumi_vllm.provider.lifecycle.units import PREFLIGHT, WEIGHTS, follow
-from pulumi_vllm.provider.plugin.resource import Call, Property, Reading, Resource, Values
+from pulumi_vllm.plan.defaults import DRAIN_TIMEOUT_S
+from pulumi_vllm.provider.lifecycle.drain import DRAIN_TIMEOUT, drain, undo_drain
+from pulumi_vllm.provider.lifecycle.host_connection import (
+    CONNECTION,
+    INSTANCE_ID,
+    REACHABLE,
+    connect_host,
+    observe,
+)
+from pulumi_vllm.provider.lifecycle.units import PREFLIGHT, WEIGHTS, run_unit
+from pulumi_vllm.provider.plugin.call import Call
+from pulumi_vllm.provider.plugin.resource import Failure, Property, Reading, Resource, Values
 
-_DRAIN = "/usr/local/lib/pulumi-vllm/drain"
+
+@dataclass(frozen=True, slots=True)
+class _Manifest:
+    """The manifest of verified weights, which the unit writes on the volume."""
+
+    files: int
+    size: int
+    sha256: str
+
+    @classmethod
+    def parse(cls, text: str, sha256: str) -> "_Manifest":
+        files = json.loads(text)["files"]
+        return cls(len(files), sum(file["size"] for file in files.values()), sha256)
 
 
 class Weights(Resource):
     """`vllm:host:Weights`."""
 
     token = "vllm:host:Weights"
-    description = "A pinned model revision on the volume, every file's checksum verified before vLLM sees it."
+    description = "A pinned revision of the model on the volume. Checksums are verified before vLLM reads it."
     inputs = {
         "instanceId": INSTANCE_ID,
         "connection": CONNECTION,
-        "repository": Property("string", "owner/name at the hub.", required=True),
-        "revision": Property("string", "Commit of 40 hex digits.", required=True),
-        "directory": Property("string", "Folder on the host.", required=True),
-        "complete": Property("boolean", "Whether all of it should be there (default true)."),
+        "repository": Property("string", "Repository at the model hub, as in owner/name.", required=True),
+        "revision": Property("string", "Commit of the repository: 40 hexadecimal digits.", required=True),
+        "directory": Property("string", "Directory on the host.", required=True),
+        "drainTimeoutS": DRAIN_TIMEOUT,
+        "complete": Property("boolean", "Whether all files are present and verified (default: true)."),
     }
     outputs = {
-        "files": Property("integer", "Files in the manifest."),
-        "bytes": Property("number", "Their sizes added up."),
-        "downloadedBytes": Property("number", "Bytes that this create or update fetched."),
-        "seconds": Property("number", "How long it took."),
+        "files": Property("integer", "Number of files in the manifest."),
+        "bytes": Property("number", "Size of all files in bytes."),
+        "downloadedBytes": Property("number", "Bytes that the last create or update downloaded."),
+        "seconds": Property("number", "Duration of the last create or update in seconds."),
         "manifestSha256": Property("string", "sha256 of the manifest."),
         "reachable": REACHABLE,
     }
 
-    async def check(self, call: Call, new: Values, old: Values | None) -> list[Any]:
-        """Wanted is complete."""
+    async def check(self, call: Call, new: Values, old: Values | None) -> list[Failure]:
+        """Add defaults. `complete` is true, so that missing files show as a diff."""
         new.setdefault("complete", True)
+        new.setdefault("drainTimeoutS", DRAIN_TIMEOUT_S)
         return []
 
     async def create(self, call: Call, new: Values) -> tuple[str, Values]:
-        """Start the unit, follow it to its end."""
-        return f"{new['repository']}@{str(new['revision'])[:12]}", await self._fetch(call, new)
+        """Download the weights."""
+        return f"{new['repository']}@{str(new['revision'])[:12]}", await self._download(call, new)
 
     async def update(self, call: Call, resource_id: str, old: Values, new: Values) -> Values:
-        """Another revision, or files gone: the unit finds out what is missing.
-
-        vllm.service requires the unit and restarts with it: the gateway is drained meanwhile.
-        """
-        host = await connect_host(call, new)
-        await call.progress("draining: vllm restarts with its weights")
-        await host.run(f"{_DRAIN} --timeout 60 || true", timeout_s=120)
-        outputs = await self._fetch(call, new)
-        await host.run(f"{_DRAIN} --undo || true", timeout_s=60)
+        """Download what is missing. vllm.service requires the unit and restarts with it, so drain the gateway first."""
+        await drain(call, await connect_host(call, new), new, "vllm restarts with its weights")
+        outputs = await self._download(call, new)
+        await undo_drain(await connect_host(call, new))
         return outputs
 
     async def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Reading | None:
-        """The manifest's revision, and every file at its size."""
-        from pulumi_vllm.host.ssh import HostError
-
-        values = {**state, **inputs}
-        outputs = {name: state.get(name) for name in self.outputs}
-        try:
-            host = await connect_host(call, values)
-            facts = await call.session.hosts().facts(host, weights=values["directory"])
-        except HostError as error:
-            await call.warn(f"{call.name}: {error}; showing what was last seen")
+        """Compare the manifest with the declared revision, and the files with the manifest."""
+        directory = {**state, **inputs}["directory"]
+        outputs = self.outputs_in(state)
+        facts = await observe(call, {**state, **inputs}, weights=directory)
+        if facts is None:
             return Reading({**outputs, "reachable": False}, inputs)
-        manifest = facts.manifest
+        manifest = facts.manifests.get(directory)
         if manifest is None:
             await call.warn(
-                f"{call.name}: no manifest in {values['directory']}; `pulumi up` fetches what is missing"
+                f"{call.name}: {directory} holds no manifest; `pulumi up` downloads what is missing"
             )
             return Reading({**outputs, "reachable": True}, {**inputs, "complete": False})
         if manifest.damaged:
-            names = ", ".join(manifest.damaged)
-            sentence = (
-                f"{call.name}: missing or changed since they were verified: {names}; `pulumi up` fetches them"
+            await call.warn(
+                f"{call.name}: missing or changed since they were verified: {', '.join(manifest.damaged)}; "
+                "`pulumi up` downloads them again"
             )
-            await call.warn(sentence)
         live = {"revision": manifest.revision, "complete": not manifest.damaged}
         return Reading({**outputs, "reachable": True, "manifestSha256": manifest.sha256}, {**inputs, **live})
 
-    async def _fetch(self, call: Call, new: Values) -> Values:
-        await follow(call, new, PREFLIGHT, restart=True)  # before 120 GB, and with its own sentence
-        done = await follow(call, new, WEIGHTS, restart=True)
+    async def _download(self, call: Call, new: Values) -> Values:
+        # The preflight first: its error is clearer, and it takes seconds where the download takes minutes.
+        await run_unit(call, new, PREFLIGHT, restart=True)
+        record = await run_unit(call, new, WEIGHTS, restart=True)
         host = await connect_host(call, new)
-        text = await host.run(
-            f"cat {new['directory']}/.manifest.json; sha256sum {new['directory']}/.manifest.json | cut -c1-64 >&2",
-            timeout_s=60,
-        )
-        files = json.loads(text.stdout)["files"]
-        call.session.hosts().stale(host)
+        path = f"{new['directory']}/.manifest.json"
+        shown = await host.run(f"cat {path}; sha256sum {path} | cut -c1-64 >&2", timeout_s=60)
+        manifest = _Manifest.parse(shown.stdout, shown.stderr.strip())
+        call.session.hosts().mark_changed(host)
         return {
-            "files": len(files),
-            "bytes": sum(file["size"] for file in files.values()),
-            "downloadedBytes": done.get("bytes_fetched", done.get("bytes_done")),
-            "seconds": done.get("seconds"),
-            "manifestSha256": text.stderr.strip(),
+            "files": manifest.files,
+            "bytes": manifest.size,
+            "downloadedBytes": record.get("bytes_fetched", record.get("bytes_done")),
+            "seconds": record.get("seconds"),
+            "manifestSha256": manifest.sha256,
             "reachable": True,
         }

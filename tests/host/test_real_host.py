@@ -1,4 +1,4 @@
-"""A real sshd, sudo and systemd, in a guest: what the server of the other tests can only pretend."""
+"""A host with real sshd, sudo and systemd, in a container of the local cloud."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import logging
 import time
 
 import pytest
-from pulumi_vllm.host.pool import Connections
-from pulumi_vllm.host.reach import wait_ssh
-from pulumi_vllm.host.ssh import HostError, PutFile, connect
+from pulumi_vllm.host import drift
+from pulumi_vllm.host.connection_pool import ConnectionPool
+from pulumi_vllm.host.errors import HostError
+from pulumi_vllm.host.login import log_in
+from pulumi_vllm.host.ssh import PutFile, connect
 from pulumi_vllm_local.images.image_cache import ImageCache
 from pulumi_vllm_local.machines import host_checks
 from pulumi_vllm_local.machines.containers import Machines, MachineSpec
@@ -44,14 +46,22 @@ async def boot_id(pool, address, pem, pinned):
         return None
 
 
-async def test_a_guest_from_first_contact_to_reboot(guest, pem):
+async def log_in_when_up(address, pem):
+    async with asyncio.timeout(90):
+        while True:
+            try:
+                return await log_in(address.host, 22, ["ubuntu", "root"], pem)
+            except HostError:
+                await asyncio.sleep(0.5)
+
+
+async def test_a_host_from_first_login_to_reboot(guest, pem):
     machines, address = guest
-    cancelled = asyncio.Event()
-    host = await wait_ssh(address.host, 22, ["ubuntu", "root"], pem, timeout_s=90, cancelled=cancelled)
+    host = await log_in_when_up(address, pem)
     pinned = host.host_key
     assert host.address.user == "ubuntu"
     await host.close()
-    pool = Connections()
+    pool = ConnectionPool()
     host = await pool.get(host.address, pem, pinned)
     assert (await host.run("id -u")).stdout == "0\n"
 
@@ -68,10 +78,10 @@ async def test_a_guest_from_first_contact_to_reboot(guest, pem):
     logging.getLogger(__name__).info("a probe took %.2f s", time.monotonic() - started)
     assert facts.units["vllm.service"].active == "active"
     assert facts.units["models.mount"].active == "missing"
-    assert facts.process_matches("vllm.service")
+    assert drift.process_matches(facts.units["vllm.service"])
     assert facts.files["/etc/pulumi-vllm/secrets/token"].owner == "ubuntu:root"
     assert facts.files["/etc/systemd/system/vllm.service"].text == UNIT
-    assert 22 in facts.open_ports()
+    assert 22 in {port for _, port in facts.listening}
 
     dropin = "/etc/systemd/system/vllm.service.d/more.conf"
     more = "[Service]\nExecStart=\nExecStart=/bin/sleep 700\n"
@@ -79,26 +89,26 @@ async def test_a_guest_from_first_contact_to_reboot(guest, pem):
         f"mkdir -p {dropin.rpartition('/')[0]}; cat > {dropin}; touch -d +5sec {dropin}; systemctl daemon-reload",
         stdin=more.encode(),
     )
-    pool.stale(host)
+    pool.mark_changed(host)
     facts = await pool.facts(host)
     assert facts.drop_ins == {dropin: more}
-    assert not facts.process_matches("vllm.service")
+    assert not drift.process_matches(facts.units["vllm.service"])
     assert facts.units["vllm.service"].stale
 
     with pytest.raises(HostError, match="No such file"):
         await host.run("cat /nowhere")
     machines.reboot("one")
     await pool.forget(address.host)
-    # The old sshd may answer for a moment longer: only another boot is the reboot.
+    # The old sshd may still answer for a moment, so wait for another boot id.
     async with asyncio.timeout(60):
-        while await boot_id(pool, host.address, pem, pinned) in {None, facts.boot_id}:  # noqa: ASYNC110 (a guest sets no event)
+        while await boot_id(pool, host.address, pem, pinned) in {None, facts.boot_id}:  # noqa: ASYNC110 (a reboot sends no event)
             await asyncio.sleep(0.5)
     await pool.close()
 
 
-async def test_a_paused_guest_is_unreachable_and_a_resumed_one_answers(guest, pem):
+async def test_a_paused_host_is_unreachable_and_a_resumed_one_answers(guest, pem):
     machines, address = guest
-    host = await wait_ssh(address.host, 22, ["ubuntu"], pem, timeout_s=90, cancelled=asyncio.Event())
+    host = await log_in_when_up(address, pem)
     machines.pause("one")
     with pytest.raises(HostError):
         await connect(host.address, pem, host.host_key, timeout_s=2)

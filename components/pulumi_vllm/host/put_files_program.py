@@ -1,6 +1,9 @@
-"""Runs on the host (python3 >= 3.10): writes the files given as JSON on stdin, only those that differ."""
+"""Program for the host (python3 >= 3.10, root): write the files given as JSON on stdin that differ.
 
-# Plain os calls start faster than pathlib, and a probe is part of every preview.
+It prints the paths of the files that it changed as a JSON list.
+"""
+
+# os starts faster than pathlib.
 # ruff: noqa: PTH101, PTH103, PTH105, PTH108, PTH117, PTH118, PTH120, PTH123
 
 import base64
@@ -12,44 +15,44 @@ import pwd
 import stat
 import sys
 
-# Path, the text written beside it (None: only mode and owner differ), mode, user and group.
-Work = tuple[str, str | None, int, tuple[int, int]]
+# Path, temporary file with the new text (None where only mode or owner differ), mode, user and group.
+Change = tuple[str, str | None, int, tuple[int, int]]
 
 
 def main() -> int:
-    """Write all new texts beside their targets first, then rename: a full disk changes nothing."""
-    ready: list[Work] = []
+    """Write all new texts to temporary files first, then rename them: a full disk changes nothing."""
+    changes: list[Change] = []
     try:
         for item in json.load(sys.stdin):
-            found = plan(item)
-            if found is not None:
-                ready.append(found)
-        for work in ready:
-            apply(work)
+            change = plan(item)
+            if change is not None:
+                changes.append(change)
+        for change in changes:
+            apply(change)
     except (OSError, KeyError, ValueError) as error:
-        for _, beside, _, _ in ready:
+        for _, temporary, _, _ in changes:
             with contextlib.suppress(OSError):
-                os.unlink(beside or "")
+                os.unlink(temporary or "")
         sys.stderr.write(f"{error}\n")
         return 1
-    for folder in sorted({os.path.dirname(path) for path, *_ in ready}):
+    for folder in sorted({os.path.dirname(path) for path, *_ in changes}):
         sync(folder)
-    json.dump([path for path, *_ in ready], sys.stdout)
+    json.dump([path for path, *_ in changes], sys.stdout)
     return 0
 
 
-def apply(work: "Work") -> None:
-    """Rename what was written beside; give the rest its mode and owner."""
-    path, beside, mode, owner = work
-    if beside is not None:
-        os.replace(beside, path)
+def apply(change: "Change") -> None:
+    """Move the temporary file to its path. Without one, only set mode and owner."""
+    path, temporary, mode, owner = change
+    if temporary is not None:
+        os.replace(temporary, path)
         return
     os.chown(path, *owner)
     os.chmod(path, mode)
 
 
-def plan(item: dict[str, str]) -> "Work | None":
-    """What one file needs: nothing, another mode or owner, or its text written beside it."""
+def plan(item: dict[str, str]) -> "Change | None":
+    """Return what one file needs: nothing, another mode or owner, or a new text in a temporary file."""
     path, data = item["path"], base64.b64decode(item["data"])
     mode, owner = int(item["mode"], 8), ids(item["owner"])
     if not os.path.isabs(path):
@@ -63,8 +66,8 @@ def plan(item: dict[str, str]) -> "Work | None":
             return path, None, mode, owner
     folder, name = os.path.split(path)
     os.makedirs(folder, mode=0o755, exist_ok=True)
-    beside = os.path.join(folder, f".{name}.new-{os.getpid()}")
-    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    temporary = os.path.join(folder, f".{name}.new-{os.getpid()}")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:
         with os.fdopen(handle, "wb") as file:
             os.fchown(file.fileno(), *owner)
@@ -73,30 +76,30 @@ def plan(item: dict[str, str]) -> "Work | None":
             file.flush()
             os.fsync(file.fileno())
     except OSError:
-        os.unlink(beside)
+        os.unlink(temporary)
         raise
-    return path, beside, mode, owner
+    return path, temporary, mode, owner
 
 
 def ids(owner: str) -> "tuple[int, int]":
-    """Numbers of user:group; a name nobody has is a sentence."""
+    """Return the numbers of user:group."""
     user, _, group = owner.partition(":")
     try:
         found = int(user) if user.isdigit() else pwd.getpwnam(user).pw_uid
         return found, int(group) if group.isdigit() else grp.getgrnam(group or user).gr_gid
     except KeyError:
-        message = f"{owner}: no such user or group on the machine; run the bootstrap first"
+        message = f"{owner}: no such user or group on the host; run the bootstrap first"
         raise ValueError(message) from None
 
 
 def read(path: str) -> bytes:
-    """The whole file."""
+    """Return the content of a file."""
     with open(path, "rb") as file:
         return file.read()
 
 
 def sync(folder: str) -> None:
-    """Make the renames last."""
+    """Write the renames in a directory to the disk."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""One connection and one probe per machine, whoever asks; and failures shared instead of queued."""
+"""The pool makes one connection and one probe per host, and shares failures."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import json
 import time
 
 import pytest
-from pulumi_vllm.host import pool as pool_
-from pulumi_vllm.host.pool import Connections
+from pulumi_vllm.host import connection_pool
+from pulumi_vllm.host.connection_pool import ConnectionPool
 from pulumi_vllm.host.ssh import Address, HostError, Unreachable
 
-NOTHING = {"probe": 1, "drop_ins": {"/etc/systemd/system/vllm.service.d/x.conf": "[Service]\n"}}
+EMPTY = {"probe": 1}
 
 
 @pytest.fixture
 async def pool(sshd):
-    sshd.answer = json.dumps(NOTHING).encode()
-    found = Connections()
-    yield found
-    await found.close()
+    sshd.answer = json.dumps(EMPTY).encode()
+    made = ConnectionPool()
+    yield made
+    await made.close()
 
 
-async def test_all_share_one_connection_and_one_probe(sshd, pool, pem, host_key):
+async def test_concurrent_callers_share_one_connection_and_one_probe(sshd, pool, pem, host_key):
     async def ask(number):
         host = await pool.get(sshd.address, pem, host_key)
         return await pool.facts(host, paths=(f"/etc/pulumi-vllm/{number}",))
@@ -31,7 +31,7 @@ async def test_all_share_one_connection_and_one_probe(sshd, pool, pem, host_key)
     assert (sshd.logins, len(sshd.commands)) == (1, 1)
 
 
-async def test_paths_of_others_mean_another_probe_once(sshd, pool, pem, host_key):
+async def test_a_request_for_more_probes_once_more(sshd, pool, pem, host_key):
     host = await pool.get(sshd.address, pem, host_key)
     for _ in range(2):
         await pool.facts(host)
@@ -40,25 +40,18 @@ async def test_paths_of_others_mean_another_probe_once(sshd, pool, pem, host_key
     assert "/etc/motd" in sshd.commands[1]
 
 
-async def test_a_declared_drop_in_is_no_news(sshd, pool, pem, host_key):
-    host = await pool.get(sshd.address, pem, host_key)
-    (path,) = NOTHING["drop_ins"]
-    assert (await pool.facts(host)).drop_ins
-    assert not (await pool.facts(host, paths=(path,))).drop_ins
-
-
-async def test_what_was_changed_is_probed_again(sshd, pool, pem, host_key):
+async def test_a_changed_host_is_probed_again(sshd, pool, pem, host_key):
     host = await pool.get(sshd.address, pem, host_key)
     await pool.facts(host)
-    pool.stale(host)
+    pool.mark_changed(host)
     await pool.facts(host)
     assert len(sshd.commands) == 2
 
 
-async def test_facts_grow_old(sshd, pem, host_key):
+async def test_old_facts_are_probed_again(sshd, pem, host_key):
     now = [0.0]
-    pool = Connections(clock=lambda: now[0])
-    sshd.answer = json.dumps(NOTHING).encode()
+    pool = ConnectionPool(clock=lambda: now[0])
+    sshd.answer = json.dumps(EMPTY).encode()
     host = await pool.get(sshd.address, pem, host_key)
     await pool.facts(host)
     now[0] = 11.0
@@ -67,12 +60,12 @@ async def test_facts_grow_old(sshd, pem, host_key):
     await pool.close()
 
 
-async def test_an_unreachable_machine_costs_one_timeout_not_eight(monkeypatch, pem):
-    monkeypatch.setattr(pool_, "_CONNECT_S", 0.2)
+async def test_concurrent_callers_share_one_connection_timeout(monkeypatch, pem):
+    monkeypatch.setattr(connection_pool, "_CONNECT_S", 0.2)
     writers: list[asyncio.StreamWriter] = []
     silent = await asyncio.start_server(lambda _, writer: writers.append(writer), "127.0.0.1", 0)
     address = Address("127.0.0.1", silent.sockets[0].getsockname()[1])
-    pool, started = Connections(), time.monotonic()
+    pool, started = ConnectionPool(), time.monotonic()
     failures = await asyncio.gather(*(pool.get(address, pem, None) for _ in range(8)), return_exceptions=True)
     assert {type(failure) for failure in failures} == {Unreachable}
     assert len({str(failure) for failure in failures}) == 1
@@ -83,7 +76,7 @@ async def test_an_unreachable_machine_costs_one_timeout_not_eight(monkeypatch, p
     await silent.wait_closed()
 
 
-async def test_forgotten_and_rebooted_machines_are_connected_anew(sshd, pool, pem, host_key):
+async def test_a_forgotten_host_is_connected_again(sshd, pool, pem, host_key):
     first = await pool.get(sshd.address, pem, host_key)
     await pool.facts(first)
     await pool.forget("127.0.0.1")
@@ -100,7 +93,7 @@ async def test_forgotten_and_rebooted_machines_are_connected_anew(sshd, pool, pe
 @pytest.mark.parametrize(
     "answer", [b"", b"[]", b"not json", b'{"probe": 2}', b'{"probe": 1, "files": {"/x": {}}}']
 )
-async def test_an_odd_answer_is_a_sentence(sshd, pool, pem, host_key, answer):
+async def test_malformed_probe_output_is_an_error(sshd, pool, pem, host_key, answer):
     host = await pool.get(sshd.address, pem, host_key)
     sshd.answer = answer
     with pytest.raises(HostError, match="the probe"):

@@ -1,6 +1,9 @@
-"""Runs on the host (python3 >= 3.10, root): looks at everything ours at once and prints one JSON object."""
+"""Program for the host (python3 >= 3.10, root): print the state of the host as one JSON object.
 
-# Plain os calls start faster than pathlib, and a probe is part of every preview.
+Its argument is a `ProbeRequest` as JSON. `Facts.parse` reads its output.
+"""
+
+# os starts faster than pathlib, and every preview runs a probe.
 # ruff: noqa: PTH110, PTH112, PTH115, PTH116, PTH118, PTH119, PTH123, PTH207, PLR2004
 
 import contextlib
@@ -18,8 +21,8 @@ import sys
 import time
 from typing import Any
 
-MOST_BYTES = 4 << 20
-BASES = (
+LARGEST_FILE_BYTES = 4 << 20
+DROP_IN_DIRECTORIES = (
     "/etc/systemd/system",
     "/run/systemd/system",
     "/etc/systemd/system.control",
@@ -32,29 +35,29 @@ PROPERTIES = (
 
 
 def main() -> None:
-    """Start the slow programs first, read the rest meanwhile."""
-    wanted = json.loads(sys.argv[1])
-    systemd = start("systemctl", "show", "--no-pager", f"--property={PROPERTIES}", *wanted["units"])
+    """Start the slow programs first, and read everything else while they run."""
+    request = json.loads(sys.argv[1])
+    systemd = start("systemctl", "show", "--no-pager", f"--property={PROPERTIES}", *request["units"])
     gpus = start(
         "nvidia-smi", "--query-gpu=name,memory.total,uuid,driver_version", "--format=csv,noheader,nounits"
     )
     facts = {
         "probe": 1,
         "time": time.time(),
-        "boot_id": boot(),
+        "boot_id": boot_identity(),
         "os": dict(re.findall(r'^([A-Z_]+)="?([^"\n]*)"?$', text("/etc/os-release"), re.MULTILINE)),
         "kernel": os.uname().release,
         "python": ".".join(map(str, sys.version_info[:3])),
-        "files": files(wanted),
-        "drop_ins": drop_ins(wanted["units"]),
+        "files": files(request),
+        "drop_ins": drop_ins(request["units"]),
         "mounts": mounts(),
-        "stamp": text("/opt/vllm/.stamp").split(),
-        "engine": engine(),
-        "bootstrap": text("/var/lib/pulumi-vllm/bootstrap.stamp").strip(),
-        "manifests": manifests(wanted),
-        "readiness": parsed(text("/run/pulumi-vllm/readiness.json")),
+        "stamp": text(request["engine_stamp"]).split(),
+        "engine": engine_version(request["engine_packages"]),
+        "bootstrap": text(request["bootstrap_stamp"]).strip(),
+        "manifests": manifests(request),
+        "readiness": parsed(text(request["readiness_result"])),
         "listening": listening(),
-        "disk_free": {path: free(path) for path in ("/", "/models", "/opt") if os.path.isdir(path)},
+        "disk_free": {path: free(path) for path in ("/", request["volume"], "/opt") if os.path.isdir(path)},
     }
     facts["units"] = units(output(systemd))
     facts["gpus"] = [
@@ -64,7 +67,7 @@ def main() -> None:
 
 
 def start(*command: str) -> "subprocess.Popen[bytes] | None":
-    """Begin a program; None where the machine does not have it."""
+    """Start a program. Return None where the host does not have it."""
     try:
         return subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL
@@ -74,7 +77,7 @@ def start(*command: str) -> "subprocess.Popen[bytes] | None":
 
 
 def output(process: "subprocess.Popen[bytes] | None") -> str:
-    """What it printed; nothing when it failed or hung."""
+    """Return what a program printed, or nothing when it failed or hung."""
     if process is None:
         return ""
     try:
@@ -86,52 +89,52 @@ def output(process: "subprocess.Popen[bytes] | None") -> str:
 
 
 def text(path: str) -> str:
-    """A small file's text; empty where there is none."""
+    """Return the text of a file, or "" where there is none."""
     try:
-        with open(path, "rb") as file:
-            return file.read(MOST_BYTES).decode(errors="replace")
+        with open(path, "rb") as stream:
+            return stream.read(LARGEST_FILE_BYTES).decode(errors="replace")
     except OSError:
         return ""
 
 
-def parsed(words: str) -> object:
-    """JSON, or None."""
+def parsed(json_text: str) -> object:
+    """Parse JSON. Return None where it is not valid."""
     try:
-        return json.loads(words)
+        return json.loads(json_text)
     except ValueError:
         return None
 
 
-def boot() -> str:
-    """One start of this machine: a container has the kernel's boot id, and a first process of its own."""
+def boot_identity() -> str:
+    """Return what `boot_identity.PRINT_BOOT_IDENTITY` prints: it changes with every start of the machine."""
     started = text("/proc/1/stat").rpartition(")")[2].split()
     return f"{text('/proc/sys/kernel/random/boot_id').strip()}-{started[19] if len(started) > 19 else 0}"
 
 
-def files(wanted: dict[str, Any]) -> dict[str, Any]:
-    """Text, mode and owner of each file; None for one that is not there."""
-    paths = set(wanted["paths"]) | {f"/etc/systemd/system/{unit}" for unit in wanted["units"]}
-    for folder in wanted["folders"]:
-        for place, _, names in os.walk(folder):
-            paths.update(os.path.join(place, name) for name in names if not name.startswith("."))
-    return {path: one(path) for path in sorted(paths)}
+def files(request: dict[str, Any]) -> dict[str, Any]:
+    """Return text, mode and owner of each file, or None for a file that does not exist."""
+    paths = set(request["paths"]) | {f"{request['units_directory']}/{unit}" for unit in request["units"]}
+    for directory in request["directories"]:
+        for folder, _, names in os.walk(directory):
+            paths.update(os.path.join(folder, name) for name in names if not name.startswith("."))
+    return {path: file(path) for path in sorted(paths)}
 
 
-def one(path: str) -> "dict[str, Any] | None":
-    """One file; a link or folder in its place has no text that could be ours."""
+def file(path: str) -> "dict[str, Any] | None":
+    """Return text, mode and owner of one file. A link or directory gets a text that no declared file has."""
     try:
         found = os.lstat(path)
     except OSError:
         return None
     fact = {"mode": f"{stat.S_IMODE(found.st_mode):04o}", "owner": owner(found), "mtime": found.st_mtime}
     if not stat.S_ISREG(found.st_mode):
-        kind = f"link to {os.readlink(path)}" if stat.S_ISLNK(found.st_mode) else "no regular file"
+        kind = f"link to {os.readlink(path)}" if stat.S_ISLNK(found.st_mode) else "not a regular file"
         return {**fact, "text": f"({kind})\n"}
     return {**fact, "text": text(path)}
 
 
 def owner(found: os.stat_result) -> str:
-    """user:group by name, by number where there is none."""
+    """Return user:group by name, or by number where there is no name."""
     user, group = str(found.st_uid), str(found.st_gid)
     with contextlib.suppress(KeyError):
         user = pwd.getpwuid(found.st_uid).pw_name
@@ -141,18 +144,18 @@ def owner(found: os.stat_result) -> str:
 
 
 def drop_ins(names: list[str]) -> dict[str, Any]:
-    """Files that change what a unit of ours says, wherever an administrator may put them."""
+    """Return the text of all files that override one of our units, in every directory that systemd reads."""
     found = []
-    for base in BASES:
+    for directory in DROP_IN_DIRECTORIES:
         for name in names:
-            found += glob.glob(f"{base}/{name}.d/*.conf")
-            if base.endswith(".control"):
-                found += glob.glob(f"{base}/{name}")
+            found += glob.glob(f"{directory}/{name}.d/*.conf")
+            if directory.endswith(".control"):
+                found += glob.glob(f"{directory}/{name}")
     return {path: text(path) for path in sorted(found)}
 
 
 def units(shown: str) -> dict[str, Any]:
-    """Properties by unit; with the arguments of its process, and the newest of its files."""
+    """Return the properties of each unit, the arguments of its process, and when its files last changed."""
     found = {}
     for block in shown.strip().split("\n\n"):
         unit: dict[str, Any] = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
@@ -173,14 +176,14 @@ def units(shown: str) -> dict[str, Any]:
 
 
 def since(monotonic_us: str) -> float:
-    """When it became active, in seconds since 1970; 0 if it never did."""
+    """Convert a monotonic timestamp to seconds since 1970. 0 means that the unit never became active."""
     if not monotonic_us.isdigit() or monotonic_us == "0":
         return 0.0
     return time.time() - time.clock_gettime(time.CLOCK_MONOTONIC) + int(monotonic_us) / 1e6
 
 
 def expanded(exec_start: str, pid: str) -> str:
-    """The declared command line with $NAME as the process got it."""
+    """Return the declared command line, with variables expanded as the process got them."""
     match = re.search(r"argv\[\]=(.*?) ; ignore_errors=", exec_start, re.DOTALL)
     if match is None:
         return ""
@@ -193,7 +196,7 @@ def expanded(exec_start: str, pid: str) -> str:
 
 
 def mounts() -> dict[str, Any]:
-    """Source, type and options by mount point; the last mount on a point is the one that counts."""
+    """Return source, type and options by mount point. The last mount on a mount point hides the others."""
     found = {}
     for line in text("/proc/self/mountinfo").splitlines():
         left, _, right = line.partition(" - ")
@@ -204,41 +207,42 @@ def mounts() -> dict[str, Any]:
     return found
 
 
-def engine() -> "str | None":
-    """Version of the installed engine."""
-    for path in glob.glob("/opt/vllm/lib/python3*/site-packages/vllm*-[0-9]*.dist-info"):
+def engine_version(packages: str) -> "str | None":
+    """Return the version of the installed engine."""
+    for path in glob.glob(f"{packages}/vllm*-[0-9]*.dist-info"):
         return os.path.basename(path)[: -len(".dist-info")].rpartition("-")[2]
     return None
 
 
-def manifests(wanted: dict[str, Any]) -> dict[str, Any]:
-    """Every manifest of weights, and which of its files are missing, of another size or changed."""
+def manifests(request: dict[str, Any]) -> dict[str, Any]:
+    """Return every manifest of weights, with the sizes of its files and the names of those that changed."""
     found = {}
-    places = {
-        *wanted["weights"],
-        *map(os.path.dirname, glob.glob(f"{wanted['weights_root']}/*/*/*/.manifest.json")),
+    directories = {
+        *request["weights"],
+        *map(os.path.dirname, glob.glob(f"{request['weights_root']}/*/*/*/.manifest.json")),
     }
-    for place in sorted(places):
-        words = text(f"{place}/.manifest.json")
-        manifest = parsed(words)
+    for directory in sorted(directories):
+        manifest_path = f"{directory}/.manifest.json"
+        manifest_text = text(manifest_path)
+        manifest = parsed(manifest_text)
         if not isinstance(manifest, dict):
             continue
         listed = manifest.get("files")
         if not isinstance(listed, dict):
             listed = {}
-        found[place] = {
+        found[directory] = {
             "repository": manifest.get("repository"),
             "revision": manifest.get("revision"),
-            "sha256": hashlib.sha256(words.encode()).hexdigest(),
-            "sizes": {name: size(f"{place}/{name}") for name in listed},
-            "changed": [name for name in listed if newer(f"{place}/{name}", f"{place}/.manifest.json")],
-            "wanted": {name: item.get("size") for name, item in listed.items() if isinstance(item, dict)},
+            "sha256": hashlib.sha256(manifest_text.encode()).hexdigest(),
+            "sizes": {name: size(f"{directory}/{name}") for name in listed},
+            "changed": [name for name in listed if newer(f"{directory}/{name}", manifest_path)],
+            "listed": {name: item.get("size") for name, item in listed.items() if isinstance(item, dict)},
         }
     return found
 
 
 def size(path: str) -> "int | None":
-    """Bytes of a file, through links."""
+    """Return the size of a file, following links."""
     try:
         return os.stat(path).st_size
     except OSError:
@@ -246,7 +250,7 @@ def size(path: str) -> "int | None":
 
 
 def newer(path: str, manifest: str) -> bool:
-    """Whether somebody wrote to a file after its hash was seen right."""
+    """Whether a file was written to after the manifest, which lists verified checksums."""
     try:
         return os.stat(path).st_ctime_ns > os.stat(manifest).st_mtime_ns
     except OSError:
@@ -254,7 +258,7 @@ def newer(path: str, manifest: str) -> bool:
 
 
 def listening() -> list[tuple[str, int]]:
-    """Address and port of every listening TCP socket."""
+    """Return address and port of every listening TCP socket."""
     found = set()
     for path, family in (("/proc/net/tcp", socket.AF_INET), ("/proc/net/tcp6", socket.AF_INET6)):
         for line in text(path).splitlines()[1:]:
@@ -266,7 +270,7 @@ def listening() -> list[tuple[str, int]]:
 
 
 def ip(hexadecimal: str, family: int) -> str:
-    """The kernel prints addresses as native 32-bit words."""
+    """Format an address, which the kernel prints as 32-bit words in the byte order of the machine."""
     words = [bytes.fromhex(hexadecimal[at : at + 8]) for at in range(0, len(hexadecimal), 8)]
     if sys.byteorder == "little":
         words = [word[::-1] for word in words]
@@ -274,7 +278,7 @@ def ip(hexadecimal: str, family: int) -> str:
 
 
 def free(path: str) -> int:
-    """Free bytes."""
+    """Return the free bytes of a file system."""
     found = os.statvfs(path)
     return found.f_bavail * found.f_frsize
 

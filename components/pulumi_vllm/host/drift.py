@@ -1,0 +1,78 @@
+"""Drift: differences between what was declared for a host and the facts that a probe observed. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from pulumi_vllm.host.facts import Facts, UnitFact
+
+AS_DECLARED = "as-declared"
+"""The process runs with the arguments of its unit."""
+NOT_AS_DECLARED = "other arguments than its unit"
+
+
+class ObservedFiles(NamedTuple):
+    """The files as they are on the host, and which of them differ from the declared ones."""
+
+    texts: dict[str, str]
+    attributes: dict[str, str]
+    """Mode and owner, by path, as in "0644 root:root"."""
+    changed: tuple[str, ...]
+
+
+class ObservedUnits(NamedTuple):
+    """The units as they are on the host, and a description of each problem."""
+
+    states: dict[str, str]
+    command_line: str
+    problems: tuple[str, ...]
+
+
+def files(
+    texts: Mapping[str, str],
+    attributes: Mapping[str, str],
+    *,
+    owned: Iterable[str],
+    facts: Facts,
+    redact: Callable[[str, str], str],
+) -> ObservedFiles:
+    """Compare the declared `texts` and `attributes` with the files in `owned`, and with drop-ins nobody declared.
+
+    `redact` gets the path and the text of a file, and returns the text without secrets.
+    """
+    owned = set(owned)
+    present = {path: fact for path in owned if (fact := facts.files.get(path)) is not None}
+    undeclared = {path: text for path, text in facts.drop_ins.items() if path not in owned}
+    observed = {path: redact(path, fact.text) for path, fact in present.items()} | undeclared
+    modes = {path: f"{fact.mode} {fact.owner}" for path, fact in present.items()}
+    modes |= {path: attributes[path] for path in undeclared if path in attributes}
+    other_text = {path for path in {*observed, *texts} if observed.get(path) != texts.get(path)}
+    other_mode = {path for path, mode in modes.items() if mode != attributes.get(path)} - other_text
+    return ObservedFiles(observed, modes, (*sorted(other_text), *sorted(other_mode)))
+
+
+def units(names: Iterable[str], facts: Facts, *, engine: str) -> ObservedUnits:
+    """Compare the states of the units with "active", and the process of the `engine` unit with its command line."""
+    states = {name: facts.units[name].active if name in facts.units else "missing" for name in names}
+    problems = [f"{name} is {state}" for name, state in states.items() if state != "active"]
+    command_line = AS_DECLARED
+    if states.get(engine) == "active" and not process_matches(facts.units[engine]):
+        command_line = NOT_AS_DECLARED
+        problems.append("vllm runs with other arguments than its unit")
+    return ObservedUnits(states, command_line, tuple(sorted(problems)))
+
+
+def process_matches(unit: UnitFact) -> bool:
+    """Whether the process runs with the arguments of its unit. Without enough information, assume that it does."""
+    # A command line of one word is a title that the process gave itself.
+    if not unit.declared or len(unit.command_line) <= 1:
+        return True
+    return _without_quotes(" ".join(unit.command_line)) == _without_quotes(unit.declared)
+
+
+def _without_quotes(command_line: str) -> str:
+    """Drop what depends on systemd's version (quotes, backslashes) and on how the line was folded (blanks)."""
+    return " ".join(command_line.replace("\\", "").replace('"', "").replace("'", "").split())

@@ -1,0 +1,43 @@
+"""What a probe looks at. Our own directories and units are always included, so that one probe serves every resource."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+from pulumi_vllm.render import layout
+
+# Where the probe program finds the rest of what it reports.
+_PATHS = {
+    "weights_root": layout.WEIGHTS,
+    "engine_stamp": layout.ENGINE_STAMP,
+    "engine_packages": f"{layout.VENV}/lib/python3*/site-packages",
+    "bootstrap_stamp": layout.BOOTSTRAP_STAMP,
+    "readiness_result": layout.READINESS_RESULT,
+    "units_directory": layout.UNITS_DIRECTORY,
+    "volume": layout.MODELS,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeRequest:
+    """Files, units and directories of weights that a probe reports."""
+
+    paths: tuple[str, ...] = ()
+    units: tuple[str, ...] = layout.UNITS
+    directories: tuple[str, ...] = (layout.CONFIG, layout.PROGRAMS)
+    weights: tuple[str, ...] = ()
+
+    def including(self, paths: tuple[str, ...], units: tuple[str, ...], weights: str | None) -> ProbeRequest:
+        """Extend the request. It only grows, so that a shared probe also serves the next resource."""
+        more = {path for path in paths if not path.startswith(self.directories)}
+        return ProbeRequest(
+            paths=tuple(sorted({*self.paths, *more})),
+            units=(*layout.UNITS, *sorted({*self.units, *units} - set(layout.UNITS))),
+            directories=self.directories,
+            weights=tuple(sorted({*self.weights, *((weights,) if weights else ())})),
+        )
+
+    def to_json(self) -> str:
+        """Format the request as the argument of `probe_program.py`."""
+        return json.dumps({**asdict(self), **_PATHS}, sort_keys=True)

@@ -1,0 +1,30 @@
+"""Drain the gateway of a host, so that a restart of vLLM cuts off no request."""
+
+from typing import TYPE_CHECKING
+
+from pulumi_vllm.plan.defaults import DRAIN_TIMEOUT_S
+from pulumi_vllm.provider.plugin.call import Call
+from pulumi_vllm.provider.plugin.resource import Property, Values
+from pulumi_vllm.render import layout
+
+if TYPE_CHECKING:
+    from pulumi_vllm.host.ssh import Host
+
+DRAIN_TIMEOUT = Property(
+    "number",
+    f"Seconds that running requests get to finish before vLLM restarts (default: {DRAIN_TIMEOUT_S}).",
+    silent=True,
+)
+_UNDO_DRAIN = f"if test -S {layout.GATEWAY_ADMIN_SOCKET}; then {layout.DRAIN} --undo || true; fi"
+
+
+async def drain(call: Call, host: "Host", new: Values, reason: str) -> None:
+    """Close the gateway to new requests, and wait for the running ones up to the input `drainTimeoutS`."""
+    timeout_s = float(new["drainTimeoutS"])
+    await call.progress(f"draining the gateway for up to {timeout_s:.0f} s: {reason}")
+    await host.run(f"{layout.DRAIN} --timeout {timeout_s:.0f} || true", timeout_s=timeout_s + 120)
+
+
+async def undo_drain(host: "Host") -> None:
+    """Open the gateway to new requests."""
+    await host.run(_UNDO_DRAIN, timeout_s=60)
