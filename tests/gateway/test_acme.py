@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from gateway import certificate, free_port, program
-from pulumi_vllm.provider.resources.custom_certificate import CustomCertificate, mistakes
+from pulumi_vllm.provider.resources.custom_certificate import CustomCertificate, problems
 
 NAME = "llm.example.com"
 # lego calls it as `present|cleanup NAME VALUE`; it lays the answer to the challenge into the name server.
@@ -127,7 +127,7 @@ async def test_a_certificate_of_an_acme_server_and_its_renewal(acme, gateways):
     for words in (["run"], ["renew", "--days", "36500", "--no-random-sleep"]):
         chain, key = await asyncio.to_thread(acme.ask, *words)
         assert chain.count("BEGIN CERTIFICATE") == 2, "leaf and intermediate"
-        assert mistakes(chain, key, NAME) == []
+        assert problems(chain, key, NAME) == []
         inputs = {"certificate": chain, "privateKey": key, "hostname": NAME}
         _, given = await CustomCertificate().create(None, inputs)
         (gateway.folder / "tls.pem").write_text(given["pem"])

@@ -1,4 +1,4 @@
-"""Our own CA: it is kept, and says in time when it or a leaf ends."""
+"""The gateway's own CA and its certificates."""
 
 import datetime as dt
 import shlex
@@ -22,8 +22,8 @@ pb = protobuf_module("provider_pb2")
 TODAY = dt.datetime.now(dt.UTC).date()
 
 
-class Said:
-    """The call's surroundings: what was said to the person."""
+class Call:
+    """A request that records its warnings."""
 
     urn = "urn:pulumi:s::p::vllm:index:Server$vllm:index:Authority::server-ca"
 
@@ -35,28 +35,28 @@ class Said:
 
 
 @pytest.mark.parametrize(("days", "warnings"), [(3650, 0), (300, 1), (-1, 1)])
-async def test_a_ca_near_its_end_is_told_a_year_ahead(days, warnings):
-    call, state = Said(), {"certificate": "PEM", "expires": str(TODAY + dt.timedelta(days=days))}
+async def test_the_expiry_of_a_ca_is_warned_of_a_year_ahead(days, warnings):
+    call, state = Call(), {"certificate": "PEM", "expires": str(TODAY + dt.timedelta(days=days))}
     reading = await Authority().read(call, "ca-1", state, {"commonName": "x"})
     assert reading.outputs["certificate"] == "PEM"
     assert len(call.warned) == warnings
-    for text in call.warned:  # as a shell reads it
-        assert shlex.split(text.split("`")[1]) == ["pulumi", "up", "--replace", Said.urn]
+    for text in call.warned:  # a shell must parse the command
+        assert shlex.split(text.split("`")[1]) == ["pulumi", "up", "--replace", Call.urn]
 
 
 @pytest.mark.parametrize(("days", "fresh"), [(365, True), (31, True), (29, False), (-3, False)])
-async def test_a_leaf_near_its_end_is_a_difference(days, fresh):
-    call, state = Said(), {"pem": "PEM", "expires": str(TODAY + dt.timedelta(days=days))}
+async def test_a_certificate_near_its_expiry_shows_as_a_diff(days, fresh):
+    call, state = Call(), {"pem": "PEM", "expires": str(TODAY + dt.timedelta(days=days))}
     reading = await Certificate().read(call, "leaf-1", state, {"address": "192.0.2.7"})
     assert reading.inputs["fresh"] is fresh
     assert len(call.warned) == (0 if fresh else 1)
 
 
-async def test_a_leaf_is_for_the_address_the_name_and_loopback_and_ends_before_its_ca():
-    _, ca = await Authority().create(Said(), {"commonName": "server test"})
+async def test_a_certificate_names_address_hostname_and_loopback():
+    _, ca = await Authority().create(Call(), {"commonName": "server test"})
     inputs = {"authorityCertificate": ca["certificate"], "authorityKey": ca["privateKey"]}
     _, leaf = await Certificate().create(
-        Said(), {**inputs, "address": "2001:db8::7", "hostname": "llm.example.com"}
+        Call(), {**inputs, "address": "2001:db8::7", "hostname": "llm.example.com"}
     )
     made = x509.load_pem_x509_certificate(leaf["pem"].encode())
     names = made.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -71,15 +71,15 @@ async def test_a_leaf_is_for_the_address_the_name_and_loopback_and_ends_before_i
     assert leaf["expires"] < ca["expires"]
 
 
-async def test_a_leaf_issued_anew_is_unknown_in_a_preview():
-    """The old one would hide the gateway's file and the reload that follow. Asked as an engine asks."""
+async def test_a_renewed_certificate_is_unknown_in_a_preview():
+    """The old outputs would hide the change of the file and the reload. The requests are those of an engine."""
     urn = "urn:pulumi:s::p::vllm:index:Certificate::server-certificate"
     inputs = {"authorityCertificate": "CA", "authorityKey": Secret("KEY"), "address": "192.0.2.7"}
     old = inputs | {"fresh": False, "pem": Secret("OLD"), "expires": "2026-12-01"}
     news = to_struct(inputs | {"fresh": True})
     servicer = Servicer(Session(""))
-    seen = await servicer.Diff(pb.DiffRequest(urn=urn, olds=to_struct(old), news=news), None)
-    assert dict(seen.detailedDiff).keys() == {"fresh"}
-    asked = pb.UpdateRequest(urn=urn, olds=to_struct(old), news=news, preview=True)
-    shown = from_struct((await servicer.Update(asked, None)).properties)
+    diff = await servicer.Diff(pb.DiffRequest(urn=urn, olds=to_struct(old), news=news), None)
+    assert dict(diff.detailedDiff).keys() == {"fresh"}
+    request = pb.UpdateRequest(urn=urn, olds=to_struct(old), news=news, preview=True)
+    shown = from_struct((await servicer.Update(request, None)).properties)
     assert (reveal(shown["pem"]), shown["expires"]) == (UNKNOWN, UNKNOWN)

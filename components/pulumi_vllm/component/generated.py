@@ -862,7 +862,7 @@ class Service(pulumi.CustomResource):
 
 
 class Authority(pulumi.CustomResource):
-    """Certificate authority of the gateway. Survives machines, so clients keep one CA file."""
+    """CA of the gateway. It outlives the machine, so clients keep the same CA file."""
 
     def __init__(
         self,
@@ -875,7 +875,7 @@ class Authority(pulumi.CustomResource):
 
         Args:
             resource_name: name in the program.
-            common_name: Name in the CA certificate.
+            common_name: Common name in the CA certificate.
             opts: Pulumi's resource options.
         """
         super().__init__(
@@ -892,27 +892,27 @@ class Authority(pulumi.CustomResource):
 
     @property
     def common_name(self) -> pulumi.Output[str]:
-        """Name in the CA certificate."""
+        """Common name in the CA certificate."""
         return pulumi.get(self, "commonName")  # type: ignore[no-any-return]
 
     @property
     def certificate(self) -> pulumi.Output[str]:
-        """CA certificate, PEM."""
+        """CA certificate in PEM format."""
         return pulumi.get(self, "certificate")  # type: ignore[no-any-return]
 
     @property
     def private_key(self) -> pulumi.Output[str]:
-        """CA key, PEM."""
+        """Private key of the CA in PEM format."""
         return pulumi.get(self, "privateKey")  # type: ignore[no-any-return]
 
     @property
     def expires(self) -> pulumi.Output[str]:
-        """Last day of the CA (ISO 8601)."""
+        """Date on which the CA expires (ISO 8601)."""
         return pulumi.get(self, "expires")  # type: ignore[no-any-return]
 
 
 class Certificate(pulumi.CustomResource):
-    """Gateway certificate for one address, issued by an Authority; renewed 30 days before it expires."""
+    """Certificate of the gateway for one address, issued by an Authority. The first `pulumi up` in the last 30 days renews it."""
 
     def __init__(
         self,
@@ -929,11 +929,11 @@ class Certificate(pulumi.CustomResource):
 
         Args:
             resource_name: name in the program.
-            authority_certificate: CA certificate, PEM.
-            authority_key: CA key, PEM.
+            authority_certificate: CA certificate in PEM format.
+            authority_key: Private key of the CA in PEM format.
             address: IP address or DNS name of the machine.
-            hostname: A DNS name that clients use, beside the address.
-            fresh: Whether it is far from its end (default true).
+            hostname: DNS name that clients use in addition to the address.
+            fresh: Whether the certificate is valid for 30 more days (default: true).
             opts: Pulumi's resource options.
         """
         super().__init__(
@@ -953,12 +953,12 @@ class Certificate(pulumi.CustomResource):
 
     @property
     def authority_certificate(self) -> pulumi.Output[str]:
-        """CA certificate, PEM."""
+        """CA certificate in PEM format."""
         return pulumi.get(self, "authorityCertificate")  # type: ignore[no-any-return]
 
     @property
     def authority_key(self) -> pulumi.Output[str]:
-        """CA key, PEM."""
+        """Private key of the CA in PEM format."""
         return pulumi.get(self, "authorityKey")  # type: ignore[no-any-return]
 
     @property
@@ -968,27 +968,27 @@ class Certificate(pulumi.CustomResource):
 
     @property
     def hostname(self) -> pulumi.Output[str]:
-        """A DNS name that clients use, beside the address."""
+        """DNS name that clients use in addition to the address."""
         return pulumi.get(self, "hostname")  # type: ignore[no-any-return]
 
     @property
     def fresh(self) -> pulumi.Output[bool]:
-        """Whether it is far from its end (default true)."""
+        """Whether the certificate is valid for 30 more days (default: true)."""
         return pulumi.get(self, "fresh")  # type: ignore[no-any-return]
 
     @property
     def pem(self) -> pulumi.Output[str]:
-        """Leaf certificate and its key, PEM, as HAProxy reads them."""
+        """Certificate and private key in one PEM text, for HAProxy."""
         return pulumi.get(self, "pem")  # type: ignore[no-any-return]
 
     @property
     def expires(self) -> pulumi.Output[str]:
-        """Last day (ISO 8601)."""
+        """Date on which the certificate expires (ISO 8601)."""
         return pulumi.get(self, "expires")  # type: ignore[no-any-return]
 
 
 class CustomCertificate(pulumi.CustomResource):
-    """A certificate of your own for the gateway: whole, of its key, in date and for the name, or refused."""
+    """A custom certificate for the gateway. Every preview validates its chain, key, dates and names."""
 
     def __init__(
         self,
@@ -1003,9 +1003,9 @@ class CustomCertificate(pulumi.CustomResource):
 
         Args:
             resource_name: name in the program.
-            certificate: PEM: the leaf first, then its chain.
-            private_key: The leaf's key, PEM without a passphrase.
-            hostname: Name that clients use.
+            certificate: Certificate in PEM format, followed by its chain.
+            private_key: Private key of the certificate in PEM format, without a passphrase.
+            hostname: DNS name that clients use.
             opts: Pulumi's resource options.
         """
         super().__init__(
@@ -1024,37 +1024,37 @@ class CustomCertificate(pulumi.CustomResource):
 
     @property
     def certificate(self) -> pulumi.Output[str]:
-        """PEM: the leaf first, then its chain."""
+        """Certificate in PEM format, followed by its chain."""
         return pulumi.get(self, "certificate")  # type: ignore[no-any-return]
 
     @property
     def private_key(self) -> pulumi.Output[str]:
-        """The leaf's key, PEM without a passphrase."""
+        """Private key of the certificate in PEM format, without a passphrase."""
         return pulumi.get(self, "privateKey")  # type: ignore[no-any-return]
 
     @property
     def hostname(self) -> pulumi.Output[str]:
-        """Name that clients use."""
+        """DNS name that clients use."""
         return pulumi.get(self, "hostname")  # type: ignore[no-any-return]
 
     @property
     def pem(self) -> pulumi.Output[str]:
-        """Certificate, chain and key, as HAProxy reads them."""
+        """Certificate, chain and private key in one PEM text, for HAProxy."""
         return pulumi.get(self, "pem")  # type: ignore[no-any-return]
 
     @property
     def chain(self) -> pulumi.Output[str]:
-        """The certificates alone, PEM: leaf first."""
+        """Certificate and chain in PEM format."""
         return pulumi.get(self, "chain")  # type: ignore[no-any-return]
 
     @property
     def expires(self) -> pulumi.Output[str]:
-        """First day on which one of them ends (ISO 8601)."""
+        """Date on which the first of the certificates expires (ISO 8601)."""
         return pulumi.get(self, "expires")  # type: ignore[no-any-return]
 
 
 class ApiKey(pulumi.CustomResource):
-    """A random key of 256 bits that survives machines: a client's, or the readiness check's token."""
+    """A random key of 256 bits that outlives the machine, for a client or for the readiness check."""
 
     def __init__(
         self,
@@ -1067,7 +1067,7 @@ class ApiKey(pulumi.CustomResource):
 
         Args:
             resource_name: name in the program.
-            prefix: What the key starts with.
+            prefix: Prefix of the key, such as sk-.
             opts: Pulumi's resource options.
         """
         super().__init__(
@@ -1082,7 +1082,7 @@ class ApiKey(pulumi.CustomResource):
 
     @property
     def prefix(self) -> pulumi.Output[str]:
-        """What the key starts with."""
+        """Prefix of the key, such as sk-."""
         return pulumi.get(self, "prefix")  # type: ignore[no-any-return]
 
     @property

@@ -1,46 +1,58 @@
-"""What has to be random or signed and must survive machines: the gateway's CA, its leaves, and keys."""
+"""CA and certificates of the gateway, and API keys: random or signed values that outlive machines."""
 
 import datetime as dt
 import ipaddress
 import secrets
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
-from pulumi_vllm.provider.plugin.resource import Call, Failure, Property, Reading, Resource, Values, reveal
+from pulumi_vllm.provider.plugin.call import Call
+from pulumi_vllm.provider.plugin.protocol import reveal
+from pulumi_vllm.provider.plugin.resource import Failure, Property, Reading, Resource, Values
+
+if TYPE_CHECKING:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric.types import (
+        CertificateIssuerPrivateKeyTypes,
+        PrivateKeyTypes,
+    )
 
 _CA_DAYS = 3650
-_LEAF_DAYS = 365
-RENEW_DAYS = 30
+_CERTIFICATE_DAYS = 365
+RENEW_BEFORE_DAYS = 30
+_LONGEST_COMMON_NAME = 64  # RFC 5280, ub-common-name
 
 
-class Kept(Resource):
-    """Made once, kept in state; nothing outside to look at."""
+class StateOnlyResource(Resource):
+    """A resource that exists in state only."""
 
     async def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Reading | None:
-        """State is all there is."""
-        return Reading({name: state.get(name) for name in self.outputs}, inputs)
+        """Return the state."""
+        return Reading(self.outputs_in(state), inputs)
 
 
-class Authority(Kept):
+class Authority(StateOnlyResource):
     """`vllm:index:Authority`."""
 
     token = "vllm:index:Authority"
-    description = "Certificate authority of the gateway. Survives machines, so clients keep one CA file."
-    inputs = {"commonName": Property("string", "Name in the CA certificate.", required=True, replaces=True)}
+    description = "CA of the gateway. It outlives the machine, so clients keep the same CA file."
+    inputs = {
+        "commonName": Property("string", "Common name in the CA certificate.", required=True, replaces=True)
+    }
     outputs = {
-        "certificate": Property("string", "CA certificate, PEM."),
-        "privateKey": Property("string", "CA key, PEM.", secret=True),
-        "expires": Property("string", "Last day of the CA (ISO 8601)."),
+        "certificate": Property("string", "CA certificate in PEM format."),
+        "privateKey": Property("string", "Private key of the CA in PEM format.", secret=True),
+        "expires": Property("string", "Date on which the CA expires (ISO 8601)."),
     }
 
     async def create(self, call: Call, new: Values) -> tuple[str, Values]:
-        """A P-256 key and its self-signed certificate."""
+        """Create a P-256 key and a self-signed certificate."""
         from cryptography import x509
         from cryptography.hazmat.primitives import hashes
         from cryptography.hazmat.primitives.asymmetric import ec
 
         key = ec.generate_private_key(ec.SECP256R1())
         name = _name(str(new["commonName"]))
-        start, end = _span(_CA_DAYS)
+        start, end = _validity(_CA_DAYS)
         usage = x509.KeyUsage(
             digital_signature=True,
             key_cert_sign=True,
@@ -67,100 +79,109 @@ class Authority(Kept):
         return f"ca-{certificate.serial_number:x}"[:19], outputs
 
     async def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Reading | None:
-        """Warns a year ahead: a new CA is a new file for every client."""
+        """Warn a year ahead, because every client needs the new CA file."""
         left = days_left(state)
-        if left < _LEAF_DAYS:
+        if left < _CERTIFICATE_DAYS:
             await call.warn(
-                f"the gateway's CA ends on {state['expires']} ({left} days); "
-                f"`pulumi up --replace '{call.urn}'` makes a new one, which every client needs"
+                f"the gateway's CA expires on {state['expires']} (in {left} days); `pulumi up --replace '{call.urn}'` "
+                "creates a new one, which every client needs"
             )
         return await super().read(call, resource_id, state, inputs)
 
 
-class Certificate(Kept):
+class Certificate(StateOnlyResource):
     """`vllm:index:Certificate`."""
 
     token = "vllm:index:Certificate"
     description = (
-        "Gateway certificate for one address, issued by an Authority; renewed 30 days before it expires."
+        "Certificate of the gateway for one address, issued by an Authority. The first `pulumi up` in the last "
+        f"{RENEW_BEFORE_DAYS} days renews it."
     )
     inputs = {
-        "authorityCertificate": Property("string", "CA certificate, PEM.", required=True, replaces=True),
-        "authorityKey": Property("string", "CA key, PEM.", required=True, secret=True, silent=True),
+        "authorityCertificate": Property(
+            "string", "CA certificate in PEM format.", required=True, replaces=True
+        ),
+        "authorityKey": Property(
+            "string", "Private key of the CA in PEM format.", required=True, secret=True, silent=True
+        ),
         "address": Property("string", "IP address or DNS name of the machine.", required=True, replaces=True),
-        "hostname": Property("string", "A DNS name that clients use, beside the address."),
-        "fresh": Property("boolean", "Whether it is far from its end (default true)."),
+        "hostname": Property("string", "DNS name that clients use in addition to the address."),
+        "fresh": Property(
+            "boolean", f"Whether the certificate is valid for {RENEW_BEFORE_DAYS} more days (default: true)."
+        ),
     }
     outputs = {
-        "pem": Property("string", "Leaf certificate and its key, PEM, as HAProxy reads them.", secret=True),
-        "expires": Property("string", "Last day (ISO 8601)."),
+        "pem": Property("string", "Certificate and private key in one PEM text, for HAProxy.", secret=True),
+        "expires": Property("string", "Date on which the certificate expires (ISO 8601)."),
     }
 
     async def check(self, call: Call, new: Values, old: Values | None) -> list[Failure]:
-        """Wanted is always fresh."""
+        """Default `fresh` to true, so that a certificate near its expiry shows as a diff."""
         new.setdefault("fresh", True)
         return []
 
     async def preview_update(self, call: Call, old: Values, new: Values) -> Values:
-        """Another one, not known yet: so the preview shows the file and the reload that follow."""
+        """Return unknown outputs, so that the preview shows the change of the file and the reload of the gateway."""
         return dict.fromkeys(self.outputs)
 
     async def create(self, call: Call, new: Values) -> tuple[str, Values]:
-        """Issue a leaf for the address, for loopback and for localhost."""
+        """Issue a certificate for the address, the hostname, loopback and localhost."""
         names = [str(name) for name in (new["address"], new.get("hostname")) if name]
-        outputs = _issue(reveal(new["authorityCertificate"]), reveal(new["authorityKey"]), names)
-        return f"leaf-{new['address']}", outputs
+        ca_certificate, ca_key = str(reveal(new["authorityCertificate"])), str(reveal(new["authorityKey"]))
+        return f"leaf-{new['address']}", _issue(ca_certificate, ca_key, names)
 
     async def update(self, call: Call, resource_id: str, old: Values, new: Values) -> Values:
-        """Issue it anew when its end is near, or for another name."""
+        """Issue a new certificate, near the expiry of the old one or for another name."""
         return (await self.create(call, new))[1]
 
     async def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Reading | None:
-        """A leaf near its end is a difference, and so is issued anew by the next `up`."""
+        """Report a certificate near its expiry as not fresh, so that the next `pulumi up` renews it."""
         left = days_left(state)
-        if left < RENEW_DAYS:
+        if left < RENEW_BEFORE_DAYS:
             await call.warn(
-                f"the gateway's certificate ends on {state['expires']} ({left} days); `pulumi up` issues another"
+                f"the gateway's certificate expires on {state['expires']} (in {left} days); `pulumi up` renews it"
             )
-        return await super().read(call, resource_id, state, {**inputs, "fresh": left >= RENEW_DAYS})
+        return await super().read(call, resource_id, state, {**inputs, "fresh": left >= RENEW_BEFORE_DAYS})
 
 
-class ApiKey(Kept):
+class ApiKey(StateOnlyResource):
     """`vllm:index:ApiKey`."""
 
     token = "vllm:index:ApiKey"
     description = (
-        "A random key of 256 bits that survives machines: a client's, or the readiness check's token."
+        "A random key of 256 bits that outlives the machine, for a client or for the readiness check."
     )
-    inputs = {"prefix": Property("string", "What the key starts with.", required=True, replaces=True)}
+    inputs = {"prefix": Property("string", "Prefix of the key, such as sk-.", required=True, replaces=True)}
     outputs = {"key": Property("string", "The key.", secret=True)}
 
     async def create(self, call: Call, new: Values) -> tuple[str, Values]:
-        """32 random bytes, URL-safe."""
+        """Generate 32 random bytes in URL-safe base64."""
         return f"key-{secrets.token_hex(4)}", {"key": f"{new['prefix']}{secrets.token_urlsafe(32)}"}
 
 
 def days_left(state: Values) -> int:
-    """Days until a certificate in state ends; below 0 it has ended."""
+    """Return the days until the certificate in a state expires. A negative number means that it has expired."""
     return (dt.date.fromisoformat(str(state["expires"])) - dt.datetime.now(dt.UTC).date()).days
 
 
-def _issue(authority_pem: str, authority_key: str, wanted: list[str]) -> Values:
+def _issue(ca_certificate: str, ca_key: str, names: list[str]) -> Values:
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    authority = x509.load_pem_x509_certificate(authority_pem.encode())
-    signer: Any = serialization.load_pem_private_key(authority_key.encode(), None)
+    authority = x509.load_pem_x509_certificate(ca_certificate.encode())
+    signer = cast(
+        "CertificateIssuerPrivateKeyTypes", serialization.load_pem_private_key(ca_key.encode(), None)
+    )
     key = ec.generate_private_key(ec.SECP256R1())
-    start, end = _span(_LEAF_DAYS)
-    names: list[x509.GeneralName] = [x509.DNSName("localhost")]
-    names += [x509.IPAddress(ipaddress.ip_address(text)) for text in ("127.0.0.1", "::1")]
-    for text in reversed(wanted):
+    start, end = _validity(_CERTIFICATE_DAYS)
+    general_names: list[x509.GeneralName] = [x509.DNSName("localhost")]
+    general_names += [x509.IPAddress(ipaddress.ip_address(text)) for text in ("127.0.0.1", "::1")]
+    for text in reversed(names):
         try:
-            names.insert(0, x509.IPAddress(ipaddress.ip_address(text)))
+            general_names.insert(0, x509.IPAddress(ipaddress.ip_address(text)))
         except ValueError:
-            names.insert(0, x509.DNSName(text))
+            general_names.insert(0, x509.DNSName(text))
     certificate = (
         x509.CertificateBuilder(
             authority.subject,
@@ -170,7 +191,7 @@ def _issue(authority_pem: str, authority_key: str, wanted: list[str]) -> Values:
             start,
             end,
         )
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.SubjectAlternativeName(general_names), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(
@@ -182,31 +203,29 @@ def _issue(authority_pem: str, authority_key: str, wanted: list[str]) -> Values:
     return {"pem": certificate_pem(certificate) + key_pem(key), "expires": end.date().isoformat()}
 
 
-def _span(days: int) -> tuple[dt.datetime, dt.datetime]:
-    # A machine's clock may lag: valid from an hour ago.
+def _validity(days: int) -> tuple[dt.datetime, dt.datetime]:
+    # Valid from an hour ago, because the clock of a machine may be slow.
     now = dt.datetime.now(dt.UTC) - dt.timedelta(hours=1)
     return now, now + dt.timedelta(days=days)
 
 
-def _name(text: str) -> Any:
+def _name(text: str) -> "x509.Name":
     from cryptography import x509
 
-    return x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, text[:64])])
+    return x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, text[:_LONGEST_COMMON_NAME])])
 
 
-def certificate_pem(certificate: Any) -> str:
-    """One certificate as PEM text."""
+def certificate_pem(certificate: "x509.Certificate") -> str:
+    """Format a certificate as PEM."""
     from cryptography.hazmat.primitives import serialization
 
-    return str(certificate.public_bytes(serialization.Encoding.PEM).decode())
+    return certificate.public_bytes(serialization.Encoding.PEM).decode()
 
 
-def key_pem(key: Any) -> str:
-    """A private key as PEM text (PKCS #8), in clear."""
+def key_pem(key: "PrivateKeyTypes") -> str:
+    """Format a private key as unencrypted PEM (PKCS #8)."""
     from cryptography.hazmat.primitives import serialization
 
-    return str(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        ).decode()
-    )
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()

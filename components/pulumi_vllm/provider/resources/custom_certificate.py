@@ -1,70 +1,91 @@
-"""A certificate of the user's own for the gateway, looked at before anything is made."""
+"""A custom certificate for the gateway, validated before any other resource is created."""
 
 import datetime as dt
 import ipaddress
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
-from pulumi_vllm.provider.plugin.resource import Call, Failure, Property, Reading, Values, has_unknown, reveal
-from pulumi_vllm.provider.resources.authority import RENEW_DAYS, Kept, certificate_pem, days_left, key_pem
+from pulumi_vllm.provider.plugin.call import Call
+from pulumi_vllm.provider.plugin.protocol import has_unknown, reveal
+from pulumi_vllm.provider.plugin.resource import Failure, Property, Reading, Values
+from pulumi_vllm.provider.resources.authority import (
+    RENEW_BEFORE_DAYS,
+    StateOnlyResource,
+    certificate_pem,
+    days_left,
+    key_pem,
+)
 
-# OpenSSL at security level 2, as Debian and Ubuntu build it, loads no shorter RSA key (SSL_CTX_set_security_level(3)).
-_RSA_BITS = 2048
-# What every client takes (RFC 8446, 4.2.3 and 4.2.7); the Brainpool curves are none of them.
+if TYPE_CHECKING:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+
+Extension = TypeVar("Extension", bound="x509.ExtensionType")
+
+# OpenSSL at security level 2, the default of Debian and Ubuntu, loads no shorter RSA key:
+# SSL_CTX_set_security_level(3).
+_MIN_RSA_BITS = 2048
+# The curves that every client supports (RFC 8446, 4.2.3 and 4.2.7). The Brainpool curves are not among them.
 _CURVES = ("secp256r1", "secp384r1", "secp521r1")
-# DER of the id of a prime field: only a curve that is spelled out holds it (RFC 3279, 2.3.5), which OpenSSL refuses.
-_FIELD = bytes.fromhex("06072a8648ce3d0101")
+# DER of the object id of a prime field. It occurs only where a curve is given by its parameters instead of its name
+# (RFC 3279, 2.3.5), which OpenSSL refuses.
+_PRIME_FIELD = bytes.fromhex("06072a8648ce3d0101")
 
-_KEY = "PRIVATE KEY"  # in the first line of every kind of private key in PEM (RFC 7468)
-_HOLDS_A_KEY = (
-    "the custom certificate's text holds a private key, and a certificate is no secret; "
-    "give the key as tls_private_key (tlsPrivateKey) alone, and a new pair if this one was stored in clear"
+_PRIVATE_KEY = "PRIVATE KEY"  # in the first line of every kind of private key in PEM (RFC 7468)
+_CONTAINS_KEY = (
+    "the text of the custom certificate holds a private key, and a certificate is not secret; pass the key as "
+    "tls_private_key (tlsPrivateKey), and replace the pair if this one was stored unencrypted"
 )
 
 
-class CustomCertificate(Kept):
+class CustomCertificate(StateOnlyResource):
     """`vllm:index:CustomCertificate`."""
 
     token = "vllm:index:CustomCertificate"
     description = (
-        "A certificate of your own for the gateway: whole, of its key, in date and for the name, or refused."
+        "A custom certificate for the gateway. Every preview validates its chain, key, dates and names."
     )
     inputs = {
-        "certificate": Property("string", "PEM: the leaf first, then its chain.", required=True),
+        "certificate": Property("string", "Certificate in PEM format, followed by its chain.", required=True),
         "privateKey": Property(
-            "string", "The leaf's key, PEM without a passphrase.", required=True, secret=True
+            "string",
+            "Private key of the certificate in PEM format, without a passphrase.",
+            required=True,
+            secret=True,
         ),
-        "hostname": Property("string", "Name that clients use.", required=True),
+        "hostname": Property("string", "DNS name that clients use.", required=True),
     }
     outputs = {
-        "pem": Property("string", "Certificate, chain and key, as HAProxy reads them.", secret=True),
-        "chain": Property("string", "The certificates alone, PEM: leaf first."),
-        "expires": Property("string", "First day on which one of them ends (ISO 8601)."),
+        "pem": Property(
+            "string", "Certificate, chain and private key in one PEM text, for HAProxy.", secret=True
+        ),
+        "chain": Property("string", "Certificate and chain in PEM format."),
+        "expires": Property("string", "Date on which the first of the certificates expires (ISO 8601)."),
     }
 
     async def check(self, call: Call, new: Values, old: Values | None) -> list[Failure]:
-        """Everything that is wrong with it, without a word of the key."""
+        """Report every problem of the certificate. No message contains a part of the key."""
         certificate, key = str(reveal(new["certificate"])), str(reveal(new["privateKey"]))
         if has_unknown(new):
-            return [Failure("", _HOLDS_A_KEY)] if _KEY in certificate else []
-        return [Failure("", sentence) for sentence in mistakes(certificate, key, str(new["hostname"]))]
+            return [Failure("", _CONTAINS_KEY)] if _PRIVATE_KEY in certificate else []
+        return [Failure("", problem) for problem in problems(certificate, key, str(new["hostname"]))]
 
     async def preview(self, call: Call, new: Values) -> Values:
-        """All of it, where the inputs are known; None, where they are not, is unknown after an update too."""
+        """Return the outputs if the inputs are known. None stands for an unknown output, in an update as well."""
         return dict.fromkeys(self.outputs) if has_unknown(new) else _outputs(new)
 
     async def create(self, call: Call, new: Values) -> tuple[str, Values]:
-        """Put together what the gateway reads."""
-        return f"given-{new['hostname']}", _outputs(new)
+        """Write certificate, chain and key into one text."""
+        return f"custom-{new['hostname']}", _outputs(new)
 
     async def update(self, call: Call, resource_id: str, old: Values, new: Values) -> Values:
-        """The same."""
+        """Replace the texts."""
         return (await self.create(call, new))[1]
 
     async def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Reading | None:
-        """Only you can get another one: warn in time."""
+        """Warn before the certificate expires, because only the user can get a new one."""
         left = days_left(state)
-        if left < RENEW_DAYS:
+        if left < RENEW_BEFORE_DAYS:
             await call.warn(
                 f"the gateway's certificate expires on {state['expires']} (in {left} days); "
                 "set a new one and run `pulumi up`"
@@ -73,127 +94,134 @@ class CustomCertificate(Kept):
 
 
 def _outputs(new: Values) -> Values:
-    """Written anew from what was parsed: whatever else the texts hold goes nowhere."""
+    """Format the outputs from the parsed certificates and key, without anything else that the texts hold."""
     from cryptography.hazmat.primitives import serialization
 
     certificates = _chain(str(reveal(new["certificate"])))
     key = serialization.load_pem_private_key(str(reveal(new["privateKey"])).encode(), None)
     chain = "".join(map(certificate_pem, certificates))
-    ends = min(one.not_valid_after_utc for one in certificates)
-    return {"pem": chain + key_pem(key), "chain": chain, "expires": str(ends.date())}
+    expires = min(certificate.not_valid_after_utc for certificate in certificates)
+    return {"pem": chain + key_pem(key), "chain": chain, "expires": str(expires.date())}
 
 
-def mistakes(certificate: str, private_key: str, hostname: str) -> list[str]:
-    """What is wrong, one sentence each; none holds anything of the key."""
+def problems(certificate: str, private_key: str, hostname: str) -> list[str]:
+    """Return a message for each problem of the certificate. No message contains a part of the key."""
     from cryptography import x509
 
-    if _KEY in certificate:
-        return [_HOLDS_A_KEY]
+    if _PRIVATE_KEY in certificate:
+        return [_CONTAINS_KEY]
     try:
         leaf, *others = _chain(certificate)
-        _ = leaf.extensions  # read as late as they are asked for
+        _ = leaf.extensions  # parsed on first use
     except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
-        return ["the custom certificate can't be read; give PEM text, the leaf first and then its chain"]
-    found = [*_of_the_key(leaf, private_key), *_of_the_leaf(leaf, hostname)]
+        return ["the custom certificate can't be read; pass PEM text: the certificate, then its chain"]
+    found = [*_key_problems(leaf, private_key), *_server_problems(leaf, hostname)]
     for one in (leaf, *others):
-        found += _of_each("the custom certificate" if one is leaf else f"{_subject(one)} of its chain", one)
-    for below, above in zip([leaf, *others], others, strict=False):
-        found += _of_a_link(below, above)
+        name = "the custom certificate" if one is leaf else f"{_subject(one)} of its chain"
+        found += _validity_problems(name, one)
+    for issued, issuer in zip([leaf, *others], others, strict=False):
+        found += _chain_problems(issued, issuer)
     return found
 
 
-def _of_the_key(leaf: Any, private_key: str) -> Iterator[str]:
+def _key_problems(leaf: "x509.Certificate", private_key: str) -> Iterator[str]:
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization
 
     try:
-        key: Any = serialization.load_pem_private_key(private_key.encode(), None)
+        key = serialization.load_pem_private_key(private_key.encode(), None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        yield "the custom certificate's key can't be read; give it as PEM without a passphrase"
+        yield "the private key of the custom certificate can't be read; pass PEM text without a passphrase"
         return
     public = _public_key(leaf)
     if public is not None and key.public_key() != public:
-        yield "the given key is not the certificate's; give the pair, the leaf's certificate first"
+        yield (
+            "the private key does not belong to the custom certificate; pass the matching key, and the certificate "
+            "before its chain"
+        )
 
 
-def _of_the_leaf(leaf: Any, hostname: str) -> Iterator[str]:
-    """Its names, and that it is a server's."""
+def _server_problems(leaf: "x509.Certificate", hostname: str) -> Iterator[str]:
+    """Check that the certificate is for a server of this name."""
     from cryptography import x509
 
     names = _names(leaf)
     if not any(_covers(name, hostname) for name in names):
-        said = ", ".join(names) or "no name at all"
-        yield f"the custom certificate is for {said}, not for {hostname}; get one for access.hostname"
+        certified = ", ".join(names) or "no name"
+        yield f"the custom certificate is for {certified}, not for {hostname}; get one for access.hostname"
     constraints = _extension(leaf, x509.BasicConstraints)
     if constraints is not None and constraints.ca:
-        yield "the custom certificate is a CA's, which many clients refuse; get one issued for a server"
-    usages, wanted = _extension(leaf, x509.ExtendedKeyUsage), x509.oid.ExtendedKeyUsageOID
-    if usages is not None and not {wanted.SERVER_AUTH, wanted.ANY_EXTENDED_KEY_USAGE} & set(usages):
-        yield "the custom certificate is not for servers; get one with the extended key usage serverAuth"
+        yield "the custom certificate is a CA certificate, which many clients refuse; get one for a server"
+    usages, oid = _extension(leaf, x509.ExtendedKeyUsage), x509.oid.ExtendedKeyUsageOID
+    if usages is not None and not {oid.SERVER_AUTH, oid.ANY_EXTENDED_KEY_USAGE} & set(usages):
+        yield "the custom certificate is not for a server; get one with the extended key usage serverAuth"
 
 
-def _of_each(what: str, one: Any) -> Iterator[str]:
-    """The dates and the key of the leaf, or of one above it."""
+def _validity_problems(name: str, certificate: "x509.Certificate") -> Iterator[str]:
+    """Check the dates and the kind of key of one certificate."""
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
     now = dt.datetime.now(dt.UTC)
-    if now > one.not_valid_after_utc:
-        yield f"{what} ended on {one.not_valid_after_utc.date()}; get a new one"
-    if now < one.not_valid_before_utc:
-        yield f"{what} begins on {one.not_valid_before_utc.date()}; check the clock"
-    key = _public_key(one)
+    if now > certificate.not_valid_after_utc:
+        yield f"{name} expired on {certificate.not_valid_after_utc.date()}; get a new one"
+    if now < certificate.not_valid_before_utc:
+        yield f"{name} is not valid before {certificate.not_valid_before_utc.date()}; check the clock of this machine"
+    key = _public_key(certificate)
     if isinstance(key, rsa.RSAPublicKey):
-        if key.key_size < _RSA_BITS:
-            yield f"{what} has an RSA key of {key.key_size} bits, which is refused; use {_RSA_BITS} or more"
+        if key.key_size < _MIN_RSA_BITS:
+            yield f"{name} has an RSA key of {key.key_size} bits, which HAProxy refuses; use {_MIN_RSA_BITS} or more"
     elif not isinstance(key, ed25519.Ed25519PublicKey) and (
         not isinstance(key, ec.EllipticCurvePublicKey)
         or key.curve.name not in _CURVES
-        or _FIELD in one.tbs_certificate_bytes
+        or _PRIME_FIELD in certificate.tbs_certificate_bytes
     ):
-        yield f"{what} has a kind of key that clients don't take; use RSA, or ECDSA on P-256 or P-384"
+        yield f"{name} has a kind of key that many clients don't support; use RSA, or ECDSA on P-256 or P-384"
 
 
-def _of_a_link(below: Any, above: Any) -> Iterator[str]:
+def _chain_problems(issued: "x509.Certificate", issuer: "x509.Certificate") -> Iterator[str]:
     from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
     try:
-        below.verify_directly_issued_by(above)
+        issued.verify_directly_issued_by(issuer)
     except (ValueError, TypeError, InvalidSignature):
-        yield f"the given chain is out of order: {_subject(above)} did not sign the one before it; sort it"
+        yield (
+            f"the chain is out of order: {_subject(issuer)} did not sign the certificate before it; "
+            "put each certificate before that of its issuer"
+        )
     except UnsupportedAlgorithm:
-        return  # the key's kind is told already
+        return  # _validity_problems reports the kind of key
 
 
-def _chain(text: str) -> list[Any]:
+def _chain(text: str) -> list["x509.Certificate"]:
     from cryptography import x509
 
     return list(x509.load_pem_x509_certificates(text.encode()))
 
 
-def _public_key(one: Any) -> Any:
-    """None where it is of a kind that can't be read."""
+def _public_key(certificate: "x509.Certificate") -> "CertificatePublicKeyTypes | None":
+    """Return the public key, or None for an unsupported kind of key."""
     from cryptography.exceptions import UnsupportedAlgorithm
 
     try:
-        return one.public_key()
+        return certificate.public_key()
     except (ValueError, UnsupportedAlgorithm):
         return None
 
 
-def _subject(one: Any) -> str:
-    return str(one.subject.rfc4514_string())
+def _subject(certificate: "x509.Certificate") -> str:
+    return certificate.subject.rfc4514_string()
 
 
-def _extension(one: Any, kind: Any) -> Any:
+def _extension(certificate: "x509.Certificate", kind: type[Extension]) -> Extension | None:
     from cryptography import x509
 
     try:
-        return one.extensions.get_extension_for_class(kind).value
+        return certificate.extensions.get_extension_for_class(kind).value
     except x509.ExtensionNotFound:
         return None
 
 
-def _names(leaf: Any) -> list[str]:
+def _names(leaf: "x509.Certificate") -> list[str]:
     from cryptography import x509
 
     names = _extension(leaf, x509.SubjectAlternativeName) or ()
@@ -201,7 +229,7 @@ def _names(leaf: Any) -> list[str]:
 
 
 def _covers(name: str, hostname: str) -> bool:
-    """RFC 6125: a star stands for one whole label, the first."""
+    """Whether a name covers the hostname. A wildcard stands for the whole first label (RFC 6125)."""
     try:
         return ipaddress.ip_address(name) == ipaddress.ip_address(hostname)
     except ValueError:
