@@ -26,7 +26,7 @@ UNIT = "[Service]\nExecStart=/bin/sleep ${HOW_LONG}\nEnvironment=HOW_LONG=600\n"
 
 
 @pytest.fixture
-def guest(tmp_path):
+def container(tmp_path):
     ImageCache().ensure("base", print)
     machines = Machines(tmp_path / "state")
     try:
@@ -55,8 +55,8 @@ async def log_in_when_up(address, pem):
                 await asyncio.sleep(0.5)
 
 
-async def test_a_host_from_first_login_to_reboot(guest, pem):
-    machines, address = guest
+async def test_a_host_from_first_login_to_reboot(container, pem):
+    machines, address = container
     host = await log_in_when_up(address, pem)
     pinned = host.host_key
     assert host.address.user == "ubuntu"
@@ -106,8 +106,8 @@ async def test_a_host_from_first_login_to_reboot(guest, pem):
     await pool.close()
 
 
-async def test_a_paused_host_is_unreachable_and_a_resumed_one_answers(guest, pem):
-    machines, address = guest
+async def test_a_paused_host_is_unreachable_and_a_resumed_one_answers(container, pem):
+    machines, address = container
     host = await log_in_when_up(address, pem)
     machines.pause("one")
     with pytest.raises(HostError):

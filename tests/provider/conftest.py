@@ -1,4 +1,4 @@
-"""The simulated API, and a request of the engine that reaches it."""
+"""The simulated API, and a request of the engine that uses it."""
 
 import importlib.util
 import sys
@@ -31,14 +31,14 @@ def cloud(doubles):
 
 @pytest.fixture
 def call(cloud, doubles):
-    """A request of the engine; what it would print is kept."""
-    session, said = Session(""), []
+    """A request of the engine, and the lines that it prints."""
+    session, lines = Session(""), []
     session.config = {"spheronUrl": cloud.url, "spheronApiKey": doubles.KEY}
 
     async def log(_urn, text, _severity, *, ephemeral=False):
-        said.append(text)
+        lines.append(text)
 
     session.log = log
     made = Call(URN, session, timeout_s=0.1)
-    yield made, said
+    yield made, lines
     session.cloud().close()

@@ -45,9 +45,9 @@ def test_a_certificate_with_its_chain_is_accepted():
 def test_each_problem_has_its_message_without_the_key(certificate, key, hostname, words):
     found = problems(certificate, key, hostname)
     assert len(found) == len(words)
-    for sentence, word in zip(found, words, strict=True):
-        assert word in sentence
-        assert not any(line in sentence for line in key.splitlines() if line)
+    for message, word in zip(found, words, strict=True):
+        assert word in message
+        assert not any(line in message for line in key.splitlines() if line)
 
 
 @pytest.mark.parametrize(
@@ -57,8 +57,8 @@ def test_each_problem_has_its_message_without_the_key(certificate, key, hostname
 )
 def test_an_expired_or_future_certificate_is_refused(start, end, word):
     made, key = issue("late", ["a.example.com"], start=NOW + start * DAY, end=NOW + end * DAY)
-    (sentence,) = problems(pem(made), key_pem(key), "a.example.com")
-    assert word in sentence
+    (message,) = problems(pem(made), key_pem(key), "a.example.com")
+    assert word in message
 
 
 USAGE = x509.oid.ExtendedKeyUsageOID
@@ -84,7 +84,7 @@ NAME = "a.example.com"
 def test_certificates_that_haproxy_or_clients_refuse(wanted, word):
     made, key = issue("leaf", [NAME], **wanted)
     found = problems(pem(made), key_pem(key), NAME)
-    assert [word in sentence for sentence in found] == [True] * (word is not None)
+    assert [word in message for message in found] == [True] * (word is not None)
 
 
 @pytest.mark.parametrize("curve", ["prime256v1", "secp224k1"])
@@ -98,15 +98,15 @@ def test_an_unsupported_curve_is_refused_with_a_message(tmp_path, curve, written
     subprocess.run(["openssl", *words], check=True, capture_output=True)
     found = problems((tmp_path / "pem").read_text(), (tmp_path / "key").read_text(), NAME)
     fine = (curve, written) == ("prime256v1", "named_curve")
-    assert any("kind of key that many clients don't support" in sentence for sentence in found) is not fine
+    assert any("kind of key that many clients don't support" in message for message in found) is not fine
     assert bool(found) is not fine
 
 
 def test_an_expired_certificate_of_the_chain_is_refused():
     middle = issue("middle", issuer=ROOT, end=NOW - DAY / 2)
     leaf, key = issue("leaf", [NAME], middle)
-    (sentence,) = problems(pem(leaf, middle[0]), key_pem(key), NAME)
-    assert sentence.startswith("CN=middle of its chain expired on")
+    (message,) = problems(pem(leaf, middle[0]), key_pem(key), NAME)
+    assert message.startswith("CN=middle of its chain expired on")
 
 
 KEY_TEXT = key_pem(LEAF[1])

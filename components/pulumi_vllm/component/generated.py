@@ -448,11 +448,11 @@ class VolumeAttachment(pulumi.CustomResource):
 
         Args:
             resource_name: name in the program.
-            instance_id: Id of the machine. Another machine replaces this resource.
+            instance_id: Id of the instance. Another instance replaces this resource.
             volume_handle: Handle of the volume.
             volume_name: Name of the volume; written into the marker file.
             mount_kind: block, virtiofs or nfs.
-            connection: SSH connection to the machine: host, port, user, hostKey and privateKey (secret).
+            connection: SSH connection to the host: host, port, user, hostKey and privateKey (secret).
             mount_tag: virtiofs tag.
             size_gb: Size of the volume in GB; when it has grown, the file system of a disk grows too.
             mounted: Whether it should be mounted (default true).
@@ -480,7 +480,7 @@ class VolumeAttachment(pulumi.CustomResource):
 
     @property
     def instance_id(self) -> pulumi.Output[str]:
-        """Id of the machine. Another machine replaces this resource."""
+        """Id of the instance. Another instance replaces this resource."""
         return pulumi.get(self, "instanceId")  # type: ignore[no-any-return]
 
     @property
@@ -510,7 +510,7 @@ class VolumeAttachment(pulumi.CustomResource):
 
     @property
     def connection(self) -> pulumi.Output[Mapping[str, Any]]:
-        """SSH connection to the machine: host, port, user, hostKey and privateKey (secret)."""
+        """SSH connection to the host: host, port, user, hostKey and privateKey (secret)."""
         return pulumi.get(self, "connection")  # type: ignore[no-any-return]
 
     @property
@@ -559,8 +559,8 @@ class Files(pulumi.CustomResource):
 
         Args:
             resource_name: name in the program.
-            instance_id: Id of the machine. Another machine replaces this resource.
-            connection: SSH connection to the machine: host, port, user, hostKey and privateKey (secret).
+            instance_id: Id of the instance. Another instance replaces this resource.
+            connection: SSH connection to the host: host, port, user, hostKey and privateKey (secret).
             files: Text of each file, by absolute path. @@secret:NAME@@ and @@value:NAME@@ are placeholders.
             attributes: Mode and owner of each file, by path, as in "0644 root:root".
             actions: What a change of each file triggers, by path: nothing, daemon-reload, or restart, reload or run and a unit.
@@ -588,12 +588,12 @@ class Files(pulumi.CustomResource):
 
     @property
     def instance_id(self) -> pulumi.Output[str]:
-        """Id of the machine. Another machine replaces this resource."""
+        """Id of the instance. Another instance replaces this resource."""
         return pulumi.get(self, "instanceId")  # type: ignore[no-any-return]
 
     @property
     def connection(self) -> pulumi.Output[Mapping[str, Any]]:
-        """SSH connection to the machine: host, port, user, hostKey and privateKey (secret)."""
+        """SSH connection to the host: host, port, user, hostKey and privateKey (secret)."""
         return pulumi.get(self, "connection")  # type: ignore[no-any-return]
 
     @property
@@ -657,8 +657,8 @@ class Weights(pulumi.CustomResource):
 
         Args:
             resource_name: name in the program.
-            instance_id: Id of the machine. Another machine replaces this resource.
-            connection: SSH connection to the machine: host, port, user, hostKey and privateKey (secret).
+            instance_id: Id of the instance. Another instance replaces this resource.
+            connection: SSH connection to the host: host, port, user, hostKey and privateKey (secret).
             repository: Repository at the model hub, as in owner/name.
             revision: Commit of the repository: 40 hexadecimal digits.
             directory: Directory on the host.
@@ -689,12 +689,12 @@ class Weights(pulumi.CustomResource):
 
     @property
     def instance_id(self) -> pulumi.Output[str]:
-        """Id of the machine. Another machine replaces this resource."""
+        """Id of the instance. Another instance replaces this resource."""
         return pulumi.get(self, "instanceId")  # type: ignore[no-any-return]
 
     @property
     def connection(self) -> pulumi.Output[Mapping[str, Any]]:
-        """SSH connection to the machine: host, port, user, hostKey and privateKey (secret)."""
+        """SSH connection to the host: host, port, user, hostKey and privateKey (secret)."""
         return pulumi.get(self, "connection")  # type: ignore[no-any-return]
 
     @property
@@ -775,8 +775,8 @@ class Service(pulumi.CustomResource):
 
         Args:
             resource_name: name in the program.
-            instance_id: Id of the machine. Another machine replaces this resource.
-            connection: SSH connection to the machine: host, port, user, hostKey and privateKey (secret).
+            instance_id: Id of the instance. Another instance replaces this resource.
+            connection: SSH connection to the host: host, port, user, hostKey and privateKey (secret).
             engine_version: Version of vLLM.
             serving_digest: Digest of the files for which vLLM restarts (servingDigest of Files).
             weights_revision: Revision of the weights. Another revision restarts vLLM.
@@ -807,12 +807,12 @@ class Service(pulumi.CustomResource):
 
     @property
     def instance_id(self) -> pulumi.Output[str]:
-        """Id of the machine. Another machine replaces this resource."""
+        """Id of the instance. Another instance replaces this resource."""
         return pulumi.get(self, "instanceId")  # type: ignore[no-any-return]
 
     @property
     def connection(self) -> pulumi.Output[Mapping[str, Any]]:
-        """SSH connection to the machine: host, port, user, hostKey and privateKey (secret)."""
+        """SSH connection to the host: host, port, user, hostKey and privateKey (secret)."""
         return pulumi.get(self, "connection")  # type: ignore[no-any-return]
 
     @property

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pulumi_vllm.host.errors import HostError
 from pulumi_vllm.provider.plugin.call import Call
 from pulumi_vllm.provider.plugin.errors import UserError
 from pulumi_vllm.provider.plugin.protocol import reveal
@@ -14,12 +15,12 @@ if TYPE_CHECKING:
 
 CONNECTION = Property(
     "object",
-    "SSH connection to the machine: host, port, user, hostKey and privateKey (secret).",
+    "SSH connection to the host: host, port, user, hostKey and privateKey (secret).",
     required=True,
     silent=True,
 )
 INSTANCE_ID = Property(
-    "string", "Id of the machine. Another machine replaces this resource.", required=True, replaces=True
+    "string", "Id of the instance. Another instance replaces this resource.", required=True, replaces=True
 )
 REACHABLE = Property("boolean", "Whether the host answered over SSH during the last refresh.")
 
@@ -78,8 +79,6 @@ async def observe(
     weights: str | None = None,
 ) -> "Facts | None":
     """Return the state of the host, or None, with a warning, when it can't be observed."""
-    from pulumi_vllm.host.errors import HostError
-
     try:
         host = await connect_host(call, values)
         return await call.session.hosts().facts(host, paths=paths, units=units, weights=weights)
