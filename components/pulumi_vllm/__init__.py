@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from pulumi_vllm.component.arguments import HostCommand, ServerArgs
     from pulumi_vllm.component.generated import (
         ApiKey,
         Authority,
@@ -21,11 +20,12 @@ if TYPE_CHECKING:
         Weights,
     )
     from pulumi_vllm.component.server import Server
+    from pulumi_vllm.component.server_args import HostCommand, ServerArgs
 
 # Loaded on first use: `import pulumi` takes 0.7 s, which the provider and `pulumi-vllm plan` must not pay.
 _HOMES = {
     "Server": "server",
-    **dict.fromkeys(("HostCommand", "ServerArgs"), "arguments"),
+    **dict.fromkeys(("HostCommand", "ServerArgs"), "server_args"),
     **dict.fromkeys(
         (
             "ApiKey",

@@ -101,7 +101,7 @@ def test_a_persons_project_gets_lines_and_keeps_its_own(tmp_path, init):
     assert (tmp_path / "__main__.py").read_text() == "import pulumi\n"
     assert code == 2
     (left,) = report["left"]
-    assert left.startswith("__main__.py: yours; a server in it:")
+    assert left.startswith("__main__.py: exists and declares no server; add to it:")
 
 
 def test_the_stack_goes_where_the_project_keeps_its_stacks(tmp_path, init):

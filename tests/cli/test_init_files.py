@@ -58,7 +58,9 @@ def test_a_program_in_a_folder_is_looked_at(tmp_path, init, main_):
     (tmp_path / "infra").mkdir()
     code, report = init(".")
     assert code == 2
-    assert report["left"][0].startswith(f"{main_.rstrip('/')}/__main__.py: yours; a server in it:")
+    assert report["left"][0].startswith(
+        f"{main_.rstrip('/')}/__main__.py: exists and declares no server; add to it:"
+    )
     (tmp_path / "infra/__main__.py").write_text("from pulumi_vllm import Server\n")
     assert init(".")[0] == 0
 

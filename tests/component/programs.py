@@ -1,4 +1,4 @@
-"""Programs under Pulumi's own mocks: what a consumer's unit tests do too."""
+"""Run programs under Pulumi's mocks, as users' unit tests do."""
 
 import asyncio
 from pathlib import Path
@@ -12,7 +12,7 @@ STACKS = Path(__file__).parents[2] / "stacks"
 
 
 class Monitor(MockMonitor):
-    """Keeps the requests too: what an engine sees of options, dependencies and secrets."""
+    """Also keeps the requests, which contain options, dependencies and secrets."""
 
     def __init__(self, mocks):
         super().__init__(mocks)
@@ -24,17 +24,17 @@ class Monitor(MockMonitor):
 
 
 def run(program):
-    """What a program registers, and the outputs that it returns, known."""
+    """Run a program; return the monitor and the values of the outputs that the program returns."""
     asyncio.set_event_loop(asyncio.new_event_loop())
-    monitor, seen = Monitor(Mocks()), {}
+    monitor, outputs = Monitor(Mocks()), {}
     pulumi.runtime.set_mocks(monitor.mocks, preview=False, stack="unit", monitor=monitor)
 
     @pulumi.runtime.test
     def test():
-        return pulumi.Output.all(**program()).apply(seen.update)
+        return pulumi.Output.all(**program()).apply(outputs.update)
 
     test()
-    return monitor, seen
+    return monitor, outputs
 
 
 def block(stack: str = "spheron-h200-2x-fp8") -> dict:
@@ -42,7 +42,7 @@ def block(stack: str = "spheron-h200-2x-fp8") -> dict:
 
 
 def declare(server=None, secret_keys=None, **args):
-    """The resources that a Server declares, and its outputs; an Output belongs to the loop of its program."""
+    """Declare a Server; return its resources and outputs. An Output belongs to the loop of its program."""
     from pulumi_vllm import Server
 
     def program():
@@ -52,5 +52,5 @@ def declare(server=None, secret_keys=None, **args):
         names = ("endpoint", "model", "ca_certificate", "api_keys", "usd_per_hour", "plan", "evidence")
         return {name: getattr(made, name) for name in names}
 
-    monitor, seen = run(program)
-    return monitor.mocks.made, seen
+    monitor, outputs = run(program)
+    return monitor.mocks.made, outputs

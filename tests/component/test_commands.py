@@ -31,8 +31,8 @@ def requests():
         server = Server("llm", {"server": block(), "commands": commands()})
         return {"names": list(server.commands)}
 
-    monitor, seen = run(program)
-    assert seen["names"] == ["agent", "token"]
+    monitor, outputs = run(program)
+    assert outputs["names"] == ["agent", "token"]
     return monitor.requests
 
 
@@ -77,8 +77,8 @@ def test_a_connection_for_ones_own_commands_has_the_host_key():
             "secret": pulumi.Output.from_input(connection.private_key).is_secret(),
         }
 
-    _, seen = run(program)
-    assert seen == {"host_key": "ssh-ed25519 HOST", "user": "ubuntu", "secret": True}
+    _, outputs = run(program)
+    assert outputs == {"host_key": "ssh-ed25519 HOST", "user": "ubuntu", "secret": True}
 
 
 def test_without_commands_pulumi_command_is_not_asked_for():

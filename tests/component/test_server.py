@@ -1,4 +1,4 @@
-"""The component's wiring, with Pulumi's own mocks: what a consumer's unit tests do too."""
+"""The component's resources and outputs, with Pulumi's mocks, as in users' unit tests."""
 
 import pulumi
 import pytest
@@ -7,28 +7,28 @@ from pulumi_vllm.component.mocks import OUTPUTS
 from pulumi_vllm.plan.names import is_ours
 
 
-def test_a_server_is_these_resources():
+def test_a_server_declares_its_resources():
     made, _ = declare()
     assert [one["type"] for one in made.values() if one["type"].startswith("vllm:host")] == [
         "vllm:host:Files", "vllm:host:Weights", "vllm:host:Service",
     ]  # fmt: skip
     assert {"llm", "llm-machine", "llm-volume", "llm-attachment", "llm-ca", "llm-certificate"} <= made.keys()
-    assert made["llm-machine"]["provider"] == "spheron-es", "a machine goes where its volume is"
+    assert made["llm-machine"]["provider"] == "spheron-es", "the machine is rented where the volume is"
     assert made["llm-machine"]["maxUsdPerHour"] == 9.0
 
 
 def test_outputs_are_what_a_client_needs():
-    _, seen = declare()
-    assert seen["endpoint"] == "https://192.0.2.7/v1"
-    assert seen["usd_per_hour"] == pytest.approx(7.96)
-    assert seen["ca_certificate"] == "-----BEGIN CERTIFICATE-----"
-    assert "--tensor-parallel-size" in " ".join(seen["plan"]["flags"])
+    _, outputs = declare()
+    assert outputs["endpoint"] == "https://192.0.2.7/v1"
+    assert outputs["usd_per_hour"] == pytest.approx(7.96)
+    assert outputs["ca_certificate"] == "-----BEGIN CERTIFICATE-----"
+    assert "--tensor-parallel-size" in " ".join(outputs["plan"]["flags"])
 
 
-def test_a_given_key_is_used_and_a_missing_one_is_made():
-    _, seen = declare(keys={"team-a": "sk-given"})
-    assert seen["api_keys"]["team-a"] == "sk-given"
-    assert set(seen["api_keys"].values()) == {"sk-given", "sk-random"}
+def test_a_given_key_is_used_and_a_missing_one_is_random():
+    _, outputs = declare(keys={"team-a": "sk-given"})
+    assert outputs["api_keys"]["team-a"] == "sk-given"
+    assert set(outputs["api_keys"].values()) == {"sk-given", "sk-random"}
 
 
 def test_no_secret_is_in_a_rendered_file_or_in_cloud_init():
@@ -37,15 +37,15 @@ def test_no_secret_is_in_a_rendered_file_or_in_cloud_init():
     assert "planted" not in str(files["files"])
     assert "planted" not in str(made["llm-machine"]["cloudInit"])
     assert "@@secret:keys_map@@" in str(files["files"])
-    assert "sk-planted" not in str(files["secrets"]), "the gateway's map holds hashes only"
+    assert "sk-planted" not in str(files["secrets"]), "the gateway's map has digests only"
 
 
-def test_every_file_has_a_mode_and_a_meaning():
+def test_every_file_has_a_mode_and_an_action():
     files = declare()[0]["llm-files"]
     assert files["files"].keys() == files["attributes"].keys() == files["actions"].keys()
 
 
-def test_mistakes_come_as_one_error_with_all_of_them():
+def test_every_error_is_reported_at_once():
     wrong = {**block(), "contxt": "32Ki", "storage": "a lot"}
     with pytest.raises(pulumi.RunError) as caught:
         declare(server=wrong)
@@ -53,7 +53,7 @@ def test_mistakes_come_as_one_error_with_all_of_them():
     assert "storage" in str(caught.value)
 
 
-def test_our_names_are_recognised_in_a_sweep():
+def test_a_sweep_recognises_physical_names():
     from pulumi_vllm.plan.names import physical_name
 
     assert is_ours(physical_name("unit", "llm-machine", "urn"))
@@ -67,73 +67,73 @@ def test_our_names_are_recognised_in_a_sweep():
         ("local", set()),
     ],
 )
-def test_the_machine_knows_which_others_do_the_same(stack, others):
+def test_the_machine_gets_the_alternatives(stack, others):
     made, _ = declare(server=block(stack))
     assert set(made["llm-machine"].get("alternatives", ())) == others
 
 
 @pytest.mark.parametrize(("billed", "million"), [("on-demand", 0.307), ("spot", 0.3133)])
-def test_the_fallback_is_told_as_what_it_is(monkeypatch, billed, million):
+def test_the_plan_shows_the_billing_of_the_rented_machine(monkeypatch, billed, million):
     monkeypatch.setitem(OUTPUTS["vllm:spheron:Instance"], "billedAs", billed)
     machine = block()["machine"] | {"billing": "spot", "fallback": "on-demand"}
-    _, seen = declare(server=block() | {"machine": machine})
-    told = seen["plan"]
-    assert (told["billing"], told["usd_per_hour"]) == (billed, 7.92)
-    assert told["usd_per_million_output_tokens"] == pytest.approx(million, abs=1e-4)
-    assert any("interruptions a month" in line for line in told["because"]) == (billed == "spot")
+    _, outputs = declare(server=block() | {"machine": machine})
+    plan = outputs["plan"]
+    assert (plan["billing"], plan["usd_per_hour"]) == (billed, 7.92)
+    assert plan["usd_per_million_output_tokens"] == pytest.approx(million, abs=1e-4)
+    assert any("interruptions a month" in line for line in plan["because"]) == (billed == "spot")
 
 
-def test_a_state_that_does_not_know_its_billing_is_told_as_asked_for(monkeypatch):
+def test_without_a_known_billing_the_plan_shows_the_requested_one(monkeypatch):
     monkeypatch.setitem(OUTPUTS["vllm:spheron:Instance"], "billedAs", None)
-    _, seen = declare(server=block() | {"machine": block()["machine"] | {"billing": "spot"}})
-    assert seen["plan"]["billing"] == "spot"
+    _, outputs = declare(server=block() | {"machine": block()["machine"] | {"billing": "spot"}})
+    assert outputs["plan"]["billing"] == "spot"
 
 
-def test_a_name_of_ones_own_is_in_the_endpoint_and_in_the_certificate():
+def test_the_host_name_is_in_the_endpoint_and_the_certificate():
     named = block() | {"access": block()["access"] | {"hostname": "llm.example.com"}}
-    made, seen = declare(server=named)
-    assert seen["endpoint"] == "https://llm.example.com/v1"
+    made, outputs = declare(server=named)
+    assert outputs["endpoint"] == "https://llm.example.com/v1"
     assert made["llm-certificate"]["hostname"] == "llm.example.com"
     assert '"server_name": "llm.example.com"' in made["llm-files"]["files"]["/etc/pulumi-vllm/readiness.json"]
 
 
-def test_a_certificate_of_ones_own_takes_the_place_of_ours_and_ours_is_kept(monkeypatch):
+def test_a_custom_certificate_replaces_the_own_one_and_the_ca_stays(monkeypatch):
     monkeypatch.setitem(OUTPUTS["vllm:index:CustomCertificate"], "chain", "THE CHAIN")
     named = block() | {"access": block()["access"] | {"hostname": "llm.example.com"}}
-    made, seen = declare(server=named, tls_certificate="MY PEM", tls_private_key="MY KEY")
-    assert {"llm-given-certificate", "llm-ca"} <= made.keys()
+    made, outputs = declare(server=named, tls_certificate="MY PEM", tls_private_key="MY KEY")
+    assert {"llm-custom-certificate", "llm-ca"} <= made.keys()
     assert "llm-certificate" not in made
-    assert made["llm-given-certificate"]["hostname"] == "llm.example.com"
-    assert seen["ca_certificate"] == "THE CHAIN", "what was parsed, not what was given"
+    assert made["llm-custom-certificate"]["hostname"] == "llm.example.com"
+    assert outputs["ca_certificate"] == "THE CHAIN", "the parsed chain, not the argument"
     assert made["llm-files"]["values"]["ca_certificate"] == "THE CHAIN"
 
 
-def test_a_certificate_with_its_key_in_one_text_goes_nowhere():
+def test_a_certificate_that_contains_its_key_is_refused():
     named = block() | {"access": block()["access"] | {"hostname": "llm.example.com"}}
     both = "LEAF\n-----BEGIN RSA PRIVATE KEY-----\nPLANTED"
     with pytest.raises(pulumi.RunError) as caught:
         declare(server=named, tls_certificate=both, tls_private_key="MY KEY")
-    assert "tls_certificate: holds a private key" in str(caught.value)
+    assert "tls_certificate: contains a private key" in str(caught.value)
     assert "PLANTED" not in str(caught.value)
 
 
-def test_no_certificate_is_none_given():
+def test_none_is_the_same_as_no_custom_certificate():
     made, _ = declare(tls_certificate=None, tls_private_key=None)
     assert "llm-certificate" in made
-    assert "llm-given-certificate" not in made
+    assert "llm-custom-certificate" not in made
 
 
-def test_half_a_certificate_is_told_with_every_other_mistake():
+def test_half_a_certificate_is_reported_with_every_other_error():
     with pytest.raises(pulumi.RunError) as caught:
         declare(server=block() | {"storage": "a lot"}, tls_private_key="MY KEY")
-    said = str(caught.value)
-    assert "storage" in said
-    assert "tls_private_key: is given alone" in said
-    assert "server.access.hostname: missing" in said
-    assert "MY KEY" not in said
+    message = str(caught.value)
+    assert "storage" in message
+    assert "tls_private_key: is set alone" in message
+    assert "server.access.hostname: missing" in message
+    assert "MY KEY" not in message
 
 
-def test_evidence_says_when_the_certificates_end(monkeypatch):
+def test_evidence_has_the_expiry_of_the_certificates(monkeypatch):
     monkeypatch.setitem(OUTPUTS["vllm:index:Certificate"], "expires", "2027-11-01")
     monkeypatch.setitem(OUTPUTS["vllm:index:Authority"], "expires", "2036-11-01")
     evidence = declare()[1]["evidence"]
@@ -141,8 +141,8 @@ def test_evidence_says_when_the_certificates_end(monkeypatch):
     assert evidence["readiness"]["passed"] is True
 
 
-def test_every_resource_goes_before_it_is_made_anew():
-    """Told as an option, because `--replace` asks no provider: a machine made first would be the old one, adopted."""
+def test_every_resource_is_deleted_before_it_is_replaced():
+    """It is an option, because `--replace` does not ask the provider: a machine made first would adopt the old one."""
     from pulumi_vllm import Server
 
     def program():
@@ -154,10 +154,10 @@ def test_every_resource_goes_before_it_is_made_anew():
     assert all(one.deleteBeforeReplace and one.deleteBeforeReplaceDefined for one in ours)
 
 
-def test_whatever_is_a_secret_is_one_for_programs_in_other_languages_too():
+def test_secrets_are_secret_for_programs_in_other_languages_too():
     from pulumi_vllm.provider.plugin.construct import component_schema
 
     server = component_schema()["resources"]["vllm:index:Server"]
     for properties in ("inputProperties", "properties"):
-        for name, said in server[properties].items():
-            assert said.get("secret", False) == ("(secret)" in said["description"]), name
+        for name, schema in server[properties].items():
+            assert schema.get("secret", False) == ("(secret)" in schema["description"]), name

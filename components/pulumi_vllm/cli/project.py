@@ -168,8 +168,8 @@ class Project:
         path = self.folder / where
         if not path.is_file() or "pulumi_vllm" not in project_file.read(path):
             self.left.append(
-                f"{where}: yours; a server in it:\nfrom pulumi_vllm import Server\n"
-                'server = Server("llm", {"server": pulumi.Config("pulumi-vllm").require_object("server")})'
+                f"{where}: exists and declares no server; add to it:\nfrom pulumi_vllm import Server\n"
+                'server = Server.from_config("server")\nserver.export_outputs()'
             )
 
     def _requirements(self) -> None:

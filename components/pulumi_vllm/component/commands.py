@@ -1,4 +1,4 @@
-"""A person's own commands on a server's host: pulumi-command with the host key set and in the right order."""
+"""A user's commands on a server's host: pulumi-command resources with the host key set, in the right order."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -9,11 +9,11 @@ import pulumi
 if TYPE_CHECKING:
     from pulumi_command.remote import Command, ConnectionArgs
 
-    from pulumi_vllm.component.arguments import HostCommand
+    from pulumi_vllm.component.server_args import HostCommand
 
 
 def connection(host: Mapping[str, Any]) -> "ConnectionArgs":
-    """A host for pulumi-command's resources. Without a host key that plugin talks to anybody."""
+    """Return the connection for pulumi-command's resources. Without a host key that plugin accepts any host."""
     _, connection_args = _remote()
     return connection_args(
         host=host["host"],
@@ -35,32 +35,32 @@ def declare(
 ) -> "dict[str, Command]":
     """Declare one pulumi-command resource per entry, in order; a new machine replaces all of them.
 
-    pulumi-command runs the old `delete` after the new `create` unless it deletes before it replaces: the old one
-    would undo what the new one did.
+    They delete before they replace. Otherwise pulumi-command would run the old `delete` after the new `create`, and
+    undo it.
     """
     if not commands:
         return {}
     remote_command, _ = _remote()
-    made: dict[str, Command] = {}
+    declared: dict[str, Command] = {}
     for command in commands:
-        made[command["name"]] = remote_command(
+        declared[command["name"]] = remote_command(
             f"{name}-command-{command['name']}",
             connection=connection(host),
             create=command["create"],
             delete=command.get("delete"),
             stdin=command.get("stdin"),
             triggers=[machine],
-            add_previous_output_in_env=False,  # sshd takes no such variables, and each run would warn of it
+            add_previous_output_in_env=False,  # sshd does not accept these variables, and each run would warn
             opts=pulumi.ResourceOptions(
-                parent=server, depends_on=[ready, *made.values()], delete_before_replace=True
+                parent=server, depends_on=[ready, *declared.values()], delete_before_replace=True
             ),
         )
-    return made
+    return declared
 
 
 def _remote() -> "tuple[type[Command], type[ConnectionArgs]]":
     with warnings.catch_warnings():
-        # One class of that module is deprecated, and says so when the module is loaded: not our reader's affair.
+        # Importing the module warns of a deprecated class that is not used here.
         warnings.simplefilter("ignore", DeprecationWarning)
-        from pulumi_command.remote import Command, ConnectionArgs  # noqa: PLC0415 (0.2 s most programs need not pay)
+        from pulumi_command.remote import Command, ConnectionArgs  # noqa: PLC0415 (0.2 s that most programs do not need)
     return Command, ConnectionArgs

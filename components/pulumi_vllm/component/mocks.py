@@ -1,4 +1,4 @@
-"""For unit tests of a program that uses this package: outputs as a cloud would give them, without an engine.
+"""Mocks for unit tests of a program that uses this package: outputs as a cloud returns them, without an engine.
 
 pulumi.runtime.set_mocks(pulumi_vllm.component.mocks.Mocks())
 """
@@ -70,21 +70,21 @@ OUTPUTS: Final[dict[str, dict[str, Any]]] = {
     },
     "vllm:host:Service": {"evidence": {"readiness": {"passed": True}}, "reachable": True},
 }
-"""Outputs by type of resource; a test may put in others."""
+"""Outputs by type of resource. A test may change them."""
 
 
 class Mocks(pulumi.runtime.Mocks):
-    """Every resource exists at once: its inputs, and the outputs above. `made` holds the inputs by name."""
+    """Creates every resource at once, with its inputs and the outputs above. `made` has the inputs by name."""
 
     def __init__(self) -> None:
         self.made: dict[str, dict[str, Any]] = {}
 
     def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str, dict[str, Any]]:
-        """Pulumi's question for each resource of the program."""
+        """Return a resource's id and outputs."""
         self.made[args.name] = {"type": args.typ, **args.inputs}
         return f"{args.name}-id", {**args.inputs, **OUTPUTS.get(args.typ, {})}
 
     def call(self, args: pulumi.runtime.MockCallArgs) -> tuple[dict[str, Any], None]:
-        """Functions of other packages: nothing; override it where a program calls one."""
+        """Return nothing for functions of other packages. Override it for a program that calls one."""
         del args
         return {}, None

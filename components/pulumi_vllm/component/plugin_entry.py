@@ -1,10 +1,10 @@
-"""Where a Pulumi.yaml tells the engine of our plugin."""
+"""The plugin's entry in a Pulumi.yaml."""
 
 from typing import Any
 
 
 def names_plugin(document: dict[str, Any]) -> bool:
-    """Whether `plugins: providers: - name: vllm` is in it, or `packages: vllm: …`."""
+    """Whether the project has `plugins: providers: - name: vllm`, or `packages: vllm: …`."""
     plugins, packages = document.get("plugins"), document.get("packages")
     providers = plugins.get("providers") if isinstance(plugins, dict) else None
     entries = providers if isinstance(providers, list) else []

@@ -1,17 +1,20 @@
-"""The component: one served model on one machine, from the disk to the gateway."""
+"""The component: one served model on one machine, from the volume to the gateway."""
 
-import hashlib
-from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pulumi
 
-from pulumi_vllm.component import commands, discovery, gateway_certificate
+from pulumi_vllm.component import (
+    api_keys,
+    commands,
+    gateway_certificate,
+    plugin_discovery,
+    stack_config,
+)
 from pulumi_vllm.component import generated as resources
-from pulumi_vllm.component.arguments import ServerArgs, decide, key_mistakes
+from pulumi_vllm.component.server_args import ServerArgs, validated_plan
 from pulumi_vllm.plan import Plan, explain, plan
-from pulumi_vllm.plan.config import READINESS_KEY, Deployment
+from pulumi_vllm.plan.config import Deployment
 from pulumi_vllm.render import HostFile, cloud_init, render
 
 if TYPE_CHECKING:
@@ -26,15 +29,15 @@ class Server(pulumi.ComponentResource):
     model: pulumi.Output[str]
     """Name of the model in requests."""
     ca_certificate: pulumi.Output[str]
-    """CA certificate of the gateway, PEM: what clients verify it with. With a certificate of your own, its chain."""
+    """CA certificate that clients verify the gateway with, PEM. With a custom certificate, its chain."""
     api_keys: pulumi.Output[dict[str, str]]
     """API keys by name (secret)."""
     usd_per_hour: pulumi.Output[float]
-    """Price of machine and disk, USD per hour."""
+    """Price of machine and volume, USD per hour."""
     plan: pulumi.Output[dict[str, Any]]
-    """What was decided, and why: machine, flags, memory budget."""
+    """The plan and its reasons: machine, flags, memory budget."""
     evidence: pulumi.Output[dict[str, Any]]
-    """What is running: versions, revision, readiness and phase timings, and when the certificates end."""
+    """What is running: versions, revision, readiness, timings of the phases, expiry of the certificates."""
 
     def __init__(self, name: str, args: ServerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         """Declare the server.
@@ -45,16 +48,16 @@ class Server(pulumi.ComponentResource):
             opts: Pulumi's resource options.
 
         Raises:
-            pulumi.RunError: the arguments have mistakes (all are listed), do not fit, or a flag can't work.
+            pulumi.RunError: with every error in the arguments, or the reason why the model cannot be served.
         """
         super().__init__("vllm:index:Server", name, {}, opts)
-        decided = decide(args)
-        discovery.warn_if_hidden()
-        deployment, machine = decided.deployment, decided.deployment.machine
-        files = render(decided)
+        planned = validated_plan(args)
+        plugin_discovery.warn_if_hidden()
+        deployment, machine = planned.deployment, planned.deployment.machine
+        files = render(planned)
 
-        given = gateway_certificate.given(name, args, deployment.access.hostname, self._child())
-        first = [given] if given else []  # a certificate that is refused is refused before anything is made
+        custom = gateway_certificate.declare(name, args, deployment.access.hostname, self._child())
+        first = [custom] if custom else []  # an invalid certificate is refused before anything is created
         key = resources.SshKey(
             f"{name}-ssh", private_key=args.get("ssh_private_key"), opts=self._child(*first)
         )
@@ -81,9 +84,9 @@ class Server(pulumi.ComponentResource):
             ssh_key_id=key.key_id,
             ssh_public_key=key.public_key,
             ssh_private_key=key.private_key_pem,
-            cloud_init=cloud_init(decided),
+            cloud_init=cloud_init(planned),
             drain_timeout_s=deployment.drain_timeout_s,
-            alternatives=_alternatives(decided),
+            alternatives=_alternatives(planned),
             opts=self._child(),
         )
         self._connection: dict[str, Any] = {
@@ -107,7 +110,7 @@ class Server(pulumi.ComponentResource):
         authority = resources.Authority(
             f"{name}-ca", common_name=f"{name} {pulumi.get_stack()}", opts=self._child()
         )
-        certificate = given or resources.Certificate(
+        certificate = custom or resources.Certificate(
             f"{name}-certificate",
             authority_certificate=authority.certificate,
             authority_key=authority.private_key,
@@ -115,14 +118,12 @@ class Server(pulumi.ComponentResource):
             hostname=deployment.access.hostname,
             opts=self._child(),
         )
-        self.ca_certificate = given.chain if given else authority.certificate
-        self.api_keys = self._keys(name, deployment.access.keys, args.get("keys"))
+        self.ca_certificate = custom.chain if custom else authority.certificate
+        self.api_keys = api_keys.declare(name, deployment.access.keys, args.get("keys"), self._child())
         readiness = resources.ApiKey(f"{name}-readiness", prefix="readiness-", opts=self._child()).key
         secrets = {
             "readiness_token": readiness,
-            "keys_map": pulumi.Output.all(self.api_keys, readiness).apply(
-                lambda all_: _keys_map(all_[0], all_[1])
-            ),
+            "keys_map": api_keys.gateway_map(self.api_keys, readiness),
             "tls_pem": certificate.pem,
             "hf_token": args.get("hf_token") or "",
         }
@@ -133,7 +134,7 @@ class Server(pulumi.ComponentResource):
             files={file.path: file.text for file in files},
             attributes={file.path: f"{file.mode} {file.owner}" for file in files},
             actions={file.path: file.on_change for file in files},
-            secrets={secret: value for secret, value in secrets.items() if secret in _asked(files)},
+            secrets={secret: value for secret, value in secrets.items() if secret in _secret_names(files)},
             values={"ca_certificate": self.ca_certificate},
             opts=self._child(attachment),
         )
@@ -141,9 +142,9 @@ class Server(pulumi.ComponentResource):
             f"{name}-weights",
             instance_id=self.machine.id,
             connection=self._connection,
-            repository=decided.repository,
-            revision=decided.revision,
-            directory=decided.weights_directory,
+            repository=planned.repository,
+            revision=planned.revision,
+            directory=planned.weights_directory,
             drain_timeout_s=deployment.drain_timeout_s,
             opts=self._child(host_files),
         )
@@ -151,13 +152,13 @@ class Server(pulumi.ComponentResource):
             f"{name}-service",
             instance_id=self.machine.id,
             connection=self._connection,
-            engine_version=decided.engine.version,
+            engine_version=planned.engine.version,
             serving_digest=host_files.serving_digest,
-            weights_revision=decided.revision,
+            weights_revision=planned.revision,
             drain_timeout_s=deployment.drain_timeout_s,
             opts=self._child(weights),
         )
-        # The Commands by the command's name, for a program that needs one's stdout.
+        # By name, for a program that needs a command's stdout.
         self.commands = commands.declare(
             self,
             name,
@@ -170,20 +171,21 @@ class Server(pulumi.ComponentResource):
         self.endpoint = self.machine.address.apply(
             lambda address: f"https://{deployment.access.hostname or _bracketed(address)}/v1"
         )
-        self.model = pulumi.Output.from_input(decided.served_name)
+        self.model = pulumi.Output.from_input(planned.served_name)
         self.usd_per_hour = pulumi.Output.all(self.machine.usd_per_hour, volume.usd_per_hour).apply(
             lambda prices: round(sum(price or 0.0 for price in prices), 6)
         )
-        # With the gateway's limits: a client that measures says before it begins that it will meet them.
+        # With the gateway's limits, so that `bench` can warn before it reaches them.
         gateway = deployment.gateway.model_dump()
         self.plan = pulumi.Output.all(self.machine.usd_per_hour, self.machine.billed_as).apply(
-            lambda taken: (
-                explain.summary(plan(_billed(deployment, taken[1]), paid=taken[0])) | {"gateway": gateway}
+            lambda rented: (
+                explain.summary(plan(_as_billed(deployment, rented[1]), paid=rented[0]))
+                | {"gateway": gateway}
             )
         )
         self.evidence = pulumi.Output.all(
             self.service.evidence, certificate.expires, authority.expires
-        ).apply(lambda seen: {**seen[0], "certificate_expires": seen[1], "ca_expires": seen[2]})
+        ).apply(lambda known: {**known[0], "certificate_expires": known[1], "ca_expires": known[2]})
         self.register_outputs(
             {
                 "endpoint": self.endpoint,
@@ -196,83 +198,70 @@ class Server(pulumi.ComponentResource):
             }
         )
 
+    @classmethod
+    def from_config(cls, name: str = "server", opts: pulumi.ResourceOptions | None = None) -> Self:
+        """Declare the server that the stack's configuration describes.
+
+        The namespace is `pulumi-vllm`: `server` is the block of the stack file, `keys` has API keys by name (secret),
+        `hfToken` is a token for the model hub (secret), and `tlsCertificate` and `tlsPrivateKey` (secret) are a custom
+        certificate. Only `server` is required.
+
+        Args:
+            name: name in the program.
+            opts: Pulumi's resource options.
+
+        Raises:
+            pulumi.RunError: with every error in the configuration.
+        """
+        return cls(name, stack_config.read_args(), opts)
+
+    def export_outputs(self) -> None:
+        """Export the server's outputs from the stack. `pulumi-vllm smoke` and `bench` read them."""
+        outputs = {
+            "endpoint": self.endpoint,
+            "model": self.model,
+            "ca_certificate": self.ca_certificate,
+            "api_key": self.api_keys.apply(lambda keys: next(iter(keys.values()))),
+            "api_keys": self.api_keys,
+            "usd_per_hour": self.usd_per_hour,
+            "plan": self.plan,
+            "evidence": self.evidence,
+            "connection": self.connection_info,
+        }
+        for name, value in outputs.items():
+            pulumi.export(name, value)
+
     @property
     def connection_info(self) -> pulumi.Output[dict[str, Any]]:
-        """How to reach the host over SSH, host key included (secret)."""
+        """Address, user, keys and host key for SSH to the host (secret)."""
         return pulumi.Output.secret(pulumi.Output.from_input(self._connection))
 
     @property
     def connection(self) -> "pulumi_command.remote.ConnectionArgs":
-        """The host for pulumi-command's resources, with the host key set: without it that plugin checks none."""
+        """The connection for pulumi-command's resources. It sets the host key, so that the plugin checks it."""
         return commands.connection(self._connection)
 
     def _child(self, *after: pulumi.Resource) -> pulumi.ResourceOptions:
         return pulumi.ResourceOptions(parent=self, depends_on=list(after))
 
-    def _keys(self, name: str, names: tuple[str, ...], given: Any) -> pulumi.Output[dict[str, str]]:
-        """Every named key: the given value, or a random one that survives machines."""
-        # Which names a map has that is not known yet shows later: each gets a random key, which may stay unused.
-        known = given if isinstance(given, Mapping) else {}
-        made = {
-            key: resources.ApiKey(f"{name}-key-{key}", prefix="sk-", opts=self._child()).key
-            for key in names
-            if known.get(key) is None
-        }
 
-        def checked(values: Any) -> Any:
-            if mistakes := key_mistakes(values, names):
-                raise pulumi.RunError("\n".join(mistakes))
-            return values or {}
-
-        def value_of(key: str, value: Any) -> Any:
-            if value is None:
-                raise pulumi.RunError(
-                    f"keys.{key}: holds no value; set one, or leave it out, and it gets a random key"
-                )
-            return checked({key: value})[key]
-
-        # Looked at one by one, before they are joined with what is unknown in a preview, such as a random key:
-        # otherwise a mistake shows only once the machine is rented.
-        if known:
-            given = {
-                key: pulumi.Output.from_input(value).apply(partial(value_of, key))
-                for key, value in known.items()
-                if value is not None
-            }
-        else:
-            given = pulumi.Output.from_input(given).apply(checked)
-
-        def chosen(both: Sequence[Any]) -> dict[str, str]:
-            values, random = both
-            return {key: values[key] if values.get(key) is not None else random[key] for key in names}
-
-        return pulumi.Output.secret(pulumi.Output.all(given, made).apply(chosen))
-
-
-def _billed(deployment: Deployment, billing: str | None) -> Deployment:
-    """The deployment on the machine that was really taken: the fallback of spot is billed on demand."""
-    if billing is None:  # a state of an earlier version does not know it
+def _as_billed(deployment: Deployment, billing: str | None) -> Deployment:
+    """Return the deployment with the billing of the rented machine: a fallback from spot is billed on demand."""
+    if billing is None:  # absent from the state of an earlier version
         return deployment
     fallback = deployment.machine.fallback if billing == "spot" else None
     machine = deployment.machine.model_copy(update={"billing": billing, "fallback": fallback})
     return deployment.model_copy(update={"machine": machine})
 
 
-def _alternatives(decided: Plan) -> list[str]:
-    """Other machines that do the same, for the preview to compare with today's offers."""
+def _alternatives(planned: Plan) -> list[str]:
+    """Return machines with the same capacity. The preview compares their price with today's offers."""
     from pulumi_vllm.plan.alternatives import alternatives  # noqa: PLC0415 (only a program pays for it)
 
-    return [f"{count}x {gpu}" for gpu, count in alternatives(decided)]
+    return [f"{count}x {gpu}" for gpu, count in alternatives(planned)]
 
 
-def _keys_map(keys: Mapping[str, str], readiness: str) -> str:
-    """HAProxy's map: sha256 of a key, and whose it is."""
-    named = {**keys, READINESS_KEY: readiness}
-    rows = [f"{hashlib.sha256(value.encode()).hexdigest()} {name}" for name, value in sorted(named.items())]
-    return "\n".join(rows) + "\n"
-
-
-def _asked(files: Sequence[HostFile]) -> set[str]:
+def _secret_names(files: tuple[HostFile, ...]) -> set[str]:
     return {secret for file in files for secret in file.secrets}
 
 

@@ -24,7 +24,7 @@ def _component_provider() -> "ComponentProvider":
     from pulumi.provider.experimental.component import ComponentProvider
     from pulumi.provider.server import ComponentInitError
 
-    from pulumi_vllm.component.discovery import inside_plugin
+    from pulumi_vllm.component.plugin_discovery import inside_plugin
     from pulumi_vllm.component.server import Server
 
     inside_plugin.set()

@@ -1,4 +1,4 @@
-"""Whether the engine will find our plugin, asked early: its own message for that does not say what to type."""
+"""Warn early when the engine may not find the plugin. The engine's own message does not say what to run."""
 
 import os
 import shutil
@@ -13,13 +13,13 @@ import yaml
 from pulumi_vllm.component.plugin_entry import names_plugin
 
 inside_plugin = threading.Event()
-"""Set where the plugin constructs a server for a program in another language: the engine has just found it."""
+"""Set where the plugin itself constructs a server for a program in another language."""
 
 
 def warn_if_hidden() -> None:
-    """Say what to type where nothing tells the engine of the plugin.
+    """Warn with the command to run when neither the project nor the machine has the plugin.
 
-    A warning, not a refusal: whether an engine was told in a way of its own can't be seen from here.
+    This is a warning, because the engine may know the plugin from a source that cannot be checked here.
     """
     project = None if inside_plugin.is_set() else _project(Path.cwd())
     if project is None:
@@ -27,7 +27,7 @@ def warn_if_hidden() -> None:
     try:
         document = yaml.safe_load(project.read_bytes())
     except yaml.YAMLError:
-        return  # the engine, which reads it first, says so
+        return  # the engine reads the file first and reports this
     if isinstance(document, dict) and not (names_plugin(document) or _installed(document)):
         pulumi.log.warn(
             f"{project}: names no plugin vllm, and none is installed, so the engine may not find it; "
@@ -36,7 +36,7 @@ def warn_if_hidden() -> None:
 
 
 def _project(folder: Path) -> Path | None:
-    """The project file that a program in this folder belongs to."""
+    """Return the project file of a program in this folder."""
     for above in (folder, *folder.parents):
         for name in ("Pulumi.yaml", "Pulumi.yml"):
             if (above / name).is_file():
@@ -47,8 +47,8 @@ def _project(folder: Path) -> Path | None:
 def _installed(document: dict[str, Any]) -> bool:
     home = Path(os.environ.get("PULUMI_HOME") or Path.home() / ".pulumi")
     path = os.get_exec_path()
-    # An environment that the project names is put before the engine's PATH, for the program alone
-    # (ActivateVirtualEnv of Pulumi's language host). Where it is there once more, it is on the engine's too.
+    # For the program, the language host puts the project's environment in front of the engine's PATH
+    # (ActivateVirtualEnv). The engine has that environment only if PATH contains it once more.
     if _names_environment(document) and path and Path(path[0]) == Path(sys.executable).parent:
         path = path[1:]
     return (

@@ -1,0 +1,49 @@
+"""A server's arguments from the configuration of the stack, for `Server.from_config`."""
+
+from pathlib import Path
+
+import pulumi
+
+from pulumi_vllm.component.server_args import ServerArgs, validated_plan
+from pulumi_vllm.plan import stack_name
+
+
+def read_args() -> ServerArgs:
+    """Read the arguments from the namespace `pulumi-vllm` of the stack's configuration.
+
+    Raises:
+        pulumi.RunError: there is no block `server`, or it contradicts the stack's name.
+    """
+    config, stack = pulumi.Config("pulumi-vllm"), pulumi.get_stack()
+    block = config.get_object("server")
+    if block is None:
+        raise pulumi.RunError(stack_name.no_block(stack, _known_stacks()))
+    keys = config.get_object("keys") or {}
+    args: ServerArgs = {
+        "server": block,
+        "keys": {name: pulumi.Output.secret(value) for name, value in keys.items()},
+    }
+    if token := config.get_secret("hfToken"):
+        args["hf_token"] = token
+    if certificate := config.get("tlsCertificate"):
+        args["tls_certificate"] = certificate
+    if private_key := config.get_secret("tlsPrivateKey"):
+        args["tls_private_key"] = private_key
+    if contradictions := stack_name.contradictions(stack, block):
+        raise pulumi.RunError("\n".join((*contradictions, *_other_errors(args))))
+    return args
+
+
+def _other_errors(args: ServerArgs) -> list[str]:
+    try:
+        validated_plan(args)
+    except pulumi.RunError as error:
+        return str(error).splitlines()
+    return []
+
+
+def _known_stacks() -> list[str]:
+    """Names of the stack files beside the program, or in its folder stacks/."""
+    folder = Path.cwd()
+    files = (*folder.glob("Pulumi.*.yaml"), *folder.glob("stacks/Pulumi.*.yaml"))
+    return [file.name.removeprefix("Pulumi.").removesuffix(".yaml") for file in files]
