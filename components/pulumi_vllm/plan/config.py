@@ -116,7 +116,7 @@ def _key(change: str, unit: str = "", **constraints: Any) -> Any:
 
 
 class _Block(pydantic.BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Machine(_Block):
@@ -262,11 +262,11 @@ class Deployment(_Block):
     """Size of the volume that keeps weights and caches."""
     access: Annotated[Access, _key(_FIREWALL)]
     """Who may reach the machine."""
-    weights: Annotated[Weights, _key("applies to the next download of weights")] = Weights()
+    weights: Annotated[Weights, _key("applies to the next download of weights")] = Weights.model_construct()
     """Where the weights come from."""
-    gateway: Annotated[Gateway, _key(_RELOAD)] = Gateway()
+    gateway: Annotated[Gateway, _key(_RELOAD)] = Gateway.model_construct()
     """Limits at the gateway."""
-    engine: Annotated[EngineOptions, _key(_RESTART)] = EngineOptions()
+    engine: Annotated[EngineOptions, _key(_RESTART)] = EngineOptions.model_construct()
     """How vLLM is started, beyond what the plan decides."""
     drain_timeout_s: Annotated[
         int, _key("applies to the next stop of the engine", "seconds", ge=0, le=3600)
