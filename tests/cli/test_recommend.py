@@ -27,7 +27,7 @@ def asked(capsys, *words):
 
 
 @pytest.mark.parametrize(("context", "concurrency"), [("32Ki", 256), ("131072", 32), ("256Ki", 2)])
-def test_what_is_recommended_plans_and_comes_cheapest_first(capsys, context, concurrency):
+def test_recommendations_can_be_planned_and_are_sorted_by_price(capsys, context, concurrency):
     code, found = asked(capsys, "--context", context, "--concurrency", str(concurrency), "--spot")
     prices = [row["usd_per_serving_hour"] for row in found["fitting"]]
     assert code == 0
@@ -47,7 +47,7 @@ def test_what_is_recommended_plans_and_comes_cheapest_first(capsys, context, con
         assert planned["fits"] is True
 
 
-def test_who_is_refused_is_told_why(capsys):
+def test_a_refused_machine_has_its_reason(capsys):
     _, found = asked(capsys, "--context", "256Ki", "--concurrency", "4", "--max-usd-per-hour", "3.5")
     why = {(row["machine"], row["precision"]): row["why"] for row in found["refused"]}
     assert "does not fit 1x H100" in why["1x H100", "fp8"]
@@ -55,30 +55,30 @@ def test_who_is_refused_is_told_why(capsys):
     assert all(row["usd_per_hour"] <= 3.5 for row in found["fitting"])
 
 
-def test_full_length_leaves_out_who_lets_requests_wait(capsys):
+def test_full_length_leaves_out_machines_where_requests_wait(capsys):
     code, found = asked(capsys, "--context", "128Ki", "--concurrency", "20", "--full-length")
     assert code == 0
     assert min(row["full_requests"] for row in found["fitting"]) >= 20
     assert any("requests of 131,072 tokens fit at once, not 20" in row["why"] for row in found["refused"])
 
 
-def test_the_price_of_tokens_is_for_the_streams_that_were_asked_for_and_says_where_they_were_measured(capsys):
+def test_the_price_of_tokens_is_for_the_requested_streams(capsys):
     row, prices = ("H200", 1, "nvfp4"), {}
     for streams in (1, 20, 32):
         _, found = asked(capsys, "--context", "32Ki", "--concurrency", str(streams))
         (one,) = [one for one in found["fitting"] if (one["gpu"], one["count"], one["precision"]) == row]
         prices[streams] = one["usd_per_million_output_tokens"], one["rate_from_streams"]
     assert (prices[1][1], prices[20][1], prices[32][1]) == ([1], [1, 32], [32])
-    # A straight line of rates, so of the prices' inverses.
+    # Rates are interpolated linearly, so the inverses of the prices are as well.
     line = 1 / prices[1][0] + 19 / 31 * (1 / prices[32][0] - 1 / prices[1][0])
     assert 1 / prices[20][0] == pytest.approx(line)
     assert cli.main([*WORDS, "--context", "32Ki", "--concurrency", "20"]) == 0
     shown = capsys.readouterr().out
     assert re.search(rf"^1x H200 +nvfp4 .* {prices[20][0]:.2f} +1 to 32 ", shown, re.MULTILINE)
-    assert "on the straight line between theirs" in shown
+    assert "the rate is interpolated" in shown
 
 
-def test_no_machine_is_exit_code_2(capsys):
+def test_no_machine_ends_with_exit_code_2(capsys):
     code, found = asked(capsys, "--context", "256Ki", "--concurrency", "4", "--max-usd-per-hour", "0.5")
     assert (code, found["fitting"]) == (2, [])
 
@@ -90,26 +90,26 @@ def test_no_machine_is_exit_code_2(capsys):
         ("--cold-start-minutes", "1440", ("1e9", "0", "-1", "nan")),
     ],
 )
-def test_what_a_spot_machine_does_has_bounds(capsys, option, most, wrong):
+def test_expectations_of_spot_machines_have_bounds(capsys, option, most, wrong):
     words = [*WORDS, "--context", "32Ki", "--concurrency", "4", "--spot"]
     for value in wrong:
         assert cli.main([*words, option, value]) == 64
-        said = capsys.readouterr().err
-        assert f"{option}: {float(value):g} is out of range; write " in said
-        assert said.count("\n") == 1
+        errors = capsys.readouterr().err
+        assert f"{option}: {float(value):g} is out of range; write " in errors
+        assert errors.count("\n") == 1
     worst = ["--interruptions-per-day", "144", "--cold-start-minutes", "1440"]
     assert cli.main([*words, option, most]) == cli.main([*words, *worst]) == 0
 
 
-def test_a_wrong_wish_is_told_with_every_mistake(capsys):
+def test_every_error_in_the_options_is_reported(capsys):
     words = ["--context", "many", "--concurrency", "4", "--max-usd-per-hour", "-1"]
     assert cli.main(["recommend", "--model", "mistral-small-4", "--offline", *words]) == 64
-    said = capsys.readouterr().err
-    assert "--context:" in said
-    assert "--max-usd-per-hour: -1 is out of range" in said
+    errors = capsys.readouterr().err
+    assert "--context:" in errors
+    assert "--max-usd-per-hour: -1 is out of range" in errors
 
 
-def test_an_unknown_model_is_a_sentence(capsys):
+def test_an_unknown_model_is_one_error(capsys):
     assert cli.main(["recommend", "--model", "mistal-small-4", "--context", "1Ki", "--concurrency", "1"]) == 1
     assert "--model:" in capsys.readouterr().err
 
@@ -127,10 +127,10 @@ def test_writing_changes_values_and_keeps_comments(tmp_path, capsys):
     first = path.read_text()
     assert cli.main(["recommend", "--model", "mistral-small-4", *words]) == 0
     assert path.read_text() == first
-    assert "says so already" in capsys.readouterr().err
+    assert "needs no change" in capsys.readouterr().err
 
 
-def test_offers_come_from_a_kept_answer_or_end_in_a_sentence(tmp_path, capsys):
+def test_offers_come_from_a_saved_answer_or_end_in_an_error(tmp_path, capsys):
     kept = tmp_path / "offers.json"
     words = [
         "recommend",
@@ -148,18 +148,18 @@ def test_offers_come_from_a_kept_answer_or_end_in_a_sentence(tmp_path, capsys):
     assert cli.main(words) == 1
     kept.write_text('{"data": []}')
     assert cli.main(words) == 2
-    said = capsys.readouterr().err
-    assert "offers.json: No such file" in said
-    assert "is not JSON" in said
+    errors = capsys.readouterr().err
+    assert "offers.json: No such file" in errors
+    assert "is not JSON" in errors
 
 
-def test_a_plan_draws_its_memory_and_names_what_is_cheaper(capsys):
+def test_a_plan_draws_its_memory_and_names_a_cheaper_machine(capsys):
     assert cli.main(["plan", "spheron-h200-2x-fp8", "--set", "concurrency=4"]) == 0
     out = capsys.readouterr().out
     bar = out.splitlines()[1]
     assert len(bar) == 62
     assert [letter for letter in "WaK." if letter not in bar] == []
-    assert "cheaper:\n  server.machine: 1x H200 does the same for $3.96/h" in out
+    assert "cheaper:\n  server.machine: 1x H200 has the same capacity for $3.96/h" in out
     assert "  --max-num-seqs 4\n" in out
 
 
@@ -189,7 +189,7 @@ def test_two_stacks_are_compared(capsys):
     assert (first["stack"], second["precision"]) == ("spheron-h200-1x-fp8", "nvfp4")
 
 
-def test_of_two_stacks_the_one_that_does_not_fit_says_why(capsys):
+def test_of_two_stacks_the_one_that_does_not_fit_has_its_reason(capsys):
     words = ["plan", "spheron-h200-2x-fp8", "spheron-h200-1x-fp8", "--set", "machine.gpu=H100"]
     assert cli.main(words) == 1
     assert (
@@ -200,25 +200,25 @@ def test_of_two_stacks_the_one_that_does_not_fit_says_why(capsys):
 
 
 @pytest.mark.parametrize(
-    ("change", "fits", "said"),
+    ("change", "fits", "message"),
     [
         ("machine.gpu=H100", False, "50.74 GiB per GPU are missing"),
         ("engine.flags={dtype: fp8}", True, "--dtype fp8"),
         ("context=many", None, "server.context: 'many' is not tokens"),
     ],
 )
-def test_a_refusal_is_json_too(capsys, change, fits, said):
+def test_a_refusal_is_json_too(capsys, change, fits, message):
     assert cli.main(["plan", "spheron-h200-1x-fp8", "--json", "--set", change]) == 1
     found = json.loads(capsys.readouterr().out)
     assert found["fits"] is fits
-    assert said in found["refused"][0]
+    assert message in found["refused"][0]
 
 
 @pytest.mark.parametrize(
     "given", ["machine.count", "=1", "model.name=x", "machine.count=[", "machine.count=0.5"]
 )
-def test_a_wrong_set_is_a_sentence(capsys, given):
+def test_an_invalid_set_is_an_error(capsys, given):
     assert cli.main(["plan", str(SHIPPED), "--set", given]) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("pulumi-vllm: ")
-    assert "Traceback" not in said
+    errors = capsys.readouterr().err
+    assert errors.startswith("pulumi-vllm: ")
+    assert "Traceback" not in errors

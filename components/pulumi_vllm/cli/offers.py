@@ -1,4 +1,4 @@
-"""Where a subcommand's offers come from: a file, the cloud, or none, which means the dated table."""
+"""Offers for a command: from a file, from the cloud, or none, in which case the dated price list is used."""
 
 import json
 import os
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 
 
 class OffersError(Exception):
-    """A sentence about a file that holds no offers."""
+    """A file of offers cannot be read."""
 
 
 def find(file: Path | None, *, offline: bool) -> "tuple[Offer, ...] | None":
-    """Today's offers; None where there is no key or no cloud, which is said on stderr."""
+    """Today's offers; None, with a message on stderr, without an API key or an answer of the cloud."""
     if file is not None:
         return _read(file)
     key = os.environ.get("SPHERON_API_KEY")
     if offline:
         return None
     if not key:
-        say("SPHERON_API_KEY is not set: prices are from the dated list")
+        say("SPHERON_API_KEY is not set: prices are from the dated price list")
         return None
     from pulumi_vllm.spheron.client import Spheron
     from pulumi_vllm.spheron.errors import CloudError
@@ -31,21 +31,21 @@ def find(file: Path | None, *, offline: bool) -> "tuple[Offer, ...] | None":
     try:
         return Spheron(key, url=os.environ.get("SPHERON_URL")).offers.list()
     except CloudError as error:
-        say(f"{error}: prices are from the dated list")
+        say(f"{error}: prices are from the dated price list")
         return None
 
 
 def _read(file: Path) -> "tuple[Offer, ...]":
-    """An answer of the API's /api/gpu-offers, kept as a file: `{"data": [groups]}`, or the groups."""
+    """Offers from a saved answer of the API's /api/gpu-offers: `{"data": [groups]}`, or the groups alone."""
     from pulumi_vllm.spheron.offer_listing import parse_groups
 
     try:
         document = json.loads(file.read_text())
     except OSError as error:
-        raise OffersError(f"{file}: {error.strerror}; name an answer of /api/gpu-offers") from None
+        raise OffersError(f"{file}: {error.strerror}; name a saved answer of /api/gpu-offers") from None
     except ValueError as error:
-        raise OffersError(f"{file}: is not JSON ({error}); name an answer of /api/gpu-offers") from None
+        raise OffersError(f"{file}: is not JSON ({error}); name a saved answer of /api/gpu-offers") from None
     groups = document.get("data", document.get("groups")) if isinstance(document, dict) else document
     if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups):
-        raise OffersError(f'{file}: holds no groups of offers; it should be {{"data": [group, ...]}}')
+        raise OffersError(f'{file}: contains no groups of offers; it must be {{"data": [group, ...]}}')
     return parse_groups(groups)

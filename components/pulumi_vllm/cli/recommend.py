@@ -12,37 +12,49 @@ if TYPE_CHECKING:
     from pulumi_vllm.plan.recommendation import Fitting, Recommendation, Wish
 
 NOTHING_FITS = 2
-# Together they leave e^-144 of the time, a number that can still be divided by.
+# With both at their limit, a machine serves e^-144 of the time, which can still be divided by.
 _LONGEST_START_MIN, _MOST_INTERRUPTIONS = 1440, 144
-_REMARKS = {"no": "never started: computed", "other flags": "rate measured with other flags"}
+_REMARKS = {"no": "computed, never started", "other flags": "rate measured with other flags"}
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `recommend`."""
-    text = "machines that can serve a model, cheapest first; exit 2 if none"
+    text = "list the machines that can serve a model, cheapest first; exit 2 if there is none"
     parser = commands.add_parser("recommend", help=text, description=f"{text.capitalize()}.")
-    parser.add_argument("--model", required=True, help="name in the catalogue, for example mistral-small-4")
+    parser.add_argument("--model", required=True, help="catalogue name, for example mistral-small-4")
     parser.add_argument("--context", required=True, help="tokens, for example 131072 or 128Ki")
     parser.add_argument("--concurrency", type=int, required=True, help="requests served at the same time")
-    parser.add_argument("--precision", help="only this one (default: every one that is published)")
+    parser.add_argument("--precision", help="only this precision (default: every published one)")
     parser.add_argument(
-        "--full-length", action="store_true", help="all of them of the full context at once, none waiting"
+        "--full-length",
+        action="store_true",
+        help="all requests may have the full context at once, and none may wait",
     )
-    parser.add_argument("--spot", action="store_true", help="spot machines too")
+    parser.add_argument("--spot", action="store_true", help="include spot machines")
     parser.add_argument("--max-usd-per-hour", type=float, metavar="N", help="price ceiling of the machine")
     parser.add_argument(
-        "--interruptions-per-day", type=float, metavar="N", help="of a spot machine (default: an assumption)"
+        "--interruptions-per-day",
+        type=float,
+        metavar="N",
+        help="expected interruptions of a spot machine (default: an assumption)",
     )
     parser.add_argument(
-        "--cold-start-minutes", type=float, metavar="N", help="until a new machine serves (default: computed)"
+        "--cold-start-minutes",
+        type=float,
+        metavar="N",
+        help="time until a new machine serves (default: computed)",
     )
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--offers", type=Path, metavar="FILE", help="a kept answer of /api/gpu-offers")
     where.add_argument(
-        "--offline", action="store_true", help="the dated price list, without asking the cloud"
+        "--offers", type=Path, metavar="FILE", help="offers from a saved answer of /api/gpu-offers"
     )
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--write", metavar="STACK", help="put the cheapest into this stack file, for review")
+    where.add_argument(
+        "--offline", action="store_true", help="use the dated price list and do not ask the cloud"
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument(
+        "--write", metavar="STACK", help="write the cheapest machine into this stack file, for review"
+    )
     parser.set_defaults(run=_recommend)
 
 
@@ -59,7 +71,7 @@ def _recommend(parsed: argparse.Namespace) -> int:
     else:
         _show(found)
     if not found.fitting:
-        say("no machine can do it; the reasons are above")
+        say("no machine can serve this; the reasons are above")
         return NOTHING_FITS
     if parsed.write:
         _write(parsed.write, wish, found.fitting[0])
@@ -67,35 +79,35 @@ def _recommend(parsed: argparse.Namespace) -> int:
 
 
 def _wish(parsed: argparse.Namespace) -> "Wish | None":
-    """What was asked for, or None after every mistake in it was told."""
+    """The capacity that the options ask for; None, after every error is reported, if they are invalid."""
     from pulumi_vllm.plan import quantities as units
     from pulumi_vllm.plan.recommendation import Wish
 
-    wrong, context = [], 1
+    errors, context = [], 1
     try:
         context = units.tokens(parsed.context)
     except ValueError as error:
-        wrong.append(f"--context: {error}")
+        errors.append(f"--context: {error}")
     usd, minutes, days = parsed.max_usd_per_hour, parsed.cold_start_minutes, parsed.interruptions_per_day
     for name, wanted, right in (
         ("--max-usd-per-hour", "more than 0", usd is None or 0 < usd < float("inf")),
         (
             "--cold-start-minutes",
-            f"more than 0, at most {_LONGEST_START_MIN}: a day",
+            f"more than 0 and at most {_LONGEST_START_MIN}, which is a day",
             minutes is None or 0 < minutes <= _LONGEST_START_MIN,
         ),
         (
             "--interruptions-per-day",
-            f"0 to {_MOST_INTERRUPTIONS}: one every 10 min",
+            f"0 to {_MOST_INTERRUPTIONS}, which is one every 10 min",
             days is None or 0 <= days <= _MOST_INTERRUPTIONS,
         ),
     ):
         if not right:
             given = getattr(parsed, name.removeprefix("--").replace("-", "_"))
-            wrong.append(f"{name}: {given:g} is out of range; write {wanted}")
-    for sentence in wrong:
-        say(sentence)
-    if wrong:
+            errors.append(f"{name}: {given:g} is out of range; write {wanted}")
+    for message in errors:
+        say(message)
+    if errors:
         return None
     return Wish(
         parsed.model,
@@ -125,9 +137,9 @@ def _show(found: "Recommendation") -> None:
         )
     if found.fitting:
         print(
-            "full: requests of the whole context that fit at once\n"
-            "$/M out: if always busy with as many streams as asked for; streams: where that was measured. Between "
-            "two, the rate is on the straight line between theirs; beyond the highest, it is that of the highest"
+            "full: requests of the full context that fit at once\n"
+            "$/M out: at the requested concurrency, always busy; streams: the measured levels that it is derived from. "
+            "Between two levels, the rate is interpolated; above the highest, it is that of the highest"
         )
     for refused in found.refused:
         print(
@@ -135,7 +147,7 @@ def _show(found: "Recommendation") -> None:
         )
     cheapest = found.fitting[0].usd_per_hour if found.fitting else None
     for one in found.separate:
-        print(f"against {one.sentence(cheapest)}")
+        print(f"compared with {one.sentence(cheapest)}")
 
 
 def _remark(row: "Fitting") -> str:
@@ -146,7 +158,7 @@ def _remark(row: "Fitting") -> str:
 
 
 def _write(stack: str, wish: "Wish", row: "Fitting") -> None:
-    """Change the stack file, if what comes out is a stack that plans."""
+    """Change the stack file, if the result is a stack that plans."""
     from pulumi_vllm.cli import stack_file
     from pulumi_vllm.plan import ConfigError, Deployment, plan
     from pulumi_vllm.plan.stack_name import contradictions
@@ -170,16 +182,16 @@ def _write(stack: str, wish: "Wish", row: "Fitting") -> None:
     changed = stack_file.change(text, values)
     block = stack_file.block_of(path, changed)
     deployment = Deployment.parse(block)
-    mistakes = contradictions(path.name.removeprefix("Pulumi.").removesuffix(".yaml"), block)
+    errors = contradictions(path.name.removeprefix("Pulumi.").removesuffix(".yaml"), block)
     if row.usd_per_hour > deployment.machine.max_usd_per_hour:
         ceiling = deployment.machine.max_usd_per_hour
-        said = f"server.machine.max_usd_per_hour: {ceiling:g} is below ${row.usd_per_hour:.2f}/h"
-        mistakes = (*mistakes, f"{said}; give --max-usd-per-hour")
-    if mistakes:
-        raise ConfigError(mistakes)
+        problem = f"server.machine.max_usd_per_hour: {ceiling:g} is below ${row.usd_per_hour:.2f}/h"
+        errors = (*errors, f"{problem}; set --max-usd-per-hour")
+    if errors:
+        raise ConfigError(errors)
     plan(deployment)
     if block == before:
-        say(f"{path}: says so already")
+        say(f"{path}: needs no change")
         return
     path.write_text(changed)
-    say(f"{path}: written; its comments were kept, so read them again, then run `pulumi-vllm plan {path}`")
+    say(f"{path}: written; check that its comments still apply, then run `pulumi-vllm plan {path}`")
