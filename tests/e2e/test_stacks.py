@@ -103,7 +103,7 @@ def test_what_does_not_fit_is_refused_and_cheaper_machines_are_reported(projects
 
     with offered(project.cloud, "gpu-h200-sxm5::2gpu", 1.5):
         shown = previewed(project, "dear", shipped("spheron-h200-1x-fp8"))
-        assert "2x H200 does the same for $1.50/h" in shown
+        assert "2x H200 has the same capacity for $1.50/h" in shown
         assert "usd_per_hour                 : 3.96" in shown
         assert "as the cloud offers it" in shown
     project.stack = first

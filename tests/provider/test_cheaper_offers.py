@@ -32,7 +32,7 @@ class Call:
 @pytest.mark.parametrize(
     ("usd", "warning"),
     [
-        (3.5, "1x H200 does the same for $3.50/h (p, Finland 3), 2x H100 costs $5.08/h"),
+        (3.5, "1x H200 has the same capacity for $3.50/h (p, Finland 3), 2x H100 costs $5.08/h"),
         (5.08, None),
         (6.0, None),
     ],
@@ -52,7 +52,7 @@ async def test_with_a_volume_only_machines_at_its_place_are_compared():
     )
     new = {"gpu": "H100", "count": 2, "alternatives": ["1x H200"], "provider": "p", "region": "Finland 3"}
     await warn_if_cheaper(call, new, offer("H100", 2, 5.08))
-    assert ["1x H200 does the same for $3.20/h (p, p0:Finland 3)" in one for one in call.warned] == [True]
+    assert ["1x H200 has the same capacity for $3.20/h (p, p0:Finland 3)" in one for one in call.warned] == [True]
     await warn_if_cheaper(call, {**new, "region": "Norway"}, offer("H100", 2, 5.08))
     assert len(call.warned) == 1
 

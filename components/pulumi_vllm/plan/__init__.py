@@ -1,4 +1,4 @@
-"""What to run and why: config, catalogue, memory, flags, price. Pure data in, data out."""
+"""Turns a stack file into a Plan, with pure functions: configuration, catalogue, memory, arguments, lint, price."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from pulumi_vllm.plan.offer import Offer
     from pulumi_vllm.plan.planner import Plan, plan
 
-# Loaded on first use: the plugin needs only names and offers of this room, and pydantic takes 0.2 s of every preview.
-_HOMES = {
+# Loaded on first use: the plugin needs only names and offers, and pydantic would take 0.2 s of every preview.
+_MODULES = {
     "ConfigError": "errors",
     "Deployment": "config",
     "DoesNotFit": "errors",
@@ -27,6 +27,6 @@ __all__ = ["ConfigError", "Deployment", "DoesNotFit", "LintError", "Offer", "Pla
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)
