@@ -52,7 +52,9 @@ async def test_with_a_volume_only_machines_at_its_place_are_compared():
     )
     new = {"gpu": "H100", "count": 2, "alternatives": ["1x H200"], "provider": "p", "region": "Finland 3"}
     await warn_if_cheaper(call, new, offer("H100", 2, 5.08))
-    assert ["1x H200 has the same capacity for $3.20/h (p, p0:Finland 3)" in one for one in call.warned] == [True]
+    assert ["1x H200 has the same capacity for $3.20/h (p, p0:Finland 3)" in one for one in call.warned] == [
+        True
+    ]
     await warn_if_cheaper(call, {**new, "region": "Norway"}, offer("H100", 2, 5.08))
     assert len(call.warned) == 1
 
