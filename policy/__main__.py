@@ -1,4 +1,4 @@
-"""The policy pack: `pulumi preview --policy-pack policy`. Its numbers can be set with --policy-pack-config."""
+"""The policy pack: `pulumi preview --policy-pack policy`. --policy-pack-config sets its limits."""
 
 import datetime as dt
 import io
@@ -23,12 +23,12 @@ NUMBERS = {"maxUsdPerHour": 50.0, "maxDays": 30}
 
 
 def number(name: str, kind: str = "number") -> PolicyConfigSchema:
-    """One number of a policy, with its default."""
+    """Schema of one limit of a policy, with its default."""
     return PolicyConfigSchema({name: {"type": kind, "default": NUMBERS[name], "minimum": 0}})
 
 
-def asked(args: ResourceValidationArgs | StackValidationArgs, name: str) -> Any:
-    """A number as configured."""
+def limit(args: ResourceValidationArgs | StackValidationArgs, name: str) -> Any:
+    """Return a limit as configured."""
     return args.get_config().get(name, NUMBERS[name])
 
 
@@ -39,43 +39,43 @@ def resource(
     check: Callable[[Mapping[str, Any], ResourceValidationArgs], Iterable[str]],
     schema: PolicyConfigSchema | None = None,
 ) -> ResourceValidationPolicy:
-    """A policy about resources of one type."""
+    """Return a policy about resources of one type."""
 
     def validate(args: ResourceValidationArgs, report: ReportViolation) -> None:
         if args.resource_type == kind:
-            for sentence in check(args.props, args):
-                report(f"{args.name}: {sentence}")
+            for message in check(args.props, args):
+                report(f"{args.name}: {message}")
 
     return ResourceValidationPolicy(name, description, validate, config_schema=schema)
 
 
 def total_price(args: StackValidationArgs, report: ReportViolation) -> None:
-    """The sum of what is known; a preview knows the price of a machine that is not made yet."""
+    """Report a total price above the limit. A preview knows the price of a machine before it exists."""
     billed = [one.props for one in args.resources if one.resource_type in {rules.INSTANCE, rules.VOLUME}]
     prices = [props["usdPerHour"] for props in billed if "usdPerHour" in props]
-    for sentence in rules.total_price(prices, asked(args, "maxUsdPerHour")):
-        report(sentence)
+    for message in rules.total_price(prices, limit(args, "maxUsdPerHour")):
+        report(message)
 
 
 def ttl(args: StackValidationArgs, report: ReportViolation) -> None:
-    """Only a machine makes a stack that should end."""
+    """Report a missing or late end date of a stack that has a machine."""
     if any(one.resource_type == rules.INSTANCE for one in args.resources):
         today = dt.datetime.now(tz=dt.UTC).date()
-        for sentence in rules.ttl(args.stack_tags, today, int(asked(args, "maxDays"))):
-            report(sentence)
+        for message in rules.ttl(args.stack_tags, today, int(limit(args, "maxDays"))):
+            report(message)
 
 
 POLICIES = [
     resource(
         "price-ceiling",
-        "Every machine has a price ceiling, within the pack's.",
+        "Every machine has a price ceiling within the pack's.",
         rules.INSTANCE,
-        lambda props, args: rules.price_ceiling(props, asked(args, "maxUsdPerHour")),
+        lambda props, args: rules.price_ceiling(props, limit(args, "maxUsdPerHour")),
         number("maxUsdPerHour"),
     ),
     StackValidationPolicy(
         "total-price",
-        "Machines and disks of a stack stay within a price together.",
+        "The machines and volumes of a stack together stay within a price.",
         total_price,
         config_schema=number("maxUsdPerHour"),
     ),
@@ -93,25 +93,25 @@ POLICIES = [
     ),
     resource(
         "engine-port",
-        "vLLM is reached through the gateway only.",
+        "Clients reach vLLM only through the gateway.",
         rules.FILES,
         lambda props, _: rules.engine_port(props["files"]),
     ),
     resource(
         "user-data",
-        "No secret is in a machine's user data.",
+        "A machine's user data contains no secret.",
         rules.INSTANCE,
         lambda props, _: rules.no_secret(props["cloudInit"]) if "cloudInit" in props else (),
     ),
     StackValidationPolicy(
         "ttl",
-        "A stack with a machine has a tag ttl, a date.",
+        "A stack with a machine has the tag ttl, its end date.",
         ttl,
         config_schema=number("maxDays", "integer"),
     ),
 ]
 
 if __name__ == "__main__":
-    # The engine waits for the port on our stdout, and not every language host starts Python without a buffer there.
+    # The engine reads the port from stdout, and not every language host starts Python with an unbuffered stdout.
     sys.stdout = io.TextIOWrapper(os.fdopen(1, "wb", buffering=0), write_through=True)
     PolicyPack("pulumi-vllm", POLICIES, enforcement_level=EnforcementLevel.MANDATORY)

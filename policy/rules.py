@@ -1,7 +1,7 @@
-"""The rules of the policy pack over plain properties: each yields a sentence for every violation.
+"""The rules of the policy pack. Each rule reads plain properties and yields a message for every violation.
 
-They know resource types and properties of pulumi-vllm, and neither Pulumi nor this repository's code: the pack can
-be copied into another repository.
+The rules know the resource types and properties of pulumi-vllm. They import neither Pulumi nor other code of this
+repository, so that the pack can be copied into another repository.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ INSTANCE, VOLUME = "vllm:spheron:Instance", "vllm:spheron:Volume"
 FILES, WEIGHTS = "vllm:host:Files", "vllm:host:Weights"
 UNIT, FIREWALL = "/etc/systemd/system/vllm.service", "/etc/pulumi-vllm/nftables.nft"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-# The only lines of a firewall that open nothing but the gateway and SSH; what else there is may end in drop.
+# Lines that open nothing except the gateway and SSH. Any other line must end in drop.
 LINES = re.compile(
     r"""table\ inet\ pulumi_vllm(\ \{)? | delete\ table\ inet\ pulumi_vllm | chain\ input\ \{ | \}
     | type\ filter\ hook\ input\ priority\ filter;\ policy\ (accept|drop);
@@ -31,9 +31,9 @@ LINES = re.compile(
     | ((?!accept|jump|goto|return|queue)[^;\#])*\bdrop""",
     re.VERBOSE,
 )
-Said = Iterator[str]
+Messages = Iterator[str]
 
-# What the secrets of such a server look like; the sentences never hold what was found.
+# The forms of the secrets of such a server. A message never contains the secret that was found.
 SECRETS = {
     "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
     "a token of the model hub": re.compile(r"\bhf_[A-Za-z0-9]{16,}"),
@@ -44,76 +44,76 @@ SECRETS = {
 _BASE64 = re.compile(r"[A-Za-z0-9+/]{24,}={0,2}")
 
 
-def price_ceiling(machine: Mapping[str, Any], most: float) -> Said:
-    """A machine has a ceiling of its own, within the pack's (USD per hour)."""
+def price_ceiling(machine: Mapping[str, Any], most: float) -> Messages:
+    """Check that a machine has a price ceiling, and that it is within the pack's (USD per hour)."""
     ceiling = machine.get("maxUsdPerHour")
     if ceiling is None:
         yield "has no maxUsdPerHour; set machine.max_usd_per_hour"
     elif ceiling > most:
-        yield f"may cost ${ceiling:.2f}/h, the most is ${most:.2f}/h; lower machine.max_usd_per_hour"
+        yield f"may cost ${ceiling:.2f}/h, but the limit is ${most:.2f}/h; lower machine.max_usd_per_hour"
 
 
-def total_price(prices: Iterable[float | None], most: float) -> Said:
-    """All machines and disks of the stack together, as far as their prices are known (USD per hour)."""
+def total_price(prices: Iterable[float | None], most: float) -> Messages:
+    """Check the total of the known prices of a stack's machines and volumes (USD per hour)."""
     total = sum(price for price in prices if price is not None)
     if total > most:
-        yield f"machines and disks cost ${total:.2f}/h together, the most is ${most:.2f}/h; use fewer or smaller ones"
+        yield f"machines and volumes cost ${total:.2f}/h together, but the limit is ${most:.2f}/h; use fewer of them"
 
 
-def volume_kept(volume: Mapping[str, Any]) -> Said:
-    """The weights and caches survive a destroy."""
+def volume_kept(volume: Mapping[str, Any]) -> Messages:
+    """Check that the weights and caches survive `pulumi destroy`."""
     if volume.get("keep") is False:
-        yield "is deleted with the stack: 120 GB would be fetched again; leave out keep, or set it to true"
+        yield "is deleted with the stack, and 120 GB would be downloaded again; remove keep, or set it to true"
 
 
-def pinned_revision(weights: Mapping[str, Any]) -> Said:
-    """The same bytes every time: a commit, no branch or tag."""
+def pinned_revision(weights: Mapping[str, Any]) -> Messages:
+    """Check that the weights are pinned to a commit, because a branch or tag can move."""
     revision = str(weights.get("revision", ""))
     if not re.fullmatch(r"[0-9a-f]{40}", revision):
-        yield f"revision {revision!r} can move; name a commit of 40 hex digits"
+        yield f"revision {revision!r} can move; use a commit of 40 hex digits"
 
 
-def engine_port(files: Mapping[str, str]) -> Said:
-    """The engine listens on loopback, and the firewall opens the gateway and SSH alone."""
+def engine_port(files: Mapping[str, str]) -> Messages:
+    """Check that the engine listens on loopback and that the firewall opens only the gateway and SSH."""
     for path, text in files.items():
         if path != UNIT and not path.startswith(f"{UNIT}.d/"):
             continue
         words = text.replace("\\\n", " ").replace("=", " ").split()
         hosts = [after for word, after in pairwise(words) if word == "--host"]
         if path == UNIT and not hosts:
-            yield f"{path}: starts vLLM without --host, which listens on every address; set it to 127.0.0.1"
+            yield f"{path}: starts vLLM without --host, so it listens on every address; set --host 127.0.0.1"
         for host in hosts:
             if host not in LOOPBACK:
-                yield f"{path}: vLLM listens on {host}, past the gateway; set --host 127.0.0.1"
+                yield f"{path}: vLLM listens on {host}, where the gateway does not protect it; set --host 127.0.0.1"
     if FIREWALL in files:
-        yield from (f"{FIREWALL}: {sentence}" for sentence in _opened(files[FIREWALL]))
+        yield from (f"{FIREWALL}: {message}" for message in _opened(files[FIREWALL]))
     elif UNIT in files:
-        yield f"{FIREWALL}: is missing; nothing keeps others from the machine's ports"
+        yield f"{FIREWALL}: is missing, so every port of the machine is open; add the firewall file"
 
 
-def _opened(firewall: str) -> Said:
-    """What may let others in beside the gateway and SSH."""
+def _opened(firewall: str) -> Messages:
+    """Yield the rules that may open more than the gateway and SSH."""
     lines = [
         line.strip() for line in firewall.splitlines() if line.strip() and not line.strip().startswith("#")
     ]
     for line in lines:
         if not LINES.fullmatch(line):
-            yield f"{line[:80]!r} may let others at the engine's port; accept 443 and 22 only, and end with drop"
+            yield f"{line[:80]!r} may open the engine's port; accept only ports 443 and 22, and end with drop"
     *_, last = ["", *(line for line in lines if line != "}")]
     if last not in {"counter drop", "drop"}:
-        yield "its last rule is not 'counter drop'; what no rule accepts would come in"
+        yield "its last rule is not 'counter drop', so packets that no rule matches are accepted; add it"
 
 
-def no_secret(user_data: Any) -> Said:
-    """Whoever can read the machine's metadata can read its user data; base64 hides nothing."""
+def no_secret(user_data: Any) -> Messages:
+    """Check that user data holds no secret, in plain text or base64: the machine's metadata service hands it out."""
     for text in _texts(user_data):
         for what, shape in SECRETS.items():
             if shape.search(text):
-                yield f"the user data holds {what}; secrets go over SSH, as hf_token, keys or ssh_private_key"
+                yield f"the user data contains {what}; pass it as hf_token, keys or ssh_private_key instead"
 
 
-def ttl(tags: Mapping[str, str], today: dt.date, most_days: int) -> Said:
-    """A stack with a machine has a day on which somebody looks whether it is still needed."""
+def ttl(tags: Mapping[str, str], today: dt.date, most_days: int) -> Messages:
+    """Check that a stack with a machine has an end date, so that somebody decides whether it is still needed."""
     remedy = "pulumi stack tag set ttl YYYY-MM-DD"
     written = tags.get("ttl")
     if written is None:
@@ -122,20 +122,20 @@ def ttl(tags: Mapping[str, str], today: dt.date, most_days: int) -> Said:
     try:
         until = dt.date.fromisoformat(written)
     except ValueError:
-        yield f"tag ttl is {written!r}, no date; run: {remedy}"
+        yield f"tag ttl is {written!r}, which is not a date; run: {remedy}"
         return
     if until < today:
-        yield f"its time is over since {until}; destroy it, or run: {remedy}"
+        yield f"tag ttl {until} has passed; destroy the stack, or run: {remedy}"
     elif (until - today).days > most_days:
-        yield f"tag ttl {until} is more than {most_days} days away; name a nearer day, and move it when it comes"
+        yield f"tag ttl {until} is more than {most_days} days away; set an earlier date, and extend it later"
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Every text, and what stands in it as base64."""
+    """Yield the text of a value, and every base64 text in it decoded."""
     text = value if isinstance(value, str) else json.dumps(value, default=str).replace("\\n", "\n")
     yield text
     for found in _BASE64.findall(text):
         try:
             yield base64.b64decode(found + "=" * (-len(found) % 4)).decode()
         except (binascii.Error, UnicodeDecodeError):
-            continue  # no base64, or no text
+            continue  # neither base64 nor text

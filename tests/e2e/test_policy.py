@@ -24,8 +24,8 @@ def test_a_preview_with_the_pack(projects):
     strict = project.folder / "strict.json"
     strict.write_text('{"price-ceiling": {"maxUsdPerHour": 0.02}, "total-price": {"maxUsdPerHour": 0.001}}')
     refused = preview("--policy-pack-config", str(strict))
-    assert "server-machine: may cost $0.05/h, the most is $0.02/h" in refused.stdout
-    assert "machines and disks cost $0.01/h together" in refused.stdout
+    assert "server-machine: may cost $0.05/h, but the limit is $0.02/h" in refused.stdout
+    assert "machines and volumes cost $0.01/h together" in refused.stdout
     assert "tag ttl 2999-01-01 is more than 30 days away" in refused.stdout
 
     patient = project.folder / "patient.json"

@@ -1,6 +1,6 @@
-"""Times `pulumi-vllm plan STACK` against the imports that any such program pays: `python tests/plan/bench_plan.py`.
+"""Time `pulumi-vllm plan STACK` against the imports that any such program needs: `python tests/plan/bench_plan.py`.
 
-Prints medians and their ratio, alternating, so that a slow minute of the machine hits both.
+It alternates between the two, so that a slow minute affects both, and prints the medians and their ratio.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The pack as a process: every way in which an engine starts it ends in the same policies, answered over gRPC."""
+"""The pack as a process: however an engine starts it, it serves the same policies over gRPC."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The rules of the policy pack, called directly: what our own stacks render passes, each rule finds what it is for."""
+"""The rules of the policy pack: our own stacks pass, and each rule reports its violation."""
 
 import base64
 import datetime as dt
@@ -24,7 +24,7 @@ def planned(path):
 
 
 @pytest.mark.parametrize("path", STACKS, ids=lambda path: path.name)
-def test_our_stacks_break_no_rule(path):
+def test_our_stacks_violate_no_rule(path):
     decided = planned(path)
     files = {file.path: file.text for file in render(decided)}
     assert list(rules.engine_port(files)) == []
@@ -34,22 +34,22 @@ def test_our_stacks_break_no_rule(path):
 
 
 @pytest.mark.parametrize(
-    ("machine", "said"),
+    ("machine", "message"),
     [
         ({}, "has no maxUsdPerHour"),
         ({"maxUsdPerHour": 50.5}, "may cost $50.50/h"),
         ({"maxUsdPerHour": 50}, None),
     ],
 )
-def test_price_ceiling(machine, said):
+def test_price_ceiling(machine, message):
     found = list(rules.price_ceiling(machine, 50))
-    assert [said in one for one in found] == [True] * (said is not None)
+    assert [message in one for one in found] == [True] * (message is not None)
 
 
-def test_total_price_adds_what_is_known():
+def test_total_price_adds_the_known_prices():
     assert list(rules.total_price([7.92, None, 0.04], 7.96)) == []
-    (sentence,) = rules.total_price([7.92, 7.92], 10)
-    assert "$15.84/h together" in sentence
+    (violation,) = rules.total_price([7.92, 7.92], 10)
+    assert "$15.84/h together" in violation
 
 
 def test_volume_kept():
@@ -58,7 +58,7 @@ def test_volume_kept():
 
 
 @pytest.mark.parametrize("revision", ["main", "v1.0", "a11f36be", "A" * 40, ""])
-def test_a_revision_that_moves(revision):
+def test_a_revision_that_can_move_is_reported(revision):
     assert "can move" in next(rules.pinned_revision({"revision": revision}))
 
 
@@ -70,13 +70,13 @@ def unit(*words, more="", firewall=OURS):
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "message"),
     [
         (unit("--port 8000"), "without --host"),
         (unit("--host 0.0.0.0"), "listens on 0.0.0.0"),
         (unit("--host=10.0.0.4"), "listens on 10.0.0.4"),
         (unit("--host \\\n  ::"), "listens on ::"),
-        ({rules.UNIT: "ExecStart=/x --host 127.0.0.1"}, "nothing keeps others"),
+        ({rules.UNIT: "ExecStart=/x --host 127.0.0.1"}, "every port of the machine is open"),
         (unit("--host 127.0.0.1", firewall=OURS.replace("        counter drop\n", "")), "last rule"),
         (unit("--host 127.0.0.1", firewall=""), "last rule"),
         (
@@ -85,9 +85,9 @@ def unit(*words, more="", firewall=OURS):
         ),
     ],
 )
-def test_an_engine_that_others_can_reach(files, said):
-    (sentence,) = rules.engine_port(files)
-    assert said in sentence
+def test_an_engine_that_clients_can_reach_is_reported(files, message):
+    (violation,) = rules.engine_port(files)
+    assert message in violation
 
 
 @pytest.mark.parametrize(
@@ -112,11 +112,11 @@ def test_an_engine_that_others_can_reach(files, said):
         'include "/etc/more.nft"',
     ],
 )
-def test_a_firewall_that_opens_more_than_the_gateway(line):
+def test_a_firewall_that_opens_more_is_reported(line):
     wider = OURS.replace('iif "lo" accept', f'iif "lo" accept\n        {line}')
-    (sentence,) = rules.engine_port(unit("--host 127.0.0.1", firewall=wider))
-    assert repr(line) in sentence
-    assert "may let others at the engine's port" in sentence
+    (violation,) = rules.engine_port(unit("--host 127.0.0.1", firewall=wider))
+    assert repr(line) in violation
+    assert "may open the engine's port" in violation
 
 
 def test_a_firewall_may_drop_more():
@@ -126,7 +126,7 @@ def test_a_firewall_may_drop_more():
     assert list(rules.engine_port(unit("--host 127.0.0.1", firewall=narrower))) == []
 
 
-def test_an_engine_behind_its_gateway():
+def test_an_engine_behind_its_gateway_passes():
     assert list(rules.engine_port(unit("--host 127.0.0.1 --port 8000"))) == []
     assert list(rules.engine_port({"/etc/other.conf": "--host 0.0.0.0"})) == []
 
@@ -141,26 +141,26 @@ def test_an_engine_behind_its_gateway():
         "Authorization: Bearer abcdefgh12345678",
     ],
 )
-def test_a_secret_in_the_user_data(secret):
+def test_a_secret_in_the_user_data_is_reported(secret):
     plain = {"writeFiles": [{"path": "/etc/x", "content": f"A={secret}\n"}]}
     packed = base64.b64encode(f"#!/bin/sh\necho {secret}\n".encode()).decode()
     for user_data in (plain, {"runcmd": [f"echo {packed} | base64 -d | sh"]}):
-        (sentence,) = rules.no_secret(user_data)
-        assert "the user data holds" in sentence
-        assert secret not in sentence
+        (violation,) = rules.no_secret(user_data)
+        assert "the user data contains" in violation
+        assert secret not in violation
 
 
 @pytest.mark.parametrize(
-    ("tags", "said"),
+    ("tags", "message"),
     [
         ({}, "no tag ttl"),
-        ({"ttl": "soon"}, "no date"),
-        ({"ttl": "2026-11-25"}, "over since 2026-11-25"),
+        ({"ttl": "soon"}, "not a date"),
+        ({"ttl": "2026-11-25"}, "2026-11-25 has passed"),
         ({"ttl": "2027-11-26"}, "more than 30 days away"),
         ({"ttl": "2026-11-26"}, None),
         ({"ttl": "2026-12-26"}, None),
     ],
 )
-def test_a_stack_ends_some_day(tags, said):
+def test_a_stack_with_a_machine_needs_an_end_date(tags, message):
     found = list(rules.ttl(tags, TODAY, 30))
-    assert [said in one for one in found] == [True] * (said is not None)
+    assert [message in one for one in found] == [True] * (message is not None)
