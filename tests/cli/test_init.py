@@ -47,9 +47,11 @@ def test_a_second_time_changes_nothing(tmp_path, init):
 def test_every_stack_can_be_begun_with(tmp_path, init, stack):
     assert init(".", "--stack", stack)[0] == 0
     assert main(["plan", stack]) == 0
-    first, _, rest = (tmp_path / f"Pulumi.{stack}.yaml").read_text().partition("\n")
-    assert stack in first
-    assert rest.startswith("config:\n")
+    first, second, third, *_ = (tmp_path / f"Pulumi.{stack}.yaml").read_text().splitlines()
+    assert first == "# yaml-language-server: $schema=pulumi-vllm.schema.json"
+    assert stack in second
+    assert third == "config:"
+    assert json.loads((tmp_path / "pulumi-vllm.schema.json").read_text())["title"]
 
 
 def test_the_engines_own_stack_file_gets_the_block(tmp_path, init):
@@ -108,6 +110,7 @@ def test_the_stack_goes_where_the_project_keeps_its_stacks(tmp_path, init):
     (tmp_path / "Pulumi.yaml").write_text("name: a\nruntime: python\nstackConfigDir: stacks\n")
     assert init(".")[0] == 0
     assert (tmp_path / "stacks/Pulumi.local.yaml").exists()
+    assert (tmp_path / "stacks/pulumi-vllm.schema.json").exists()
     assert not (tmp_path / "Pulumi.local.yaml").exists()
     assert main(["plan", "local"]) == 0
 

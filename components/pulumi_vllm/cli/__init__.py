@@ -17,6 +17,7 @@ _COMMANDS = {
     "lint": "pulumi_vllm.cli.lint",
     "plan": "pulumi_vllm.cli.plan",
     "recommend": "pulumi_vllm.cli.recommend",
+    "schema": "pulumi_vllm.cli.schema",
     "smoke": "pulumi_vllm.cli.smoke",
     "sweep": "pulumi_vllm.cli.sweep",
     "local": "pulumi_vllm.cli.local",

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from pulumi_vllm import __version__
 from pulumi_vllm.cli import project_file
+from pulumi_vllm.cli.schema import EDITOR_LINE, SCHEMA_FILE
 from pulumi_vllm.component.plugin_entry import names_plugin
 from pulumi_vllm.plan.suggestions import suggestion
 
@@ -86,6 +87,7 @@ class Project:
         if not own_path or (self.folder / _LAUNCHER).exists() or self._is_our_path():
             self._launcher()
         self._stack_file()
+        self._schema()
         if self._runtime == "python":
             self._program()
         self._requirements()  # of the plugin, whatever language the program is in
@@ -140,8 +142,8 @@ class Project:
 
     def _stack_file(self) -> None:
         block = re.sub(r"\A(#.*\n)*", "", stacks()[self.stack].read_text())
-        head = f"# From pulumi-vllm {__version__}. `pulumi-vllm plan {self.stack}` says what it decides, and why.\n"
-        if self._new(self._stack_name, head + block):
+        head = f"# From pulumi-vllm {__version__}. `pulumi-vllm plan {self.stack}` shows what it decides, and why.\n"
+        if self._new(self._stack_name, EDITOR_LINE + head + block):
             return
         path = self.folder / self._stack_name
         text = project_file.read(path)
@@ -154,6 +156,13 @@ class Project:
             self._change(self._stack_name, text, changed)
             return
         self.left.append(f"{self._stack_name}: has no pulumi-vllm:server under config; add:\n{block}")
+
+    def _schema(self) -> None:
+        """Write the JSON Schema beside the stack file, which names it in its first line."""
+        text = stacks()[self.stack].with_name(SCHEMA_FILE).read_text()
+        name = str(Path(self._stack_name).with_name(SCHEMA_FILE))
+        if not self._new(name, text) and project_file.read(self.folder / name) != text:
+            self.left.append(f"{name}: is from another version; run: pulumi-vllm schema > {name}")
 
     def _program(self) -> None:
         main = self._document.get("main")
