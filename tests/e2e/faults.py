@@ -107,7 +107,7 @@ ROWS = (
     Row(
         "powered off by its provider while it serves",
         reclaims.power_off,
-        ("the cloud says stopped", "`pulumi up --replace", "it exists and is billed"),
+        ("the cloud reports stopped", "`pulumi up --replace", "it exists and is billed"),
         start="standing",
         again=lambda rig: ("--replace", rig.urn("vllm:spheron:Instance")),
         left=1,
@@ -171,13 +171,13 @@ ROWS = (
     Row(
         "offer gone between list and create, no other",
         api("gone", offer=ON_DEMAND),
-        ("no machine to be had", "not found for provider", "take another offer or region, or try later"),
+        ("no machine is available", "not found for provider", "take another offer or region, or try later"),
     ),
     Row("capacity gone, the stack allows the next offer", api("stock", offer=SPOT), machine=EITHER),
     Row(
         "capacity gone, no other offer",
         api("stock", offer=ON_DEMAND),
-        ("no machine to be had", "Not Enough Stock", "take another offer or region, or try later"),
+        ("no machine is available", "Not Enough Stock", "take another offer or region, or try later"),
     ),
     Row("price changed before the create, below the ceiling", offer(ON_DEMAND, price=0.02)),
     Row(
@@ -196,14 +196,14 @@ ROWS = (
     Row(
         "stuck in deploying, beyond its time",
         provider(running_after_s=1e9),
-        ("still deploying after", "run `pulumi up` again to wait on", "it exists and is billed"),
+        ("still deploying after", "run `pulumi up` again to keep waiting", "it exists and is billed"),
         short_timeout=True,
         left=1,
     ),
     Row(
         "never SSH-able, beyond its time",
         provider(ssh_answers=False),
-        ("gave up after", "run `pulumi up` again to wait on", "it exists and is billed"),
+        ("gave up after", "run `pulumi up` again to keep waiting", "it exists and is billed"),
         short_timeout=True,
         left=1,
     ),

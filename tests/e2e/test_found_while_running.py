@@ -93,7 +93,7 @@ def test_a_volume_of_another_region_or_another_stack(project, projects):
     second = projects("fake", stack=project.stack)  # the same names from another checkout
     done = second.pulumi("up", "--yes", check=False)
     assert done.returncode != 0
-    assert "a disk has one writer" in done.stdout
+    assert "a volume has one writer" in done.stdout
     assert [r["type"] for r in second.resources()] == []
     project.cloud.pass_minutes(30)
     project.destroy()
@@ -105,10 +105,10 @@ def test_a_volume_of_another_region_or_another_stack(project, projects):
     assert [r["type"] for r in second.resources()] == []
     second.write(second.block | {"storage": "3GB"})
     done = second.pulumi("up", "--yes", check=False)
-    assert "has 2 GB, the stack wants 3" in done.stdout
+    assert "has 2 GB, but the stack wants 3" in done.stdout
     second.write(second.block)
     shown = second.up()
-    assert "adopted the disk" in shown
+    assert "adopted the volume" in shown
     assert "0.00 GB fetched" in second.on_host("journalctl -u vllm-weights -o cat") or "already complete" in (
         second.on_host("journalctl -u vllm-weights -o cat")
     )

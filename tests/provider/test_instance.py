@@ -1,18 +1,19 @@
-"""Renting against the simulated API: what the provider does when the market or the machine is not as it was."""
+"""Instances against the local cloud: what the provider does when offers or instances change."""
 
 import asyncio
 
 import pytest
 from pulumi_vllm.plan.offer_choice import NoOfferError
 from pulumi_vllm.provider.lifecycle.machine_state import check_instance_alive
-from pulumi_vllm.provider.plugin.resource import UNKNOWN, Partial, UserError
+from pulumi_vllm.provider.plugin.errors import Partial, UserError
+from pulumi_vllm.provider.plugin.protocol import UNKNOWN
 from pulumi_vllm.provider.resources.instance import Instance
 from pulumi_vllm.provider.resources.volume import Volume
 
 ON_DEMAND, SPOT = "Finland 3::cpu::2vcpu-8gb$", "Finland 3::cpu::2vcpu-8gb::spot$"
 
 
-def wish(cloud, doubles, **more):
+def inputs(cloud, doubles, **more):
     key = cloud.post(
         "/api/ssh-keys", json={"name": "k", "publicKey": doubles.PUBLIC_KEY, "teamId": cloud.store.team_id}
     )
@@ -24,7 +25,7 @@ def wish(cloud, doubles, **more):
         "maxUsdPerHour": 0.05,
         "sshKeyId": key.json()["id"],
         "sshPublicKey": doubles.PUBLIC_KEY,
-        "sshPrivateKey": "never used: no machine here answers",
+        "sshPrivateKey": "never used: no host answers here",
     } | more
 
 
@@ -36,26 +37,26 @@ def listed(cloud):
     return [(item["id"], item["instanceType"]) for item in cloud.get("/api/deployments").json()]
 
 
-async def test_a_machine_that_is_billed_more_than_the_ceiling_is_kept_in_state_and_said(cloud, doubles, call):
+async def test_an_instance_billed_above_the_ceiling_stays_in_state(cloud, doubles, call):
     cloud.sim("fault", kind="price", offer=ON_DEMAND, price=0.5)
     with pytest.raises(
         Partial, match=r"bills \$0.5/h for it, above the ceiling of \$0.05/h; .* it exists and is"
     ) as failure:
-        await create(call[0], wish(cloud, doubles))
+        await create(call[0], inputs(cloud, doubles))
     assert [failure.value.resource_id] == [machine for machine, _ in listed(cloud)]
     assert failure.value.outputs["usdPerHour"] == 0.5
 
 
-async def test_a_machine_that_takes_too_long_is_kept_in_state_and_said(cloud, doubles, call):
+async def test_an_instance_that_deploys_too_long_stays_in_state(cloud, doubles, call):
     cloud.sim("profile/data-crunch", running_after_s=1e9)
     with pytest.raises(
-        Partial, match=r"still deploying after \d s; run `pulumi up` again to wait on"
+        Partial, match=r"still deploying after \d s; run `pulumi up` again to keep waiting"
     ) as failure:
-        await create(call[0], wish(cloud, doubles))
+        await create(call[0], inputs(cloud, doubles))
     assert [failure.value.resource_id] == [machine for machine, _ in listed(cloud)]
 
 
-async def test_a_machine_that_every_second_look_finds_is_waited_for_with_pauses_and_an_end(
+async def test_an_instance_that_is_listed_now_and_then_is_waited_for_with_a_limit(
     cloud, doubles, call, monkeypatch
 ):
     cloud.sim("profile/data-crunch", running_after_s=1e9)
@@ -71,16 +72,16 @@ async def test_a_machine_that_every_second_look_finds_is_waited_for_with_pauses_
     with pytest.raises(
         Partial, match=r"still not in the cloud's list after \d s; .* it exists and is billed"
     ):
-        await asyncio.wait_for(create(call[0], wish(cloud, doubles)), 20)
+        await asyncio.wait_for(create(call[0], inputs(cloud, doubles)), 20)
     assert len(looks) < 10
 
 
 @pytest.mark.parametrize("status", ["terminated-provider", "stopped"])
-async def test_a_machine_that_is_taken_while_it_deploys_is_not_waited_for(cloud, doubles, call, status):
+async def test_an_instance_that_is_lost_while_it_deploys_ends_the_wait(cloud, doubles, call, status):
     cloud.sim("profile/data-crunch", running_after_s=1e9)
 
     async def taken():
-        renting = asyncio.create_task(Instance().create(call[0], wish(cloud, doubles)))
+        renting = asyncio.create_task(Instance().create(call[0], inputs(cloud, doubles)))
         await asyncio.to_thread(cloud.until, lambda: listed(cloud))
         await asyncio.to_thread(cloud.sim, f"reclaim/{listed(cloud)[0][0]}?as={status}")
         await renting
@@ -88,14 +89,14 @@ async def test_a_machine_that_is_taken_while_it_deploys_is_not_waited_for(cloud,
     call[0].timeout_s = 20.0
     said = {
         "terminated-provider": r"machine: \S+ \([0-9a-f]{24}\) was reclaimed by the provider; `pulumi up --refresh`",
-        "stopped": "the cloud says stopped; `pulumi up --replace '.*` rents another",
+        "stopped": "the cloud reports stopped; `pulumi up --replace '.*` rents another",
     }[status]
     with pytest.raises(Partial, match=said):
         await taken()
 
 
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("how", "message"),
     [
         (
             "ended",
@@ -104,7 +105,7 @@ async def test_a_machine_that_is_taken_while_it_deploys_is_not_waited_for(cloud,
         ("forgotten", r"it: the cloud no longer lists the instance {id}; `pulumi up --refresh` rents"),
     ],
 )
-async def test_what_became_of_a_machine_is_said_in_plain_words(cloud, call, how, said):
+async def test_the_error_says_how_the_instance_ended(cloud, call, how, message):
     machine = cloud.running()
     cloud.sim("advance", seconds=3600)
     if how == "ended":
@@ -112,36 +113,36 @@ async def test_what_became_of_a_machine_is_said_in_plain_words(cloud, call, how,
     else:
         del cloud.store.deployments[machine]
     call[0].urn = "urn:pulumi:s::p::vllm:host:Files::it"
-    with pytest.raises(UserError, match=said.format(id=machine)):
+    with pytest.raises(UserError, match=message.format(id=machine)):
         await check_instance_alive(call[0], {"instanceId": machine})
 
 
 @pytest.mark.parametrize("fault", ["stock", "gone"])
-async def test_what_is_gone_at_the_create_is_had_in_the_second_way_of_billing(cloud, doubles, call, fault):
+async def test_an_offer_without_stock_is_replaced_by_the_fallback_billing(cloud, doubles, call, fault):
     cloud.sim("profile/data-crunch", running_after_s=1e9)
     cloud.sim("fault", kind=fault, offer=SPOT)
     with pytest.raises(Partial, match="still deploying") as kept:
-        await create(call[0], wish(cloud, doubles, billing="spot", fallback="on-demand"))
+        await create(call[0], inputs(cloud, doubles, billing="spot", fallback="on-demand"))
     assert kept.value.outputs["billedAs"] == "on-demand"
     assert [kind for _, kind in listed(cloud)] == ["DEDICATED"]
     assert [line for line in call[1] if "trying the next offer" in line]
 
 
 @pytest.mark.parametrize("fault", ["stock", "gone"])
-async def test_without_a_second_way_it_is_a_sentence_and_no_machine(cloud, doubles, call, fault):
+async def test_without_a_fallback_no_stock_is_an_error(cloud, doubles, call, fault):
     cloud.sim("fault", kind=fault, offer=ON_DEMAND)
     with pytest.raises(
-        UserError, match=r"no machine to be had: .*; take another offer or region, or try later$"
+        UserError, match=r"no machine is available: .*; take another offer or region, or try later$"
     ):
-        await create(call[0], wish(cloud, doubles))
+        await create(call[0], inputs(cloud, doubles))
     assert listed(cloud) == []
 
 
 @pytest.mark.parametrize("fault", ["status_after", "drop_after", "malformed"])
-async def test_a_lost_answer_makes_no_second_machine(cloud, doubles, call, fault):
+async def test_a_lost_answer_rents_no_second_instance(cloud, doubles, call, fault):
     cloud.sim("profile/data-crunch", running_after_s=1e9)
     cloud.sim("fault", kind=fault, method="POST", path="/api/deployments")
-    new = wish(cloud, doubles)
+    new = inputs(cloud, doubles)
     ids = []
     for _ in range(2):
         with pytest.raises(Partial, match="still deploying") as failure:
@@ -150,7 +151,7 @@ async def test_a_lost_answer_makes_no_second_machine(cloud, doubles, call, fault
     assert ids == [machine for machine, _ in listed(cloud)] * 2
 
 
-async def test_the_disk_goes_where_the_second_way_of_billing_can_be_had(cloud, call):
+async def test_a_volume_is_placed_where_the_fallback_is_on_offer(cloud, call):
     cloud.sim("offer", offer="cpu.*::spot$", gone=True)
     new = {"sizeGb": 1, "gpu": "CPU", "count": 0, "billing": "spot", "fallback": "on-demand"}
     _, outputs = await Volume().create(call[0], new)
@@ -163,27 +164,27 @@ NFS = (
 )
 
 
-async def test_where_volumes_are_nfs_nothing_is_made_and_nothing_rented(cloud, doubles, call):
-    """No preview goes well there either, with a volume that is to be made and with one that is there."""
+async def test_where_volumes_are_nfs_nothing_is_created_or_rented(cloud, doubles, call):
+    """Previews fail there as well, with a new volume and with an existing one."""
     with pytest.raises(NoOfferError, match=NFS):
         await Volume().create(call[0], {"sizeGb": 1, **PARK})
     assert cloud.get("/api/volumes").json()["volumes"] == []
-    new = wish(cloud, doubles, maxUsdPerHour=2, **PARK)
+    new = inputs(cloud, doubles, maxUsdPerHour=2, **PARK)
     for provider in (UNKNOWN, "voltage-park"):
         with pytest.raises(NoOfferError, match=NFS):
             await Instance().preview(call[0], {**new, "provider": provider})
     with pytest.raises(NoOfferError, match=NFS):
         await create(call[0], {**new, "provider": "voltage-park"})
     assert listed(cloud) == []
-    assert (await Instance().preview(call[0], new))["mountKind"] == "nfs"  # a machine without a volume
+    assert (await Instance().preview(call[0], new))["mountKind"] == "nfs"  # an instance without a volume
 
 
-async def test_a_disk_on_nfs_is_not_adopted(cloud, call):
+async def test_a_volume_on_nfs_is_not_adopted(cloud, call):
     new = {"sizeGb": 1, **PARK}
     name = (await Volume().preview(call[0], new))["volumeName"]
     made = call[0].session.cloud().volumes.create(name, 1, "voltage-park", PARK["region"])
     for verb in (Volume().preview, Volume().create):
-        with pytest.raises(UserError, match=f"the disk {made.name}: {NFS}, and delete the disk or"):
+        with pytest.raises(UserError, match=f"the volume {made.name}: {NFS}, and delete the volume or"):
             await verb(call[0], new)
 
 
@@ -197,7 +198,7 @@ async def test_a_disk_on_nfs_is_not_adopted(cloud, call):
         ("VolumeAttachment::it", "it is billed, and `pulumi refresh` shows how to replace it"),
     ],
 )
-async def test_a_stopped_machine_that_does_not_answer_is_not_waited_for(cloud, call, kind, remedy):
+async def test_a_stopped_instance_that_does_not_answer_ends_the_wait(cloud, call, kind, remedy):
     machine = cloud.running()
     call[0].urn = f"urn:pulumi:s::p::vllm:index:Server$vllm:spheron:{kind}"
     await check_instance_alive(call[0], {"instanceId": machine})

@@ -4,7 +4,7 @@ import math
 
 import pytest
 from pulumi_vllm.provider.lifecycle.poll import PollTimeoutError, poll
-from pulumi_vllm.provider.plugin.resource import Cancelled
+from pulumi_vllm.provider.plugin.errors import Cancelled
 
 
 class Call:

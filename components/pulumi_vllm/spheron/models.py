@@ -66,6 +66,11 @@ class Instance:
         return self.status == "terminated-provider"
 
     @property
+    def gpu(self) -> str:
+        """GPU as a stack file names it: H200 for H200_SXM5."""
+        return self.gpu_type.partition("_")[0]
+
+    @property
     def billing(self) -> str:
         """Spot or on-demand."""
         return "spot" if self.instance_type == "SPOT" else "on-demand"

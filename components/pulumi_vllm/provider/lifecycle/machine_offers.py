@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 from pulumi_vllm.plan.offer_choice import OfferRequest, billing_order, choose
-from pulumi_vllm.provider.plugin.resource import Call, Values
+from pulumi_vllm.provider.plugin.call import Call
+from pulumi_vllm.provider.plugin.resource import Values
 
 if TYPE_CHECKING:
     from pulumi_vllm.plan.offer import Offer

@@ -10,28 +10,12 @@ from pulumi_vllm.provider.plugin.resource import Values
 if TYPE_CHECKING:
     from pulumi_vllm.spheron.models import Instance
 
-# Seconds between two looks at the API: quick at first, then sparing its 100 calls per 15 minutes and address.
-_PAUSES_S = (1.0, 1.0, 2.0, 2.0, 3.0, 5.0, 8.0, 10.0, 15.0, 20.0)
-
-# Seconds between two looks at a unit of the host, over a connection that is there: most units are done within one.
-_LOOKS_S = (0.3, 0.5, 1.0, 2.0)
-
 UNUSABLE_STATUSES = frozenset({"failed", "stopped"})
 """Statuses of an instance that will never run again: the API has no call that starts one."""
 
 
 class InstanceLostError(UserError):
     """The instance no longer exists at the cloud."""
-
-
-def pause_s(attempt: int) -> float:
-    """Return the pause before attempt number `attempt`, counted from 0, for calls of the rental API."""
-    return _PAUSES_S[min(attempt, len(_PAUSES_S) - 1)]
-
-
-def look_s(attempt: int) -> float:
-    """Return the pause before attempt number `attempt`, counted from 0, for commands on the host."""
-    return _LOOKS_S[min(attempt, len(_LOOKS_S) - 1)]
 
 
 async def check_instance_alive(call: Call, values: Values) -> None:

@@ -5,7 +5,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from itertools import chain, repeat
 from typing import TypeVar
 
-from pulumi_vllm.provider.plugin.resource import Call, UserError
+from pulumi_vllm.provider.plugin.call import Call
+from pulumi_vllm.provider.plugin.errors import UserError
 
 Found = TypeVar("Found")
 

@@ -1,52 +1,54 @@
-"""How a machine goes: serve out the minimum run time, drain, stop, unmount, DELETE, detach what is left."""
+"""Terminate an instance: wait for the minimum run time, drain, stop, unmount, DELETE, detach its volumes."""
 
-import time
-from typing import Any
+import contextlib
+import math
+from collections.abc import Iterator
 
+from pulumi_vllm.host.errors import HostError
 from pulumi_vllm.provider.lifecycle.host_connection import connect_host
-from pulumi_vllm.provider.lifecycle.machine_state import pause_s
-from pulumi_vllm.provider.plugin.resource import Call, Cancelled, UserError, Values
+from pulumi_vllm.provider.lifecycle.poll import API_PAUSES_S, PollTimeoutError, poll
+from pulumi_vllm.provider.plugin.call import Call
+from pulumi_vllm.provider.plugin.errors import Cancelled, UserError
+from pulumi_vllm.provider.plugin.resource import Values
+from pulumi_vllm.render import layout
 
-_PROGRAMS = "/usr/local/lib/pulumi-vllm"
 _GONE_WITHIN_S = 300.0  # after an accepted DELETE; past that somebody must look (spheron-api.md, rule 30)
+_PAUSES_S = tuple(pause_s for pause_s in API_PAUSES_S if pause_s <= 10)  # noqa: PLR2004 (a countdown in minutes)
 
 
-async def leave(call: Call, machine_id: str, state: Values) -> None:
-    """Let the machine go, without a lost request where it can be helped."""
-    machine = await call.session.ask(call.session.cloud().instances.get, machine_id)
-    if machine is not None and not machine.gone:
-        await _serve_minimum(call, machine_id, machine.name)
-        await _quiet(call, state)
-        await _terminate(call, machine_id, machine.name)
-    await _release_disks(call, machine_id)
+async def terminate(call: Call, instance_id: str, state: Values) -> None:
+    """Terminate an instance, and let running requests finish where possible."""
+    instance = await call.session.ask(call.session.cloud().instances.get, instance_id)
+    if instance is not None and not instance.gone:
+        await _wait_minimum_run_time(call, instance_id, instance.name)
+        await _stop_host(call, state)
+        await _delete(call, instance_id, instance.name)
+        await _wait_gone(call, instance_id, instance.name)
+    await _detach_volumes(call, instance_id)
 
 
-async def _serve_minimum(call: Call, machine_id: str, name: str) -> None:
-    """The cloud refuses an early DELETE: keep serving, show the countdown, and keep the machine on Ctrl-C."""
-    attempt = 0
-    while True:
-        answer = await call.session.ask(call.session.cloud().instances.can_terminate, machine_id)
-        if answer.allowed:
-            return
-        await call.progress(
-            f"{name} serves on: the cloud's minimum run time of {answer.minimum_min} min ends in "
-            f"{answer.remaining_min} min"
+async def _wait_minimum_run_time(call: Call, instance_id: str, name: str) -> None:
+    """Keep serving until the cloud accepts a DELETE. Ctrl-C keeps the instance."""
+    countdown = ""
+
+    async def is_over() -> bool | None:
+        nonlocal countdown
+        answer = await call.session.ask(call.session.cloud().instances.can_terminate, instance_id)
+        countdown = f"minimum run time of {answer.minimum_min} min ends in {answer.remaining_min} min"
+        return True if answer.allowed else None
+
+    with _cancelled_means(f"{name} is still running, billed and in state"):
+        await poll(
+            call,
+            is_over,
+            within_s=math.inf,
+            pauses=_PAUSES_S,
+            report=lambda: f"{name} keeps serving until the cloud's {countdown}",
         )
-        await _wait(call, attempt, f"{name} is still running, billed and in state")
-        attempt += 1
 
 
-async def _wait(call: Call, attempt: int, left: str) -> None:
-    try:
-        await call.sleep(min(pause_s(attempt), 10.0))
-    except Cancelled:
-        raise UserError(f"cancelled: {left}; run `pulumi destroy` again") from None
-
-
-async def _quiet(call: Call, state: Values) -> None:
-    """Drain the gateway, stop the units, unmount; a machine that can't be reached goes as it is."""
-    from pulumi_vllm.host.ssh import HostError
-
+async def _stop_host(call: Call, state: Values) -> None:
+    """Drain the gateway, stop the units and unmount the volume. An unreachable host is terminated without this."""
     if not state.get("hostKey"):
         return
     timeout_s = float(state.get("drainTimeoutS") or 0)
@@ -58,9 +60,9 @@ async def _quiet(call: Call, state: Values) -> None:
         "privateKey": state.get("sshPrivateKey"),
     }
     script = f"""
-if test -x {_PROGRAMS}/drain; then {_PROGRAMS}/drain --timeout {timeout_s:.0f} || true; fi
-systemctl stop vllm.service haproxy.service vllm-weights.service 2>/dev/null || true
-systemctl stop models.mount 2>/dev/null || true
+if test -x {layout.DRAIN}; then {layout.DRAIN} --timeout {timeout_s:.0f} || true; fi
+systemctl stop {layout.ENGINE_UNIT} {layout.GATEWAY_UNIT} {layout.WEIGHTS_UNIT} 2>/dev/null || true
+systemctl stop {layout.MOUNT_UNIT} 2>/dev/null || true
 sync
 """
     try:
@@ -68,48 +70,85 @@ sync
         host = await connect_host(call, {"connection": connection})
         await host.run(script, timeout_s=timeout_s + 120, check=False)
     except HostError as error:
-        await call.warn(f"could not drain {state.get('instanceName')}: {error}; it goes without")
+        await call.warn(
+            f"could not drain {state.get('instanceName')}: {error}; it is terminated without draining"
+        )
 
 
-async def _terminate(call: Call, machine_id: str, name: str) -> None:
-    from pulumi_vllm.spheron.errors import TooEarlyError, UnknownStatusError
+async def _delete(call: Call, instance_id: str, name: str) -> None:
+    """Send the DELETE until the cloud accepts it: its minimum run time may be longer than it said."""
+    from pulumi_vllm.spheron.errors import TooEarlyError
 
-    cloud: Any = call.session.cloud()
-    attempt = 0
-    while True:
+    refusal = ""
+
+    async def is_accepted() -> bool | None:
+        nonlocal refusal
         try:
-            await call.session.ask(cloud.instances.terminate, machine_id)
-            break
+            await call.session.ask(call.session.cloud().instances.terminate, instance_id)
         except TooEarlyError as error:
-            await call.progress(f"{name} serves on: {error}")
-            await _wait(call, attempt, f"{name} is still running, billed and in state")
-            await _serve_minimum(call, machine_id, name)
-            attempt += 1
-    began, attempt = time.monotonic(), 0
-    while time.monotonic() - began < _GONE_WITHIN_S:
+            refusal = str(error)
+            await _wait_minimum_run_time(call, instance_id, name)
+            return None
+        return True
+
+    with _cancelled_means(f"{name} is still running, billed and in state"):
+        await poll(
+            call,
+            is_accepted,
+            within_s=math.inf,
+            pauses=_PAUSES_S,
+            report=lambda: f"{name} keeps serving: {refusal}",
+        )
+
+
+async def _wait_gone(call: Call, instance_id: str, name: str) -> None:
+    from pulumi_vllm.spheron.errors import UnknownStatusError
+
+    async def is_gone() -> bool | None:
         try:
-            machine = await call.session.ask(cloud.instances.get, machine_id)
+            instance = await call.session.ask(call.session.cloud().instances.get, instance_id)
         except UnknownStatusError:
-            pass  # a word for its last moments, maybe; only the known ones say that it is over
-        else:
-            # A machine that failed may stay so in the list after its DELETE, the last thing that can be done to it.
-            if machine is None or machine.terminal:
-                return
-        await _wait(call, attempt, f"the cloud was told to end {name} ({machine_id}), which may still bill")
-        attempt += 1
-    raise UserError(
-        f"{name} ({machine_id}) still runs 5 min after its DELETE; look at the cloud's console, then destroy again"
-    )
+            return None  # perhaps the status of an instance that is being terminated
+        # A failed instance may stay in the list after its DELETE, which is the last thing that can be done.
+        return True if instance is None or instance.terminal else None
+
+    try:
+        with _cancelled_means(
+            f"the cloud was asked to terminate {name} ({instance_id}), which may still bill"
+        ):
+            await poll(
+                call,
+                is_gone,
+                within_s=_GONE_WITHIN_S,
+                pauses=_PAUSES_S,
+                report=lambda: f"{name} is being terminated",
+            )
+    except PollTimeoutError:
+        raise UserError(
+            f"{name} ({instance_id}) still runs {_GONE_WITHIN_S / 60:.0f} min after its DELETE; look at the "
+            "cloud's console, then run `pulumi destroy` again"
+        ) from None
 
 
-async def _release_disks(call: Call, machine_id: str) -> None:
-    """Detach what is still listed at the machine, which is gone whatever comes of this: state must not keep it."""
+async def _detach_volumes(call: Call, instance_id: str) -> None:
+    """Detach the volumes that are still listed at the instance. A failure must not keep the instance in state."""
     from pulumi_vllm.spheron.errors import CloudError
 
-    cloud: Any = call.session.cloud()
+    cloud = call.session.cloud()
     try:
         for volume in await call.session.ask(cloud.volumes.list):
-            if machine_id in volume.attached_to:
-                await call.session.ask(cloud.volumes.detach, volume.handle, machine_id, ignore_refusal=True)
+            if instance_id in volume.attached_to:
+                await call.session.ask(cloud.volumes.detach, volume.handle, instance_id, ignore_refusal=True)
     except CloudError as error:
-        await call.warn(f"the machine is gone; its disk is released when it is used or deleted next: {error}")
+        await call.warn(
+            f"the instance is gone; its volume is detached when it is used or deleted the next time: {error}"
+        )
+
+
+@contextlib.contextmanager
+def _cancelled_means(consequence: str) -> Iterator[None]:
+    """Say what the user's Ctrl-C leaves behind."""
+    try:
+        yield
+    except Cancelled:
+        raise UserError(f"cancelled: {consequence}; run `pulumi destroy` again") from None

@@ -1,64 +1,66 @@
-"""The rented machine: found or made once, kept in state from its first moment, let go only after a drain."""
+"""A rented instance: found by name or rented once, kept in state from its first moment, terminated after a drain."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
+from pulumi_vllm.plan.defaults import DRAIN_TIMEOUT_S
 from pulumi_vllm.plan.names import physical_name
 from pulumi_vllm.provider.lifecycle.machine_offers import find_offers
 from pulumi_vllm.provider.lifecycle.machine_state import UNUSABLE_STATUSES, describe_loss, replacement_hint
-from pulumi_vllm.provider.lifecycle.provision import arrive, seen
-from pulumi_vllm.provider.lifecycle.terminate import leave
-from pulumi_vllm.provider.plugin.resource import (
-    Call,
-    Cancelled,
-    Failure,
-    Property,
-    Reading,
-    Resource,
-    UserError,
-    Values,
-    has_unknown,
-    reveal,
-)
+from pulumi_vllm.provider.lifecycle.provision import instance_outputs, wait_until_ready
+from pulumi_vllm.provider.lifecycle.terminate import terminate
+from pulumi_vllm.provider.plugin.call import Call
+from pulumi_vllm.provider.plugin.errors import Cancelled, UserError
+from pulumi_vllm.provider.plugin.protocol import has_unknown, reveal
+from pulumi_vllm.provider.plugin.resource import Failure, Property, Reading, Resource, Values
 from pulumi_vllm.provider.resources.cheaper_offers import warn_if_cheaper
+
+if TYPE_CHECKING:
+    from pulumi_vllm.spheron.models import Instance as CloudInstance
 
 
 class Instance(Resource):
     """`vllm:spheron:Instance`."""
 
     token = "vllm:spheron:Instance"
-    description = "A GPU machine. Deleted before it is replaced; bills from the accepted request on."
+    description = "A rented GPU machine. Deleted before it is replaced. Billed from the accepted request on."
     inputs = {
-        "gpu": Property("string", "GPU model as in offers: H200, H100, CPU.", required=True, replaces=True),
+        "gpu": Property(
+            "string", "GPU model as in offers, such as H200, H100 or CPU.", required=True, replaces=True
+        ),
         "count": Property(
-            "integer", "GPUs in the machine; 0 for a machine without.", required=True, replaces=True
+            "integer", "Number of GPUs; 0 for a machine without GPUs.", required=True, replaces=True
         ),
         "billing": Property("string", "on-demand (default) or spot.", replaces=True),
-        "fallback": Property("string", "on-demand: taken when no spot machine can be had.", silent=True),
-        "provider": Property("string", "Who runs it; a volume's provider where there is one.", replaces=True),
-        "region": Property("string", "Region, as the cloud spells it; a volume's placement.", replaces=True),
+        "fallback": Property(
+            "string", "on-demand: rent such a machine when no spot machine is available.", silent=True
+        ),
+        "provider": Property("string", "Company that runs it. A volume sets its own.", replaces=True),
+        "region": Property(
+            "string", "Region, as the cloud spells it. A volume sets its placement.", replaces=True
+        ),
         "maxUsdPerHour": Property(
             "number", "Price ceiling for the whole machine, USD per hour.", silent=True
         ),
-        "sshKeyId": Property("string", "The cloud's id of our key.", required=True, silent=True),
+        "sshKeyId": Property("string", "Id of the SSH key at the cloud.", required=True, silent=True),
         "sshPublicKey": Property(
-            "string", "Public half; part of the machine's identity.", required=True, replaces=True
+            "string", "Public SSH key. It is part of the instance's identity.", required=True, replaces=True
         ),
         "sshPrivateKey": Property(
             "string",
-            "Private half, to look at the machine and to drain it.",
+            "Private SSH key, to log in to the host and to drain it.",
             required=True,
             secret=True,
             silent=True,
         ),
         "cloudInit": Property(
-            "object", "packages, runcmd, writeFiles; used at creation, where honoured.", silent=True
+            "object", "packages, runcmd and writeFiles for the first boot, where supported.", silent=True
         ),
         "drainTimeoutS": Property(
-            "number", "Seconds that running requests get before the machine goes.", silent=True
+            "number", "Seconds that running requests get to finish before the instance ends.", silent=True
         ),
         "alternatives": Property(
             "array",
-            "Machines that do the same, as 1x H200; a preview says when one costs less today.",
+            "Equivalent machines, such as 1x H200. A preview warns when one costs less today.",
             silent=True,
             of="string",
         ),
@@ -71,28 +73,28 @@ class Instance(Resource):
         "port": Property("integer", "SSH port."),
         "hostKey": Property("string", "SSH host key, pinned at first contact."),
         "usdPerHour": Property("number", "Price of the whole machine, USD per hour."),
-        "billedAs": Property("string", "on-demand or spot: what was really taken, the fallback too."),
-        "offerId": Property("string", "The offer it came from."),
-        "placement": Property("string", "Region it runs in."),
-        "host": Property("string", "Provider it runs at."),
-        "mountKind": Property("string", "How volumes appear: block, virtiofs or nfs."),
-        "createdAt": Property("string", "When it was made (ISO 8601)."),
+        "billedAs": Property("string", "on-demand or spot, as rented; it may be the fallback."),
+        "offerId": Property("string", "Id of the rented offer."),
+        "placement": Property("string", "Region in which it runs."),
+        "host": Property("string", "Company that runs it."),
+        "mountKind": Property("string", "How volumes appear on the host: block, virtiofs or nfs."),
+        "createdAt": Property("string", "Time of creation (ISO 8601)."),
     }
 
     async def check(self, call: Call, new: Values, old: Values | None) -> list[Failure]:
-        """Defaults, and prices that make sense."""
+        """Set defaults, and check billing and price ceiling."""
         new.setdefault("billing", "on-demand")
-        new.setdefault("drainTimeoutS", 30)
+        new.setdefault("drainTimeoutS", DRAIN_TIMEOUT_S)
         failures = []
         if new["billing"] not in {"on-demand", "spot"} and isinstance(new["billing"], str):
             failures.append(Failure("billing", f"unknown {new['billing']!r}; on-demand or spot"))
         ceiling = new.get("maxUsdPerHour")
         if isinstance(ceiling, int | float) and ceiling <= 0:
-            failures.append(Failure("maxUsdPerHour", "a ceiling must be above 0"))
+            failures.append(Failure("maxUsdPerHour", "the ceiling must be above 0"))
         return failures
 
     async def preview(self, call: Call, new: Values) -> Values:
-        """The machine that would be taken, and its price: no preview without."""
+        """Return the offer that would be rented. Without a matching offer the preview fails."""
         known = {
             name: None if has_unknown(new.get(name)) else new.get(name) for name in ("provider", "region")
         }
@@ -107,73 +109,71 @@ class Instance(Resource):
         }
 
     async def preview_update(self, call: Call, old: Values, new: Values) -> Values:
-        """An update changes nothing that is known."""
+        """Return nothing: an update changes no output."""
         return {}
 
     async def create(self, call: Call, new: Values) -> tuple[str, Values]:
-        """Find the machine of our name or rent one; then wait until it answers."""
-        cloud, name = call.session.cloud(), self._name(call, new)
-        machine = await call.session.ask(cloud.instances.find, name)
-        if machine is not None:
-            await call.info(f"adopted the machine {name} ({machine.status})")
+        """Adopt the instance of our name or rent one, then wait until it is ready."""
+        name = self._name(call, new)
+        instance = await call.session.ask(call.session.cloud().instances.find, name)
+        if instance is not None:
+            await call.info(f"adopted the instance {name} ({instance.status})")
         else:
-            machine = await self._rent(call, new, name)
-        return machine.id, await arrive(call, machine.id, new, {"instanceName": name})
+            instance = await self._rent(call, new, name)
+        return instance.id, await wait_until_ready(call, instance.id, new, {"instanceName": name})
 
     async def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Reading | None:
-        """Gone when the cloud says so; unhealthy while it never became ready."""
-        machine = await call.session.ask(call.session.cloud().instances.get, resource_id)
-        if machine is None or machine.gone:
-            if machine is not None and machine.status == "terminated-provider":
-                await call.warn(f"{describe_loss(machine, resource_id)}; `pulumi up` rents another")
+        """Return the instance as the cloud reports it; unhealthy while it has never been ready."""
+        instance = await call.session.ask(call.session.cloud().instances.get, resource_id)
+        if instance is None or instance.gone:
+            if instance is not None and instance.reclaimed:
+                await call.warn(f"{describe_loss(instance, resource_id)}; `pulumi up` rents another")
             return None
         imported = not state
         inputs = inputs or {
-            "gpu": machine.gpu_type.partition("_")[0],
-            "count": machine.gpu_count,
-            "billing": machine.billing,
-            "provider": machine.provider,
-            "region": machine.region,
+            "gpu": instance.gpu,
+            "count": instance.gpu_count,
+            "billing": instance.billing,
+            "provider": instance.provider,
+            "region": instance.region,
         }
-        outputs = {name: state.get(name) for name in self.outputs} | seen(machine)
-        unready = None
-        if machine.status in UNUSABLE_STATUSES:
-            hint = replacement_hint(call)
-            unready = f"instance {machine.name} ({resource_id}) is {machine.status}; it is billed, and {hint}"
+        outputs = {name: state.get(name) for name in self.outputs} | instance_outputs(instance)
+        status = f"instance {instance.name} ({resource_id}) is {instance.status}"
+        unhealthy = None
+        if instance.status in UNUSABLE_STATUSES:
+            unhealthy = f"{status}; it is billed, and {replacement_hint(call)}"
         elif not imported and not state.get("hostKey"):
-            unready = (
-                f"machine {machine.name} ({resource_id}) is {machine.status} and was never reached over SSH; "
-                "it is billed"
-            )
-        return Reading(outputs, inputs, unready)
+            unhealthy = f"{status} and was never reached over SSH; it is billed"
+        return Reading(outputs, inputs, unhealthy)
 
     async def update(self, call: Call, resource_id: str, old: Values, new: Values) -> Values:
-        """Nothing of a running machine changes in place; one that never became ready is waited for."""
+        """Wait for an instance that was never ready. Nothing else changes in place."""
         outputs = {name: old.get(name) for name in self.outputs}
         if old.get("hostKey") and old.get("status") == "running":
             return outputs
-        return await arrive(call, resource_id, new, outputs)
+        return await wait_until_ready(call, resource_id, new, outputs)
 
     async def delete(self, call: Call, resource_id: str, state: Values) -> None:
-        """Serve until the minimum run time is over, drain, stop, unmount, let go."""
-        await leave(call, resource_id, state)
+        """Serve until the minimum run time is over, drain, stop, unmount and terminate."""
+        await terminate(call, resource_id, state)
 
     # -- renting ------------------------------------------------------------------------------------
     def _name(self, call: Call, new: Values) -> str:
         identity = [str(new.get(name)) for name, prop in self.inputs.items() if prop.replaces]
         return physical_name(call.stack, call.name, call.urn, *identity)
 
-    async def _rent(self, call: Call, new: Values, name: str) -> Any:
+    async def _rent(self, call: Call, new: Values, name: str) -> "CloudInstance":
+        """Rent the best offer that is really available."""
         from pulumi_vllm.spheron.errors import OutOfStockError
         from pulumi_vllm.spheron.models import InstanceRequest
 
-        refused: Exception | None = None
+        last_error: Exception | None = None
         for offer in await find_offers(call, new, with_volume=bool(new.get("provider"))):
             if call.session.cancelled.is_set():
-                raise Cancelled("cancelled before a machine was rented")
+                raise Cancelled("cancelled before an instance was rented")
             region = new.get("region") or offer.regions[0]
             await call.info(f"renting {name}: {offer.name}, ${offer.usd_per_hour:.2f}/h, {region}")
-            wish = InstanceRequest(
+            request = InstanceRequest(
                 name=name,
                 offer=offer,
                 region=region,
@@ -183,8 +183,8 @@ class Instance(Resource):
             )
             try:
                 async with call.session.critical():
-                    return await call.session.ask(call.session.cloud().instances.create, wish)
+                    return await call.session.ask(call.session.cloud().instances.create, request)
             except OutOfStockError as error:
-                refused = error
+                last_error = error
                 await call.info(f"{offer.name}: {error}; trying the next offer")
-        raise UserError(f"{call.name}: no machine to be had: {refused}")
+        raise UserError(f"{call.name}: no machine is available: {last_error}")
