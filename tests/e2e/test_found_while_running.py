@@ -101,7 +101,7 @@ def test_a_volume_of_another_region_or_another_stack(project, projects):
     second.write(second.block | elsewhere)
     done = second.pulumi("up", "--yes", check=False)
     assert done.returncode != 0
-    assert "is in US Central 1, the stack wants EU North 1; set the region to US Central 1" in done.stdout
+    assert "is in US Central 1, but the stack wants EU North 1; set the region to US Central 1" in done.stdout
     assert [r["type"] for r in second.resources()] == []
     second.write(second.block | {"storage": "3GB"})
     done = second.pulumi("up", "--yes", check=False)

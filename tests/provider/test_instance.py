@@ -87,11 +87,11 @@ async def test_an_instance_that_is_lost_while_it_deploys_ends_the_wait(cloud, do
         await renting
 
     call[0].timeout_s = 20.0
-    said = {
+    message = {
         "terminated-provider": r"machine: \S+ \([0-9a-f]{24}\) was reclaimed by the provider; `pulumi up --refresh`",
         "stopped": "the cloud reports stopped; `pulumi up --replace '.*` rents another",
     }[status]
-    with pytest.raises(Partial, match=said):
+    with pytest.raises(Partial, match=message):
         await taken()
 
 

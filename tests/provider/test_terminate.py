@@ -24,7 +24,7 @@ def machine(cloud):
     return made
 
 
-def asked(cloud, method, end=""):
+def count_requests(cloud, method, end=""):
     log = cloud.get("/_sim/log").json()
     return len([row for row in log if row["method"] == method and row["path"].endswith(end)])
 
@@ -43,7 +43,7 @@ async def test_a_delete_that_is_refused_as_too_early_is_repeated_with_pauses(clo
     cloud.sim("fault", kind="status", status=200, body={}, times=None, path=".*/can-terminate")
     terminating = asyncio.create_task(terminate(call[0], young, NO_HOST))
     await asyncio.sleep(2)
-    assert 1 <= asked(cloud, "DELETE") <= 3
+    assert 1 <= count_requests(cloud, "DELETE") <= 3
     call[0].session.cancelled.set()
     with pytest.raises(UserError, match="is still running, billed and in state; run `pulumi destroy` again"):
         await terminating
@@ -68,7 +68,7 @@ async def test_a_failed_instance_counts_as_gone_after_its_delete(cloud, call, ma
     cloud.store.deployments[machine].status = "failed"
     cloud.sim("fault", kind="status", status=200, body={}, **END)
     await asyncio.wait_for(terminate(call[0], machine, NO_HOST), 20)
-    assert asked(cloud, "DELETE") == 1
+    assert count_requests(cloud, "DELETE") == 1
 
 
 async def test_ctrl_c_after_the_delete_reports_what_may_still_bill(cloud, call, machine):
@@ -96,7 +96,7 @@ async def test_the_volume_of_an_instance_that_is_not_listed_is_detached(cloud, c
     attached_volume(call[0], cloud, machine)
     del cloud.store.deployments[machine]
     await terminate(call[0], machine, NO_HOST)
-    assert asked(cloud, "POST", "/detach") == 1
+    assert count_requests(cloud, "POST", "/detach") == 1
 
 
 async def test_deleting_a_volume_waits_until_it_is_released(cloud, call, machine, monkeypatch):

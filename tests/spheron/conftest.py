@@ -1,4 +1,4 @@
-"""A rental API on loopback that answers as scripted, and keeps what it was asked."""
+"""A rental API on loopback that gives scripted answers and records the requests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TEAM = "66f0c0ffee0000000000b001"
 
 @dataclass
 class Answer:
-    """One scripted answer. `text` wins over `body`; `drop` closes the connection after `act`."""
+    """One scripted answer. `text` takes precedence over `body`; `drop` closes the connection after `act`."""
 
     body: Any = None
     status: int = 200
@@ -37,7 +37,7 @@ class Answer:
 
 
 @dataclass
-class Asked:
+class Request:
     method: str
     path: str
     query: dict[str, list[str]]
@@ -46,10 +46,10 @@ class Asked:
 
 
 class Cloud:
-    """Answers by "METHOD path": those of `script` once each, in order; then `always`, else 404."""
+    """Answers by "METHOD path": those of `script` once each and in order, then `always`, else a 404."""
 
     def __init__(self) -> None:
-        self.asked: list[Asked] = []
+        self.requests: list[Request] = []
         self.script: dict[str, deque[Answer]] = defaultdict(deque)
         self.always: dict[str, Answer] = {
             "GET /api/balance": Answer({"teams": [{"teamId": TEAM, "balance": 82.4, "isCurrentTeam": True}]}),
@@ -62,12 +62,12 @@ class Cloud:
         self.script[call] += answers
 
     def count(self, call: str) -> int:
-        return sum(f"{asked.method} {asked.path}" == call for asked in self.asked)
+        return sum(f"{request.method} {request.path}" == call for request in self.requests)
 
-    def next(self, asked: Asked) -> Answer:
-        call = f"{asked.method} {asked.path}"
+    def next(self, request: Request) -> Answer:
+        call = f"{request.method} {request.path}"
         with self.guard:
-            self.asked.append(asked)
+            self.requests.append(request)
             queue = self.script[call]
             answer = queue.popleft() if queue else self.always.get(call)
         if answer is None:
@@ -81,7 +81,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: Any) -> None:
-        """Quiet."""
+        """Log nothing."""
 
     def handle_one_request(self) -> None:
         try:
@@ -93,8 +93,8 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         length = int(self.headers.get("Content-Length") or 0)
         body = json.loads(self.rfile.read(length)) if length else None
-        asked = Asked(self.command, parts.path, parse_qs(parts.query), dict(self.headers), body)
-        answer = self.server.cloud.next(asked)
+        request = Request(self.command, parts.path, parse_qs(parts.query), dict(self.headers), body)
+        answer = self.server.cloud.next(request)
         if answer.drop:
             self.close_connection = True
             return
@@ -115,7 +115,7 @@ class _Server(ThreadingHTTPServer):
 
 
 class Clock:
-    """Time that passes only by sleeping."""
+    """A clock that moves only when something sleeps."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -206,7 +206,7 @@ def offers(group):
 
 @pytest.fixture
 def machine():
-    """A function: a deployment as the API shows it."""
+    """A function: an instance as the API shows it, which calls it a deployment."""
 
     def make(**changes):
         return {

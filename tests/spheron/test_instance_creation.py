@@ -26,7 +26,7 @@ def test_the_body_comes_from_one_offer(cloud, spheron, *, answer, machine, wante
         dataclasses.replace(wanted, region="us central 1", cloud_init={"runcmd": ["a"]})
     )
     assert (made.id, made.status, made.port, made.user) == ("66f0c0ffee0000000000c001", "deploying", 22, None)
-    assert cloud.asked[-1].body == {
+    assert cloud.requests[-1].body == {
         "name": NAME,
         "provider": "spheron-es",
         "offerId": "offer 0",
@@ -60,7 +60,7 @@ def test_wrapped_answers_are_unwrapped(cloud, spheron, *, answer, machine, wante
 def test_a_request_that_does_not_fit_the_offer_is_never_sent(cloud, spheron, wanted, change, words):
     with pytest.raises(CloudError, match=words):
         spheron.instances.create(dataclasses.replace(wanted, **change))
-    assert not cloud.asked
+    assert not cloud.requests
 
 
 def test_too_little_credit_is_reported_before_the_post(cloud, spheron, answer, wanted, team):

@@ -16,7 +16,7 @@ def test_find_ignores_terminated_instances_and_sends_the_team(cloud, spheron, *,
     ended = [machine(id=status, status=status) for status in ("terminated", "terminated-provider", "failed")]
     cloud.always[LIST] = answer(wrap([*ended, machine(), machine(id="other", name="other")]))
     assert spheron.instances.find(NAME).id == "66f0c0ffee0000000000c001"
-    assert cloud.asked[-1].query["teamId"] == [team]
+    assert cloud.requests[-1].query["teamId"] == [team]
     cloud.always[LIST] = answer(wrap(ended))
     assert spheron.instances.find(NAME) is None
 
@@ -42,7 +42,7 @@ def test_an_unknown_status_is_an_error(cloud, spheron, answer, machine):
 def test_404_is_none_where_the_list_agrees_and_ids_are_encoded(cloud, spheron, answer, machine):
     cloud.always[LIST] = answer([machine()])
     assert spheron.instances.get("a/b c::d") is None
-    assert "/api/deployments/a%2Fb%20c%3A%3Ad" in [one.path for one in cloud.asked]
+    assert "/api/deployments/a%2Fb%20c%3A%3Ad" in [one.path for one in cloud.requests]
 
 
 @pytest.mark.parametrize(("status", "code"), [(200, None), (500, 500), (404, 404)])

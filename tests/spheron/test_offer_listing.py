@@ -63,7 +63,7 @@ def test_all_pages_are_read_and_the_later_of_two_equal_offers_counts(cloud, sphe
     pages = [{"data": [group({})], "totalPages": 2}, {"data": [group({}, {"price": 1})], "totalPages": 2}]
     cloud.once("GET /api/gpu-offers", *[answer(page) for page in pages])
     assert [offer.usd_per_hour for offer in spheron.offers.list()] == [4.72, 1]
-    assert cloud.asked[-1].query == {"page": ["2"], "limit": ["100"]}
+    assert cloud.requests[-1].query == {"page": ["2"], "limit": ["100"]}
 
 
 def test_providers_have_several_spellings():

@@ -26,7 +26,7 @@ def test_a_key_is_registered_and_removed(cloud, spheron, answer, team):
     cloud.always["POST /api/ssh-keys"] = answer({"id": "k1"}, 201)
     made = spheron.ssh_keys.create("mine", "ssh-ed25519 AAAA")
     assert (made.id, made.name, made.public_key) == ("k1", "mine", "ssh-ed25519 AAAA")
-    assert cloud.asked[-1].body["teamId"] == team
+    assert cloud.requests[-1].body["teamId"] == team
     cloud.always["DELETE /api/ssh-keys/k1"] = answer()
     spheron.ssh_keys.delete("k1")
     spheron.ssh_keys.delete("unknown")

@@ -17,7 +17,7 @@ BALANCE = "GET /api/balance"
 
 def test_every_request_carries_our_agent_and_the_key(cloud, spheron, key):
     assert spheron.account.balance_usd() == 82.4
-    headers = cloud.asked[0].headers
+    headers = cloud.requests[0].headers
     assert headers["User-Agent"].startswith("pulumi-vllm/")
     assert headers["Authorization"] == f"Bearer {key}"
 
@@ -27,7 +27,7 @@ def test_a_netrc_file_does_not_replace_the_key(cloud, spheron, key, tmp_path, mo
     netrc.write_text("machine 127.0.0.1 login somebody password else\n")
     monkeypatch.setenv("NETRC", str(netrc))
     spheron.account.balance_usd()
-    assert cloud.asked[0].headers["Authorization"] == f"Bearer {key}"
+    assert cloud.requests[0].headers["Authorization"] == f"Bearer {key}"
 
 
 @pytest.mark.parametrize("trouble", ["drop", "500", "html", "malformed"])

@@ -47,7 +47,7 @@ def test_create_sends_every_field_and_survives_a_lost_answer(cloud, spheron, ans
         "region": "US Central 1",
         "teamId": team,
     }
-    assert cloud.asked[-1].body == wanted
+    assert cloud.requests[-1].body == wanted
     assert spheron.volumes.create("ms4-weights", 400, "spheron-es", "US Central 1").handle == HANDLE
     with pytest.raises(CloudError, match="No volume other is listed"):
         spheron.volumes.create("other", 400, "spheron-es", "US Central 1")
@@ -100,7 +100,7 @@ def test_errors_name_volumes_and_instances_that_were_listed(cloud, spheron, *, a
 def test_attach_waits_out_a_429(cloud, spheron, answer, volume):
     cloud.once(f"POST /api/volumes/{HANDLE}/attach", answer({}, 429, {"Retry-After": "1"}), answer(volume()))
     spheron.volumes.attach(HANDLE, "m1")
-    assert cloud.asked[-1].body == {"deploymentId": "m1"}
+    assert cloud.requests[-1].body == {"deploymentId": "m1"}
 
 
 def test_detach_accepts_a_refusal_only_with_ignore_refusal(cloud, spheron, answer, volume):
@@ -131,7 +131,7 @@ def test_a_price_that_is_not_published_is_an_error(cloud, spheron, answer):
         answer({}),
     )
     assert spheron.volumes.usd_per_gb_hour("spheron-es", "US Central 1") == 0.000132
-    assert cloud.asked[-1].query == {"provider": ["spheron-es"], "region": ["US Central 1"]}
+    assert cloud.requests[-1].query == {"provider": ["spheron-es"], "region": ["US Central 1"]}
     with pytest.raises(CloudError, match="none is published in Mars"):
         spheron.volumes.usd_per_gb_hour("spheron-es", "Mars")
 
@@ -146,7 +146,7 @@ def test_grow_believes_the_list_after_a_lost_answer(cloud, spheron, answer, volu
     cloud.always[grow] = answer(drop=True)
     with pytest.raises(CloudError):
         spheron.volumes.grow(HANDLE, 500)
-    assert cloud.asked[-2].body == {"sizeInGb": 500}
+    assert cloud.requests[-2].body == {"sizeInGb": 500}
     cloud.always[LIST] = answer([volume(sizeInGb=500)])
     spheron.volumes.grow(HANDLE, 500)
     cloud.always[grow] = answer({"error": "Provider spheron-es does not support changing a volume"}, 400)

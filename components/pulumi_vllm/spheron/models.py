@@ -72,7 +72,7 @@ class Instance:
 
     @property
     def billing(self) -> str:
-        """Spot or on-demand."""
+        """How it is billed: spot or on-demand."""
         return "spot" if self.instance_type == "SPOT" else "on-demand"
 
 

@@ -76,7 +76,7 @@ sync
 
 
 async def _delete(call: Call, instance_id: str, name: str) -> None:
-    """Send the DELETE until the cloud accepts it: its minimum run time may be longer than it said."""
+    """Send the DELETE until the cloud accepts it: its minimum run time may be longer than announced."""
     from pulumi_vllm.spheron.errors import TooEarlyError
 
     refusal = ""
