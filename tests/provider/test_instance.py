@@ -56,7 +56,7 @@ async def test_an_instance_that_deploys_too_long_stays_in_state(cloud, doubles, 
     assert [failure.value.resource_id] == [machine for machine, _ in listed(cloud)]
 
 
-async def test_an_instance_that_is_listed_now_and_then_is_waited_for_with_a_limit(
+async def test_an_instance_that_is_listed_only_sometimes_is_waited_for(
     cloud, doubles, call, monkeypatch
 ):
     cloud.sim("profile/data-crunch", running_after_s=1e9)

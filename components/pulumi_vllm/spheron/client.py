@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from pulumi_vllm.spheron.account import Account
-from pulumi_vllm.spheron.endpoint import DEFAULT_URL
+from pulumi_vllm.spheron.api_address import DEFAULT_URL
 from pulumi_vllm.spheron.instance_creation import LOOKUP_S
 from pulumi_vllm.spheron.instances import Instances
 from pulumi_vllm.spheron.known_names import KnownNames

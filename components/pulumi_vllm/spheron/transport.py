@@ -16,7 +16,7 @@ from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from pulumi_vllm import __version__
 from pulumi_vllm.spheron import json_fields as fields
-from pulumi_vllm.spheron.endpoint import checked_key, checked_url
+from pulumi_vllm.spheron.api_address import checked_key, checked_url
 from pulumi_vllm.spheron.error_responses import error_from_response, redact
 from pulumi_vllm.spheron.errors import CloudError, RateLimitedError
 from pulumi_vllm.spheron.rate_limiter import RateLimiter
