@@ -41,6 +41,8 @@ class FakeHost:
             if isinstance(size, Exception):
                 raise size
             return Result(f" 1B-blocks\n{size * 10**9:.0f}\n", "", 0)
+        if "mount -t virtiofs" in script:
+            return Result("", "", 0 if self.attached else 32)
         if script != volume_mount._INSPECT:
             return Result("", "", 0)
         devices = dict(self.devices)
@@ -116,6 +118,15 @@ async def test_a_volume_with_our_file_system_is_mounted_unchanged(call, host):
     await VolumeAttachment().create(call[0], inputs(host))
     assert host.formatted == []
     assert "/etc/systemd/system/models.mount" in host.ran
+
+
+async def test_a_share_is_recognized_by_mounting_it_for_a_moment(call, host):
+    new = inputs(host, mountKind="virtiofs", mountTag="models")
+    _, outputs = await VolumeAttachment().create(call[0], new)
+    assert outputs["source"] == "models"
+    tried = [script for script in host.ran if "mount -t virtiofs models " in script]
+    assert len(tried) == 2, "once before the attachment and once after it"
+    assert host.formatted == []
 
 
 GONE = Unreachable("root@10.77.0.2: can't be reached")
