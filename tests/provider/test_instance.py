@@ -56,9 +56,7 @@ async def test_an_instance_that_deploys_too_long_stays_in_state(cloud, doubles, 
     assert [failure.value.resource_id] == [machine for machine, _ in listed(cloud)]
 
 
-async def test_an_instance_that_is_listed_only_sometimes_is_waited_for(
-    cloud, doubles, call, monkeypatch
-):
+async def test_an_instance_that_is_listed_only_sometimes_is_waited_for(cloud, doubles, call, monkeypatch):
     cloud.sim("profile/data-crunch", running_after_s=1e9)
     api, looks = call[0].session.cloud(), []
     look = api.instances.get
