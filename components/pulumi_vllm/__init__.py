@@ -19,12 +19,14 @@ if TYPE_CHECKING:
         VolumeAttachment,
         Weights,
     )
+    from pulumi_vllm.component.mocks import Mocks
     from pulumi_vllm.component.server import Server
     from pulumi_vllm.component.server_args import HostCommand, ServerArgs
 
 # Loaded on first use: `import pulumi` takes 0.7 s, which the provider and `pulumi-vllm plan` must not pay.
 _HOMES = {
     "Server": "server",
+    "Mocks": "mocks",
     **dict.fromkeys(("HostCommand", "ServerArgs"), "server_args"),
     **dict.fromkeys(
         (
@@ -51,6 +53,7 @@ __all__ = [
     "Files",
     "HostCommand",
     "Instance",
+    "Mocks",
     "Provider",
     "Server",
     "ServerArgs",

@@ -46,7 +46,7 @@ def test_two_servers_and_an_explicit_provider_in_one_program():
 
 def test_the_unit_test_in_the_docs_passes_on_the_program_in_the_readme(tmp_path):
     root = Path(__file__).parents[2]
-    for document, file in (("README.md", "shop.py"), ("docs/own-projects.md", "test_shop.py")):
+    for document, file in (("README.md", "shop.py"), ("docs/how-to/use-in-your-project.md", "test_shop.py")):
         block = re.search(r"```python\n(.*?)```", (root / document).read_text(), re.DOTALL)
         (tmp_path / file).write_text(block[1])
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Run every row of faults.py on its own local cloud, and write docs/faults.md.
+"""Run every row of faults.py on its own local cloud, and write docs/reference/faults.md.
 
     python tests/e2e/fault_table.py --write            # all rows: about an hour and a half
     python tests/e2e/fault_table.py --write hub 429    # the rows with these words; the others stay
@@ -19,7 +19,7 @@ from faults import ROWS, key
 from harness import REPOSITORY, LocalCloud
 from rig import Outcome, Rig, Row
 
-TARGET = REPOSITORY / "docs" / "faults.md"
+TARGET = REPOSITORY / "docs" / "reference" / "faults.md"
 HEAD = """# What happens when something goes wrong
 
 Each row is a fault that a test ordered from the local cloud or its model hub, or a crash, during a real `pulumi up`
@@ -103,7 +103,7 @@ def main() -> int:
     """Run the selected rows."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("words", nargs="*", help="only rows whose name contains one of these words")
-    parser.add_argument("--write", action="store_true", help="write docs/faults.md, row by row")
+    parser.add_argument("--write", action="store_true", help="write docs/reference/faults.md, row by row")
     parser.add_argument("--missing", action="store_true", help="only rows that are not on the page yet")
     parser.add_argument("--list", action="store_true", help="print the rows and exit")
     parsed = parser.parse_args()

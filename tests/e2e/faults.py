@@ -1,4 +1,4 @@
-"""All faults of the local cloud and its hub, in the order of docs/faults.md."""
+"""All faults of the local cloud and its hub, in the order of docs/reference/faults.md."""
 
 import re
 

@@ -18,7 +18,7 @@ def test_the_readme_serves_a_model_from_an_empty_folder(place):
     """Only this test shows that the package works without the checkout."""
     clone = place / "clone"
     subprocess.run(["git", "clone", "-q", str(REPOSITORY), str(clone)], check=True)
-    section = (clone / "README.md").read_text().partition("## Use it in your own project")[2]
+    section = (clone / "docs/tutorial.md").read_text().partition("## In a project of your own")[2]
     first, then, *_ = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
     consumer = Consumer(place / "models", "local")
     try:

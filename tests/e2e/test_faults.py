@@ -1,4 +1,4 @@
-"""The rows of docs/faults.md: some in tier ci, all in tier all, on one stack per tier."""
+"""The rows of docs/reference/faults.md: some in tier ci, all in tier all, on one stack per tier."""
 
 import fault_table
 import pytest
