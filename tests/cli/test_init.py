@@ -118,8 +118,16 @@ def test_the_stack_goes_where_the_project_keeps_its_stacks(tmp_path, init):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("name: a\nruntime: nodejs\noptions: {parallel: 1}\n", ["`options` is written in a form of its own"]),
-        ("name: a\nruntime: nodejs\nplugins: {}\n", ["`plugins.providers` is written in a form of its own"]),
+        (
+            "name: a\nruntime: nodejs\noptions: {parallel: 1}\n",
+            ["`options` cannot be extended without changing other lines"],
+        ),
+        (
+            "name: a\nruntime: nodejs\nplugins: {}\n",
+            ["`plugins.providers` cannot be extended without changing other lines"],
+        ),
+        ("name: a\nruntime: nodejs\noptions:\n", ["`options` cannot be extended"]),
+        ("name: a\nruntime: nodejs\nplugins:\n  providers: 3\n", ["`plugins.providers` cannot be extended"]),
         ("name: a\nruntime: nodejs\noptions:\n  refresh: never\n", ["options.refresh is never"]),
         ("{name: a, runtime: nodejs}\n", ["`plugins.providers`", "`options`"]),
     ],

@@ -1,11 +1,13 @@
-"""The lines that Pulumi.yaml needs, put into a person's file so that comments and order stay."""
+"""Pulumi.yaml and stack files of a user: read, and extended so that every line of theirs stays."""
 
-import re
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
+from pulumi_vllm.cli import yaml_edit
 from pulumi_vllm.component.plugin_entry import names_plugin
 
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -17,37 +19,41 @@ REFRESH: Final = (
 
 
 class ProjectFileError(Exception):
-    """A sentence about a project or stack file that can't be read."""
+    """A project or stack file cannot be read."""
+
+
+class _NoPlaceError(Exception):
+    """The file has a value where a block or a list would be extended."""
 
 
 def read(path: Path) -> str:
-    """A person's file: line ends as they are, and bytes that are no UTF-8 kept for `write`."""
+    """Read a user's file. Line ends stay, and bytes that are not UTF-8 are kept for `write`."""
     return path.read_bytes().decode("utf-8", "surrogateescape")
 
 
 def write(path: Path, text: str) -> None:
-    """Put back what `read` gave."""
+    """Write a text that `read` returned."""
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
 
 
 def ending(text: str) -> str:
-    """How its lines end."""
+    """Return the line end that the text uses."""
     return "\r\n" if "\r\n" in text else "\n"
 
 
 def new(name: str) -> str:
-    """The text of a project that has none."""
+    """Return the text of a new Pulumi.yaml."""
     runtime = "runtime:\n  name: python\n  options:\n    virtualenv: .venv\n"
     return f"name: {name}\ndescription: A language model on rented GPUs\n{runtime}{REFRESH}{PLUGIN}"
 
 
 def parse(text: str, where: str, *, empty: bool = False) -> dict[str, Any]:
-    """The document, or ProjectFileError; `empty`: it may hold nothing, or comments alone."""
+    """Return the document, or raise ProjectFileError. With `empty` it may contain only comments or nothing."""
     try:
         document = yaml.load(text, Loader=_LOADER)  # noqa: S506 - a safe loader
     except (UnicodeEncodeError, yaml.reader.ReaderError):
         raise ProjectFileError(
-            f"{where}: is not UTF-8, or holds a control character; write it as UTF-8"
+            f"{where}: is not UTF-8, or contains a control character; write it as UTF-8"
         ) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -63,7 +69,7 @@ def parse(text: str, where: str, *, empty: bool = False) -> dict[str, Any]:
 
 
 def with_lines(text: str, document: dict[str, Any]) -> tuple[str, list[str]]:
-    """The text with what is missing in it, and a sentence for each line that has no plain place there."""
+    """Return the text with the missing entries, and a message for each entry that the user must add."""
     left: list[str] = []
     for there, path, lines in (
         (names_plugin(document), ("plugins", "providers"), PLUGIN),
@@ -71,24 +77,24 @@ def with_lines(text: str, document: dict[str, Any]) -> tuple[str, list[str]]:
     ):
         if there:
             continue
-        added = _insert(text, path, lines.replace("\n", ending(text)))
+        added = _with_entries(text, lines)
         if added is None:
             left.append(
-                f"Pulumi.yaml: `{'.'.join(path)}` is written in a form of its own; add there:\n{lines}"
+                f"Pulumi.yaml: `{'.'.join(path)}` cannot be extended without changing other lines; add there:\n{lines}"
             )
         else:
             text = added
     refresh = _options(document).get("refresh")
     if refresh not in {None, "always"}:
         left.append(
-            f"Pulumi.yaml: options.refresh is {refresh}: a plain preview does not look at the host, and drift stays "
-            "unseen; write always"
+            f"Pulumi.yaml: options.refresh is {refresh}: a plain preview does not look at the host and misses drift; "
+            "write always"
         )
     return text, left
 
 
 def with_block(text: str, block: str) -> str | None:
-    """A stack file with this block at its end, or None where that would not be the same document with the block."""
+    """Return a stack file with this block at its end, or None where the file has a `config` already."""
     if "config" in parse(text, "", empty=True):
         return None
     end = ending(text)
@@ -101,32 +107,38 @@ def _options(document: dict[str, Any]) -> dict[str, Any]:
     return options if isinstance(options, dict) else {}
 
 
-def _insert(text: str, path: tuple[str, ...], lines: str) -> str | None:
-    """Put the lines' own block at the end, or what is missing of it before the first entry of the one that is there.
-
-    None where the result would not be the same document with these lines.
-    """
-    node: Any = yaml.compose(text, Loader=yaml.SafeLoader)
-    depth, inside = 0, lines
-    while depth < len(path) and isinstance(node, yaml.MappingNode) and not node.flow_style:
-        below = next((value for key, value in node.value if key.value == path[depth]), None)
-        if below is None:
-            break
-        node, depth = below, depth + 1
-        inside = re.sub(r"^ {2}", "", inside.partition("\n")[2], flags=re.MULTILINE)
-    if depth == 0:
-        changed = f"{text.rstrip()}{ending(text)}{inside}"
-    elif isinstance(node, yaml.MappingNode | yaml.SequenceNode) and node.value and not node.flow_style:
-        at = node.start_mark.index - node.start_mark.column
-        indent = " " * node.start_mark.column
-        changed = text[:at] + re.sub("^(?=.)", indent, inside, flags=re.MULTILINE) + text[at:]
-    else:
+def _with_entries(text: str, lines: str) -> str | None:
+    """Return the text with these entries, or None where that would change more than it adds."""
+    try:
+        changed = yaml_edit.edit(text, lambda document: _add(document, YAML().load(lines)))
+    except (YAMLError, _NoPlaceError):
         return None
-    return _merges(text, changed, lines)
+    return _merges(text, changed, lines) if yaml_edit.only_adds_lines(text, changed) else None
+
+
+def _add(document: Any, entries: Any) -> None:
+    """Add entries in front of those in the same block or list; a block that is missing goes to the end."""
+    for key, value in entries.items():
+        if key not in document:
+            document[key] = value
+        elif isinstance(value, list) and isinstance(document[key], list):
+            document[key][:0] = value
+        elif isinstance(value, dict) and isinstance(document[key], dict):
+            _add_first(document[key], value)
+        else:
+            raise _NoPlaceError
+
+
+def _add_first(block: Any, entries: Any) -> None:
+    for key, value in reversed(list(entries.items())):
+        if key in block:
+            _add(block, {key: value})
+        else:
+            block.insert(0, key, value)
 
 
 def _merges(text: str, changed: str, lines: str) -> str | None:
-    """What was changed, if it says what both said."""
+    """Return the changed text if it means the original document with these entries added, else None."""
     before, wanted = yaml.load(text, Loader=_LOADER) or {}, yaml.load(lines, Loader=_LOADER)  # noqa: S506 - safe
     try:
         after = yaml.load(changed, Loader=_LOADER)  # noqa: S506 - a safe loader
