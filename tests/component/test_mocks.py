@@ -12,7 +12,7 @@ import pytest
 from programs import block, run
 from pulumi_vllm.component import stack_config
 from pulumi_vllm.component.mocks import OUTPUTS
-from pulumi_vllm.provider.plugin.schema import RESOURCES
+from pulumi_vllm.provider.plugin.package_schema import RESOURCES
 
 STARTER = Path(pulumi_vllm.cli.__file__).with_name("starter") / "__main__.py"
 KINDS = {"string": str, "integer": int, "number": int | float, "boolean": bool, "array": list, "object": dict}

@@ -32,7 +32,9 @@ PROGRAM = """
 @pytest.fixture
 def project(clouds, tmp_path):
     if shutil.which("pulumi-resource-command") is None:
-        pytest.skip("no pulumi-resource-command on PATH: docs/how-to/run-commands-on-the-host.md says how it was tried")
+        pytest.skip(
+            "no pulumi-resource-command on PATH: docs/how-to/run-commands-on-the-host.md says how it was tried"
+        )
     project = Project(
         tmp_path / "commands", clouds("fake"), block(machine={"region": REGIONS["block"]}), "commands"
     )

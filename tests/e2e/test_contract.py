@@ -89,7 +89,7 @@ def test_a_stack_serves_and_its_volume_outlives_the_machine(projects, tmp_path, 
     called = chat(ai, model, tools=TOOLS).choices[0].message.tool_calls
     assert called[0].function.name == "get_weather"
     image = [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": png()}}]
-    assert "image" in chat(ai, model, image).choices[0].message.content
+    assert "picture" in chat(ai, model, image).choices[0].message.content
     with pytest.raises(openai.AuthenticationError):
         chat(ai.with_options(api_key="sk-wrong"), model)
 

@@ -4,7 +4,7 @@ import inspect
 
 from pulumi_vllm.component import generated as resources
 from pulumi_vllm.provider.plugin import generate
-from pulumi_vllm.provider.plugin.schema import RESOURCES, custom_schema
+from pulumi_vllm.provider.plugin.package_schema import RESOURCES, custom_schema
 
 
 def test_the_generated_module_is_up_to_date():

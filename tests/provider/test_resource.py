@@ -1,8 +1,8 @@
 """Differences and validation of inputs."""
 
+from pulumi_vllm.provider.plugin.package_schema import RESOURCES
 from pulumi_vllm.provider.plugin.protocol import UNKNOWN, Secret
 from pulumi_vllm.provider.plugin.resource import Kind, check_shape
-from pulumi_vllm.provider.plugin.schema import RESOURCES
 
 FILES, INSTANCE, VOLUME = (
     RESOURCES[t] for t in ("vllm:host:Files", "vllm:spheron:Instance", "vllm:spheron:Volume")

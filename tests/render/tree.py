@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pulumi
 import yaml
-from pulumi_vllm.provider.plugin.schema import RESOURCES
+from pulumi_vllm.provider.plugin.package_schema import RESOURCES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -23,8 +23,7 @@ LIBRARIES = {
 }
 """Library → the only packages that may import it."""
 
-MAY_REPEAT = {"__init__", "__main__", "errors", "endpoint"}
-"""`endpoint` is in client and spheron until one of them is renamed."""
+MAY_REPEAT = {"__init__", "__main__", "errors"}
 
 UNEXPLAINED = ("pulumi_vllm/cli/", "pulumi_vllm/provider/", "pulumi_vllm_local/")
 """Packages whose imports inside functions do not have their reasons yet. No package may be added."""

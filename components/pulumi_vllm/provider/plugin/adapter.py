@@ -16,6 +16,7 @@ from pulumi_vllm.host.errors import Unreachable
 from pulumi_vllm.provider.lifecycle.machine_state import check_instance_alive
 from pulumi_vllm.provider.plugin.call import Call
 from pulumi_vllm.provider.plugin.errors import Partial, UserError
+from pulumi_vllm.provider.plugin.package_schema import RESOURCES, package_schema
 from pulumi_vllm.provider.plugin.protocol import (
     UNKNOWN,
     Context,
@@ -26,7 +27,6 @@ from pulumi_vllm.provider.plugin.protocol import (
     to_struct,
 )
 from pulumi_vllm.provider.plugin.resource import Failure, Kind, Resource, Values, check_shape
-from pulumi_vllm.provider.plugin.schema import RESOURCES, package_schema
 from pulumi_vllm.provider.plugin.session import Session
 
 Result = TypeVar("Result")

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from pulumi_vllm.provider.plugin.package_schema import PLUGIN_URL, RESOURCES
 from pulumi_vllm.provider.plugin.resource import Property, Resource
-from pulumi_vllm.provider.plugin.schema import PLUGIN_URL, RESOURCES
 
 TARGET: Final = Path(__file__).parents[2] / "component" / "generated.py"
 
