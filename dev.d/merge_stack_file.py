@@ -4,12 +4,14 @@ Pulumi rewrites the stack file it is given, so ./dev gives it a copy. This three
 `config set` wrote into the copy. BASE is the tracked file as it was at the last merge.
 """
 
+import io
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
+from ruamel.yaml import YAML
 
 _ABSENT = object()
 
@@ -34,6 +36,29 @@ def merge(base: Any, tracked: Any, copy: Any, at: str = "") -> tuple[Any, list[s
     return merged, kept
 
 
+def _with_values(text: str, values: dict[str, Any]) -> str:
+    """Return the tracked file's text with other values, so that its comments reach the copy."""
+    editor = YAML()
+    editor.preserve_quotes = True
+    editor.width = 1 << 20  # no line wrapping
+    editor.indent(mapping=2, sequence=4, offset=2)
+    document = editor.load(text) or {}
+    _set(document, values)
+    stream = io.StringIO()
+    editor.dump(document, stream)
+    return stream.getvalue()
+
+
+def _set(block: Any, values: dict[Any, Any]) -> None:
+    for key in [key for key in block if key not in values]:
+        del block[key]
+    for key, value in values.items():
+        if isinstance(value, dict) and isinstance(block.get(key), dict):
+            _set(block[key], value)
+        elif key not in block or block[key] != value:
+            block[key] = value
+
+
 def _write(path: Path, text: str) -> None:
     new = path.with_suffix(f".{os.getpid()}")
     new.write_text(text, encoding="utf-8")
@@ -50,7 +75,7 @@ def update(tracked: Path, base: Path, copy: Path) -> list[str]:
             yaml.safe_load(one) or {} for one in (before, text, copy.read_text(encoding="utf-8"))
         )
         merged, kept = merge(old, new, mine)
-        _write(copy, yaml.safe_dump(merged, sort_keys=False, allow_unicode=True))
+        _write(copy, _with_values(text, merged))
     else:
         _write(copy, text)
     # BASE is written last, so that a killed run merges again.

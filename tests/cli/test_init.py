@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 import yaml
-from pulumi_vllm.cli import main, project, project_file
+from pulumi_vllm.cli import main, pulumi_yaml, user_project
 
 OURS = {"name": "vllm", "path": "./provider"}
 
@@ -43,7 +43,7 @@ def test_a_second_time_changes_nothing(tmp_path, init):
     assert report["wrote"] == report["added"] == []
 
 
-@pytest.mark.parametrize("stack", sorted(project.stacks()))
+@pytest.mark.parametrize("stack", sorted(user_project.stacks()))
 def test_every_stack_can_be_begun_with(tmp_path, init, stack):
     assert init(".", "--stack", stack)[0] == 0
     assert main(["plan", stack]) == 0
@@ -228,13 +228,13 @@ def test_requirements_name_where_this_version_came_from(monkeypatch, origin, lin
             assert name == "direct_url.json"
             return json.dumps(origin) if origin else None
 
-    monkeypatch.setattr(project.metadata, "distribution", lambda _: Installed())
-    assert project.requirement("pulumi-vllm") == line.format(project.__version__)
+    monkeypatch.setattr(user_project.metadata, "distribution", lambda _: Installed())
+    assert user_project.requirement("pulumi-vllm") == line.format(user_project.__version__)
 
 
 def test_lines_are_added_to_what_is_there_only_where_the_rest_stays_the_same():
     text = "name: a\noptions:\n    parallel: 1\n\n# the end"
-    changed, left = project_file.with_lines(text, project_file.parse(text, "x"))
+    changed, left = pulumi_yaml.with_lines(text, pulumi_yaml.parse(text, "x"))
     assert left == []
     assert yaml.safe_load(changed)["options"] == {"refresh": "always", "parallel": 1}
     assert "# the end" in changed

@@ -68,3 +68,9 @@ def test_merging_twice_changes_nothing(files: Files) -> None:
     before = files.copy.read_text()
     files.update(files.tracked.read_text())
     assert files.copy.read_text() == before
+
+
+def test_the_copy_gets_the_comments_of_the_tracked_file(files: Files) -> None:
+    files.copy.write_text("config:\n  a: 7\n  s:\n    x: 1\n    y: 1\n")
+    files.update("# words\nconfig:\n  a: 1  # one\n  s:\n    x: 2  # two\n    y: 1\n")
+    assert files.copy.read_text() == "# words\nconfig:\n  a: 7  # one\n  s:\n    x: 2  # two\n    y: 1\n"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pulumi_vllm.cli.terminal import TROUBLE, say
 
 if TYPE_CHECKING:
-    from pulumi_vllm.cli.project import Project
+    from pulumi_vllm.cli.user_project import Project
 
 LEFT_TO_DO = 2
 
@@ -37,13 +37,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _init(parsed: argparse.Namespace) -> int:
-    from pulumi_vllm.cli.project import Project, mistakes
+    from pulumi_vllm.cli.user_project import Project, find_errors
 
     folder: Path = parsed.folder
     name = parsed.name or re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name).strip("-") or "models"
-    if wrong := mistakes(folder, name, parsed.stack):
-        for sentence in wrong:
-            say(sentence)
+    if errors := find_errors(folder, name, parsed.stack):
+        for message in errors:
+            say(message)
         return TROUBLE
     project = Project(folder, name, parsed.stack)
     try:
@@ -56,11 +56,11 @@ def _init(parsed: argparse.Namespace) -> int:
     if parsed.json:
         print(json.dumps(project.report(), indent=2))
     else:
-        _tell(project)
+        _show(project)
     return LEFT_TO_DO if project.left else 0
 
 
-def _tell(project: "Project") -> None:
+def _show(project: "Project") -> None:
     for verb, names in (("wrote", project.wrote), ("added to", project.added), ("kept", project.kept)):
         for name in names:
             print(f"{verb:9} {name}")

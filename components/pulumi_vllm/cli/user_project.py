@@ -1,4 +1,4 @@
-"""A consumer's project folder: which files it needs, which it has, and what is left to the person."""
+"""A user's project folder: the files that it needs, those that exist, and what is left to the user."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pulumi_vllm import __version__
-from pulumi_vllm.cli import project_file
+from pulumi_vllm.cli import pulumi_yaml
 from pulumi_vllm.cli.schema import EDITOR_LINE, SCHEMA_FILE
 from pulumi_vllm.component.plugin_entry import names_plugin
 from pulumi_vllm.plan.suggestions import suggestion
@@ -22,15 +22,15 @@ _PROJECT_NAME: Final = r"[A-Za-z0-9_.-]{1,100}"  # sdk/go/common/tokens/project.
 
 
 def stacks() -> dict[str, Path]:
-    """The stack files of this package: inside it, or at the top of a checkout."""
+    """Return the stack files of this package, from the wheel or from a checkout."""
     for folder in (_PACKAGE / "stacks", _PACKAGE.parents[1] / "stacks"):
         if folder.is_dir():
             return {file.stem.removeprefix("Pulumi."): file for file in folder.glob("Pulumi.*.yaml")}
-    raise project_file.ProjectFileError(f"{_PACKAGE}: no stacks folder; install pulumi-vllm again")
+    raise pulumi_yaml.ProjectFileError(f"{_PACKAGE}: no stacks folder; install pulumi-vllm again")
 
 
-def mistakes(folder: Path, name: str, stack: str) -> list[str]:
-    """Everything that stands in the way, before a file is written."""
+def find_errors(folder: Path, name: str, stack: str) -> list[str]:
+    """Return every error that prevents `init`, before a file is written."""
     found = []
     if folder.exists() and not folder.is_dir():
         found.append(f"{folder}: is a file; name a folder")
@@ -45,12 +45,12 @@ def mistakes(folder: Path, name: str, stack: str) -> list[str]:
     document, file = {}, next(iter(_project_files(folder)), folder / "Pulumi.yaml")
     try:
         if file.exists():
-            document = project_file.parse(project_file.read(file), str(file))
+            document = pulumi_yaml.parse(pulumi_yaml.read(file), str(file))
         if not isinstance(where := document.get("stackConfigDir") or "", str):
             found.append(f"{file}: stackConfigDir is {where!r}; write the name of a folder")
         elif (path := folder / _stack_name(document, file.name, stack)).is_file():
-            project_file.parse(project_file.read(path), str(path), empty=True)
-    except project_file.ProjectFileError as error:
+            pulumi_yaml.parse(pulumi_yaml.read(path), str(path), empty=True)
+    except pulumi_yaml.ProjectFileError as error:
         found.append(str(error))
     return found
 
@@ -67,10 +67,10 @@ class Project:
         self.notes: list[str] = []
         there = next(iter(_project_files(folder)), None)
         self._file = there.name if there else "Pulumi.yaml"
-        self._document = project_file.parse(project_file.read(there), str(there)) if there else {}
+        self._document = pulumi_yaml.parse(pulumi_yaml.read(there), str(there)) if there else {}
 
     def report(self) -> dict[str, list[str]]:
-        """The same as JSON."""
+        """Return the result for --json."""
         return {
             "wrote": self.wrote,
             "added": self.added,
@@ -80,7 +80,7 @@ class Project:
         }
 
     def write(self) -> None:
-        """Bring the folder to where the engine finds everything; a second time changes nothing."""
+        """Write or extend the files. A second run changes nothing."""
         self.folder.mkdir(parents=True, exist_ok=True)
         own_path = bool(self._document) and names_plugin(self._document)
         self._project_yaml()
@@ -94,7 +94,7 @@ class Project:
         self._lines(".gitignore", _IGNORED)
 
     def next_steps(self) -> list[str]:
-        """What a person types now."""
+        """Return the commands to run next."""
         venv, stack = self._venv, self.stack
         steps = [] if self.folder == Path() else [f"cd {self.folder}"]
         if not (self.folder / venv / "bin" / "pulumi-resource-vllm").exists():
@@ -113,11 +113,11 @@ class Project:
     # -- the files ----------------------------------------------------------------------------------
     def _project_yaml(self) -> None:
         if not self._document:
-            self._new(self._file, project_file.new(self.name))
-            self._document = project_file.parse(project_file.read(self.folder / self._file), self._file)
+            self._new(self._file, pulumi_yaml.new(self.name))
+            self._document = pulumi_yaml.parse(pulumi_yaml.read(self.folder / self._file), self._file)
             return
-        text = project_file.read(self.folder / self._file)
-        changed, left = project_file.with_lines(text, self._document)
+        text = pulumi_yaml.read(self.folder / self._file)
+        changed, left = pulumi_yaml.with_lines(text, self._document)
         self.left += left
         self._change(self._file, text, changed)
 
@@ -133,7 +133,7 @@ class Project:
         install = self._install_line(requirement("pulumi-vllm"))
         text = text.replace("INSTALL", install.replace('"', '\\"'))
         path = self.folder / _LAUNCHER
-        if not self._new(_LAUNCHER, text) and project_file.read(path) != text:
+        if not self._new(_LAUNCHER, text) and pulumi_yaml.read(path) != text:
             self.left.append(
                 f"{_LAUNCHER}: is not what this version writes; move it away and run this again, or keep it"
             )
@@ -146,11 +146,11 @@ class Project:
         if self._new(self._stack_name, EDITOR_LINE + head + block):
             return
         path = self.folder / self._stack_name
-        text = project_file.read(path)
-        config = project_file.parse(text, str(path), empty=True).get("config")
+        text = pulumi_yaml.read(path)
+        config = pulumi_yaml.parse(text, str(path), empty=True).get("config")
         if isinstance(config, dict) and "pulumi-vllm:server" in config:
             return
-        if (changed := project_file.with_block(text, block)) is not None:
+        if (changed := pulumi_yaml.with_block(text, block)) is not None:
             # The engine has made it: `pulumi stack init` came before this.
             self.kept.remove(self._stack_name)
             self._change(self._stack_name, text, changed)
@@ -161,7 +161,7 @@ class Project:
         """Write the JSON Schema beside the stack file, which names it in its first line."""
         text = stacks()[self.stack].with_name(SCHEMA_FILE).read_text()
         name = str(Path(self._stack_name).with_name(SCHEMA_FILE))
-        if not self._new(name, text) and project_file.read(self.folder / name) != text:
+        if not self._new(name, text) and pulumi_yaml.read(self.folder / name) != text:
             self.left.append(f"{name}: is from another version; run: pulumi-vllm schema > {name}")
 
     def _program(self) -> None:
@@ -175,7 +175,7 @@ class Project:
         if (self.folder / where).is_dir():
             where = f"{where.rstrip('/')}/__main__.py"
         path = self.folder / where
-        if not path.is_file() or "pulumi_vllm" not in project_file.read(path):
+        if not path.is_file() or "pulumi_vllm" not in pulumi_yaml.read(path):
             self.left.append(
                 f"{where}: exists and declares no server; add to it:\nfrom pulumi_vllm import Server\n"
                 'server = Server.from_config("server")\nserver.export_outputs()'
@@ -184,26 +184,26 @@ class Project:
     def _requirements(self) -> None:
         wanted = self._requirement
         if self._pyproject.exists():
-            there = _NAMED.search(project_file.read(self._pyproject))
+            there = _NAMED.search(pulumi_yaml.read(self._pyproject))
             if not there:
                 self.left.append(f"pyproject.toml: add to its dependencies: {wanted}")
             self._extra("pyproject.toml", there)
             return
         path = self.folder / "requirements.txt"
-        there = _NAMED.search(project_file.read(path)) if path.exists() else None
+        there = _NAMED.search(pulumi_yaml.read(path)) if path.exists() else None
         if there:
             self.kept.append("requirements.txt")
             self._extra("requirements.txt", there)
         else:
             self._lines("requirements.txt", (wanted,))
-        if "file://" in wanted and wanted in project_file.read(path):
+        if "file://" in wanted and wanted in pulumi_yaml.read(path):
             self.notes.append(
                 "requirements.txt: names a path of this machine; put a wheel where every machine finds it, "
                 "and write its address there"
             )
 
     def _extra(self, name: str, there: re.Match[str] | None) -> None:
-        """A first stack that rents needs no extra; a second one on the embedded cloud does."""
+        """Report a missing extra: the stack local needs one that other stacks do not."""
         if there and self.stack == "local" and not re.search(r"\[[^\]]*\blocal\b", there[1]):
             self.left.append(
                 f"{name}: names pulumi-vllm without the extra that the stack local needs; "
@@ -246,7 +246,7 @@ class Project:
         return "./provider" in json.dumps([self._document.get("plugins"), self._document.get("packages")])
 
     def _new(self, name: str, text: str) -> bool:
-        """Write a file that is not there."""
+        """Write a file unless it exists, and return whether it was written."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -263,8 +263,8 @@ class Project:
         if not path.exists():
             self._new(name, "\n".join(lines) + "\n")
             return
-        text = project_file.read(path)
-        end = project_file.ending(text)
+        text = pulumi_yaml.read(path)
+        end = pulumi_yaml.ending(text)
         missing = [line for line in lines if line not in {there.strip() for there in text.splitlines()}]
         begun = text if not text or text.endswith("\n") else text + end
         self._change(name, text, begun + "".join(f"{line}{end}" for line in missing) if missing else text)
@@ -273,12 +273,12 @@ class Project:
         if changed == text:
             self.kept.append(name)
             return
-        project_file.write(self.folder / name, changed)
+        pulumi_yaml.write(self.folder / name, changed)
         self.added.append(name)
 
 
 def requirement(name: str) -> str:
-    """The line for requirements.txt: this version, from where it was installed."""
+    """Return the line of requirements.txt for this version, from where it was installed."""
     try:
         origin = json.loads(metadata.distribution("pulumi-vllm").read_text("direct_url.json") or "{}")
     except metadata.PackageNotFoundError:
@@ -290,7 +290,7 @@ def requirement(name: str) -> str:
 
 
 def _stack_name(document: dict[str, Any], file: str, stack: str) -> str:
-    """Where the engine looks: in the folder that the project names, with the ending of the project's own file."""
+    """Return where Pulumi looks: in the project's stackConfigDir, with the ending of the project's file."""
     where = document.get("stackConfigDir")
     name = f"Pulumi.{stack}{Path(file).suffix}"
     return f"{where.rstrip('/')}/{name}" if where else name
