@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from pulumi_vllm.provider.plugin.resource import Call
+from pulumi_vllm.provider.plugin.call import Call
 from pulumi_vllm.provider.plugin.session import Session
 
 DOUBLES = Path(__file__).parents[1] / "local_cloud" / "conftest.py"

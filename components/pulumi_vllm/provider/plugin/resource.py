@@ -7,8 +7,7 @@ from enum import Enum
 from typing import Any, ClassVar, TypeAlias
 
 from pulumi_vllm.provider.plugin.call import Call
-from pulumi_vllm.provider.plugin.errors import Cancelled, Partial, UserError
-from pulumi_vllm.provider.plugin.protocol import UNKNOWN, Secret, has_unknown, reveal
+from pulumi_vllm.provider.plugin.protocol import UNKNOWN, Secret, reveal
 
 Values: TypeAlias = dict[str, Any]
 """Inputs or outputs by name: plain JSON values, with `Secret` and `UNKNOWN` inside."""
@@ -165,21 +164,3 @@ _TYPE_WITH_ARTICLE = {
     "object": "a map",
     "array": "a list",
 }
-
-__all__ = [
-    "UNKNOWN",
-    "Call",
-    "Cancelled",
-    "Failure",
-    "Kind",
-    "Partial",
-    "Property",
-    "Reading",
-    "Resource",
-    "Secret",
-    "UserError",
-    "Values",
-    "check_shape",
-    "has_unknown",
-    "reveal",
-]
