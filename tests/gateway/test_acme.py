@@ -1,4 +1,4 @@
-"""A certificate from a real ACME server over a DNS challenge, as in docs/how-to/bring-a-certificate.md, and its renewal.
+"""A certificate from an ACME server over a DNS challenge, as in docs/how-to/bring-a-certificate.md, and its renewal.
 
 Pebble is Let's Encrypt's own server for tests; lego is the client inside Pulumi's providers for ACME.
 """
