@@ -39,7 +39,12 @@ def test_a_certificate_with_its_chain_is_accepted():
         (pem(LEAF[0]), key_pem(LEAF[1]), "other.example.com", ["is for llm.example.com, not for other.example.com"]),
         (pem(WILD[0]), key_pem(WILD[1]), "a.llm.example.com", ["is for *.example.com"]),
         (pem(WILD[0]), key_pem(WILD[1]), "example.com", ["is for *.example.com"]),
-        (pem(LEAF[0], ROOT[0]), key_pem(LEAF[1]), "llm.example.com", ["CN=root did not sign the certificate"]),
+        (
+            pem(LEAF[0], ROOT[0]),
+            key_pem(LEAF[1]),
+            "llm.example.com",
+            ["CN=root did not sign the certificate before it"],
+        ),
     ],
 )  # fmt: skip
 def test_each_problem_has_its_message_without_the_key(certificate, key, hostname, words):
