@@ -32,7 +32,7 @@ def stacks() -> str:
     )
     for path in sorted((ROOT / "stacks").glob("Pulumi.*.yaml")):
         text = path.read_text()
-        purpose = text.partition(":")[0].removeprefix("# For ")
+        purpose = text.partition("# For ")[2].partition(":")[0]
         out += f"| `{path.name[7:-5]}` | {purpose} | {_row(planned(text))} |\n"
     return out
 

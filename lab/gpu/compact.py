@@ -2,7 +2,7 @@
 
 usage: compact.py [--write]    (without it the file is printed)
 
-One line of the file is one set of flags on one kind of machine. lab/tests compare the file with lab/evidence.
+One line of the file is one set of flags on one kind of machine, of an engine that a stack file can select. lab/tests compare the file with lab/evidence.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from pulumi_vllm.plan import catalogue
 from pulumi_vllm.plan.catalogue import WARM_REPLACEMENT
 from pulumi_vllm.plan.evidence import recorded_flags
 
@@ -51,6 +52,7 @@ def compact(run: dict[str, Any]) -> dict[str, Any]:
         row for row in run["throughput"] if row.get("completed")
     )  # other levels were skipped, or failed
     load = [row for row in answered if (row["input_tokens"], row["output_tokens"]) == (512, 256)]
+    load = [row for row in load if "withdrawn" not in row]
     differences = (
         f"{one['what']} {one['started']}, shipped {one['shipped']}" for one in run["permitted_differences"]
     )
@@ -91,7 +93,8 @@ def _as_shipped(evidence: dict[str, Any]) -> list[dict[str, Any]]:
 
 def text() -> str:
     """The whole file."""
-    files = sorted(EVIDENCE.glob("*/*.json"))
+    selectable = catalogue.load().engines
+    files = [path for path in sorted(EVIDENCE.glob("*/*.json")) if path.parent.name in selectable]
     runs = [*earlier(), *(compact(json.loads(path.read_text())) for path in files)]
     lines = ",\n".join(f"  {json.dumps(run)}" for run in runs)
     return f'{{\n "generated_by": "lab/gpu/compact.py --write",\n "runs": [\n{lines}\n ]\n}}\n'

@@ -1,7 +1,7 @@
 """Here: results of the GPU machine → one evidence file per stack and context, and the captured files beside the tests.
 
 usage: evidence.py RESULTS_FOLDER FIRST_RUN MACHINE HOST
-       (MACHINE names the folder under lab/captured, such as h100-x1; HOST says what had run there: "fresh host";
+       (the file is <stack>-<context>.json, with -<sequences> where there are more than 256; MACHINE names the folder under lab/captured, such as h100-x1; HOST says what had run there: "fresh host";
        what the stack's evidence held before is kept among its other runs, with the flags of then)
        evidence.py --add RESULTS_FOLDER EVIDENCE.json MACHINE     more runs of a stack that has evidence already
 """
@@ -40,10 +40,15 @@ NO_MULTICAST = {
     "started": "off",
     "why": "the machine was shared: a program that uses it can put the other GPUs of the host out of service",
 }
+PLACE_FLAGS = {"port": "8000"}
+PLACE_VARIABLES = ("CUDA_VISIBLE_DEVICES",)
+"""What differs between engines that are measured side by side, one on each card. It says nothing about their speed."""
+USUAL_SEQUENCES = 256
+"""Profile `throughput`. The evidence file of a run with more sequences has their number in its name."""
 LEVEL = (
     "concurrency", "prompts", "input_tokens", "output_tokens", "completed", "failed", "output_throughput",
     "total_token_throughput", "median_ttft_ms", "p99_ttft_ms", "median_tpot_ms", "p99_tpot_ms", "median_itl_ms",
-    "skipped", "error",
+    "skipped", "error", "withdrawn",
 )  # fmt: skip
 
 
@@ -182,13 +187,17 @@ def main() -> None:
         sys.exit(
             f"{folder}/{first}.json: {shipped['outcome']}, never ready: add it to other evidence with --add"
         )
-    # Started with changes, it is evidence of what it ended up with.
-    shipped["argv"] = with_flags(shipped["argv"], shipped["changed_flags"])
-    runs[first] |= {"flags": shipped["argv"], "changed_flags": {}}
+    # Started with changes, it is evidence of the flags and the environment that it ended up with.
+    shipped["argv"] = with_flags(shipped["argv"], {**shipped["changed_flags"], **PLACE_FLAGS})
+    changed = shipped.get("changed_environment", {})
+    shipped["environment"] |= {name: value for name, value in changed.items() if name not in PLACE_VARIABLES}
+    runs[first] |= {"flags": shipped["argv"], "changed_flags": {}, "changed_environment": {}}
     context = int(shipped["argv"][shipped["argv"].index("--max-model-len") + 1])
     folder_of_engine = ROOT / "lab/evidence" / shipped["engine"]
     folder_of_engine.mkdir(parents=True, exist_ok=True)
-    out = folder_of_engine / f"{shipped['stack']}-{context >> 10}ki.json"
+    sequences = int(shipped["argv"][shipped["argv"].index("--max-num-seqs") + 1])
+    many = f"-{sequences}" if sequences > USUAL_SEQUENCES else ""
+    out = folder_of_engine / f"{shipped['stack']}-{context >> 10}ki{many}.json"
     before = earlier(out, runs)
     name, memory, driver, power, *_ = shipped["machine"]["gpus"][0].split(", ")
     evidence = {key: shipped[key] for key in ("stack", "engine", "model", "precision", "gpu", "count")} | {

@@ -12,6 +12,7 @@ import json
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,14 @@ KEEP = (
 )  # fmt: skip
 
 
-def arguments(folder: str, name: str, port: str, level: list[str], result: str) -> argparse.Namespace:
+def arguments(  # noqa: PLR0917 (the words of the command line, the level, and its repetition)
+    folder: str, name: str, port: str, level: list[str], result: str, repetition: int = 0
+) -> argparse.Namespace:
     """Parse the flags of `vllm bench serve`, as a shell would pass them."""
     concurrency, prompts, n_in, n_out, top_p = level
     sampling = [] if top_p == "0" else ["--top-p", top_p, "--temperature", "0.7"]
-    # Another seed for every level: equal prompts would be answered from the prefix cache.
-    seed = str(int(f"{concurrency}{n_in}{n_out}{len(sampling)}") % 2**32)
+    # Every level and every repetition of a level has its own seed. The prefix cache would answer equal prompts.
+    seed = str((int(f"{concurrency}{n_in}{n_out}{len(sampling)}") + 7_919 * repetition) % 2**32)
     parser = FlexibleArgumentParser()
     add_cli_args(parser)
     return parser.parse_args([
@@ -47,6 +50,7 @@ def main() -> None:
     """Answer each line with one line of JSON on standard output and collect them in OUT."""
     folder, name, port, out = sys.argv[1:5]
     rows: list[dict[str, Any]] = []
+    repetitions: Counter[str] = Counter()
     print("READY", flush=True)
     for line in sys.stdin:
         level = line.split()
@@ -57,11 +61,12 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder_of_result:
             result = Path(folder_of_result) / "result.json"
             try:
-                asyncio.run(main_async(arguments(folder, name, port, level, str(result))))
+                asyncio.run(main_async(arguments(folder, name, port, level, str(result), repetitions[line])))
                 data = json.loads(result.read_text())
                 row |= {key: round(data[key], 3) for key in KEEP if isinstance(data.get(key), int | float)}
             except Exception as error:  # noqa: BLE001  # one level that fails must not lose the others
                 row["error"] = f"{type(error).__name__}: {error}"[:400]
+        repetitions[line] += 1
         row["wall_s"] = round(time.time() - began, 1)
         rows.append(row)
         Path(out).write_text(json.dumps(rows))

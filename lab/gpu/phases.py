@@ -29,10 +29,11 @@ NUMBERS = {
     "first_run_reported_s": r"Initial profiling/warmup run took ([\d.]+) s",
     "kv_cache_gib": r"Available KV cache memory: ([\d.]+) GiB",
     "kv_tokens": r"GPU KV cache size: ([\d,]+) tokens",
-    "graphs_estimated_gib": r"Estimated CUDA graph memory: ([\d.]+) GiB",
+    "graphs_estimated_gib": r"(?:Estimated CUDA graph memory: |GiB \(actual\), )([\d.]+) GiB",
     "graphs_actual_gib": r"CUDA graph pool memory: ([\d.]+) GiB",
     "graph_capture_reported_s": r"Graph capturing finished in (\d+) secs",
     "peak_activation_gib": r"([\d.]+) GiB for peak activation",
+    "consumed_gib": r"Actual usage is ([\d.]+) GiB for consumed",
     "non_torch_gib": r"([\d.]+) GiB for non-torch",
     "visible_gib": r"Free memory on device \([\d.]+/([\d.]+) GiB\)",
     "limit_gib": r"Desired GPU memory utilization is \([\d.]+, ([\d.]+) GiB\)",
@@ -52,6 +53,9 @@ CHOICES = (
     r"Cache the graph of compile range",
     r"Compiling model again due to a load failure",
     r"Using default MoE config",
+    r"Using Model Runner V\d|using the V1 model runner",
+    r"Using \[[^\n]*\] all-reduce backends",
+    r"Selected \S+Kernel for \S+",
     r"Using configuration from [^\n]*",
 )
 

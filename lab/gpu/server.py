@@ -18,7 +18,8 @@ import model_folder
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-SITE = "/tmp/site"
+SITE = os.environ.get("SITE", "/tmp/site")
+"""The folder with the engine. Two engines can be measured side by side from two folders."""
 PERMITTED = {"load-format": "random"}
 """The one flag that always differs: nobody has the weights there."""
 NO_MULTICAST = {"NCCL_NVLS_ENABLE": "0", "TORCH_SYMM_MEM_DISABLE_MULTICAST": "1", "NVSHMEM_DISABLE_NVLS": "1"}

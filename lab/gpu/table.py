@@ -24,7 +24,7 @@ TB_S = {"H100": 3.35, "H200": 4.8}
 """Terabytes per second of the SXM cards, NVIDIA's datasheets."""
 MEAN_TOKENS = 640
 HEAD = (
-    "| stack and context | ready, s | KV tokens | streams | output tok/s | TTFT, ms | TPOT, ms | of the bound | $ per million |\n"
+    "| stack, context, engine | ready, s | KV tokens | streams | output tok/s | TTFT, ms | TPOT, ms | of the bound | $ per million |\n"
     "|---|---|---|---|---|---|---|---|---|\n"
 )
 
@@ -49,7 +49,11 @@ def rows(run: dict[str, Any], name: str) -> str:
     out = ""
     first = f"{name} | {run['ready_s']:.0f} ({run['host']}) | {int(compact.with_tower(run)['reported']['kv_tokens']):,}"
     for load in run["throughput"]:
-        if not load.get("completed") or (load["input_tokens"], load["output_tokens"]) != (512, 256):
+        if (
+            not load.get("completed")
+            or "withdrawn" in load
+            or (load["input_tokens"], load["output_tokens"]) != (512, 256)
+        ):
             continue
         streams, rate = load["concurrency"], load["output_throughput"]
         read = step_bytes(model, model.precisions[run["precision"]], streams, run["count"])
@@ -65,7 +69,9 @@ def rows(run: dict[str, Any], name: str) -> str:
 def table() -> str:
     """All of it, Markdown."""
     files = sorted(compact.EVIDENCE.glob("*/*.json"))
-    return HEAD + "".join(rows(json.loads(path.read_text()), path.stem) for path in files)
+    return HEAD + "".join(
+        rows(json.loads(path.read_text()), f"{path.stem}, {path.parent.name}") for path in files
+    )
 
 
 def main() -> None:

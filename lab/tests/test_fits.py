@@ -6,7 +6,7 @@ import re
 import fits
 import pytest
 import yaml
-from pulumi_vllm.plan import catalogue
+from pulumi_vllm.plan import Deployment, catalogue, plan
 from pulumi_vllm.plan import pricing as price
 
 STACKS = sorted((fits.ROOT / "stacks").glob("Pulumi.*.yaml"))
@@ -19,7 +19,7 @@ def test_the_table_is_current(name, title, table):
 
 def test_every_stack_says_who_it_is_for():
     for path in STACKS:
-        assert path.read_text().startswith("# For "), path.name
+        assert "\n# For " in f"\n{path.read_text()}", path.name
 
 
 @pytest.mark.parametrize(
@@ -48,9 +48,15 @@ def test_what_is_called_measured_was_started_with_this_environment():
     """`plan` compares command lines; whoever changes an engine's environment has to start the stacks again."""
     compared = 0
     for path in STACKS:
-        decided = fits.planned(path.read_text())
-        name = f"{path.name[7:-5]}-{decided.deployment.context >> 10}ki.json"
+        block = yaml.safe_load(path.read_text())["config"]["pulumi-vllm:server"]
+        context = fits.planned(path.read_text()).deployment.context
+        name = f"{path.name[7:-5]}-{context >> 10}ki.json"
         for evidence in fits.ROOT.glob(f"lab/evidence/*/{name}"):
+            version = evidence.parent.name
+            if version not in catalogue.load().engines:
+                continue  # measured, not selectable
+            engine = {**block.get("engine", {}), "version": version}
+            decided = plan(Deployment.parse({**block, "engine": engine}))
             assert json.loads(evidence.read_text())["environment"] == dict(decided.environment), name
             compared += 1
     assert compared >= 5
