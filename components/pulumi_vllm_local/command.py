@@ -6,8 +6,12 @@ Exit codes: 0 success, 1 failure, 3 `status` found no running cloud.
 from __future__ import annotations
 
 import json
+import logging
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
+
+from pulumi_vllm_local import control, settings
 
 if TYPE_CHECKING:
     import argparse
@@ -85,18 +89,14 @@ def _print(line: str) -> None:
 
 def _report_errors(run: Callable[[argparse.Namespace], int], parsed: argparse.Namespace) -> int:
     """Run a subcommand; print an error of the local cloud without a traceback."""
-    from pulumi_vllm_local.settings import LocalCloudError
-
     try:
         return run(parsed)
-    except LocalCloudError as error:
+    except settings.LocalCloudError as error:
         _message(str(error))
         return 1
 
 
 def _cloud() -> Running:
-    from pulumi_vllm_local import control, settings
-
     found = control.running(settings.default_state_dir())
     if found is None:
         raise settings.LocalCloudError("local cloud: not running; start it with `pulumi-vllm local up`")
@@ -112,8 +112,6 @@ def _show(found: Running, as_json: bool) -> None:
 
 
 def _up(parsed: argparse.Namespace) -> int:
-    from pulumi_vllm_local import control, settings
-
     state_dir = settings.default_state_dir()
     if parsed.foreground:
         return _foreground(parsed)
@@ -131,10 +129,8 @@ def _up(parsed: argparse.Namespace) -> int:
 
 def _foreground(parsed: argparse.Namespace) -> int:
     """Serve in this process; the machines keep running after Ctrl-C."""
-    import logging
-    import threading
-
-    from pulumi_vllm_local import control, daemon, settings
+    # Only this option serves in the process of the command; aiohttp takes 0.25 s to import.
+    from pulumi_vllm_local import daemon
 
     state_dir = settings.default_state_dir().resolve()
     if control.running(state_dir) is not None:
@@ -159,8 +155,6 @@ def _foreground(parsed: argparse.Namespace) -> int:
 
 
 def _status(parsed: argparse.Namespace) -> int:
-    from pulumi_vllm_local import control, settings
-
     found = control.status(settings.default_state_dir())
     if parsed.json:
         _print(json.dumps(found))
@@ -193,11 +187,10 @@ def _lines(found: dict[str, Any]) -> list[str]:
 
 
 def _logs(parsed: argparse.Namespace) -> int:
-    from pulumi_vllm_local import settings
-
     state_dir = settings.default_state_dir()
     path = settings.Files(state_dir).log
     if parsed.name:
+        # Only the console of a machine needs the containers. `pulumi-vllm --help` loads this module too.
         from pulumi_vllm_local.machines.containers import Machines
 
         records = settings.read_json(settings.Files(state_dir).records) or {"deployments": []}
@@ -216,8 +209,6 @@ def _logs(parsed: argparse.Namespace) -> int:
 
 
 def _control(parsed: argparse.Namespace) -> int:
-    from pulumi_vllm_local import control
-
     answer = control.request_control(_cloud(), f"{parsed.verb}/{parsed.id}", "POST", {})
     if parsed.json:
         _print(json.dumps(answer))
@@ -227,7 +218,5 @@ def _control(parsed: argparse.Namespace) -> int:
 
 
 def _down(parsed: argparse.Namespace) -> int:
-    from pulumi_vllm_local import control, settings
-
     control.down(settings.default_state_dir(), purge=parsed.purge, progress=_message)
     return 0

@@ -109,6 +109,7 @@ def prepare(engine: str, engine_locks: Path, progress: Callable[[str], None]) ->
     Raises:
         LocalCloudError: something is missing; the message has the command that installs it.
     """
+    # `pulumi-vllm --help` loads this module too, and only `local up` builds images.
     from pulumi_vllm_local.images.image_cache import ImageCache, ImageError
     from pulumi_vllm_local.machines import host_checks
 
@@ -231,6 +232,7 @@ def status(state_dir: Path) -> dict[str, Any]:
 
 def down(state_dir: Path, *, purge: bool = False, progress: Callable[[str], None] = lambda _: None) -> None:
     """Stop the process, remove all machines and unmount everything; volumes stay unless purged."""
+    # `pulumi-vllm --help` loads this module too, and only `local down` removes machines.
     from pulumi_vllm_local import shutdown
 
     state_dir = state_dir.resolve()

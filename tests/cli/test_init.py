@@ -180,7 +180,7 @@ def test_a_project_with_pyproject_gets_no_second_list(tmp_path, init):
     assert "pip install 'pulumi-vllm" in (tmp_path / "provider/pulumi-resource-vllm").read_text()
 
 
-def test_a_folder_that_cannot_be_written_is_said(tmp_path, init):
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path, init):
     (tmp_path / "provider").write_text("a file of theirs")
     code, said = init(".")
     assert code == 1

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pulumi_vllm.cli.terminal import say
+from pulumi_vllm.client.errors import UsageError
 
 if TYPE_CHECKING:
     from pulumi_vllm.client.endpoint import Endpoint
@@ -32,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def find_endpoint(parsed: argparse.Namespace) -> "Endpoint":
     """Return the endpoint; raises UsageError or ClientError."""
+    # `pulumi-vllm --help` loads this module too; ssl takes 0.03 s to import.
     from pulumi_vllm.client import endpoint
-    from pulumi_vllm.client.errors import UsageError
 
     if parsed.url is not None:
         if parsed.stack:

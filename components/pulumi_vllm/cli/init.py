@@ -1,4 +1,4 @@
-"""`pulumi-vllm init`: a project of one's own: the provider's folder, Pulumi.yaml's lines, a stack, a program."""
+"""`pulumi-vllm init`: write the provider's folder, the lines of Pulumi.yaml, a stack file and a program."""
 
 import argparse
 import json
@@ -16,27 +16,30 @@ LEFT_TO_DO = 2
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `init`."""
-    text = "make a folder a Pulumi project that serves a model, or add that to one"
+    text = "create a Pulumi project that serves a model, or add the model server to a project"
     parser = commands.add_parser(
         "init",
         help=text,
-        description=f"{text[0].upper()}{text[1:]}: the provider's folder, the lines of Pulumi.yaml, a stack file, "
-        "a program. No file of yours is changed beyond added lines; a line that can't be added is said, and the "
-        "exit code is 2.",
+        description=f"{text[0].upper()}{text[1:]}. The command writes the provider's folder, the lines of "
+        "Pulumi.yaml, a stack file and a program. It only adds lines to files that exist. If it cannot add a line, it "
+        "prints the line for you to add, and exits with 2.",
     )
-    parser.add_argument("folder", nargs="?", type=Path, default=Path(), help="default: here")
+    parser.add_argument(
+        "folder", nargs="?", type=Path, default=Path(), help="the project's folder (default: this one)"
+    )
     parser.add_argument(
         "--stack",
         default="local",
-        help="the stack to begin with: local (default; no account, no GPU), or another one of this package, "
-        "for example spheron-h200-1x-fp8",
+        help="stack file to start from: local (the default, which needs no account and no GPU), or another stack "
+        "of this package, for example spheron-h200-1x-fp8",
     )
-    parser.add_argument("--name", help="name of a new project (default: the folder's)")
-    parser.add_argument("--json", action="store_true", help="what was done, as JSON")
+    parser.add_argument("--name", help="name of a new project (default: the folder's name)")
+    parser.add_argument("--json", action="store_true", help="print what the command did as JSON")
     parser.set_defaults(run=_init)
 
 
 def _init(parsed: argparse.Namespace) -> int:
+    # `pulumi-vllm --help` loads this module too; the YAML libraries take 0.08 s to import.
     from pulumi_vllm.cli.user_project import Project, find_errors
 
     folder: Path = parsed.folder
@@ -50,7 +53,7 @@ def _init(parsed: argparse.Namespace) -> int:
         project.write()
     except OSError as error:
         say(
-            f"{error.filename}: {error.strerror}; make it writable and run this again, it goes on where it was"
+            f"{error.filename}: {error.strerror}; make it writable and run this again, which continues from there"
         )
         return TROUBLE
     if parsed.json:

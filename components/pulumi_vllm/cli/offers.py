@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pulumi_vllm.cli.terminal import say
+from pulumi_vllm.spheron.errors import CloudError
+from pulumi_vllm.spheron.offer_listing import parse_groups
 
 if TYPE_CHECKING:
     from pulumi_vllm.plan import Offer
@@ -25,8 +27,8 @@ def find(file: Path | None, *, offline: bool) -> "tuple[Offer, ...] | None":
     if not key:
         say("SPHERON_API_KEY is not set: prices are from the dated price list")
         return None
+    # Only this branch needs requests, which takes 0.15 s to import.
     from pulumi_vllm.spheron.client import Spheron
-    from pulumi_vllm.spheron.errors import CloudError
 
     try:
         return Spheron(key, url=os.environ.get("SPHERON_URL")).offers.list()
@@ -37,8 +39,6 @@ def find(file: Path | None, *, offline: bool) -> "tuple[Offer, ...] | None":
 
 def _read(file: Path) -> "tuple[Offer, ...]":
     """Offers from a saved answer of the API's /api/gpu-offers: `{"data": [groups]}`, or the groups alone."""
-    from pulumi_vllm.spheron.offer_listing import parse_groups
-
     try:
         document = json.loads(file.read_text())
     except OSError as error:

@@ -59,6 +59,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _recommend(parsed: argparse.Namespace) -> int:
+    # `pulumi-vllm --help` loads this module too; pydantic takes 0.2 s to import.
     from pulumi_vllm.cli import offers
     from pulumi_vllm.plan.recommendation import recommend
 
@@ -80,6 +81,7 @@ def _recommend(parsed: argparse.Namespace) -> int:
 
 def _wish(parsed: argparse.Namespace) -> "Wish | None":
     """The capacity that the options ask for; None, after every error is reported, if they are invalid."""
+    # `pulumi-vllm --help` loads this module too; pydantic takes 0.2 s to import.
     from pulumi_vllm.plan import quantities as units
     from pulumi_vllm.plan.recommendation import Wish
 
@@ -159,6 +161,7 @@ def _remark(row: "Fitting") -> str:
 
 def _write(stack: str, wish: "Wish", row: "Fitting") -> None:
     """Change the stack file, if the result is a stack that plans."""
+    # Only --write needs the whole plan package.
     from pulumi_vllm.cli import stack_file
     from pulumi_vllm.plan import ConfigError, Deployment, plan
     from pulumi_vllm.plan.stack_name import contradictions

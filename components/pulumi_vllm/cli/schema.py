@@ -72,6 +72,7 @@ def schema_text() -> str:
 
 def schema() -> dict[str, Any]:
     """Return the JSON Schema of a whole stack file. Keys of other packages and of Pulumi are allowed."""
+    # `pulumi-vllm --help` loads this module too; pydantic takes 0.2 s to import.
     from pulumi_vllm.plan.config import Deployment
     from pulumi_vllm.plan.stack_file_keys import keys
 
@@ -127,6 +128,7 @@ def _without_titles(block: dict[str, Any]) -> dict[str, Any]:
 
 def reference() -> str:
     """Return the reference of the stack file, in Markdown."""
+    # `pulumi-vllm --help` loads this module too; pydantic takes 0.2 s to import.
     from pulumi_vllm.plan.stack_file_keys import keys
 
     all_keys = list(keys())

@@ -5,6 +5,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+__all__ = ["YAMLError", "edit", "only_adds_lines"]
 
 _LAYOUTS: Final = ((2, 4, 2), (2, 2, 0), (4, 6, 4), (4, 4, 2), (4, 4, 0))
 """Indentation of maps, of lists, and of the dash in a list. The first one that reproduces the file is used."""
