@@ -171,13 +171,13 @@ ROWS = (
     Row(
         "offer gone between list and create, no other",
         api("gone", offer=ON_DEMAND),
-        ("no machine is available", "not found for provider", "take another offer or region, or try later"),
+        ("no instance is available", "not found for provider", "take another offer or region, or try later"),
     ),
     Row("capacity gone, the stack allows the next offer", api("stock", offer=SPOT), machine=EITHER),
     Row(
         "capacity gone, no other offer",
         api("stock", offer=ON_DEMAND),
-        ("no machine is available", "Not Enough Stock", "take another offer or region, or try later"),
+        ("no instance is available", "Not Enough Stock", "take another offer or region, or try later"),
     ),
     Row("price changed before the create, below the ceiling", offer(ON_DEMAND, price=0.02)),
     Row(

@@ -153,7 +153,7 @@ def test_up_continues_after_a_restart_of_the_machine(project, large, how):
         wait_for(lambda: project.on_host(began, check=False) not in {before, ""}, 120, "restart")
     code, out = project.result
     assert code == 0, out
-    assert "the machine was restarted; vllm-weights.service continues" in out
+    assert "the host was restarted; vllm-weights.service continues" in out
     assert whole_files(project, large) == len(large.repository.files)
     print("MB sent again:", round(sum(large.again(kills=1).values()) / 1e6))  # noqa: T201
 

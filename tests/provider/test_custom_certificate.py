@@ -10,7 +10,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from pulumi_vllm.provider.plugin.protocol import UNKNOWN
-from pulumi_vllm.provider.resources.custom_certificate import CustomCertificate, problems
+from pulumi_vllm.provider.resources.certificate_problems import problems
+from pulumi_vllm.provider.resources.custom_certificate import CustomCertificate
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "gateway"))
 from certificates import DAY, NOW, issue, key_pem, pem

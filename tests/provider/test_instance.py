@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from pulumi_vllm.plan.offer_choice import NoOfferError
-from pulumi_vllm.provider.lifecycle.machine_state import check_instance_alive
+from pulumi_vllm.provider.lifecycle.instance_liveness import check_instance_alive
 from pulumi_vllm.provider.plugin.errors import Partial, UserError
 from pulumi_vllm.provider.plugin.protocol import UNKNOWN
 from pulumi_vllm.provider.resources.instance import Instance
@@ -130,7 +130,7 @@ async def test_an_offer_without_stock_is_replaced_by_the_fallback_billing(cloud,
 async def test_without_a_fallback_no_stock_is_an_error(cloud, doubles, call, fault):
     cloud.sim("fault", kind=fault, offer=ON_DEMAND)
     with pytest.raises(
-        UserError, match=r"no machine is available: .*; take another offer or region, or try later$"
+        UserError, match=r"no instance is available: .*; take another offer or region, or try later$"
     ):
         await create(call[0], inputs(cloud, doubles))
     assert listed(cloud) == []

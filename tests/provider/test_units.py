@@ -116,13 +116,13 @@ async def test_a_restart_of_the_machine_starts_the_unit_again(run):
     call = Call()
     states = [("activating", "5", RECORD), ("inactive", "", None, "boot-2"), ("active", "", RECORD)]
     assert await run(call, *states, restart=True) == (RECORD, ["restart", "start"])
-    assert "the machine was restarted; vllm-weights.service continues" in call.lines
+    assert "the host was restarted; vllm-weights.service continues" in call.lines
 
 
 async def test_a_lost_connection_is_waited_out(run):
     call = Call()
     assert (await run(call, Unreachable("lost"), ("active", "", RECORD)))[0] == RECORD
-    assert call.lines == ["the machine does not answer (0 s)"]
+    assert call.lines == ["the host does not answer (0 s)"]
 
 
 async def test_a_machine_that_stays_unreachable_is_an_error(run, monkeypatch):

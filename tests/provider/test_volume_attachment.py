@@ -6,7 +6,7 @@ import pytest
 from pulumi_vllm.host.errors import Unreachable
 from pulumi_vllm.host.ssh import Result
 from pulumi_vllm.provider.lifecycle import volume_mount
-from pulumi_vllm.provider.lifecycle.machine_state import InstanceLostError
+from pulumi_vllm.provider.lifecycle.instance_liveness import InstanceLostError
 from pulumi_vllm.provider.plugin.errors import UserError
 from pulumi_vllm.provider.resources import volume_attachment
 from pulumi_vllm.provider.resources.volume_attachment import VolumeAttachment

@@ -42,7 +42,7 @@ class Provider(pulumi.ProviderResource):
 
 
 class SshKey(pulumi.CustomResource):
-    """An SSH key registered at the cloud. The private key is given, or generated and kept as a secret."""
+    """An SSH key registered at the cloud. The private key is the user's own, or a generated one."""
 
     def __init__(
         self,
@@ -222,7 +222,7 @@ class Volume(pulumi.CustomResource):
 
 
 class Instance(pulumi.CustomResource):
-    """A rented GPU machine. Deleted before it is replaced. Billed from the accepted request on."""
+    """A rented instance. It is deleted before it is replaced, and billed from the accepted request on."""
 
     def __init__(
         self,
@@ -248,15 +248,15 @@ class Instance(pulumi.CustomResource):
         Args:
             resource_name: name in the program.
             gpu: GPU model as in offers, such as H200, H100 or CPU.
-            count: Number of GPUs; 0 for a machine without GPUs.
+            count: Number of GPUs; 0 for an instance without GPUs.
             ssh_key_id: Id of the SSH key at the cloud.
             ssh_public_key: Public SSH key. It is part of the instance's identity.
             ssh_private_key: Private SSH key, to log in to the host and to drain it.
             billing: on-demand (default) or spot.
-            fallback: on-demand: rent such a machine when no spot machine is available.
+            fallback: on-demand: rent an on-demand instance when no spot instance is available.
             provider: Company that runs it. A volume sets its own.
             region: Region, as the cloud spells it. A volume sets its placement.
-            max_usd_per_hour: Price ceiling for the whole machine, USD per hour.
+            max_usd_per_hour: Price ceiling for the whole instance, USD per hour.
             cloud_init: packages, runcmd and writeFiles for the first boot, where supported.
             drain_timeout_s: Seconds that running requests get to finish before the instance ends.
             alternatives: Equivalent machines, such as 1x H200. A preview warns when one costs less today.
@@ -303,7 +303,7 @@ class Instance(pulumi.CustomResource):
 
     @property
     def count(self) -> pulumi.Output[int]:
-        """Number of GPUs; 0 for a machine without GPUs."""
+        """Number of GPUs; 0 for an instance without GPUs."""
         return pulumi.get(self, "count")  # type: ignore[no-any-return]
 
     @property
@@ -313,7 +313,7 @@ class Instance(pulumi.CustomResource):
 
     @property
     def fallback(self) -> pulumi.Output[str]:
-        """on-demand: rent such a machine when no spot machine is available."""
+        """on-demand: rent an on-demand instance when no spot instance is available."""
         return pulumi.get(self, "fallback")  # type: ignore[no-any-return]
 
     @property
@@ -328,7 +328,7 @@ class Instance(pulumi.CustomResource):
 
     @property
     def max_usd_per_hour(self) -> pulumi.Output[float]:
-        """Price ceiling for the whole machine, USD per hour."""
+        """Price ceiling for the whole instance, USD per hour."""
         return pulumi.get(self, "maxUsdPerHour")  # type: ignore[no-any-return]
 
     @property
@@ -393,7 +393,7 @@ class Instance(pulumi.CustomResource):
 
     @property
     def usd_per_hour(self) -> pulumi.Output[float]:
-        """Price of the whole machine, USD per hour."""
+        """Price of the whole instance, USD per hour."""
         return pulumi.get(self, "usdPerHour")  # type: ignore[no-any-return]
 
     @property
@@ -862,7 +862,7 @@ class Service(pulumi.CustomResource):
 
 
 class Authority(pulumi.CustomResource):
-    """CA of the gateway. It outlives the machine, so clients keep the same CA file."""
+    """CA of the gateway. It outlives the instance, so clients keep the same CA file."""
 
     def __init__(
         self,
@@ -931,7 +931,7 @@ class Certificate(pulumi.CustomResource):
             resource_name: name in the program.
             authority_certificate: CA certificate in PEM format.
             authority_key: Private key of the CA in PEM format.
-            address: IP address or DNS name of the machine.
+            address: IP address or DNS name of the host.
             hostname: DNS name that clients use in addition to the address.
             fresh: Whether the certificate is valid for 30 more days (default: true).
             opts: Pulumi's resource options.
@@ -963,7 +963,7 @@ class Certificate(pulumi.CustomResource):
 
     @property
     def address(self) -> pulumi.Output[str]:
-        """IP address or DNS name of the machine."""
+        """IP address or DNS name of the host."""
         return pulumi.get(self, "address")  # type: ignore[no-any-return]
 
     @property
@@ -1054,7 +1054,7 @@ class CustomCertificate(pulumi.CustomResource):
 
 
 class ApiKey(pulumi.CustomResource):
-    """A random key of 256 bits that outlives the machine, for a client or for the readiness check."""
+    """A random key of 256 bits that outlives the instance, for a client or for the readiness check."""
 
     def __init__(
         self,

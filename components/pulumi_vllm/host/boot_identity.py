@@ -1,4 +1,4 @@
-"""Which start of a machine this is."""
+"""Which boot of a host this is."""
 
 from typing import Final
 

@@ -22,8 +22,8 @@ class Unreachable(HostError):  # noqa: N818 (reads better without the suffix)
 
 
 class AuthRefused(HostError):  # noqa: N818 (reads better without the suffix)
-    """The host answers but does not accept our key. A new machine may accept it some minutes later."""
+    """The host answers but does not accept our key. A new instance may accept it some minutes later."""
 
 
 class HostKeyChanged(HostError):  # noqa: N818 (reads better without the suffix)
-    """The host key is not the pinned one: the machine was replaced, or the connection is intercepted."""
+    """The host key is not the pinned one: the instance was replaced, or the connection is intercepted."""

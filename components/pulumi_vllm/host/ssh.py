@@ -231,7 +231,7 @@ class Host:
             raise Unreachable(f"{self.address}: there is no common SSH algorithm", str(error)) from None
         except asyncssh.PermissionDenied:
             raise AuthRefused(
-                f"{self.address}: does not accept our key; a new machine may accept it some minutes later"
+                f"{self.address}: does not accept our key; a new instance may accept it some minutes later"
             ) from None
         except TimeoutError:
             raise Unreachable(f"{self.address}: no answer within {timeout_s:.0f} s") from None
@@ -255,7 +255,7 @@ class Host:
     def _host_key_changed(self) -> HostKeyChanged:
         return HostKeyChanged(
             f"{self.address}: shows another host key than the pinned one, so nothing was sent to it; "
-            "if the machine was reinstalled on purpose, replace it in the stack"
+            "if the host was reinstalled on purpose, replace it in the stack"
         )
 
 

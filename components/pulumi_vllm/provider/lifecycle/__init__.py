@@ -1,1 +1,1 @@
-"""How a machine is provisioned and terminated, and how units on it are run."""
+"""How an instance is provisioned and terminated, and how units on it are run."""

@@ -40,13 +40,11 @@ class Connection:
         """Parse the input `connection`.
 
         Raises:
-            UserError: the machine has no address yet.
+            UserError: the instance has no address yet.
         """
         connection = reveal(values.get("connection"))
         if not isinstance(connection, dict) or not connection.get("host"):
-            raise UserError(
-                f"{call.name}: the state holds no connection to the machine; run `pulumi up` once"
-            )
+            raise UserError(f"{call.name}: the state holds no connection to the host; run `pulumi up` once")
         return cls(
             host=str(connection["host"]),
             private_key=str(connection["privateKey"]),
@@ -61,7 +59,7 @@ async def connect_host(call: Call, values: Values) -> "Host":
 
     Raises:
         HostError: the host is unreachable, refuses our key, or shows another host key.
-        UserError: the machine has no address yet.
+        UserError: the instance has no address yet.
     """
     from pulumi_vllm.host.ssh import Address  # asyncssh takes 0.2 s to import
 

@@ -4,7 +4,7 @@ import time
 from typing import TYPE_CHECKING
 
 from pulumi_vllm.host.errors import HostError, HostKeyChanged
-from pulumi_vllm.provider.lifecycle.machine_state import (
+from pulumi_vllm.provider.lifecycle.instance_liveness import (
     UNUSABLE_STATUSES,
     InstanceLostError,
     check_instance_alive,
@@ -15,6 +15,7 @@ from pulumi_vllm.provider.plugin.call import Call
 from pulumi_vllm.provider.plugin.errors import Cancelled, Partial, UserError
 from pulumi_vllm.provider.plugin.protocol import reveal
 from pulumi_vllm.provider.plugin.resource import Values
+from pulumi_vllm.spheron.providers import mount_kind
 
 if TYPE_CHECKING:
     from pulumi_vllm.host.ssh import Host
@@ -130,8 +131,6 @@ async def _wait_ssh(call: Call, instance_id: str, new: Values, outputs: Values, 
 
 def instance_outputs(instance: "Instance") -> Values:
     """Return the outputs that the cloud reports for an instance."""
-    from pulumi_vllm.spheron.providers import mount_kind
-
     reported = {
         "instanceName": instance.name,
         "status": instance.status,

@@ -11,6 +11,7 @@ from pulumi_vllm.provider.plugin.call import Call
 from pulumi_vllm.provider.plugin.errors import Cancelled, UserError
 from pulumi_vllm.provider.plugin.resource import Values
 from pulumi_vllm.render import layout
+from pulumi_vllm.spheron.errors import CloudError, TooEarlyError, UnknownStatusError
 
 _GONE_WITHIN_S = 300.0  # after an accepted DELETE; past that somebody must look (spheron-api.md, rule 30)
 _PAUSES_S = tuple(pause_s for pause_s in API_PAUSES_S if pause_s <= 10)  # noqa: PLR2004 (a countdown in minutes)
@@ -77,8 +78,6 @@ sync
 
 async def _delete(call: Call, instance_id: str, name: str) -> None:
     """Send the DELETE until the cloud accepts it: its minimum run time may be longer than announced."""
-    from pulumi_vllm.spheron.errors import TooEarlyError
-
     refusal = ""
 
     async def is_accepted() -> bool | None:
@@ -102,8 +101,6 @@ async def _delete(call: Call, instance_id: str, name: str) -> None:
 
 
 async def _wait_gone(call: Call, instance_id: str, name: str) -> None:
-    from pulumi_vllm.spheron.errors import UnknownStatusError
-
     async def is_gone() -> bool | None:
         try:
             instance = await call.session.ask(call.session.cloud().instances.get, instance_id)
@@ -132,8 +129,6 @@ async def _wait_gone(call: Call, instance_id: str, name: str) -> None:
 
 async def _detach_volumes(call: Call, instance_id: str) -> None:
     """Detach the volumes that are still listed at the instance. A failure must not keep the instance in state."""
-    from pulumi_vllm.spheron.errors import CloudError
-
     cloud = call.session.cloud()
     try:
         for volume in await call.session.ask(cloud.volumes.list):

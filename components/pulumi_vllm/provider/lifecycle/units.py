@@ -9,7 +9,7 @@ from pulumi_vllm.host.boot_identity import PRINT_BOOT_IDENTITY
 from pulumi_vllm.host.errors import AuthRefused, Unreachable
 from pulumi_vllm.host.mask import mask
 from pulumi_vllm.provider.lifecycle.host_connection import connect_host
-from pulumi_vllm.provider.lifecycle.machine_state import check_instance_alive
+from pulumi_vllm.provider.lifecycle.instance_liveness import check_instance_alive
 from pulumi_vllm.provider.lifecycle.poll import HOST_PAUSES_S, poll
 from pulumi_vllm.provider.plugin.call import Call
 from pulumi_vllm.provider.plugin.errors import UserError
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 # A unit reports a phase or some bytes far more often than this. Without any progress, it hangs.
 _STALLED_AFTER_S = 1800.0
-# A restart of a machine with a share took 45 s without SSH (Spheron, in client code of 2026-05). Bare metal takes
+# A restart of an instance with a share took 45 s without SSH (Spheron, in client code of 2026-05). Bare metal takes
 # minutes.
 _UNREACHABLE_FOR_AT_MOST_S = 420.0
-# How long a machine is unreachable before the cloud is asked about it, and how often after that.
+# How long a host is unreachable before the cloud is asked about it, and how often after that.
 _CHECK_MACHINE_AFTER_S, _CHECK_MACHINE_EVERY_S = 5.0, 20.0
 _MB, _GB = 1e6, 1e9
 
@@ -46,11 +46,11 @@ PREFLIGHT = OneshotUnit(layout.PREFLIGHT_UNIT, layout.PREFLIGHT_RESULT)
 
 
 async def run_unit(call: Call, values: Values, unit: OneshotUnit, *, restart: bool = False) -> Record:
-    """Start a unit and wait until it has finished, even when the machine restarts. Returns its last record.
+    """Start a unit and wait until it has finished, even when the host restarts. Returns its last record.
 
     Raises:
         UserError: the unit failed. The message ends with its own error, or with its last journal lines.
-        HostError: the machine stays unreachable.
+        HostError: the host stays unreachable.
     """
     running = _RunningUnit(call, values, unit)
     await running.start(restart=restart)
@@ -87,7 +87,7 @@ class _RunningUnit:
             shown = await host.run(script, timeout_s=60)
             state, job, boot, record = (shown.stdout + "\n\n\n").split("\n", 3)
             if boot != self._boot:
-                await self._call.info(f"the machine was restarted; {self._unit.name} continues")
+                await self._call.info(f"the host was restarted; {self._unit.name} continues")
                 await self.start(restart=False)
                 return None
         except (Unreachable, AuthRefused):
@@ -112,7 +112,7 @@ class _RunningUnit:
 
     def describe(self) -> str:
         """Describe the progress of the unit in one line."""
-        return "the machine does not answer" if self._unreachable else describe(self._unit.name, self._record)
+        return "the host does not answer" if self._unreachable else describe(self._unit.name, self._record)
 
     def _update(self, record: Record) -> None:
         self._answered_at = time.monotonic()
@@ -123,7 +123,7 @@ class _RunningUnit:
             self._progress_at = self._answered_at
 
     async def _check_machine(self) -> None:
-        """Ask the cloud from time to time whether the machine still exists."""
+        """Ask the cloud from time to time whether the instance still exists."""
         unreachable_for_s = time.monotonic() - self._answered_at
         if unreachable_for_s > self._check_machine_after_s:
             self._check_machine_after_s = unreachable_for_s + _CHECK_MACHINE_EVERY_S

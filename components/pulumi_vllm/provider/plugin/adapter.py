@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import sys
+import traceback
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -13,7 +14,7 @@ from google.protobuf import empty_pb2
 
 from pulumi_vllm import __version__
 from pulumi_vllm.host.errors import Unreachable
-from pulumi_vllm.provider.lifecycle.machine_state import check_instance_alive
+from pulumi_vllm.provider.lifecycle.instance_liveness import check_instance_alive
 from pulumi_vllm.provider.plugin.call import Call
 from pulumi_vllm.provider.plugin.errors import Partial, UserError
 from pulumi_vllm.provider.plugin.package_schema import RESOURCES, package_schema
@@ -37,8 +38,8 @@ _Servicer: type = protobuf_module("provider_pb2_grpc").ResourceProviderServicer
 
 # The engine's own limit for one message (sdk/go/common/util/rpcutil in Pulumi's repository): 400 MiB.
 _MESSAGE_BYTES = 400 * 1024 * 1024
-# A machine that the provider takes back stops answering some seconds before the API reports it.
-_CHECK_MACHINE_AFTER_S = (0.0, 3.0, 6.0)
+# An instance that the provider reclaims stops answering some seconds before the API reports it.
+_CHECK_INSTANCE_AFTER_S = (0.0, 3.0, 6.0)
 
 
 class Servicer(_Servicer):  # type: ignore[misc] # generated code has no types
@@ -216,15 +217,15 @@ def _state(resource: Resource, inputs: Values, outputs: Values, *, unknown: bool
 async def _explain_unreachable(
     resource: Resource, call: Call, new: Values, work: Awaitable[Result]
 ) -> Result:
-    """Run `work` on a machine. When the machine stops answering, ask the cloud why."""
+    """Run `work` on a host. When the host stops answering, ask the cloud why."""
     try:
         return await work
     except Unreachable as error:
         if "instanceId" in resource.inputs:
-            for pause_s in _CHECK_MACHINE_AFTER_S:
+            for pause_s in _CHECK_INSTANCE_AFTER_S:
                 await call.sleep(pause_s)
                 await check_instance_alive(call, new)
-        raise UserError(f"{call.name}: {error}; run `pulumi up` again when the machine answers") from error
+        raise UserError(f"{call.name}: {error}; run `pulumi up` again when the host answers") from error
 
 
 async def _report_errors(
@@ -260,8 +261,6 @@ async def _report_errors(
         raise
     except Exception as error:
         if os.environ.get("PULUMI_VLLM_DEBUG"):
-            import traceback
-
             traceback.print_exc()
         await context.abort(grpc.StatusCode.UNKNOWN, _error_message(error))
         raise

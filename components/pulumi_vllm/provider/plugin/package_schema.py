@@ -71,7 +71,7 @@ def _custom() -> str:
         "name": "vllm",
         "displayName": "vLLM on rented GPUs",
         "version": __version__,
-        "description": "Serve an open-weight LLM with vLLM on rented GPU machines.",
+        "description": "Serve an open-weight LLM with vLLM on rented GPUs.",
         "license": "Apache-2.0",
         "pluginDownloadURL": PLUGIN_URL,
         "language": {"python": respect, "nodejs": respect, "go": respect},

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # The Service resource restarts vLLM, after it has drained the gateway.
 _RESTART_ENGINE = f"restart {layout.ENGINE_UNIT}"
-# cloud-init installs packages on a new machine, which takes minutes. So does our own bootstrap.
+# cloud-init installs packages on a new host, which takes minutes. So does our own bootstrap.
 _CLOUD_INIT_WITHIN_S = 900
 _BOOTSTRAP_WITHIN_S = 1200
 
@@ -197,7 +197,7 @@ class Files(Resource):
         )
         if stamp.stdout.strip() == hashlib.sha256(script.data).hexdigest():
             return
-        await call.progress("preparing the machine: packages, users, directories")
+        await call.progress("preparing the host: packages, users, directories")
         await host.put([script])
         try:
             await host.run(script.path, timeout_s=_BOOTSTRAP_WITHIN_S)

@@ -4,8 +4,12 @@ from typing import TYPE_CHECKING
 
 from pulumi_vllm.plan.defaults import DRAIN_TIMEOUT_S
 from pulumi_vllm.plan.names import physical_name
+from pulumi_vllm.provider.lifecycle.instance_liveness import (
+    UNUSABLE_STATUSES,
+    describe_loss,
+    replacement_hint,
+)
 from pulumi_vllm.provider.lifecycle.machine_offers import find_offers
-from pulumi_vllm.provider.lifecycle.machine_state import UNUSABLE_STATUSES, describe_loss, replacement_hint
 from pulumi_vllm.provider.lifecycle.provision import instance_outputs, wait_until_ready
 from pulumi_vllm.provider.lifecycle.terminate import terminate
 from pulumi_vllm.provider.plugin.call import Call
@@ -13,6 +17,8 @@ from pulumi_vllm.provider.plugin.errors import Cancelled, UserError
 from pulumi_vllm.provider.plugin.protocol import has_unknown, reveal
 from pulumi_vllm.provider.plugin.resource import Failure, Property, Reading, Resource, Values
 from pulumi_vllm.provider.resources.cheaper_offers import warn_if_cheaper
+from pulumi_vllm.spheron.errors import OutOfStockError
+from pulumi_vllm.spheron.models import InstanceRequest
 
 if TYPE_CHECKING:
     from pulumi_vllm.spheron.models import Instance as CloudInstance
@@ -22,24 +28,26 @@ class Instance(Resource):
     """`vllm:spheron:Instance`."""
 
     token = "vllm:spheron:Instance"
-    description = "A rented GPU machine. Deleted before it is replaced. Billed from the accepted request on."
+    description = (
+        "A rented instance. It is deleted before it is replaced, and billed from the accepted request on."
+    )
     inputs = {
         "gpu": Property(
             "string", "GPU model as in offers, such as H200, H100 or CPU.", required=True, replaces=True
         ),
         "count": Property(
-            "integer", "Number of GPUs; 0 for a machine without GPUs.", required=True, replaces=True
+            "integer", "Number of GPUs; 0 for an instance without GPUs.", required=True, replaces=True
         ),
         "billing": Property("string", "on-demand (default) or spot.", replaces=True),
         "fallback": Property(
-            "string", "on-demand: rent such a machine when no spot machine is available.", silent=True
+            "string", "on-demand: rent an on-demand instance when no spot instance is available.", silent=True
         ),
         "provider": Property("string", "Company that runs it. A volume sets its own.", replaces=True),
         "region": Property(
             "string", "Region, as the cloud spells it. A volume sets its placement.", replaces=True
         ),
         "maxUsdPerHour": Property(
-            "number", "Price ceiling for the whole machine, USD per hour.", silent=True
+            "number", "Price ceiling for the whole instance, USD per hour.", silent=True
         ),
         "sshKeyId": Property("string", "Id of the SSH key at the cloud.", required=True, silent=True),
         "sshPublicKey": Property(
@@ -72,7 +80,7 @@ class Instance(Resource):
         "user": Property("string", "Login user."),
         "port": Property("integer", "SSH port."),
         "hostKey": Property("string", "SSH host key, pinned at first contact."),
-        "usdPerHour": Property("number", "Price of the whole machine, USD per hour."),
+        "usdPerHour": Property("number", "Price of the whole instance, USD per hour."),
         "billedAs": Property("string", "on-demand or spot, as rented; it may be the fallback."),
         "offerId": Property("string", "Id of the rented offer."),
         "placement": Property("string", "Region in which it runs."),
@@ -164,9 +172,6 @@ class Instance(Resource):
 
     async def _rent(self, call: Call, new: Values, name: str) -> "CloudInstance":
         """Rent the best offer that is really available."""
-        from pulumi_vllm.spheron.errors import OutOfStockError
-        from pulumi_vllm.spheron.models import InstanceRequest
-
         last_error: Exception | None = None
         for offer in await find_offers(call, new, with_volume=bool(new.get("provider"))):
             if call.session.cancelled.is_set():
@@ -187,4 +192,4 @@ class Instance(Resource):
             except OutOfStockError as error:
                 last_error = error
                 await call.info(f"{offer.name}: {error}; trying the next offer")
-        raise UserError(f"{call.name}: no machine is available: {last_error}")
+        raise UserError(f"{call.name}: no instance is available: {last_error}")

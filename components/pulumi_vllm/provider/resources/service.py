@@ -103,7 +103,7 @@ class Service(Resource):
 
     # -- the host -----------------------------------------------------------------------------------
     async def _start(self, call: Call, new: Values, *, restart: bool) -> Values:
-        # First, because vLLM keeps serving on a machine that is not fit for the new configuration.
+        # First, because vLLM keeps serving on a host that is not fit for the new configuration.
         await run_unit(call, new, PREFLIGHT, restart=True)
         host = await connect_host(call, new)
         # An engine that failed the readiness check keeps running, and may hold the cause of the failure in memory.

@@ -1,4 +1,4 @@
-"""An SSH key at the cloud: given by the user or generated, and registered under a deterministic name."""
+"""An SSH key at the cloud: the user's own or a generated one, registered under a deterministic name."""
 
 import contextlib
 
@@ -13,9 +13,7 @@ class SshKey(Resource):
     """`vllm:spheron:SshKey`."""
 
     token = "vllm:spheron:SshKey"
-    description = (
-        "An SSH key registered at the cloud. The private key is given, or generated and kept as a secret."
-    )
+    description = "An SSH key registered at the cloud. The private key is the user's own, or a generated one."
     inputs = {
         "privateKey": Property(
             "string",
@@ -33,9 +31,12 @@ class SshKey(Resource):
 
     async def create(self, call: Call, new: Values) -> tuple[str, Values]:
         """Register the key, or adopt the registration of the same key."""
-        given = reveal(new.get("privateKey"))
-        private = _private_key(call, given) if given else _generate()
-        public = _public(private)
+        # The plugin starts without cryptography, which takes 0.1 s to import.
+        from pulumi_vllm.provider.resources.ssh_key_pair import generate, public_key
+
+        custom_key = reveal(new.get("privateKey"))
+        private = _private_key(call, custom_key) if custom_key else generate()
+        public = public_key(private)
         name = physical_name(call.stack, call.name, call.urn, public)
         keys = call.session.cloud().ssh_keys
         for key in await call.session.ask(keys.list):
@@ -61,31 +62,11 @@ class SshKey(Resource):
         return {"keyId": key_id, "keyName": name, "publicKey": public, "privateKeyPem": private}
 
 
-def _generate() -> str:
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import ed25519
-
-    key = ed25519.Ed25519PrivateKey.generate()
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
-    ).decode()
-
-
 def _private_key(call: Call, text: str) -> str:
+    # The plugin starts without cryptography, which takes 0.1 s to import.
+    from pulumi_vllm.provider.resources.ssh_key_pair import public_key
+
     with contextlib.suppress(ValueError, TypeError):
-        _public(text)
+        public_key(text)
         return text
     raise UserError(f"{call.name}: privateKey cannot be read; give an OpenSSH or PEM key without passphrase")
-
-
-def _public(private: str) -> str:
-    from cryptography.hazmat.primitives import serialization
-
-    data = private.encode()
-    load = serialization.load_ssh_private_key if b"OPENSSH" in data else serialization.load_pem_private_key
-    key = load(data, password=None)
-    return (
-        key.public_key()
-        .public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-        .decode()
-    )

@@ -10,6 +10,7 @@ from pulumi_vllm.provider.plugin.call import Call
 from pulumi_vllm.provider.plugin.errors import UserError
 from pulumi_vllm.provider.plugin.protocol import has_unknown
 from pulumi_vllm.provider.plugin.resource import Failure, Property, Reading, Resource, Values
+from pulumi_vllm.spheron.errors import CloudError
 
 if TYPE_CHECKING:
     from pulumi_vllm.plan.offer import Offer
@@ -149,8 +150,6 @@ class Volume(Resource):
 
     async def _delete(self, call: Call, volume: "CloudVolume") -> None:
         """Delete a volume. An instance that has just ended may hold it a moment longer."""
-        from pulumi_vllm.spheron.errors import CloudError
-
         refusal = ""
 
         async def is_deleted() -> bool | None:
@@ -187,8 +186,6 @@ class Volume(Resource):
 
     async def _price(self, call: Call, new: Values) -> float | None:
         """Return the price of a new volume; None where the cloud publishes none or offers no such machine today."""
-        from pulumi_vllm.spheron.errors import CloudError
-
         if has_unknown(new):
             return None
         try:

@@ -10,7 +10,7 @@ from pulumi_vllm.provider.lifecycle.host_connection import (
     connect_host,
     observe,
 )
-from pulumi_vllm.provider.lifecycle.machine_state import check_instance_alive
+from pulumi_vllm.provider.lifecycle.instance_liveness import check_instance_alive
 from pulumi_vllm.provider.lifecycle.poll import API_PAUSES_S, PollTimeoutError, poll
 from pulumi_vllm.provider.lifecycle.volume_mount import (
     HostVolumes,
