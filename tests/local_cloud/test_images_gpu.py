@@ -19,9 +19,7 @@ PROGRAM = image_cache.RECIPES / "gpu" / "nvidia-smi"
 def nvidia_smi(gpu: str, count: int, tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
     data = tmp_path / "data"
     if not data.exists():
-        data.mkdir()
-        for path in (image_cache.RECIPES / "captured" / f"{gpu}-x2").iterdir():
-            (data / path.name).write_bytes(path.read_bytes())
+        image_cache.unpack_captured(gpu, data)
         (data / "count").write_text(f"{count}\n")
     return subprocess.run(
         [sys.executable, "-S", str(PROGRAM), *words],
@@ -34,13 +32,14 @@ def nvidia_smi(gpu: str, count: int, tmp_path: Path, *words: str) -> subprocess.
 
 @pytest.mark.parametrize("gpu", ["h200", "h100"])
 def test_two_gpus_match_the_capture(gpu: str, tmp_path: Path) -> None:
-    captured = image_cache.RECIPES / "captured" / f"{gpu}-x2"
+    captured = tmp_path / "captured"
+    image_cache.unpack_captured(gpu, captured)
     assert nvidia_smi(gpu, 2, tmp_path, "topo", "-m").stdout == (captured / "topo.txt").read_text()
     assert (
         nvidia_smi(gpu, 2, tmp_path).stdout.splitlines()[1:]
         == (captured / "nvidia-smi.txt").read_text().splitlines()[1:]
     )
-    told = [
+    printed = [
         line
         for line in nvidia_smi(gpu, 2, tmp_path, "-q", "-x").stdout.splitlines()
         if "<timestamp>" not in line
@@ -48,13 +47,15 @@ def test_two_gpus_match_the_capture(gpu: str, tmp_path: Path) -> None:
     real = [
         line for line in (captured / "nvidia-smi-q.xml").read_text().splitlines() if "<timestamp>" not in line
     ]
-    assert told == real
+    assert printed == real
 
 
 def test_the_long_output_matches_the_capture(tmp_path: Path) -> None:
-    told = nvidia_smi("h200", 2, tmp_path, "-q").stdout.splitlines()
-    real = (image_cache.RECIPES / "captured" / "h200-x2" / "nvidia-smi-q.txt").read_text().splitlines()
-    assert [line for line in told if "Timestamp" not in line] == [
+    printed = nvidia_smi("h200", 2, tmp_path, "-q").stdout.splitlines()
+    captured = tmp_path / "captured"
+    image_cache.unpack_captured("h200", captured)
+    real = (captured / "nvidia-smi-q.txt").read_text().splitlines()
+    assert [line for line in printed if "Timestamp" not in line] == [
         line for line in real if "Timestamp" not in line
     ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gzip
 import hashlib
 import os
 import re
@@ -191,9 +192,17 @@ def _files(top: Path) -> Iterator[bytes]:
             yield path.read_bytes()
 
 
+def unpack_captured(gpu: str, folder: Path) -> None:
+    """Copy the captured output of nvidia-smi for a GPU. The large files are compressed in the package."""
+    shutil.copytree(RECIPES / "captured" / f"{gpu}-x2", folder)
+    for compressed in sorted(folder.glob("*.gz")):
+        compressed.with_suffix("").write_bytes(gzip.decompress(compressed.read_bytes()))
+        compressed.unlink()
+
+
 def _gpu_layer(root: Path, gpu: str, count: int) -> None:
     data = root / "usr" / "share" / "lc-gpu"
-    shutil.copytree(RECIPES / "captured" / f"{gpu}-x2", data)
+    unpack_captured(gpu, data)
     (data / "count").write_text(f"{count}\n", encoding="utf-8")
     (root / "usr" / "bin").mkdir()
     shutil.copyfile(RECIPES / "gpu" / "nvidia-smi", root / "usr" / "bin" / "nvidia-smi")
