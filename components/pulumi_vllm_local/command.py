@@ -35,8 +35,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], 
     """
     local = subparsers.add_parser(
         "local",
-        help="the local cloud, which needs neither an account nor a GPU",
-        description="The local cloud. Its state is in $PULUMI_VLLM_LOCAL_DIR, by default .pulumi-vllm/local.",
+        help="run the local cloud, which needs neither an account nor a GPU",
+        description="Run the local cloud, which imitates the rental API with containers on this computer. Its state "
+        "is in $PULUMI_VLLM_LOCAL_DIR, by default .pulumi-vllm/local.",
     )
     verbs = local.add_subparsers(dest="verb", required=True, metavar="COMMAND")
 
@@ -45,7 +46,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], 
         parser.set_defaults(run=lambda parsed: _report_errors(run, parsed))
         return parser
 
-    up = verb("up", _up, 'start it and print the environment of a stack: eval "$(pulumi-vllm local up)"')
+    up = verb(
+        "up",
+        _up,
+        'start the local cloud and print the environment of a stack: eval "$(pulumi-vllm local up)"',
+    )
     up.add_argument("--engine", choices=("real", "fake", "none"), default="fake", help=_ENGINE)
     up.add_argument(
         "--port",
@@ -54,16 +59,23 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], 
         help="port of the API on loopback (default: a free one at first, then the same)",
     )
     up.add_argument(
-        "--factor", type=float, default=60.0, help="virtual seconds per real second; 1 is real time"
+        "--factor",
+        type=float,
+        default=60.0,
+        help="virtual seconds per real second (default: 60); 1 is real time",
     )
     up.add_argument("--foreground", action="store_true", help="serve in this process until Ctrl-C")
-    up.add_argument("--json", action="store_true")
+    up.add_argument("--json", action="store_true", help="print JSON in place of the environment")
     up.set_defaults(engine_locks=engine_locks)
-    status = verb("status", _status, "show what runs; exit code 3 if nothing does")
-    status.add_argument("--json", action="store_true")
+    status = verb(
+        "status", _status, "show the machines and volumes of the local cloud; exit 3 if it does not run"
+    )
+    status.add_argument("--json", action="store_true", help="print JSON")
     logs = verb("logs", _logs, "show the log of the cloud, or the console of a machine")
     logs.add_argument("name", nargs="?", help="name or id of a machine")
-    logs.add_argument("-n", "--lines", type=int, default=100)
+    logs.add_argument(
+        "-n", "--lines", type=int, default=100, help="number of lines, from the end (default: 100)"
+    )
     for name, text in (
         ("reclaim", "terminate a machine as a provider reclaims a spot machine"),
         ("pause", "freeze a machine, so that it answers nothing"),
@@ -72,8 +84,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], 
     ):
         control = verb(name, _control, text)
         control.add_argument("id", help="name or id of a machine")
-        control.add_argument("--json", action="store_true")
-    down = verb("down", _down, "stop it and remove its machines; volumes stay")
+        control.add_argument("--json", action="store_true", help="print JSON")
+    down = verb("down", _down, "stop the local cloud and remove its machines; volumes stay")
     down.add_argument("--purge", action="store_true", help="also remove volumes and records")
 
 

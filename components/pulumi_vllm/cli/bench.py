@@ -1,4 +1,4 @@
-"""`pulumi-vllm bench`: measure throughput and latency of a running stack over concurrency, save and compare."""
+"""`pulumi-vllm bench`: measure throughput and latency of a running stack, save the result, and compare it."""
 
 import argparse
 import json
@@ -28,12 +28,13 @@ _COLUMNS = (
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `bench`."""
-    text = "measure a running stack through its gateway, over concurrency"
+    text = "measure throughput and latency of a running stack at several levels of concurrency"
     bench = commands.add_parser(
         "bench",
         help=text,
-        description=f"{text.capitalize()}: prompts and answers of fixed lengths, with random prompts. Prints a table, "
-        "saves the result, and compares it with the last run and with the evidence for the same flags.",
+        description=f"{text.capitalize()}. Requests go through the gateway. Prompts are random, and all lengths are "
+        "fixed. The command prints a table, saves the result, and compares it with the last run and with the "
+        "evidence for the same flags.",
     )
     endpoint_options.add_arguments(bench)
     bench.add_argument(

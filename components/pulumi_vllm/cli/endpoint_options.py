@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ca",
         type=Path,
         metavar="FILE",
-        help="with --url: the gateway's CA certificate, PEM (default: the CAs that this machine trusts)",
+        help="with --url: the gateway's CA certificate, PEM (default: the CAs that this computer trusts)",
     )
     parser.add_argument(
         "--model", metavar="NAME", help="model name in requests (default: the stack's, or the only one)"

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `lint`."""
-    text = "check vLLM's arguments, of a stack or written out; exit 1 if something fails"
-    lint = commands.add_parser("lint", help=text, description=f"{text.capitalize()}.")
+    text = "check the vLLM arguments of a stack or of a command line; exit 1 if a rule finds an error"
+    lint = commands.add_parser("lint", help=text, description=f"{text[0].upper()}{text[1:]}.")
     lint.add_argument("--engine", metavar="V", help="vLLM version (default: the one that the plan chooses)")
     lint.add_argument("--model", default="mistral-small-4", help="catalogue name of the model (for FLAGS)")
     lint.add_argument("--precision", help="precision as in the catalogue (for FLAGS)")
@@ -25,10 +25,15 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     lint.add_argument(
         "--rules",
         action="store_true",
-        help="list the rule ids that engine.ignore accepts, and what they find",
+        help="list the rules, with the ids that engine.ignore accepts",
     )
     lint.add_argument("--json", action="store_true", help="print the findings as JSON")
-    lint.add_argument("words", nargs="*", metavar="STACK | -- FLAGS", help="a stack, or a vLLM command line")
+    lint.add_argument(
+        "words",
+        nargs="*",
+        metavar="STACK | -- FLAGS",
+        help="a stack, or the flags of a vLLM command line after --",
+    )
     lint.set_defaults(run=_lint)
 
 

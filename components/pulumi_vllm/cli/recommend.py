@@ -139,9 +139,10 @@ def _show(found: "Recommendation") -> None:
         )
     if found.fitting:
         print(
-            "full: requests of the full context that fit at once\n"
-            "$/M out: at the requested concurrency, always busy; streams: the measured levels that it is derived from. "
-            "Between two levels, the rate is interpolated; above the highest, it is that of the highest"
+            "full: number of requests with the full context that the KV cache holds at once\n"
+            "$/M out: USD per million output tokens at the requested concurrency, if the server is always busy\n"
+            "streams: the measured levels of concurrency that this price is derived from. Between two levels, the rate "
+            "is interpolated; above the highest, the rate of the highest is used"
         )
     for refused in found.refused:
         print(

@@ -20,8 +20,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     smoke = commands.add_parser(
         "smoke",
         help=text,
-        description=f"{text.capitalize()}: chat, stream, reasoning_effort, a tool call, structured output, "
-        "an image, the longest allowed prompt. Each is pass, fail, or not for this engine.",
+        description=f"{text.capitalize()}. The requests are: chat, stream, reasoning_effort, a tool call, structured "
+        "output, an image, and the longest allowed prompt. Each passes, fails, or does not apply to this engine.",
     )
     endpoint_options.add_arguments(smoke)
     smoke.set_defaults(run=_smoke)
