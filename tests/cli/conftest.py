@@ -11,7 +11,7 @@ def init(tmp_path, monkeypatch, capsys):
 
     def run(*arguments):
         code = main(["init", *arguments, "--json"])
-        said = capsys.readouterr()
-        return code, json.loads(said.out) if said.out else said.err
+        printed = capsys.readouterr()
+        return code, json.loads(printed.out) if printed.out else printed.err
 
     return run

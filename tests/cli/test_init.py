@@ -132,7 +132,7 @@ def test_the_stack_goes_where_the_project_keeps_its_stacks(tmp_path, init):
         ("{name: a, runtime: nodejs}\n", ["`plugins.providers`", "`options`"]),
     ],
 )
-def test_a_line_that_cannot_be_added_is_said(tmp_path, init, text, words):
+def test_a_line_that_cannot_be_added_is_reported(tmp_path, init, text, words):
     (tmp_path / "Pulumi.yaml").write_text(text)
     code, report = init(".")
     assert code == 2
@@ -152,17 +152,17 @@ def test_a_plugin_that_is_named_already_is_left_alone(tmp_path, init, form):
     assert not (tmp_path / "provider").exists()
 
 
-def test_every_mistake_is_said_at_once_and_nothing_is_written(tmp_path, init):
+def test_all_errors_are_reported_at_once_and_nothing_is_written(tmp_path, init):
     (tmp_path / "Pulumi.yaml").write_text("name: [")
-    code, said = init(".", "--stack", "spheron-h20-1x-fp8", "--name", "a b")
+    code, printed = init(".", "--stack", "spheron-h20-1x-fp8", "--name", "a b")
     assert code == 1
-    assert "--name a b: is not allowed" in said
-    assert "did you mean spheron-h200-1x-fp8?" in said
-    assert "is not YAML" in said
+    assert "--name a b: is not allowed" in printed
+    assert "did you mean spheron-h200-1x-fp8?" in printed
+    assert "is not YAML" in printed
     assert tree(tmp_path).keys() == {"Pulumi.yaml"}
 
 
-def test_a_launcher_of_ones_own_is_kept_and_said(tmp_path, init):
+def test_a_launcher_of_ones_own_is_kept_and_reported(tmp_path, init):
     (tmp_path / "provider").mkdir()
     (tmp_path / "provider/pulumi-resource-vllm").write_text("#!/bin/sh\nexec mine\n")
     code, report = init(".")
@@ -182,10 +182,10 @@ def test_a_project_with_pyproject_gets_no_second_list(tmp_path, init):
 
 def test_a_folder_that_cannot_be_written_is_reported(tmp_path, init):
     (tmp_path / "provider").write_text("a file of theirs")
-    code, said = init(".")
+    code, printed = init(".")
     assert code == 1
-    assert "provider" in said
-    assert "run this again" in said
+    assert "provider" in printed
+    assert "run this again" in printed
 
 
 @pytest.mark.parametrize("where", [".venv", "path", "nowhere"])

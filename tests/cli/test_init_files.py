@@ -83,13 +83,13 @@ def test_a_second_stack_says_what_its_requirement_lacks(tmp_path, init, name, li
     assert init(".", "--stack", "local")[0] == 0
 
 
-def test_an_extra_in_a_table_of_poetry_is_seen(tmp_path, init):
+def test_an_extra_in_a_table_of_poetry_is_recognized(tmp_path, init):
     (tmp_path / "pyproject.toml").write_text('pulumi-vllm = {version = "1", extras = ["local"]}\n')
     assert init(".")[0] == 0
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("Pulumi.yaml", "name: a # für\n".encode("latin-1"), "Pulumi.yaml: is not UTF-8"),
         ("Pulumi.yaml", b"name: a\nstackConfigDir: 3\n", "stackConfigDir is 3; write the name of a folder"),
@@ -98,9 +98,11 @@ def test_an_extra_in_a_table_of_poetry_is_seen(tmp_path, init):
         ("Pulumi.local.yaml", b"a: \xfc\n", "Pulumi.local.yaml: is not UTF-8"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_said_before_anything_is_written(tmp_path, init, name, content, said):
+def test_a_file_that_cannot_be_read_is_reported_before_anything_is_written(
+    tmp_path, init, name, content, message
+):
     (tmp_path / name).write_bytes(content)
-    code, told = init(".")
+    code, printed = init(".")
     assert code == 1
-    assert said in told
+    assert message in printed
     assert [file.name for file in tmp_path.rglob("*")] == [name]

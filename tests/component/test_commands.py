@@ -86,7 +86,7 @@ def test_without_commands_pulumi_command_is_not_asked_for():
     assert not [one for one in made.values() if one["type"].startswith("command:")]
 
 
-def test_mistakes_of_the_block_the_keys_and_the_commands_come_together():
+def test_errors_in_block_keys_and_commands_are_reported_together():
     commands = [
         {"name": "a", "creat": "true"},
         {"name": "A b", "create": "true"},
@@ -108,7 +108,7 @@ def test_mistakes_of_the_block_the_keys_and_the_commands_come_together():
 
 
 @pytest.mark.parametrize(
-    ("command", "said"),
+    ("command", "message"),
     [
         ({"create": "true"}, "commands[0].name: missing; add it"),
         ({"name": "", "create": "true"}, "commands[0].name: missing; add it"),
@@ -121,10 +121,10 @@ def test_mistakes_of_the_block_the_keys_and_the_commands_come_together():
         ({"name": "a", "create": "true", "stdin": {"planted": 1}}, "commands[0].stdin: is not text"),
     ],
 )
-def test_a_command_in_a_wrong_form_is_one_sentence(command, said):
+def test_a_command_in_a_wrong_form_is_one_sentence(command, message):
     with pytest.raises(pulumi.RunError) as caught:
         declare(commands=[command])
-    assert str(caught.value).startswith(said)
+    assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
     assert "planted" not in str(caught.value)
 
@@ -176,11 +176,11 @@ def test_a_program_in_another_language_has_commands_too():
     assert any(urn.endswith("::llm-command-a") for urn in requests["llm-command-b"].dependencies)
 
 
-def test_mistakes_in_them_are_sentences_there_too():
+def test_errors_in_commands_are_sentences_there_too():
     later = {SECRET: OUTPUT, "value": [], "secret": True}
-    for commands, said in (
+    for commands, message in (
         ([{"name": "a", "create": 3}], r"commands\[0\].create: is not text"),
         (later, "commands: is an output"),
     ):
-        with pytest.raises(pulumi.RunError, match=said):
+        with pytest.raises(pulumi.RunError, match=message):
             constructed(commands)

@@ -146,9 +146,9 @@ def blocks() -> dict:
 
 def test_the_automation_api_previews_two_servers_with_an_explicit_provider(clouds, place):
     fleet = Fleet(place, clouds("fake"), blocks())
-    seen = fleet.run("preview")
-    assert seen["changes"] == {"create": 24}
-    planned = [row for row in seen["planned"] if row[0].startswith("vllm:") and row[1]]
+    preview = fleet.run("preview")
+    assert preview["changes"] == {"create": 24}
+    planned = [row for row in preview["planned"] if row[0].startswith("vllm:") and row[1]]
     assert {provider.split("::")[-2] for _, provider, _ in planned} == {"account"}, "none has another account"
     assert [drain for kind, _, drain in planned if kind == "vllm:spheron:Instance"] == [7, 7]
 

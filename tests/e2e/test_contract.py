@@ -58,16 +58,16 @@ def chat(ai, model, content="How are you?", **more):
 
 
 def streamed(ai, model, effort):
-    thought, said = "", ""
+    reasoning, answer = "", ""
     for chunk in chat(ai, model, stream=True, reasoning_effort=effort):
         for choice in chunk.choices:
-            said += choice.delta.content or ""
-            thought += (
+            answer += choice.delta.content or ""
+            reasoning += (
                 getattr(choice.delta, "reasoning", None)
                 or getattr(choice.delta, "reasoning_content", None)
                 or ""
             )
-    return thought, said
+    return reasoning, answer
 
 
 @pytest.mark.parametrize(("engine", "kind"), CASES, ids=lambda value: value)
@@ -81,11 +81,11 @@ def test_a_stack_serves_and_its_volume_outlives_the_machine(projects, tmp_path, 
 
     ai, model = client(outputs, tmp_path), outputs["model"]
     assert [served.id for served in ai.models.list()] == [model]
-    thought, said = streamed(ai, model, "none")
-    assert (thought, said.strip()) == ("", "The quick brown fox jumps over a lazy dog.")
-    thought, said = streamed(ai, model, "high")
-    assert thought.strip()
-    assert "fox" in said
+    reasoning, answer = streamed(ai, model, "none")
+    assert (reasoning, answer.strip()) == ("", "The quick brown fox jumps over a lazy dog.")
+    reasoning, answer = streamed(ai, model, "high")
+    assert reasoning.strip()
+    assert "fox" in answer
     called = chat(ai, model, tools=TOOLS).choices[0].message.tool_calls
     assert called[0].function.name == "get_weather"
     image = [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": png()}}]

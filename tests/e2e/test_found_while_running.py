@@ -20,10 +20,10 @@ def refused(project, *words: str) -> str:
     for word in words:
         assert word in done.stdout, f"{word!r} is not in\n{done.stdout}"
     assert "Traceback" not in done.stdout
-    said = re.findall(
+    errors = re.findall(
         r"^ *error: (?!update failed|resource .* was not successfully).*$", done.stdout, re.MULTILINE
     )
-    assert len(set(said)) == 1, said
+    assert len(set(errors)) == 1, errors
     ours = [m for m in project.cloud.machines() if m["name"].startswith(f"{project.stack}-")]
     assert [m["id"] for m in ours] == [project.machine_id()]
     return done.stdout

@@ -68,8 +68,8 @@ async def test_a_chain_of_the_users_own_is_shown_whole(gateways):
     }
     _, given = await CustomCertificate().create(None, inputs)
     await asyncio.to_thread(put, gateway, given["pem"])
-    seen = await shown(gateway, pem(ROOT[0]), "llm.example.com")
-    assert seen["subjectAltName"] == (("DNS", "llm.example.com"),)
+    certificate = await shown(gateway, pem(ROOT[0]), "llm.example.com")
+    assert certificate["subjectAltName"] == (("DNS", "llm.example.com"),)
     # The readiness check on the host knows what was given, not the root; it names the certificate's own authority.
     readiness = ssl.create_default_context(cadata=inputs["certificate"])
     readiness.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN

@@ -134,7 +134,7 @@ def test_two_checkouts_share_nothing(state, tmp_path):
         wrong = requests.get(
             f"{two.url}/api/deployments", headers={"Authorization": f"Bearer {one.api_key}"}, timeout=5
         )
-        assert wrong.status_code == 401, "a stack that was pointed at the other checkout's cloud is told so"
+        assert wrong.status_code == 401, "a stack that was pointed at the other checkout's cloud is refused"
         control.down(other)
         assert control.running(other) is None
         assert [item["id"] for item in control.status(state)["state"]["deployments"]] == [made["id"]]
@@ -149,9 +149,9 @@ def test_new_settings_restart_an_empty_cloud_and_are_refused_in_use(state, capsy
     assert second.pid != first.pid
     _create(second)
     assert _local("up", "--engine", "fake", "--factor", "6000") == 1
-    told = capsys.readouterr().err
-    assert "engine real -> fake" in told
-    assert "machines (one)" in told
+    printed = capsys.readouterr().err
+    assert "engine real -> fake" in printed
+    assert "machines (one)" in printed
 
 
 def test_down_keeps_volumes_and_updates_the_records(state, capsys):

@@ -253,18 +253,18 @@ def test_truncated_weights_fail(start, model, tmp_path):
     assert "file not fully covered" in running.end()[1]
 
 
-def _stream(running, seen, **more):
+def _stream(running, received, **more):
     body = {"model": "tiny", "messages": QUESTION, "stream": True, "ignore_eos": True, **more}
     with requests.post(f"{running.url}/v1/chat/completions", json=body, stream=True, timeout=20) as answer:
         for line in answer.iter_lines():
             if line:
-                seen.append(line.decode())
+                received.append(line.decode())
 
 
-def _after_first(running, seen, **more):
-    thread = threading.Thread(target=_stream, args=(running, seen), kwargs=more)
+def _after_first(running, received, **more):
+    thread = threading.Thread(target=_stream, args=(running, received), kwargs=more)
     thread.start()
-    while len(seen) < 3:
+    while len(received) < 3:
         time.sleep(0.005)
     running.process.send_signal(signal.SIGTERM)
     time.sleep(0.1)
@@ -272,13 +272,13 @@ def _after_first(running, seen, **more):
 
 
 def test_a_drain_finishes_streams_and_refuses_new_requests(start):
-    running, seen = start("--shutdown-timeout", "20", token_ms=10).ready(), []
-    thread = _after_first(running, seen, max_tokens=50)
+    running, received = start("--shutdown-timeout", "20", token_ms=10).ready(), []
+    thread = _after_first(running, received, max_tokens=50)
     assert running.chat().status_code == 500
     assert requests.get(f"{running.url}/health", timeout=5).status_code == 200
     thread.join(10)
-    assert seen[-1] == "data: [DONE]"
-    assert len(seen) == 52
+    assert received[-1] == "data: [DONE]"
+    assert len(received) == 52
     assert running.process.wait(10) == 0
 
 
@@ -294,8 +294,8 @@ def test_sigterm_is_ignored_during_the_start_and_obeyed_afterwards(start):
 
 
 def test_without_a_timeout_streams_end_with_an_error_event(start):
-    running, seen = start(token_ms=10).ready(), []
-    thread = _after_first(running, seen, max_tokens=1000)
+    running, received = start(token_ms=10).ready(), []
+    thread = _after_first(running, received, max_tokens=1000)
     thread.join(10)
-    assert '"code": 500' in seen[-2]
+    assert '"code": 500' in received[-2]
     assert running.process.wait(10) == 0

@@ -191,8 +191,8 @@ def test_the_real_client_resumes_but_accepts_a_corrupt_body(url, tmp_path):
 
 def test_the_date_header_can_be_wrong(url):
     def off_s():
-        told = parsedate_to_datetime(requests.head(f"{url}/", timeout=5).headers["Date"])
-        return abs(told.timestamp() - time.time())
+        reported = parsedate_to_datetime(requests.head(f"{url}/", timeout=5).headers["Date"])
+        return abs(reported.timestamp() - time.time())
 
     assert off_s() < 60
     _fault(url, clock="-3600")

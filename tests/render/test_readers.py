@@ -120,8 +120,8 @@ def test_systemd_reads_the_units(files, host):
     (host / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\nvllm:x:900:900::/var/lib/vllm:/bin/false\n")
     (host / "etc/group").write_text("root:x:0:\nvllm:x:900:\n")
     names = [file.path.rpartition("/")[2] for file in units(files)]
-    said = run(analyze, "verify", f"--root={host}", "--man=no", "--recursive-errors=yes", *names)
-    assert said == ""
+    output = run(analyze, "verify", f"--root={host}", "--man=no", "--recursive-errors=yes", *names)
+    assert output == ""
 
 
 def test_exposure_as_reviewed(stack, tmp_path):
@@ -131,8 +131,8 @@ def test_exposure_as_reviewed(stack, tmp_path):
     host = stacks.laid_out(stacks.rendered(stack), tmp_path)
     lines = [f"systemd {version}: exposure of each unit, 0 best, 10 worst"]
     for unit in sorted(path for path in (host / "etc/systemd/system").glob("*.service")):
-        said = run(analyze, "security", "--offline=yes", "--no-pager", str(unit))
-        lines.append(re.search(r"Overall exposure level for (\S+: [\d.]+)", said)[1])
+        output = run(analyze, "security", "--offline=yes", "--no-pager", str(unit))
+        lines.append(re.search(r"Overall exposure level for (\S+: [\d.]+)", output)[1])
     if os.environ.get("UPDATE_GOLDENS"):
         golden.write_text("\n".join(lines) + "\n")
     reviewed = golden.read_text().splitlines()
@@ -151,8 +151,8 @@ def test_cloud_init_reads_the_user_data(tmp_path):
         assert document.keys() <= {"packages", "runcmd", "writeFiles"}, "the API takes these"
         written = {{"writeFiles": "write_files"}.get(name, name): value for name, value in document.items()}
         (tmp_path / "user-data").write_text(f"#cloud-config\n{json.dumps(written)}\n")
-        said = run(need("unshare"), "-m", "sh", "-c", inside, "sh", str(tmp_path), str(base))
-        assert "Valid cloud-config" in said
+        output = run(need("unshare"), "-m", "sh", "-c", inside, "sh", str(tmp_path), str(base))
+        assert "Valid cloud-config" in output
 
 
 @pytest.mark.ci
@@ -181,8 +181,8 @@ def test_haproxy_reads_its_configuration(tmp_path):
             )
             (gateway / "haproxy.cfg").write_text(re.sub(r"    (user|group) haproxy\n", "", text))
             for words in (["env"], ["env", "GATEWAY_IPV6=1"]):
-                said = run(*words, haproxy, "-c", "-f", str(gateway / "haproxy.cfg"))
-                assert "WARNING" not in said.upper(), said
+                output = run(*words, haproxy, "-c", "-f", str(gateway / "haproxy.cfg"))
+                assert "WARNING" not in output.upper(), output
 
 
 @pytest.mark.ci
