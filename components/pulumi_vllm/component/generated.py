@@ -98,7 +98,7 @@ class SshKey(pulumi.CustomResource):
 
 
 class Volume(pulumi.CustomResource):
-    """A persistent volume in the region of its machine. Unless keep is false, it is kept when the resource is deleted, and the next create adopts it by its name. Billed while it exists."""
+    """A persistent volume in the region of its instance. Unless keep is false, it is kept when the resource is deleted, and the next create adopts it by its name. Billed while it exists."""
 
     def __init__(
         self,
@@ -119,11 +119,11 @@ class Volume(pulumi.CustomResource):
         Args:
             resource_name: name in the program.
             size_gb: Size in GB (10^9 bytes). It can grow where the provider allows it.
-            gpu: GPU of its machine, as in offers, such as H200, H100 or CPU.
+            gpu: GPU of the machine that uses the volume, as in offers, such as H200, H100 or CPU.
             count: Number of GPUs of that machine.
             billing: Billing of that machine: on-demand or spot.
-            fallback: on-demand, where that machine may be rented like that too.
-            region: Region. The default is the region of the cheapest such machine.
+            fallback: on-demand, if that machine may be rented on demand too.
+            region: Region. The default is the region of the cheapest machine that matches.
             max_usd_per_hour: Price ceiling for that machine, USD per hour.
             keep: Keep the volume when the resource is deleted (default true).
             opts: Pulumi's resource options.
@@ -157,7 +157,7 @@ class Volume(pulumi.CustomResource):
 
     @property
     def gpu(self) -> pulumi.Output[str]:
-        """GPU of its machine, as in offers, such as H200, H100 or CPU."""
+        """GPU of the machine that uses the volume, as in offers, such as H200, H100 or CPU."""
         return pulumi.get(self, "gpu")  # type: ignore[no-any-return]
 
     @property
@@ -172,12 +172,12 @@ class Volume(pulumi.CustomResource):
 
     @property
     def fallback(self) -> pulumi.Output[str]:
-        """on-demand, where that machine may be rented like that too."""
+        """on-demand, if that machine may be rented on demand too."""
         return pulumi.get(self, "fallback")  # type: ignore[no-any-return]
 
     @property
     def region(self) -> pulumi.Output[str]:
-        """Region. The default is the region of the cheapest such machine."""
+        """Region. The default is the region of the cheapest machine that matches."""
         return pulumi.get(self, "region")  # type: ignore[no-any-return]
 
     @property
@@ -202,7 +202,7 @@ class Volume(pulumi.CustomResource):
 
     @property
     def provider(self) -> pulumi.Output[str]:
-        """Company that runs it. Its machine must have the same."""
+        """Company that runs it. The instance must be at the same company."""
         return pulumi.get(self, "provider")  # type: ignore[no-any-return]
 
     @property

@@ -106,7 +106,7 @@ def parsed(json_text: str) -> object:
 
 
 def boot_identity() -> str:
-    """Return what `boot_identity.PRINT_BOOT_IDENTITY` prints: it changes with every start of the machine."""
+    """Return what `boot_identity.PRINT_BOOT_IDENTITY` prints: it changes with every boot of the host."""
     started = text("/proc/1/stat").rpartition(")")[2].split()
     return f"{text('/proc/sys/kernel/random/boot_id').strip()}-{started[19] if len(started) > 19 else 0}"
 
@@ -270,7 +270,7 @@ def listening() -> list[tuple[str, int]]:
 
 
 def ip(hexadecimal: str, family: int) -> str:
-    """Format an address, which the kernel prints as 32-bit words in the byte order of the machine."""
+    """Format an address, which the kernel prints as 32-bit words in the byte order of the host."""
     words = [bytes.fromhex(hexadecimal[at : at + 8]) for at in range(0, len(hexadecimal), 8)]
     if sys.byteorder == "little":
         words = [word[::-1] for word in words]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _SERVING_UNITS = (layout.ENGINE_UNIT, layout.GATEWAY_UNIT, layout.FIREWALL_UNIT)
 _READY_WITHIN_S = 3600
-# A start of a large model takes minutes of a paid machine. After two crashes a third start is not worth waiting for.
+# A start of a large model takes minutes of a billed instance. After two crashes a third start is not worth waiting for.
 _CRASHES_TOLERATED = 1
 # Inputs that vLLM reads when it starts.
 _RESTARTING_INPUTS = ("servingDigest", "weightsRevision", "engineVersion", "commandLine")

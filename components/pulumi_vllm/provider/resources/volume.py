@@ -29,7 +29,7 @@ class Volume(Resource):
 
     token = "vllm:spheron:Volume"
     description = (
-        "A persistent volume in the region of its machine. Unless keep is false, it is kept when the resource is "
+        "A persistent volume in the region of its instance. Unless keep is false, it is kept when the resource is "
         "deleted, and the next create adopts it by its name. Billed while it exists."
     )
     inputs = {
@@ -38,17 +38,17 @@ class Volume(Resource):
         ),
         "gpu": Property(
             "string",
-            "GPU of its machine, as in offers, such as H200, H100 or CPU.",
+            "GPU of the machine that uses the volume, as in offers, such as H200, H100 or CPU.",
             required=True,
             silent=True,
         ),
         "count": Property("integer", "Number of GPUs of that machine.", required=True, silent=True),
         "billing": Property("string", "Billing of that machine: on-demand or spot.", silent=True),
         "fallback": Property(
-            "string", "on-demand, where that machine may be rented like that too.", silent=True
+            "string", "on-demand, if that machine may be rented on demand too.", silent=True
         ),
         "region": Property(
-            "string", "Region. The default is the region of the cheapest such machine.", silent=True
+            "string", "Region. The default is the region of the cheapest machine that matches.", silent=True
         ),
         "maxUsdPerHour": Property("number", "Price ceiling for that machine, USD per hour.", silent=True),
         "keep": Property("boolean", "Keep the volume when the resource is deleted (default true)."),
@@ -56,7 +56,7 @@ class Volume(Resource):
     outputs = {
         "handle": Property("string", "The provider's handle, which attach and delete take."),
         "volumeName": Property("string", "Name at the cloud."),
-        "provider": Property("string", "Company that runs it. Its machine must have the same."),
+        "provider": Property("string", "Company that runs it. The instance must be at the same company."),
         "placement": Property("string", "Region, as the cloud spells it."),
         "mountTag": Property("string", "virtiofs tag, where the volume is a share."),
         "usdPerHour": Property("number", "Price of the whole volume, USD per hour."),
@@ -185,7 +185,7 @@ class Volume(Resource):
         return offer, new.get("region") or offer.regions[0]
 
     async def _price(self, call: Call, new: Values) -> float | None:
-        """Return the price of a new volume; None where the cloud publishes none or offers no such machine today."""
+        """Return the price of a new volume; None where the cloud publishes none or has no offer for that machine today."""
         if has_unknown(new):
             return None
         try:
