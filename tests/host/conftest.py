@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
+import shlex
 import signal
 from dataclasses import dataclass, field
 
@@ -31,6 +33,11 @@ class Sshd:
     commands: list[str] = field(default_factory=list)
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     answer: bytes | None = None
+    """What every script prints."""
+    hint: bytes | None = None
+    """What is printed in place of the script, as by images that disable root. The exit code is then 142."""
+    start_file: str = ":"
+    """What the login shell runs before the command, as in ~/.bashrc."""
     connections: list[asyncssh.SSHServerConnection] = field(default_factory=list)
     acceptor: asyncssh.SSHAcceptor | None = None
     key: asyncssh.SSHKey = HOST_KEY
@@ -58,12 +65,17 @@ class Sshd:
     async def serve(self, process: asyncssh.SSHServerProcess) -> None:
         self.commands.append(process.command)
         self.asked.set()
-        if self.answer is not None:
-            process.stdout.write(self.answer)
-            process.exit(0)
+        if self.hint is not None:
+            process.stdout.write(self.hint)
+            process.exit(142)
             return
+        command = process.command
+        if self.answer is not None:
+            # Only the start of the script runs, which marks its output.
+            head, tail = re.findall(r"pulumi-vllm-\w+ \w+", command)[0].split()
+            command = shlex.join(["printf", "%s", f"{head}{tail}\n{self.answer.decode()}"])
         local = await asyncio.create_subprocess_shell(
-            process.command,
+            f"{self.start_file}\n{command}",
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

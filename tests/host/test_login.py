@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from pulumi_vllm.host.errors import AuthRefused, HostKeyChanged, Unreachable
+from pulumi_vllm.host.errors import AuthRefused, HostError, HostKeyChanged, Unreachable
 from pulumi_vllm.host.login import log_in
 
 
@@ -22,8 +22,21 @@ async def test_the_user_who_can_become_root_is_used(sshd, pem):
 
 
 async def test_a_login_that_is_not_root_is_refused(sshd, pem):
-    sshd.answer = b'Please login as the user "ubuntu" rather than the user "root".\n'
+    sshd.hint = b'Please login as the user "ubuntu" rather than the user "root".\n'
     with pytest.raises(AuthRefused, match="not as root: Please login as the user"):
+        await log_in("127.0.0.1", sshd.port, ["root"], pem)
+
+
+async def test_a_greeting_of_the_login_shell_is_no_refusal(sshd, pem):
+    sshd.answer, sshd.start_file = b"0\n", "echo Welcome; echo PS1: unbound variable >&2"
+    host = await log_in("127.0.0.1", sshd.port, ["root"], pem)
+    assert host.address.user == "root"
+    await host.close()
+
+
+async def test_a_start_file_that_ends_the_shell_is_named(sshd, pem):
+    sshd.answer, sshd.start_file = b"0\n", "echo 0; exit 0"
+    with pytest.raises(HostError, match=r"ended before `id -u` began; look for `exit` .* ~/\.bashrc: 0"):
         await log_in("127.0.0.1", sshd.port, ["root"], pem)
 
 

@@ -8,6 +8,7 @@ import stat
 
 import asyncssh
 import pytest
+from pulumi_vllm.host.probe_request import ProbeRequest
 from pulumi_vllm.host.ssh import (
     Address,
     AuthRefused,
@@ -89,6 +90,39 @@ async def test_run_returns_output_and_exit_code(host):
     assert "stdin" not in repr(done)
 
 
+@pytest.mark.parametrize(
+    "start_file",
+    [
+        "echo Welcome",
+        "printf 'no newline at its end'",
+        "echo '/etc/bash.bashrc: line 7: PS1: unbound variable' >&2",
+        "echo '{\"probe\": 2}'; echo 'sudo: unable to resolve host vm' >&2",
+        "set -x",
+    ],
+)
+async def test_output_of_a_start_file_is_not_the_scripts(sshd, host, tmp_path, start_file):
+    sshd.start_file = start_file
+    done = await host.run("cat; echo oops >&2; exit 3", stdin=b"ours", check=False)
+    assert (done.stdout, done.stderr, done.code) == ("ours", "oops\n", 3)
+    path = str(tmp_path / "file")
+    assert await host.put([PutFile(path, b"x", "0644", ME)]) == (path,)
+    assert (await host.probe(ProbeRequest()))["probe"] == 1
+    with pytest.raises(HostError, match=r"failed with code 3: oops$"):
+        await host.run("echo oops >&2; exit 3")
+
+
+async def test_a_script_that_did_not_begin_is_no_success(sshd, host):
+    sshd.start_file = "echo closed for today; exit 0"
+    with pytest.raises(HostError, match=r"ended before `echo ours` began; .*: closed for today"):
+        await host.run("echo ours", check=False)
+
+
+async def test_a_refusal_of_sudo_is_reported_behind_a_greeting(sshd, host):
+    sshd.start_file = "echo Welcome >&2; echo 'sudo: a password is required' >&2; exit 1"
+    with pytest.raises(HostError, match=r"can't become root with `sudo -n`: sudo: a password is required$"):
+        await host.run("echo ours")
+
+
 async def test_a_failing_line_ends_the_script_and_stderr_is_reported(host):
     with pytest.raises(
         HostError, match=r"`# doing it` failed with code 1|`doing it` failed with code 1: it is broken"
@@ -115,7 +149,9 @@ async def test_other_users_than_root_use_sudo_without_a_password(sshd, pem):
     sshd.answer = b"0\n"
     host = await connect(Address("127.0.0.1", sshd.port, "ubuntu"), pem, None)
     await host.run("id -u")
-    assert sshd.commands == ["sudo -n -- bash -euc 'id -u'"]
+    (command,) = sshd.commands
+    assert command.startswith("sudo -n -- bash --norc -euc 'printf ")
+    assert command.endswith("; id -u'")
     await host.close()
 
 

@@ -122,10 +122,11 @@ def no_units(monkeypatch):
 
 @pytest.mark.usefixtures("no_units")
 async def test_an_update_of_the_weights_drains_for_the_declared_time():
-    host = Host(**{".manifest.json": json.dumps({"files": {"a": {"size": 3}, "b": {"size": 4}}})})
+    manifest = json.dumps({"files": {"a": {"size": 3}, "b": {"size": 4}}})
+    host = Host(**{".manifest.json": f"{'5' * 64}\n{manifest}\n"})
     new = {**CONNECTION, "directory": DIRECTORY, "drainTimeoutS": 3600}
     outputs = await Weights().update(Call(host), "id", {}, new)
-    assert (outputs["files"], outputs["bytes"]) == (2, 7)
+    assert (outputs["files"], outputs["bytes"], outputs["manifestSha256"]) == (2, 7, "5" * 64)
     assert "drain --timeout 3600" in host.ran[0]
     assert "drain --undo" in host.ran[-1]
 

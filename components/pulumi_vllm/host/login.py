@@ -45,7 +45,7 @@ async def _log_in_as_root(address: Address, private_key_pem: str, host_key: str 
     except BaseException:
         await host.close()
         raise
-    if identity.stdout.strip() != "0":
+    if identity.code or identity.stdout.strip() != "0":
         await host.close()
         raise AuthRefused(
             f"{address}: logged in, but not as root", f"{identity.stdout}\n{identity.stderr}", identity.code

@@ -7,6 +7,7 @@ import base64
 import contextlib
 import json
 import os
+import secrets
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +47,31 @@ class Result:
     stdout: str = field(repr=False)
     stderr: str = field(repr=False)
     code: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """A random line that a script prints first on stdout and stderr. What comes before it is not the script's."""
+
+    marker: str
+
+    @classmethod
+    def new(cls) -> _Frame:
+        return cls(f"pulumi-vllm-{secrets.token_hex(8)}")
+
+    @property
+    def begin(self) -> str:
+        """The start of the script. It holds the marker in two parts, so that a traced command is not taken for it."""
+        head, tail = self.marker[:-4], self.marker[-4:]
+        return f"printf '%s%s\\n' {head} {tail}; printf '%s%s\\n' {head} {tail} >&2; "
+
+    def began_in(self, stdout: str) -> bool:
+        """Whether the script began."""
+        return f"{self.marker}\n" in stdout
+
+    def content(self, output: str) -> str:
+        """Return what follows the marker, or all of the output where there is no marker."""
+        return output.split(f"{self.marker}\n", 1)[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +142,17 @@ class Host:
     ) -> Result:
         """Run a bash script as root. It stops at the first line that fails.
 
-        Pass secrets in `stdin`, never in `script`, which other users of the host can read.
+        Pass secrets in `stdin`, never in `script`, which other users of the host can read. The result holds only what
+        the script printed, and nothing that a start file of the login shell printed before it.
 
         Raises:
-            HostError: the exit code is not 0 (with `check`), or the time limit passed.
+            HostError: the exit code is not 0 (with `check`), the time limit passed, or the script did not begin.
             Unreachable: the connection was lost. The script may have run in part or completely.
         """
         await self.open()
-        command = ["bash", "-euc", script]
+        frame = _Frame.new()
+        # Without --norc, bash reads ~/.bashrc for a command over SSH, and would do so with -e and -u.
+        command = ["bash", "--norc", "-euc", frame.begin + script]
         if self.address.user != "root":
             command = ["sudo", "-n", "--", *command]
         name = _first_line(script)
@@ -137,16 +166,14 @@ class Host:
             raise Unreachable(
                 f"{self.address}: the connection was lost during `{name}`", str(error)
             ) from None
-        result = Result(
-            _text(done.stdout), _text(done.stderr), -1 if done.exit_status is None else done.exit_status
-        )
+        stdout, stderr = _text(done.stdout), _text(done.stderr)
+        code = -1 if done.exit_status is None else done.exit_status
+        result = Result(frame.content(stdout), frame.content(stderr), code)
         if done.exit_status is None and not done.exit_signal:
             await self.close()
             raise Unreachable(f"{self.address}: the connection was lost during `{name}`", result.stderr)
-        if result.code and result.stderr.startswith("sudo: "):
-            raise HostError(
-                f"{self.address}: the user can't become root with `sudo -n`", result.stderr, result.code
-            )
+        if not frame.began_in(stdout):
+            self._check_began(name, result)
         if check and result.code:
             raise HostError(
                 f"{self.address}: `{name}` failed with code {result.code}", result.stderr, result.code
@@ -189,6 +216,20 @@ class Host:
         if not isinstance(facts, dict):
             raise HostError(f"{self.address}: the probe printed no JSON object")
         return facts
+
+    def _check_began(self, name: str, result: Result) -> None:
+        """Explain a script that did not begin. With a failure of another kind, the caller reads its exit code."""
+        refused = [line for line in result.stderr.splitlines() if line.startswith("sudo: ")]
+        if result.code and refused:
+            raise HostError(
+                f"{self.address}: the user can't become root with `sudo -n`", "\n".join(refused), result.code
+            )
+        if not result.code:
+            raise HostError(
+                f"{self.address}: the login shell ended before `{name}` began; look for `exit` in the shell's start "
+                f"files of {self.address.user}, such as ~/.bashrc",
+                f"{result.stdout}\n{result.stderr}",
+            )
 
     # -- asyncssh ----------------------------------------------------------------------------------------
     async def _run(self, command: str, stdin: bytes) -> asyncssh.SSHCompletedProcess:

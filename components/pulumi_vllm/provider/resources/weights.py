@@ -98,8 +98,9 @@ class Weights(Resource):
         record = await run_unit(call, new, WEIGHTS, restart=True)
         host = await connect_host(call, new)
         path = f"{new['directory']}/.manifest.json"
-        shown = await host.run(f"cat {path}; sha256sum {path} | cut -c1-64 >&2", timeout_s=60)
-        manifest = _Manifest.parse(shown.stdout, shown.stderr.strip())
+        shown = await host.run(f"sha256sum {path} | cut -c1-64; cat {path}", timeout_s=60)
+        sha256, _, text = shown.stdout.partition("\n")
+        manifest = _Manifest.parse(text, sha256)
         call.session.hosts().mark_changed(host)
         return {
             "files": manifest.files,
