@@ -1,5 +1,6 @@
 """Changes on the host appear in a plain preview, and `up` reverts them."""
 
+import re
 import subprocess
 
 import pytest
@@ -73,16 +74,31 @@ def test_drift_is_a_diff_and_up_reverts_it(project):
     project.up()
     assert on_host(project, "systemctl is-active vllm.service").strip() == "active"
 
-    # A frozen machine is unreachable, which is not drift.
+    # Greetings of the shells' start files are not drift, and do not reach the state.
+    greet = "sed -i '1i echo Welcome; echo unbound >&2' /root/.bashrc ~ubuntu/.bashrc"
+    on_host(project, greet)
+    assert set(project.changes()) == {"same"}
+    on_host(project, "sed -i 1d /root/.bashrc ~ubuntu/.bashrc")
+
+    # A frozen machine was not observed, which is a difference unless the stack says otherwise.
     (machine,) = [m for m in project.cloud.machines() if m["id"] == project.machine_id()]
     project.cloud.api(f"/_sim/pause/{machine['id']}", "POST")
     try:
-        shown = project.pulumi("preview", "--diff").stdout
-        assert "showing the state of the last refresh" in shown
+        preview = project.pulumi("preview", "--diff", "--expect-no-changes", check=False)
+        assert preview.returncode
+        assert "showing the state of the last refresh" in preview.stdout
+        assert re.search(r'observed *: "no: .*" => "yes"', preview.stdout), preview.stdout
+        assert project.changes()["update"] == 4
+        failed = project.pulumi("up", "--yes", "--skip-preview", check=False)
+        assert failed.returncode
+        assert "run `pulumi up` again when the machine answers" in failed.stdout, failed.stdout
+        project.pulumi("config", "set", "--path", "pulumi-vllm:server.unreachable", "warn")
         assert set(project.changes()) == {"same"}
+        project.pulumi("config", "rm", "--path", "pulumi-vllm:server.unreachable")
     finally:
         project.cloud.api(f"/_sim/unpause/{machine['id']}", "POST")
     wait_for(lambda: on_host(project, "true") == "", 30, "answer after the pause")
+    assert set(project.changes()) == {"same"}
 
 
 @pytest.mark.all

@@ -4,11 +4,12 @@ import json
 from types import SimpleNamespace
 
 import pytest
-from pulumi_vllm.host.errors import Unreachable
+from pulumi_vllm.host.errors import HostError, HostKeyChanged, Unreachable
 from pulumi_vllm.host.facts import Facts
 from pulumi_vllm.host.ssh import Result
 from pulumi_vllm.provider.lifecycle import host_connection
 from pulumi_vllm.provider.plugin.errors import UserError
+from pulumi_vllm.provider.plugin.resource import Kind
 from pulumi_vllm.provider.resources import service, weights
 from pulumi_vllm.provider.resources.files import Files
 from pulumi_vllm.provider.resources.service import Service
@@ -46,9 +47,10 @@ class Call:
     """A request that records what it reports, on a host; None stands for an unreachable one."""
 
     name = "server-resource"
+    unreadable = False
 
     def __init__(self, host):
-        self.host, self.lines = host, []
+        self.host, self.lines, self.failure = host, [], Unreachable("root@192.0.2.7: can't be reached")
         self.session = SimpleNamespace(hosts=lambda: self)
 
     async def progress(self, line):
@@ -61,10 +63,12 @@ class Call:
 
     async def get(self, *_):
         if self.host is None:
-            raise Unreachable("root@192.0.2.7: can't be reached")
+            raise self.failure
         return self.host
 
     async def facts(self, host, **_):
+        if self.unreadable:
+            raise HostError("root@192.0.2.7: the probe's output can't be read")
         return Facts.parse({"probe": 1, **host.observed})
 
     def mark_changed(self, _host):
@@ -74,15 +78,113 @@ class Call:
 CONNECTION = {"instanceId": "i", "connection": {"host": "192.0.2.7", "privateKey": "pem"}}
 
 
-@pytest.mark.parametrize("resource", [Files(), Weights(), Service()], ids=lambda resource: resource.token)
-async def test_an_unreachable_host_is_no_drift(resource):
-    inputs = {**CONNECTION, **FILES, "directory": DIRECTORY}
+DECLARED = {**CONNECTION, **FILES, "directory": DIRECTORY, "repository": "o/n", "revision": "f" * 40}
+DECLARED |= {"engineVersion": "0.26.0", "weightsRevision": "f" * 40, "servingDigest": "d"}
+RESOURCES = pytest.mark.parametrize(
+    "resource", [Files(), Weights(), Service()], ids=lambda resource: resource.token
+)
+
+
+def inputs_of(resource, **more):
+    return {name: value for name, value in {**DECLARED, **more}.items() if name in resource.inputs}
+
+
+async def refreshed_and_checked(resource, call, **more):
+    """Refresh after an `up`, then check the inputs of the same program, as a preview does."""
+    up = inputs_of(resource)
+    await resource.check(call, up, None)
+    reading = await resource.read(call, "id", {}, up)
+    declared = inputs_of(resource, **more)
+    assert await resource.check(call, declared, reading.inputs) == []
+    return reading, declared
+
+
+@RESOURCES
+async def test_a_host_that_was_not_observed_is_one_difference(resource):
     call = Call(None)
-    reading = await resource.read(call, "id", {}, inputs)
-    assert (reading.inputs, reading.outputs["reachable"]) == (inputs, False)
+    reading, declared = await refreshed_and_checked(resource, call)
+    assert reading.outputs["reachable"] is False
+    assert reading.inputs["observed"] == "no: root@192.0.2.7: can't be reached"
+    assert resource.compare(reading.inputs, declared) == {"observed": Kind.UPDATE}
     assert call.lines == [
         "server-resource: root@192.0.2.7: can't be reached; showing the state of the last refresh"
     ]
+
+
+@RESOURCES
+async def test_an_unreachable_host_is_no_difference_with_warn(resource):
+    call = Call(None)
+    reading, declared = await refreshed_and_checked(resource, call, unreachable="warn")
+    assert resource.compare(reading.inputs, declared) == {}
+    assert len(call.lines) == 1
+
+
+@RESOURCES
+async def test_unreachable_is_error_or_warn(resource):
+    (failure,) = await resource.check(Call(None), inputs_of(resource, unreachable="ignore"), None)
+    assert (failure.property, failure.reason) == ("unreachable", "must be error or warn")
+
+
+@RESOURCES
+async def test_a_probe_that_can_not_be_read_is_a_difference(resource):
+    call = Call(Host())
+    call.unreadable = True
+    reading, declared = await refreshed_and_checked(resource, call)
+    assert reading.inputs["observed"] == "no: root@192.0.2.7: the probe's output can't be read"
+    assert resource.compare(reading.inputs, declared) == {"observed": Kind.UPDATE}
+    with pytest.raises(
+        UserError, match=r"^server-resource: root@192\.0\.2\.7: the probe's output can't be read$"
+    ):
+        await resource.update(call, "id", reading.inputs, declared)
+
+
+@RESOURCES
+@pytest.mark.parametrize("unreachable", ["error", "warn"])
+async def test_a_changed_host_key_is_an_error_of_the_preview(resource, unreachable):
+    call = Call(None)
+    call.failure = HostKeyChanged("root@192.0.2.7: shows another host key than the pinned one")
+    reading, declared = await refreshed_and_checked(resource, call, unreachable=unreachable)
+    assert resource.compare(reading.inputs, declared) == {"observed": Kind.UPDATE}
+    with pytest.raises(UserError, match=r"^server-resource: root@192\.0\.2\.7: shows another host key"):
+        await resource.preview_update(call, reading.inputs, declared)
+
+
+@RESOURCES
+async def test_an_update_of_an_unreachable_host_fails_and_changes_nothing(resource):
+    call = Call(None)
+    reading, declared = await refreshed_and_checked(resource, call)
+    await resource.preview_update(call, reading.inputs, declared)
+    with pytest.raises(Unreachable, match="can't be reached"):
+        await resource.update(call, "id", reading.inputs, declared)
+
+
+AS_DECLARED = {
+    "files": {
+        UNIT: {"text": "[Unit]\n", "mode": "0644", "owner": "root:root"},
+        "/etc/pulumi-vllm/key": {"text": "key=hunter2\n", "mode": "0600", "owner": "root:root"},
+    },
+    "units": {
+        unit: {"ActiveState": "active"}
+        for unit in ("vllm.service", "haproxy.service", "vllm-firewall.service")
+    },
+    "manifests": {DIRECTORY: {"repository": "o/n", "revision": "f" * 40, "sha256": "5" * 64}},
+}
+
+
+@RESOURCES
+async def test_an_update_only_looks_again_at_a_host_as_declared(resource):
+    reading, declared = await refreshed_and_checked(resource, Call(None))
+    host = Host(AS_DECLARED)
+    outputs = await resource.update(Call(host), "id", {**reading.inputs, **reading.outputs}, declared)
+    assert outputs["reachable"] is True
+    assert (host.ran, host.written) == ([], [])
+
+
+async def test_an_update_that_looks_again_repairs_what_differs():
+    reading, declared = await refreshed_and_checked(Files(), Call(None))
+    host = Host({"files": {UNIT: {"text": "[Unit]\nNice=5\n", "mode": "0644", "owner": "root:root"}}})
+    await Files().update(Call(host), "id", {**reading.inputs, **reading.outputs}, declared)
+    assert UNIT in host.written
 
 
 async def test_drift_of_files_hides_secrets():

@@ -441,6 +441,8 @@ class VolumeAttachment(pulumi.CustomResource):
         connection: pulumi.Input[Mapping[str, Any]],
         mount_tag: pulumi.Input[str] | None = None,
         size_gb: pulumi.Input[int] | None = None,
+        observed: pulumi.Input[str] | None = None,
+        unreachable: pulumi.Input[str] | None = None,
         mounted: pulumi.Input[bool] | None = None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
@@ -455,6 +457,8 @@ class VolumeAttachment(pulumi.CustomResource):
             connection: SSH connection to the host: host, port, user, hostKey and privateKey (secret).
             mount_tag: Tag of a virtiofs share.
             size_gb: Size of the volume in GB. When it grows, its file system on a block device grows too.
+            observed: Whether the last refresh observed the host (default: yes); otherwise the reason.
+            unreachable: error or warn: whether a host that can't be observed is a difference (default: error).
             mounted: Whether it should be mounted (default true).
             opts: Pulumi's resource options.
         """
@@ -469,6 +473,8 @@ class VolumeAttachment(pulumi.CustomResource):
                 "connection": connection,
                 "mountTag": mount_tag,
                 "sizeGb": size_gb,
+                "observed": observed,
+                "unreachable": unreachable,
                 "mounted": mounted,
                 "source": None,
                 "restarted": None,
@@ -514,6 +520,16 @@ class VolumeAttachment(pulumi.CustomResource):
         return pulumi.get(self, "connection")  # type: ignore[no-any-return]
 
     @property
+    def observed(self) -> pulumi.Output[str]:
+        """Whether the last refresh observed the host (default: yes); otherwise the reason."""
+        return pulumi.get(self, "observed")  # type: ignore[no-any-return]
+
+    @property
+    def unreachable(self) -> pulumi.Output[str]:
+        """error or warn: whether a host that can't be observed is a difference (default: error)."""
+        return pulumi.get(self, "unreachable")  # type: ignore[no-any-return]
+
+    @property
     def mounted(self) -> pulumi.Output[bool]:
         """Whether it should be mounted (default true)."""
         return pulumi.get(self, "mounted")  # type: ignore[no-any-return]
@@ -551,6 +567,8 @@ class Files(pulumi.CustomResource):
         files: pulumi.Input[Mapping[str, pulumi.Input[str]]],
         attributes: pulumi.Input[Mapping[str, pulumi.Input[str]]],
         actions: pulumi.Input[Mapping[str, pulumi.Input[str]]],
+        observed: pulumi.Input[str] | None = None,
+        unreachable: pulumi.Input[str] | None = None,
         secrets: pulumi.Input[Mapping[str, pulumi.Input[str]]] | None = None,
         values: pulumi.Input[Mapping[str, pulumi.Input[str]]] | None = None,
         opts: pulumi.ResourceOptions | None = None,
@@ -564,6 +582,8 @@ class Files(pulumi.CustomResource):
             files: Text of each file, by absolute path. @@secret:NAME@@ and @@value:NAME@@ are placeholders.
             attributes: Mode and owner of each file, by path, as in "0644 root:root".
             actions: What a change of each file triggers, by path: nothing, daemon-reload, or restart, reload or run and a unit.
+            observed: Whether the last refresh observed the host (default: yes); otherwise the reason.
+            unreachable: error or warn: whether a host that can't be observed is a difference (default: error).
             secrets: Values of the placeholders @@secret:NAME@@.
             values: Values of the placeholders @@value:NAME@@.
             opts: Pulumi's resource options.
@@ -577,6 +597,8 @@ class Files(pulumi.CustomResource):
                 "files": files,
                 "attributes": attributes,
                 "actions": actions,
+                "observed": observed,
+                "unreachable": unreachable,
                 "secrets": None if secrets is None else pulumi.Output.secret(secrets),
                 "values": values,
                 "paths": None,
@@ -595,6 +617,16 @@ class Files(pulumi.CustomResource):
     def connection(self) -> pulumi.Output[Mapping[str, Any]]:
         """SSH connection to the host: host, port, user, hostKey and privateKey (secret)."""
         return pulumi.get(self, "connection")  # type: ignore[no-any-return]
+
+    @property
+    def observed(self) -> pulumi.Output[str]:
+        """Whether the last refresh observed the host (default: yes); otherwise the reason."""
+        return pulumi.get(self, "observed")  # type: ignore[no-any-return]
+
+    @property
+    def unreachable(self) -> pulumi.Output[str]:
+        """error or warn: whether a host that can't be observed is a difference (default: error)."""
+        return pulumi.get(self, "unreachable")  # type: ignore[no-any-return]
 
     @property
     def files(self) -> pulumi.Output[Mapping[str, str]]:
@@ -649,6 +681,8 @@ class Weights(pulumi.CustomResource):
         repository: pulumi.Input[str],
         revision: pulumi.Input[str],
         directory: pulumi.Input[str],
+        observed: pulumi.Input[str] | None = None,
+        unreachable: pulumi.Input[str] | None = None,
         drain_timeout_s: pulumi.Input[float] | None = None,
         complete: pulumi.Input[bool] | None = None,
         opts: pulumi.ResourceOptions | None = None,
@@ -662,6 +696,8 @@ class Weights(pulumi.CustomResource):
             repository: Repository at the model hub, as in owner/name.
             revision: Commit of the repository: 40 hexadecimal digits.
             directory: Directory on the host.
+            observed: Whether the last refresh observed the host (default: yes); otherwise the reason.
+            unreachable: error or warn: whether a host that can't be observed is a difference (default: error).
             drain_timeout_s: Seconds that running requests get to finish before vLLM restarts (default: 60).
             complete: Whether all files are present and verified (default: true).
             opts: Pulumi's resource options.
@@ -675,6 +711,8 @@ class Weights(pulumi.CustomResource):
                 "repository": repository,
                 "revision": revision,
                 "directory": directory,
+                "observed": observed,
+                "unreachable": unreachable,
                 "drainTimeoutS": drain_timeout_s,
                 "complete": complete,
                 "files": None,
@@ -696,6 +734,16 @@ class Weights(pulumi.CustomResource):
     def connection(self) -> pulumi.Output[Mapping[str, Any]]:
         """SSH connection to the host: host, port, user, hostKey and privateKey (secret)."""
         return pulumi.get(self, "connection")  # type: ignore[no-any-return]
+
+    @property
+    def observed(self) -> pulumi.Output[str]:
+        """Whether the last refresh observed the host (default: yes); otherwise the reason."""
+        return pulumi.get(self, "observed")  # type: ignore[no-any-return]
+
+    @property
+    def unreachable(self) -> pulumi.Output[str]:
+        """error or warn: whether a host that can't be observed is a difference (default: error)."""
+        return pulumi.get(self, "unreachable")  # type: ignore[no-any-return]
 
     @property
     def repository(self) -> pulumi.Output[str]:
@@ -765,6 +813,8 @@ class Service(pulumi.CustomResource):
         engine_version: pulumi.Input[str],
         serving_digest: pulumi.Input[str],
         weights_revision: pulumi.Input[str],
+        observed: pulumi.Input[str] | None = None,
+        unreachable: pulumi.Input[str] | None = None,
         units: pulumi.Input[Mapping[str, pulumi.Input[str]]] | None = None,
         command_line: pulumi.Input[str] | None = None,
         drain_timeout_s: pulumi.Input[float] | None = None,
@@ -780,6 +830,8 @@ class Service(pulumi.CustomResource):
             engine_version: Version of vLLM.
             serving_digest: Digest of the files for which vLLM restarts (servingDigest of Files).
             weights_revision: Revision of the weights. Another revision restarts vLLM.
+            observed: Whether the last refresh observed the host (default: yes); otherwise the reason.
+            unreachable: error or warn: whether a host that can't be observed is a difference (default: error).
             units: State of each unit (default: all are active).
             command_line: Whether vLLM runs with the arguments of its unit (default: as-declared).
             drain_timeout_s: Seconds that running requests get to finish before vLLM restarts (default: 60).
@@ -795,6 +847,8 @@ class Service(pulumi.CustomResource):
                 "engineVersion": engine_version,
                 "servingDigest": serving_digest,
                 "weightsRevision": weights_revision,
+                "observed": observed,
+                "unreachable": unreachable,
                 "units": units,
                 "commandLine": command_line,
                 "drainTimeoutS": drain_timeout_s,
@@ -814,6 +868,16 @@ class Service(pulumi.CustomResource):
     def connection(self) -> pulumi.Output[Mapping[str, Any]]:
         """SSH connection to the host: host, port, user, hostKey and privateKey (secret)."""
         return pulumi.get(self, "connection")  # type: ignore[no-any-return]
+
+    @property
+    def observed(self) -> pulumi.Output[str]:
+        """Whether the last refresh observed the host (default: yes); otherwise the reason."""
+        return pulumi.get(self, "observed")  # type: ignore[no-any-return]
+
+    @property
+    def unreachable(self) -> pulumi.Output[str]:
+        """error or warn: whether a host that can't be observed is a difference (default: error)."""
+        return pulumi.get(self, "unreachable")  # type: ignore[no-any-return]
 
     @property
     def engine_version(self) -> pulumi.Output[str]:

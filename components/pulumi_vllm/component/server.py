@@ -105,6 +105,7 @@ class Server(pulumi.ComponentResource):
             mount_tag=volume.mount_tag,
             size_gb=volume.size_gb,
             connection=self._connection,
+            unreachable=deployment.unreachable,
             opts=self._child(),
         )
         authority = resources.Authority(
@@ -131,6 +132,7 @@ class Server(pulumi.ComponentResource):
             f"{name}-files",
             instance_id=self.machine.id,
             connection=self._connection,
+            unreachable=deployment.unreachable,
             files={file.path: file.text for file in files},
             attributes={file.path: f"{file.mode} {file.owner}" for file in files},
             actions={file.path: file.on_change for file in files},
@@ -142,6 +144,7 @@ class Server(pulumi.ComponentResource):
             f"{name}-weights",
             instance_id=self.machine.id,
             connection=self._connection,
+            unreachable=deployment.unreachable,
             repository=planned.repository,
             revision=planned.revision,
             directory=planned.weights_directory,
@@ -152,6 +155,7 @@ class Server(pulumi.ComponentResource):
             f"{name}-service",
             instance_id=self.machine.id,
             connection=self._connection,
+            unreachable=deployment.unreachable,
             engine_version=planned.engine.version,
             serving_digest=host_files.serving_digest,
             weights_revision=planned.revision,

@@ -127,5 +127,5 @@ class ConnectionPool:
         output = await host.probe(request)
         try:
             return Facts.parse(output)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise HostError(f"{host.address}: the probe's output can't be read") from None

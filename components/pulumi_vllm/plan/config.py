@@ -272,6 +272,11 @@ class Deployment(_Block):
         int, _key("applies to the next stop of the engine", "seconds", ge=0, le=3600)
     ] = defaults.DRAIN_TIMEOUT_S
     """How long running requests may take to finish before the engine is stopped."""
+    unreachable: Annotated[str, _key(_NOTHING, pattern=f"^({'|'.join(defaults.UNREACHABLE_CHOICES)})$")] = (
+        defaults.UNREACHABLE
+    )
+    """What a preview shows for a host that it can't observe. `error`: a change, so that `preview --expect-no-changes`
+    fails. `warn`: a warning only, for a preview that runs where the firewall admits no SSH."""
 
     @classmethod
     def parse(cls, block: Mapping[str, Any], catalogue: catalogues.Catalogue | None = None) -> Deployment:

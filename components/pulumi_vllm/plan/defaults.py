@@ -9,3 +9,9 @@ DRAIN_TIMEOUT_S: Final = 60
 
 MODEL_HUB: Final = "https://huggingface.co"
 """Address of the model hub."""
+
+UNREACHABLE_CHOICES: Final = ("error", "warn")
+"""What a preview may do about a host that it can't observe."""
+
+UNREACHABLE: Final = "error"
+"""What a preview does about a host that it can't observe: an unknown state is never shown as unchanged."""

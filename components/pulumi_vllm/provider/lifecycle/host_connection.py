@@ -1,13 +1,14 @@
-"""The connection of a resource to its host, and the inputs and outputs that all resources on a host share."""
+"""Resources on a host: connection, shared inputs and outputs, and what they do when the host is unreachable."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from pulumi_vllm.host.errors import HostError
+from pulumi_vllm.host.errors import HostError, HostKeyChanged
+from pulumi_vllm.plan.defaults import UNREACHABLE, UNREACHABLE_CHOICES
 from pulumi_vllm.provider.plugin.call import Call
 from pulumi_vllm.provider.plugin.errors import UserError
-from pulumi_vllm.provider.plugin.protocol import reveal
-from pulumi_vllm.provider.plugin.resource import Property, Values
+from pulumi_vllm.provider.plugin.protocol import has_unknown, reveal
+from pulumi_vllm.provider.plugin.resource import Failure, Property, Reading, Resource, Values
 
 if TYPE_CHECKING:
     from pulumi_vllm.host.facts import Facts
@@ -22,6 +23,22 @@ CONNECTION = Property(
 INSTANCE_ID = Property(
     "string", "Id of the instance. Another instance replaces this resource.", required=True, replaces=True
 )
+OBSERVED: Final = {"observed": "yes"}
+"""The inputs of a resource whose host was observed."""
+_NOT_OBSERVED: Final = "no: "
+_OTHER_HOST_KEY: Final = "other host key: "
+SHARED_INPUTS: Final = {
+    "observed": Property(
+        "string",
+        f"Whether the last refresh observed the host (default: {OBSERVED['observed']}); otherwise the reason.",
+    ),
+    "unreachable": Property(
+        "string",
+        f"{' or '.join(UNREACHABLE_CHOICES)}: whether a host that can't be observed is a difference "
+        f"(default: {UNREACHABLE}).",
+        silent=True,
+    ),
+}
 REACHABLE = Property("boolean", "Whether the host answered over SSH during the last refresh.")
 
 
@@ -75,11 +92,63 @@ async def observe(
     paths: tuple[str, ...] = (),
     units: tuple[str, ...] = (),
     weights: str | None = None,
-) -> "Facts | None":
-    """Return the state of the host, or None, with a warning, when it can't be observed."""
+) -> "Facts | NotObserved":
+    """Return the state of the host, or why it can't be observed, with a warning."""
     try:
         host = await connect_host(call, values)
         return await call.session.hosts().facts(host, paths=paths, units=units, weights=weights)
     except HostError as error:
         await call.warn(f"{call.name}: {error}; showing the state of the last refresh")
-        return None
+        kind = _OTHER_HOST_KEY if isinstance(error, HostKeyChanged) else _NOT_OBSERVED
+        return NotObserved(f"{kind}{error}")
+
+
+@dataclass(frozen=True, slots=True)
+class NotObserved:
+    """A host that could not be observed."""
+
+    reason: str
+    """Value of the input `observed`."""
+
+    def reading(self, outputs: Values, inputs: Values) -> Reading:
+        """Return the last known state, with an input that differs from the declared one."""
+        return Reading({**outputs, "reachable": False}, {**inputs, "observed": self.reason})
+
+
+class HostResource(Resource):
+    """A resource on a host. A refresh that could not observe the host leaves a difference."""
+
+    async def check(self, call: Call, new: Values, old: Values | None) -> list[Failure]:
+        """Add the defaults of the shared inputs. With `unreachable: warn`, an unreachable host is no difference."""
+        new.setdefault("observed", OBSERVED["observed"])
+        new.setdefault("unreachable", UNREACHABLE)
+        if new["unreachable"] not in UNREACHABLE_CHOICES and not has_unknown(new["unreachable"]):
+            return [Failure("unreachable", f"must be {' or '.join(UNREACHABLE_CHOICES)}")]
+        last = str((old or {}).get("observed") or "")
+        if new["unreachable"] == "warn" and last.startswith(_NOT_OBSERVED):
+            new["observed"] = last
+        return []
+
+    async def preview_update(self, call: Call, old: Values, new: Values) -> Values:
+        """Refuse a changed host key in a preview already, because the update can't send anything to such a host."""
+        last = str(old.get("observed") or "")
+        if last.startswith(_OTHER_HOST_KEY):
+            raise UserError(f"{call.name}: {last.removeprefix(_OTHER_HOST_KEY)}")
+        return await super().preview_update(call, old, new)
+
+    async def update(self, call: Call, resource_id: str, old: Values, new: Values) -> Values:
+        """Change the host. Where only a refresh failed, observe the host again, and change only what differs."""
+        if set(self.compare(old, new)) == {"observed"}:
+            await connect_host(call, new)
+            reading = await self.read(call, resource_id, old, new)
+            if reading is not None:
+                if not reading.outputs["reachable"]:
+                    raise UserError(f"{call.name}: {reading.inputs['observed'].partition(': ')[2]}")
+                if not self.compare(reading.inputs, new):
+                    return reading.outputs
+                old = {**old, **reading.inputs}
+        return await self.change(call, resource_id, old, new)
+
+    async def change(self, call: Call, resource_id: str, old: Values, new: Values) -> Values:
+        """Make the host as `new` declares it. Returns the outputs."""
+        raise NotImplementedError(self.token)

@@ -11,14 +11,18 @@ from pulumi_vllm.host.errors import HostError
 from pulumi_vllm.provider.lifecycle.host_connection import (
     CONNECTION,
     INSTANCE_ID,
+    OBSERVED,
     REACHABLE,
+    SHARED_INPUTS,
+    HostResource,
+    NotObserved,
     connect_host,
     observe,
 )
 from pulumi_vllm.provider.plugin.call import Call
 from pulumi_vllm.provider.plugin.errors import UserError
 from pulumi_vllm.provider.plugin.protocol import has_unknown, reveal
-from pulumi_vllm.provider.plugin.resource import Failure, Property, Reading, Resource, Values
+from pulumi_vllm.provider.plugin.resource import Failure, Property, Reading, Values
 from pulumi_vllm.provider.resources import secrets_in_files
 from pulumi_vllm.render import layout
 
@@ -68,7 +72,7 @@ class _DeclaredFiles:
         return hashlib.sha256(repr(sorted(texts.items())).encode()).hexdigest()
 
 
-class Files(Resource):
+class Files(HostResource):
     """`vllm:host:Files`."""
 
     token = "vllm:host:Files"
@@ -79,6 +83,7 @@ class Files(Resource):
     inputs = {
         "instanceId": INSTANCE_ID,
         "connection": CONNECTION,
+        **SHARED_INPUTS,
         "files": Property(
             "object",
             "Text of each file, by absolute path. @@secret:NAME@@ and @@value:NAME@@ are placeholders.",
@@ -112,11 +117,11 @@ class Files(Resource):
 
     async def check(self, call: Call, new: Values, old: Values | None) -> list[Failure]:
         """Require a mode and an owner for each file, and a value for each placeholder."""
+        failures = await super().check(call, new, old)
         if has_unknown(new["files"]):
-            return []
+            return failures
         declared = _DeclaredFiles.from_values(new)
         values_known = not has_unknown(new.get("secrets")) and not has_unknown(new.get("values"))
-        failures: list[Failure] = []
         for path, text in declared.texts.items():
             if not path.startswith("/"):
                 failures.append(Failure(f'files["{path}"]', "not an absolute path; begin it with /"))
@@ -140,7 +145,7 @@ class Files(Resource):
         """Run the bootstrap if it is due, and write the files."""
         return f"files@{new['instanceId']}", await self._write(call, new, undeclared=())
 
-    async def update(self, call: Call, resource_id: str, old: Values, new: Values) -> Values:
+    async def change(self, call: Call, resource_id: str, old: Values, new: Values) -> Values:
         """Write the files that differ, and remove those that are no longer declared."""
         undeclared = {*old["files"], *(old.get("paths") or ())} - set(new["files"])
         changed = [name for name in ("secrets", "values") if reveal(old.get(name)) != reveal(new.get(name))]
@@ -154,8 +159,8 @@ class Files(Resource):
         owned = tuple(state.get("paths") or declared.texts)
         outputs = self.outputs_in(state)
         facts = await observe(call, {**state, **inputs}, paths=owned)
-        if facts is None:
-            return Reading({**outputs, "reachable": False}, inputs)
+        if isinstance(facts, NotObserved):
+            return facts.reading(outputs, inputs)
         observed = drift.files(
             declared.texts, declared.attributes, owned=owned, facts=facts, redact=declared.redact
         )
@@ -164,7 +169,7 @@ class Files(Resource):
                 f"changed on the host: {', '.join(observed.changed)}; `pulumi up` restores the files"
             )
         live = {"files": observed.texts, "attributes": observed.attributes}
-        return Reading({**outputs, "reachable": True}, {**inputs, **live})
+        return Reading({**outputs, "reachable": True}, {**inputs, **live, **OBSERVED})
 
     # -- the host -----------------------------------------------------------------------------------
     async def _write(self, call: Call, new: Values, *, undeclared: Collection[str]) -> Values:

@@ -10,7 +10,11 @@ from pulumi_vllm.provider.lifecycle.drain import DRAIN_TIMEOUT, drain, undo_drai
 from pulumi_vllm.provider.lifecycle.host_connection import (
     CONNECTION,
     INSTANCE_ID,
+    OBSERVED,
     REACHABLE,
+    SHARED_INPUTS,
+    HostResource,
+    NotObserved,
     connect_host,
     observe,
 )
@@ -18,7 +22,7 @@ from pulumi_vllm.provider.lifecycle.poll import HOST_PAUSES_S, PollTimeoutError,
 from pulumi_vllm.provider.lifecycle.units import INSTALL, PREFLIGHT, failure_reason, run_unit
 from pulumi_vllm.provider.plugin.call import Call
 from pulumi_vllm.provider.plugin.errors import UserError
-from pulumi_vllm.provider.plugin.resource import Failure, Property, Reading, Resource, Values
+from pulumi_vllm.provider.plugin.resource import Failure, Property, Reading, Values
 from pulumi_vllm.render import layout
 
 if TYPE_CHECKING:
@@ -32,7 +36,7 @@ _CRASHES_TOLERATED = 1
 _RESTARTING_INPUTS = ("servingDigest", "weightsRevision", "engineVersion", "commandLine")
 
 
-class Service(Resource):
+class Service(HostResource):
     """`vllm:host:Service`."""
 
     token = "vllm:host:Service"
@@ -43,6 +47,7 @@ class Service(Resource):
     inputs = {
         "instanceId": INSTANCE_ID,
         "connection": CONNECTION,
+        **SHARED_INPUTS,
         "engineVersion": Property("string", "Version of vLLM.", required=True),
         "servingDigest": Property(
             "string", "Digest of the files for which vLLM restarts (servingDigest of Files).", required=True
@@ -77,13 +82,13 @@ class Service(Resource):
         new.setdefault("commandLine", drift.AS_DECLARED)
         new.setdefault("drainTimeoutS", DRAIN_TIMEOUT_S)
         new.setdefault("readyTimeoutS", _READY_WITHIN_S)
-        return []
+        return await super().check(call, new, old)
 
     async def create(self, call: Call, new: Values) -> tuple[str, Values]:
         """Install and start vLLM and the gateway, and run the readiness check."""
         return f"service@{new['instanceId']}", await self._start(call, new, restart=False)
 
-    async def update(self, call: Call, resource_id: str, old: Values, new: Values) -> Values:
+    async def change(self, call: Call, resource_id: str, old: Values, new: Values) -> Values:
         """Drain and restart vLLM if it has to start with other inputs. Start the units that are down."""
         restart = any(old.get(name) != new.get(name) for name in _RESTARTING_INPUTS)
         return await self._start(call, new, restart=restart)
@@ -92,14 +97,14 @@ class Service(Resource):
         """Observe the states of the units, and compare the process of vLLM with its unit."""
         outputs = self.outputs_in(state)
         facts = await observe(call, {**state, **inputs}, units=_SERVING_UNITS)
-        if facts is None:
-            return Reading({**outputs, "reachable": False}, inputs)
+        if isinstance(facts, NotObserved):
+            return facts.reading(outputs, inputs)
         names = dict.fromkeys((*_SERVING_UNITS, *({**state, **inputs}.get("units") or ())))
         observed = drift.units(names, facts, engine=layout.ENGINE_UNIT)
         if observed.problems:
             await call.warn(f"{'; '.join(observed.problems)}; `pulumi up` repairs this")
         live = {"units": observed.states, "commandLine": observed.command_line}
-        return Reading({**outputs, "reachable": True}, {**inputs, **live})
+        return Reading({**outputs, "reachable": True}, {**inputs, **live, **OBSERVED})
 
     # -- the host -----------------------------------------------------------------------------------
     async def _start(self, call: Call, new: Values, *, restart: bool) -> Values:

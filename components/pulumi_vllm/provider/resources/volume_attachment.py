@@ -6,7 +6,11 @@ from pulumi_vllm.host.errors import AuthRefused, HostError, Unreachable
 from pulumi_vllm.provider.lifecycle.host_connection import (
     CONNECTION,
     INSTANCE_ID,
+    OBSERVED,
     REACHABLE,
+    SHARED_INPUTS,
+    HostResource,
+    NotObserved,
     connect_host,
     observe,
 )
@@ -23,7 +27,7 @@ from pulumi_vllm.provider.lifecycle.volume_mount import (
 from pulumi_vllm.provider.plugin.call import Call
 from pulumi_vllm.provider.plugin.errors import UserError
 from pulumi_vllm.provider.plugin.protocol import reveal
-from pulumi_vllm.provider.plugin.resource import Failure, Property, Reading, Resource, Values
+from pulumi_vllm.provider.plugin.resource import Failure, Property, Reading, Values
 from pulumi_vllm.render import layout
 
 if TYPE_CHECKING:
@@ -38,7 +42,7 @@ _PAUSES_S = API_PAUSES_S
 _GROWN_PART = 0.8
 
 
-class VolumeAttachment(Resource):
+class VolumeAttachment(HostResource):
     """`vllm:spheron:VolumeAttachment`."""
 
     token = "vllm:spheron:VolumeAttachment"
@@ -57,6 +61,7 @@ class VolumeAttachment(Resource):
             "integer", "Size of the volume in GB. When it grows, its file system on a block device grows too."
         ),
         "connection": CONNECTION,
+        **SHARED_INPUTS,
         "mounted": Property("boolean", "Whether it should be mounted (default true)."),
     }
     outputs = {
@@ -71,14 +76,14 @@ class VolumeAttachment(Resource):
     async def check(self, call: Call, new: Values, old: Values | None) -> list[Failure]:
         """Default `mounted` to true."""
         new.setdefault("mounted", True)
-        return []
+        return await super().check(call, new, old)
 
     async def create(self, call: Call, new: Values) -> tuple[str, Values]:
         """Attach the volume where it is not attached, survive the restart, and mount it."""
         outputs = await self._attach_and_mount(call, new)
         return f"{new['volumeHandle']}@{new['instanceId']}", outputs
 
-    async def update(self, call: Call, resource_id: str, old: Values, new: Values) -> Values:
+    async def change(self, call: Call, resource_id: str, old: Values, new: Values) -> Values:
         """Attach and mount it again, and let its file system grow with the volume."""
         grown = None not in (old.get("sizeGb"), new.get("sizeGb")) and new["sizeGb"] > old["sizeGb"]
         is_block = new["mountKind"] == "block"
@@ -97,12 +102,12 @@ class VolumeAttachment(Resource):
         if volume is None or values["instanceId"] not in volume.attached_to:
             return None
         facts = await observe(call, values)
-        if facts is None:
-            return Reading({**outputs, "reachable": False}, inputs)
+        if isinstance(facts, NotObserved):
+            return facts.reading(outputs, inputs)
         mounted = layout.MODELS in facts.mounts
         if not mounted and inputs.get("mounted", True):
             await call.warn(f"{call.name}: {layout.MODELS} is not mounted on the host; `pulumi up` mounts it")
-        return Reading({**outputs, "reachable": True}, {**inputs, "mounted": mounted})
+        return Reading({**outputs, "reachable": True}, {**inputs, "mounted": mounted, **OBSERVED})
 
     # -- the cloud ----------------------------------------------------------------------------------
     async def _find_volume(self, call: Call, handle: str) -> "Volume | None":

@@ -8,13 +8,17 @@ from pulumi_vllm.provider.lifecycle.drain import DRAIN_TIMEOUT, drain, undo_drai
 from pulumi_vllm.provider.lifecycle.host_connection import (
     CONNECTION,
     INSTANCE_ID,
+    OBSERVED,
     REACHABLE,
+    SHARED_INPUTS,
+    HostResource,
+    NotObserved,
     connect_host,
     observe,
 )
 from pulumi_vllm.provider.lifecycle.units import PREFLIGHT, WEIGHTS, run_unit
 from pulumi_vllm.provider.plugin.call import Call
-from pulumi_vllm.provider.plugin.resource import Failure, Property, Reading, Resource, Values
+from pulumi_vllm.provider.plugin.resource import Failure, Property, Reading, Values
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,7 @@ class _Manifest:
         return cls(len(files), sum(file["size"] for file in files.values()), sha256)
 
 
-class Weights(Resource):
+class Weights(HostResource):
     """`vllm:host:Weights`."""
 
     token = "vllm:host:Weights"
@@ -39,6 +43,7 @@ class Weights(Resource):
     inputs = {
         "instanceId": INSTANCE_ID,
         "connection": CONNECTION,
+        **SHARED_INPUTS,
         "repository": Property("string", "Repository at the model hub, as in owner/name.", required=True),
         "revision": Property("string", "Commit of the repository: 40 hexadecimal digits.", required=True),
         "directory": Property("string", "Directory on the host.", required=True),
@@ -58,13 +63,13 @@ class Weights(Resource):
         """Add defaults. `complete` is true, so that missing files show as a diff."""
         new.setdefault("complete", True)
         new.setdefault("drainTimeoutS", DRAIN_TIMEOUT_S)
-        return []
+        return await super().check(call, new, old)
 
     async def create(self, call: Call, new: Values) -> tuple[str, Values]:
         """Download the weights."""
         return f"{new['repository']}@{str(new['revision'])[:12]}", await self._download(call, new)
 
-    async def update(self, call: Call, resource_id: str, old: Values, new: Values) -> Values:
+    async def change(self, call: Call, resource_id: str, old: Values, new: Values) -> Values:
         """Download what is missing. vllm.service requires the unit and restarts with it, so drain the gateway first."""
         await drain(call, await connect_host(call, new), new, "vllm restarts with its weights")
         outputs = await self._download(call, new)
@@ -76,21 +81,23 @@ class Weights(Resource):
         directory = {**state, **inputs}["directory"]
         outputs = self.outputs_in(state)
         facts = await observe(call, {**state, **inputs}, weights=directory)
-        if facts is None:
-            return Reading({**outputs, "reachable": False}, inputs)
+        if isinstance(facts, NotObserved):
+            return facts.reading(outputs, inputs)
         manifest = facts.manifests.get(directory)
         if manifest is None:
             await call.warn(
                 f"{call.name}: {directory} holds no manifest; `pulumi up` downloads what is missing"
             )
-            return Reading({**outputs, "reachable": True}, {**inputs, "complete": False})
+            return Reading({**outputs, "reachable": True}, {**inputs, "complete": False, **OBSERVED})
         if manifest.damaged:
             await call.warn(
                 f"{call.name}: missing or changed since they were verified: {', '.join(manifest.damaged)}; "
                 "`pulumi up` downloads them again"
             )
         live = {"revision": manifest.revision, "complete": not manifest.damaged}
-        return Reading({**outputs, "reachable": True, "manifestSha256": manifest.sha256}, {**inputs, **live})
+        return Reading(
+            {**outputs, "reachable": True, "manifestSha256": manifest.sha256}, {**inputs, **live, **OBSERVED}
+        )
 
     async def _download(self, call: Call, new: Values) -> Values:
         # The preflight first: its error is clearer, and it takes seconds where the download takes minutes.
