@@ -88,7 +88,6 @@ def _cell(gpu: str, count: int, precision: str, context: str) -> str:
             "profile": profile,
             "machine": machine,
             "storage": "300GB",
-            "access": {"allow": ["192.0.2.0/24"]},
         }
         try:
             decided = plan(Deployment.parse(block))

@@ -120,7 +120,6 @@ def test_a_level_without_an_answer_and_a_lost_engine_are_read():
     wanted |= {
         "machine": {"gpu": "H200", "count": 1, "max_usd_per_hour": 10},
         "storage": "300GB",
-        "access": {"allow": ["192.0.2.0/24"]},
     }
     because = " ".join(explain.because(plan(Deployment.parse(wanted), catalogue=known)))
     assert "with exactly these flags" in because

@@ -38,7 +38,9 @@ def run(program):
 
 
 def block(stack: str = "spheron-h200-2x-fp8") -> dict:
-    return yaml.safe_load((STACKS / f"Pulumi.{stack}.yaml").read_text())["config"]["pulumi-vllm:server"]
+    """Return the block of a shipped stack, with the allow-list that only its user knows."""
+    server = yaml.safe_load((STACKS / f"Pulumi.{stack}.yaml").read_text())["config"]["pulumi-vllm:server"]
+    return {**server, "access": {"allow": ["9.9.9.0/24"], **server["access"]}}
 
 
 def declare(server=None, secret_keys=None, **args):

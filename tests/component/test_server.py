@@ -2,7 +2,8 @@
 
 import pulumi
 import pytest
-from programs import block, declare, run
+import yaml
+from programs import STACKS, block, declare, run
 from pulumi_vllm.component.mocks import OUTPUTS
 from pulumi_vllm.plan.names import is_ours
 
@@ -15,6 +16,17 @@ def test_a_server_declares_its_resources():
     assert {"llm", "llm-machine", "llm-volume", "llm-attachment", "llm-ca", "llm-certificate"} <= made.keys()
     assert made["llm-machine"]["provider"] == "spheron-es", "the machine is rented where the volume is"
     assert made["llm-machine"]["maxUsdPerHour"] == 9.0
+
+
+@pytest.mark.parametrize("stack", ["spheron-h200-2x-fp8", "spheron-h100-1x-nvfp4"])
+def test_a_shipped_stack_asks_for_the_ranges_of_its_clients(stack):
+    shipped = yaml.safe_load((STACKS / f"Pulumi.{stack}.yaml").read_text())["config"]["pulumi-vllm:server"]
+    with pytest.raises(pulumi.RunError) as caught:
+        declare(server=shipped)
+    assert str(caught.value) == (
+        "server.access.allow: missing, so nobody could reach the server; set the address range of your clients: "
+        "pulumi config set --path 'pulumi-vllm:server.access.allow[0]' YOUR.ADDRESS/32"
+    )
 
 
 def test_outputs_are_what_a_client_needs():

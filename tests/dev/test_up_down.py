@@ -77,6 +77,27 @@ def test_the_cloud_stays_up_for_another_stack(clone: Any) -> None:
     assert calls(clone)[-1] == "local down --purge"
 
 
+def test_the_local_cloud_gets_an_allow_list_that_down_removes(clone: Any) -> None:
+    copy = clone.root / ".pulumi-vllm" / "stacks" / "Pulumi.spheron-b200-8x-fp8.yaml"
+    done = clone.run("up", "spheron-b200-8x-fp8", "--local", ENGINE="fake")
+    assert done.returncode == 0, done.stderr
+    sentence = "access.allow of spheron-b200-8x-fp8: 0.0.0.0/0, for the local cloud only"
+    assert sentence in done.stderr
+    assert "0.0.0.0/0" in copy.read_text()
+    assert sentence not in clone.run("up", "spheron-b200-8x-fp8", "--local", ENGINE="fake").stderr
+    clone.dev("down", "spheron-b200-8x-fp8", "--purge")
+    assert "allow" not in copy.read_text()
+
+
+def test_an_allow_list_of_the_user_is_kept(clone: Any) -> None:
+    copy = clone.root / ".pulumi-vllm" / "stacks" / "Pulumi.spheron-b200-8x-fp8.yaml"
+    at = ("--stack", "spheron-b200-8x-fp8", "--path", "pulumi-vllm:server.access.allow[0]")
+    clone.dev("pulumi", "config", "set", *at, "9.9.9.9/32")
+    assert "access.allow" not in clone.run("up", "spheron-b200-8x-fp8", "--local", ENGINE="fake").stderr
+    clone.dev("down", "spheron-b200-8x-fp8", "--purge")
+    assert "9.9.9.9/32" in copy.read_text()
+
+
 def test_down_of_an_unknown_stack_has_nothing_to_destroy(clone: Any) -> None:
     clone.dev("pulumi", "stack", "rm", "--yes", "local")
     done = clone.run("down")

@@ -42,7 +42,7 @@ def program(name: str) -> str:
 def configuration(**limits: int) -> dict[str, str]:
     """The gateway's files of the stack `local`, with other limits, by file name."""
     block = yaml.safe_load((STACKS / "Pulumi.local.yaml").read_text())["config"]["pulumi-vllm:server"]
-    access = {"allow": ["127.0.0.0/8"], "keys": sorted(KEYS)}
+    access = {"allow": ["0.0.0.0/0"], "keys": sorted(KEYS)}
     files = render(plan(Deployment.parse(block | {"gateway": limits, "access": access})))
     directory = f"{layout.GATEWAY_CONFIG}/"
     return {file.path.removeprefix(directory): file.text for file in files if file.path.startswith(directory)}

@@ -14,7 +14,7 @@ def block(gpu, count, **changed):
         "concurrency": 32,
         "machine": {"gpu": gpu, "count": count, "billing": "spot", "max_usd_per_hour": 100},
         "storage": "300GB",
-        "access": {"allow": ["203.0.113.0/24"]},
+        "access": {"allow": ["9.9.9.0/24"]},
         **changed,
     }
 

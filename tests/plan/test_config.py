@@ -15,7 +15,7 @@ context: 32Ki
 concurrency: 256
 machine: {gpu: H200, count: 2, max_usd_per_hour: 9}
 storage: 300GB
-access: {allow: [203.0.113.0/24], keys: [team-a]}
+access: {allow: [9.9.9.0/24], keys: [team-a]}
 """)
 
 
@@ -40,7 +40,7 @@ def test_units_and_defaults():
     deployment = Deployment.parse(GOOD)
     assert deployment.context == 32_768
     assert deployment.storage_gb == 300
-    assert deployment.access.ssh == ("203.0.113.0/24",)
+    assert deployment.access.ssh == ("9.9.9.0/24",)
     assert deployment.machine.billing == "on-demand"
     assert deployment.weights.endpoint == "https://huggingface.co"
 
@@ -124,7 +124,7 @@ def test_every_error_is_reported_at_once():
             "server.machine.max_usd_per_hour: -1 is out of range; write more",
         ),
         ({"machine": "H200"}, "server.machine: 'H200' is not a block of keys; write a block of keys"),
-        ({"access__allow": "203.0.113.0/24"}, "server.access.allow: '203.0.113.0/24' is not a list"),
+        ({"access__allow": "9.9.9.0/24"}, "server.access.allow: '9.9.9.0/24' is not a list"),
         ({"access__allow": []}, "server.access.allow: is empty; write at least one"),
         ({"access__allow": ["everyone"]}, "server.access.allow.0: 'everyone' does not appear to be an IPv4"),
         ({"model": 7}, "server.model: 7 is not text; write text"),

@@ -28,7 +28,7 @@ def machine(gpu="H200", count=2, **more):
         "context": "32Ki",
         "machine": {"gpu": gpu, "count": count, "max_usd_per_hour": 20},
         "storage": "300GB",
-        "access": {"allow": ["203.0.113.0/24"]},
+        "access": {"allow": ["9.9.9.0/24"]},
         **more,
     }
 

@@ -10,7 +10,7 @@ def block(**engine):
         "context": "32Ki",
         "machine": {"gpu": "H200", "count": 2, "max_usd_per_hour": 9},
         "storage": "300GB",
-        "access": {"allow": ["203.0.113.0/24"]},
+        "access": {"allow": ["9.9.9.0/24"]},
         "engine": engine,
     }
 

@@ -59,8 +59,8 @@ COMBINATIONS = {
     "gateway-limits-and-ssh": Combination(
         "spheron-h200-2x-fp8",
         {
-            "access.allow": ["0.0.0.0/0", "2001:db8::/32"],
-            "access.ssh_allow": ["198.51.100.7/32"],
+            "access.allow": ["0.0.0.0/0", "2620:fe::/48"],
+            "access.ssh_allow": ["9.9.9.7/32"],
             "gateway": {"requests_per_minute": 60, "max_body_mib": 2, "streams_per_key": 8},
             "drain_timeout_s": 600,
         },
@@ -75,8 +75,7 @@ COMBINATIONS = {
 def block(name: str) -> dict[str, Any]:
     """The block of the stack file with the changes."""
     one = COMBINATIONS[name]
-    text = (stacks.ROOT / f"stacks/Pulumi.{one.base}.yaml").read_text()
-    found = copy.deepcopy(yaml.safe_load(text)["config"]["pulumi-vllm:server"])
+    found = copy.deepcopy(stacks.block(one.base))
     for dotted, value in one.changes.items():
         *parents, key = dotted.split(".")
         at = found

@@ -14,7 +14,9 @@ NAMES = sorted(path.name[len("Pulumi.") : -len(".yaml")] for path in ROOT.glob("
 
 def block(name):
     text = (ROOT / f"stacks/Pulumi.{name}.yaml").read_text()
-    return yaml.safe_load(text)["config"]["pulumi-vllm:server"]
+    server = yaml.safe_load(text)["config"]["pulumi-vllm:server"]
+    # The shipped files leave it out, because only the user knows it.
+    return {**server, "access": {"allow": ["9.9.9.0/24"], **server["access"]}}
 
 
 @functools.cache

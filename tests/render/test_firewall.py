@@ -9,9 +9,9 @@ from pulumi_vllm.render import firewall
 
 
 def test_firewall_rules():
-    found = firewall.rules(["203.0.113.0/24", "203.0.113.0/25", "2001:db8::/32"], ["0.0.0.0/0"])
+    found = firewall.rules(["9.9.9.0/24", "9.9.9.0/25", "2001:db8::/32"], ["0.0.0.0/0"])
     assert found == (
-        "ip saddr { 203.0.113.0/24 } tcp dport 443 accept",
+        "ip saddr { 9.9.9.0/24 } tcp dport 443 accept",
         "ip6 saddr { 2001:db8::/32 } tcp dport 443 accept",
         "meta nfproto ipv4 tcp dport 22 accept",
     )

@@ -10,6 +10,7 @@ from pulumi_vllm import __version__
 from pulumi_vllm.cli import pulumi_yaml
 from pulumi_vllm.cli.schema import EDITOR_LINE, SCHEMA_FILE
 from pulumi_vllm.component.plugin_entry import names_plugin
+from pulumi_vllm.plan.address_ranges import SET_COMMAND
 from pulumi_vllm.plan.suggestions import suggestion
 
 _PACKAGE: Final = Path(__file__).resolve().parents[1]
@@ -99,8 +100,6 @@ class Project:
         steps = [] if self.folder == Path() else [f"cd {self.folder}"]
         if not (self.folder / venv / "bin" / "pulumi-resource-vllm").exists():
             steps.append(self._install_line(self._requirement))
-        if stack != "local":
-            steps.append(f"edit {self._stack_name}: the addresses under access.allow are an example")
         steps.append(f"{venv}/bin/pulumi-vllm plan {stack}   # does it fit, and what does it cost")
         if stack == "local":
             steps.append(
@@ -108,7 +107,10 @@ class Project:
             )
         else:
             steps.append("export SPHERON_API_KEY=…")
-        return [*steps, f"pulumi stack init {stack} && pulumi up"]
+        steps.append(f"pulumi stack init {stack}")
+        if stack != "local":
+            steps.append(f"{SET_COMMAND}   # who may reach the server")
+        return [*steps, "pulumi up"]
 
     # -- the files ----------------------------------------------------------------------------------
     def _project_yaml(self) -> None:

@@ -9,6 +9,7 @@ import pulumi
 
 from pulumi_vllm.component import api_keys, gateway_certificate
 from pulumi_vllm.plan import Plan, PlanError, plan
+from pulumi_vllm.plan.address_ranges import SET_COMMAND
 from pulumi_vllm.plan.config import Deployment
 from pulumi_vllm.plan.suggestions import suggestion
 
@@ -45,6 +46,10 @@ class ServerArgs(TypedDict):
     """Commands of your own on the host. They run one after the other, and are undone in reverse order."""
 
 
+_NO_ALLOW = (
+    "server.access.allow: missing, so nobody could reach the server; set the address range of your clients: "
+    f"{SET_COMMAND}"
+)
 _COMMAND_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
 
 
@@ -68,6 +73,8 @@ def validated_plan(args: ServerArgs) -> Plan:
         except PlanError as error:
             errors = [*error.errors, *errors]
     if planned is not None:
+        if not planned.deployment.access.allow:
+            errors.append(_NO_ALLOW)
         errors += api_keys.errors(args.get("keys"), planned.deployment.access.keys)
     if errors or planned is None:
         raise pulumi.RunError("\n".join(errors))

@@ -6,7 +6,6 @@ of the stack file and its JSON Schema are generated from both.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Mapping  # noqa: TC003 - pydantic reads the annotations
 from typing import Annotated, Any, Final
@@ -16,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Validat
 
 from pulumi_vllm.plan import catalogue as catalogues
 from pulumi_vllm.plan import config_errors, defaults, quantities, storage
+from pulumi_vllm.plan.address_ranges import client_range
 from pulumi_vllm.plan.catalogue_lookup import CatalogueLookup
 from pulumi_vllm.plan.errors import ConfigError
 from pulumi_vllm.plan.lint import RULES
@@ -59,14 +59,6 @@ _DECIDED_BY = {
 """vLLM arguments that `engine.flags` may not set → what to do instead."""
 
 
-def _cidr(value: object) -> str:
-    try:
-        return str(ipaddress.ip_network(str(value), strict=True))
-    except ValueError as error:
-        msg = f"{error}; write an address range such as 203.0.113.0/24"
-        raise ValueError(msg) from error
-
-
 def _host_name(value: object) -> str:
     text = str(value)
     if len(text) > 253 or not _HOST_NAME.fullmatch(text):  # noqa: PLR2004 - the limit of DNS
@@ -101,7 +93,7 @@ Gigabytes = Annotated[
     Field(le=LARGEST_VOLUME_GB),
     WithJsonSchema(quantities.GIGABYTES_SCHEMA),
 ]
-Cidr = Annotated[str, BeforeValidator(_cidr)]
+Cidr = Annotated[str, BeforeValidator(client_range)]
 HostName = Annotated[str, BeforeValidator(_host_name)]
 KeyName = Annotated[str, Field(pattern=_KEY_NAME)]
 FlagName = Annotated[str, AfterValidator(_flag_name)]
@@ -167,8 +159,8 @@ class Machine(_Block):
 class Access(_Block):
     """Who may reach the machine."""
 
-    allow: Annotated[tuple[Cidr, ...], _key(_FIREWALL, min_length=1)]
-    """Address ranges that may reach the gateway (port 443)."""
+    allow: Annotated[tuple[Cidr, ...], _key(_FIREWALL, min_length=1)] = ()
+    """Address ranges that may reach the gateway (port 443). `plan` answers without, `preview` and `up` need them."""
     ssh_allow: Annotated[tuple[Cidr, ...] | None, _key(_FIREWALL)] = None
     """Address ranges that may reach SSH; unset means the same as `allow`."""
     hostname: Annotated[HostName | None, _key("issues a new certificate and reloads the gateway")] = None
@@ -260,7 +252,7 @@ class Deployment(_Block):
         _key("grows the volume; a volume cannot shrink", "GB, for example `300GB` or `1TB`", alias="storage"),
     ]
     """Size of the volume that keeps weights and caches."""
-    access: Annotated[Access, _key(_FIREWALL)]
+    access: Annotated[Access, _key(_FIREWALL)] = Access.model_construct()
     """Who may reach the machine."""
     weights: Annotated[Weights, _key("applies to the next download of weights")] = Weights.model_construct()
     """Where the weights come from."""

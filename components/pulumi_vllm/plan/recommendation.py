@@ -123,7 +123,6 @@ def _deployment(wish: Wish, gpu: str, count: int, precision: str | None) -> Depl
             "concurrency": wish.concurrency,
             "machine": {"gpu": gpu, "count": count, "max_usd_per_hour": HIGHEST_CEILING_USD},
             "storage": LARGEST_VOLUME_GB,
-            "access": {"allow": ["192.0.2.0/24"]},  # an example network: the plan does not depend on it
         }
     )
 
