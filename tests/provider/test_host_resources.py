@@ -8,7 +8,7 @@ from pulumi_vllm.host.errors import HostError, HostKeyChanged, Unreachable
 from pulumi_vllm.host.facts import Facts
 from pulumi_vllm.host.ssh import Result
 from pulumi_vllm.provider.lifecycle import host_connection
-from pulumi_vllm.provider.plugin.errors import UserError
+from pulumi_vllm.provider.plugin.errors import Cancelled, UserError
 from pulumi_vllm.provider.plugin.resource import Kind
 from pulumi_vllm.provider.resources import service, weights
 from pulumi_vllm.provider.resources.files import Files
@@ -230,6 +230,41 @@ async def test_an_update_of_the_weights_drains_for_the_declared_time():
     outputs = await Weights().update(Call(host), "id", {}, new)
     assert (outputs["files"], outputs["bytes"], outputs["manifestSha256"]) == (2, 7, "5" * 64)
     assert "drain --timeout 3600" in host.ran[0]
+    assert "drain --undo" in host.ran[-1]
+
+
+FAILURES = [UserError("the unit failed"), Unreachable("lost"), Cancelled("cancelled")]
+
+
+def failing(unit, failure):
+    async def run_unit(_call, _values, started, **_):
+        if started.name == unit:
+            raise failure
+        return {}
+
+    return run_unit
+
+
+@pytest.mark.parametrize("unit", ["vllm-preflight.service", "vllm-weights.service"])
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: type(failure).__name__)
+async def test_a_failed_update_of_the_weights_undoes_its_drain(monkeypatch, unit, failure):
+    monkeypatch.setattr(weights, "run_unit", failing(unit, failure))
+    host = Host()
+    with pytest.raises(type(failure), match=str(failure)):
+        await Weights().update(
+            Call(host), "id", {}, {**CONNECTION, "directory": DIRECTORY, "drainTimeoutS": 60}
+        )
+    assert "drain --timeout 60" in host.ran[0]
+    assert "drain --undo" in host.ran[-1]
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: type(failure).__name__)
+async def test_a_failed_restart_of_vllm_undoes_its_drain(monkeypatch, failure):
+    monkeypatch.setattr(service, "run_unit", failing("vllm-install.service", failure))
+    host = Host()
+    with pytest.raises(type(failure), match=str(failure)):
+        await start(host, {**SERVICE, "servingDigest": "old"})
+    assert any("drain --timeout 60" in script for script in host.ran)
     assert "drain --undo" in host.ran[-1]
 
 

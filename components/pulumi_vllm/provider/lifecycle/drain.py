@@ -1,8 +1,12 @@
 """Drain the gateway of a host, so that a restart of vLLM cuts off no request."""
 
+import contextlib
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
+from pulumi_vllm.host.errors import HostError
 from pulumi_vllm.plan.defaults import DRAIN_TIMEOUT_S
+from pulumi_vllm.provider.lifecycle.host_connection import connect_host
 from pulumi_vllm.provider.plugin.call import Call
 from pulumi_vllm.provider.plugin.resource import Property, Values
 from pulumi_vllm.render import layout
@@ -23,6 +27,18 @@ async def drain(call: Call, host: "Host", new: Values, reason: str) -> None:
     timeout_s = float(new["drainTimeoutS"])
     await call.progress(f"draining the gateway for up to {timeout_s:.0f} s: {reason}")
     await host.run(f"{layout.DRAIN} --timeout {timeout_s:.0f} || true", timeout_s=timeout_s + 120)
+
+
+@contextlib.asynccontextmanager
+async def undo_drain_after_failure(call: Call, new: Values) -> AsyncIterator[None]:
+    """Open the gateway again when a step inside fails. Without vLLM, HAProxy itself answers 503 until it is back."""
+    try:
+        yield
+    except BaseException:
+        # The failure of the step is the one to report, and a lost host can't be reached for this either.
+        with contextlib.suppress(HostError):
+            await undo_drain(await connect_host(call, new))
+        raise
 
 
 async def undo_drain(host: "Host") -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pulumi_vllm.host import drift
 from pulumi_vllm.plan.defaults import DRAIN_TIMEOUT_S
-from pulumi_vllm.provider.lifecycle.drain import DRAIN_TIMEOUT, drain, undo_drain
+from pulumi_vllm.provider.lifecycle.drain import DRAIN_TIMEOUT, drain, undo_drain, undo_drain_after_failure
 from pulumi_vllm.provider.lifecycle.host_connection import (
     CONNECTION,
     INSTANCE_ID,
@@ -113,14 +113,15 @@ class Service(HostResource):
         host = await connect_host(call, new)
         # An engine that failed the readiness check keeps running, and may hold the cause of the failure in memory.
         restart = restart or (await host.run(_READINESS_FAILED, timeout_s=60)).stdout.strip() == "yes"
-        if restart:
-            await drain(call, host, new, "vllm restarts")
-            await host.run(f"systemctl stop {layout.ENGINE_UNIT}", timeout_s=120)
-        # Restarted, because the lock may have changed. With an unchanged lock the program returns at once.
-        # vllm.service requires this unit and would restart with it, so vllm.service is stopped first.
-        await run_unit(call, new, INSTALL, restart=restart)
-        host = await connect_host(call, new)
-        await host.run(_START_UNITS, timeout_s=180)
+        async with undo_drain_after_failure(call, new):
+            if restart:
+                await drain(call, host, new, "vllm restarts")
+                await host.run(f"systemctl stop {layout.ENGINE_UNIT}", timeout_s=120)
+            # Restarted, because the lock may have changed. With an unchanged lock the program returns at once.
+            # vllm.service requires this unit and would restart with it, so vllm.service is stopped first.
+            await run_unit(call, new, INSTALL, restart=restart)
+            host = await connect_host(call, new)
+            await host.run(_START_UNITS, timeout_s=180)
         await undo_drain(host)
         readiness = await _ReadinessCheck(call, host, float(new["readyTimeoutS"])).result()
         call.session.hosts().mark_changed(host)

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 
 from pulumi_vllm.plan.defaults import DRAIN_TIMEOUT_S
-from pulumi_vllm.provider.lifecycle.drain import DRAIN_TIMEOUT, drain, undo_drain
+from pulumi_vllm.provider.lifecycle.drain import DRAIN_TIMEOUT, drain, undo_drain, undo_drain_after_failure
 from pulumi_vllm.provider.lifecycle.host_connection import (
     CONNECTION,
     INSTANCE_ID,
@@ -71,8 +71,9 @@ class Weights(HostResource):
 
     async def change(self, call: Call, resource_id: str, old: Values, new: Values) -> Values:
         """Download what is missing. vllm.service requires the unit and restarts with it, so drain the gateway first."""
-        await drain(call, await connect_host(call, new), new, "vllm restarts with its weights")
-        outputs = await self._download(call, new)
+        async with undo_drain_after_failure(call, new):
+            await drain(call, await connect_host(call, new), new, "vllm restarts with its weights")
+            outputs = await self._download(call, new)
         await undo_drain(await connect_host(call, new))
         return outputs
 
