@@ -87,8 +87,7 @@ def fit(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 SAMPLER_SEQUENCES = 512
-"""Above so many sequences vLLM's profiled peak is that of the sampler (14 bytes per sequence and entry of the
-vocabulary: 1.75 GiB at 1,024), which the plan's arithmetic does not count."""
+"""Above so many sequences vLLM's profiled peak is that of the sampler, and says nothing about images."""
 
 
 def image_streams() -> Iterator[tuple[Row, float]]:
@@ -105,7 +104,7 @@ def _graphs(rows: Iterable[Row]) -> dict[str, float]:
     """MiB per captured graph and layer = fixed + sharded / tensor parallel; one size alone gives no sharded part."""
     each: dict[int, list[float]] = {}
     for row in rows:
-        graphs = memory.captured_graphs(row.load.sequences) * MODEL.dimensions.layers
+        graphs = memory.captured_graphs(row.load.sequences, row.load.largest_graph) * MODEL.dimensions.layers
         each.setdefault(row.load.tensor_parallel, []).append(row.graphs_gib * 1024 / graphs)
     one = mean(each[1])
     sharded = 2 * (one - mean(each[2])) if 2 in each else 0.0
@@ -144,6 +143,9 @@ def _row(evidence: Mapping[str, Any], run: Mapping[str, Any]) -> Row:
         round(figures["limit_gib"] / figures["visible_gib"], 3),
         int(figures["max_num_batched_tokens"]),
         images=UNLIMITED_IMAGES if run.get("vision_tower") else 0,  # runs before 2026-11-26 had no tower
+        capture_size=int(words["--max-cudagraph-capture-size"])
+        if "--max-cudagraph-capture-size" in words
+        else None,
     )
     reported = [
         figures.get(name, 0.0)

@@ -93,7 +93,7 @@ def test_the_rules_are_listed_by_the_ids_that_ignore_accepts(capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--gpu H100 -- --max-model-len 262144", "49.40 GiB per GPU are missing"),
+        ("--gpu H100 -- --max-model-len 262144", "49.71 GiB per GPU are missing"),
         ("--gpu H100 -- --max-num-seqs 4", "no --max-model-len: 64.85 GiB per GPU are missing"),
         ("--gpu H100 -- --max-num-seqs 4 --max-model-len auto", "--max-model-len auto: 47"),
         (
@@ -135,9 +135,9 @@ def test_the_rules_are_listed_by_the_ids_that_ignore_accepts(capsys):
         ),
         (
             "--gpu H200 -- --max-model-len 32k --gpu-memory-utilization 0.95",
-            "images need 8.01 GiB above the limit, and 6.99 GiB are left; use 0.94 or less, or a smaller --max-num",
+            "images need 7.33 GiB above the limit, and 6.99 GiB are left; use 0.94 or less, or a smaller --max-num",
         ),
-        ("--gpu H200 -- --max-model-len 32k --max-num-seqs 2000", "use 727 or fewer"),
+        ("--gpu H200 -- --max-model-len 32k --max-num-seqs 2000", "use 607 or fewer"),
         (
             "-- --max-model-len 32k --load-format hf --config-format hf",
             "--load-format hf --config-format hf:",

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from pulumi_vllm.plan import Deployment, DoesNotFit, Offer, catalogue, evidence, explain, plan
+from pulumi_vllm.plan import Deployment, DoesNotFit, LintError, Offer, catalogue, evidence, explain, plan
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 STACKS = {
@@ -121,6 +121,37 @@ def test_a_spot_machine_is_priced_by_the_hour_of_serving():
     assert "$3.90/h" in reasons
     assert "it serves 9" in reasons
     assert "per hour of serving (interruptions assumed; machine 240 s" in reasons
+
+
+@pytest.mark.parametrize(
+    ("asked", "captured"),
+    [
+        ({"profile": "throughput"}, None),
+        ({"concurrency": 257}, 272),
+        ({"profile": "batch"}, 512),
+        ({"concurrency": 1000}, 1008),
+        ({"concurrency": 2048}, 2048),
+    ],
+)
+def test_every_number_of_requests_has_a_cuda_graph(asked, captured):
+    decided = plan(Deployment.parse(machine("H200", 1, context="32Ki", **asked)))
+    assert decided.arguments.capture_size == captured
+    assert not [one for one in decided.findings if one.rule == "sequences-without-graph"]
+
+
+def test_fewer_graphs_than_requests_are_refused():
+    flags = {"flags": {"max-cudagraph-capture-size": 256}}
+    with pytest.raises(
+        LintError, match="takes about three times as long; set --max-cudagraph-capture-size 512"
+    ):
+        plan(Deployment.parse(machine("H200", 1, context="32Ki", profile="batch", engine=flags)))
+
+
+def test_the_batch_profile_is_measured_on_one_h200():
+    decided = plan(Deployment.parse(machine("H200", 1, precision="fp8", context="32Ki", profile="batch")))
+    assert decided.measured == "yes"
+    assert decided.rate.levels == (512,)
+    assert decided.memory.kv_tokens == pytest.approx(decided.measured_run.kv_tokens, rel=0.005)
 
 
 def test_flags_that_change_memory_count():

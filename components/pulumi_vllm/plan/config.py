@@ -33,7 +33,7 @@ MOST_RUNNING_REQUESTS: Final = 2048
 HIGHEST_CEILING_USD: Final = 1000
 """The highest `max_usd_per_hour`. A higher ceiling would not protect against anything."""
 
-_SEQUENCES = {"throughput": 256, "latency": 32, "long": 8}
+_SEQUENCES = {"batch": 512, "throughput": 256, "latency": 32, "long": 8}
 
 _RESTART = "restarts vLLM"
 _RELOAD = "reloads the gateway"
@@ -243,8 +243,8 @@ class Deployment(_Block):
     """Longest request in tokens, prompt and answer together (vLLM's `max-model-len`)."""
     concurrency: Annotated[int | None, _key(_RESTART, "requests", ge=1, le=MOST_RUNNING_REQUESTS)] = None
     """Requests served at the same time (vLLM's `max-num-seqs`). Set this or `profile`."""
-    profile: Annotated[str | None, _key(_RESTART, pattern="^(throughput|latency|long)$")] = None
-    """`throughput` (256 requests at once), `latency` (32) or `long` (8); unset means `throughput`."""
+    profile: Annotated[str | None, _key(_RESTART, pattern="^(batch|throughput|latency|long)$")] = None
+    """`batch` (512 requests at once), `throughput` (256), `latency` (32) or `long` (8); unset means `throughput`."""
     machine: Annotated[Machine, _key(_REPLACE)]
     """The machine to rent."""
     storage_gb: Annotated[

@@ -86,6 +86,11 @@ class EngineArguments:
         return self.flags.get("enforce-eager") is not True
 
     @property
+    def capture_size(self) -> int | None:
+        """Sequences of the largest captured CUDA graph; None if unset."""
+        return _positive(self.flags.get("max-cudagraph-capture-size"))
+
+    @property
     def fp8_cache(self) -> bool:
         """Whether the KV cache has 8 bits per value instead of 16."""
         return str(self.flags.get("kv-cache-dtype", "")).startswith("fp8")

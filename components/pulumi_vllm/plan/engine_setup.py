@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from pulumi_vllm.plan.memory import Budget
     from pulumi_vllm.plan.selection import Selection
 
+_USUAL_SEQUENCES = 256
+"""Up to so many sequences, vLLM's default captures a graph for each number. More get an explicit size, as measured."""
+
 
 def arguments(deployment: Deployment, selection: Selection) -> EngineArguments:
     """VLLM's arguments, in the order of the command line; those of the stack file win."""
@@ -28,6 +31,8 @@ def arguments(deployment: Deployment, selection: Selection) -> EngineArguments:
         "max-model-len": deployment.context,
         "max-num-seqs": deployment.sequences,
     }
+    if deployment.sequences > _USUAL_SEQUENCES and selection.engine.runs_on == "cuda":
+        flags["max-cudagraph-capture-size"] = memory.capture_size_for(deployment.sequences)
     if count > 1:
         flags |= {"tensor-parallel-size": count, **selection.engine.tensor_parallel["flags"]}
     written = EngineArguments.of(own)

@@ -21,6 +21,13 @@ _DEFAULT_SEQUENCES = 1024
 _DEFAULT_UTILIZATION = 0.92
 """vLLM's own gpu-memory-utilization (0.26.0 and 0.33.0)."""
 
+_MOST_CAPTURED = 512
+"""vLLM's own limit of max-cudagraph-capture-size (0.26.0 and 0.33.0)."""
+_CAPTURE_STEP = 16
+"""Step between vLLM's capture sizes above 256 (0.26.0 and 0.33.0)."""
+_GRAPHS_OF_256, _GRAPHS_OF_512 = 86, 102
+"""Graphs captured with max-num-seqs 256 and 512."""
+
 UNMODELLED = (
     "pipeline-parallel-size",
     "data-parallel-size",
@@ -32,7 +39,6 @@ UNMODELLED = (
     "cpu-offload-gb",
     "enable-lora",
     "speculative-config",
-    "max-cudagraph-capture-size",
     "cudagraph-capture-sizes",
 )
 """Arguments that change what a GPU holds, and that no formula in this module covers."""
@@ -42,7 +48,8 @@ UNMODELLED = (
 class MemorySettings:
     """The settings that decide what a GPU holds.
 
-    `images` is the limit of one request. With 0, vLLM does not load the vision tower.
+    `capture_size` is max-cudagraph-capture-size; None is vLLM's default. `images` is the limit of one request. With 0,
+    vLLM does not load the vision tower.
     """
 
     tensor_parallel: int
@@ -53,6 +60,12 @@ class MemorySettings:
     images: int = UNLIMITED_IMAGES
     graphs: bool = True
     cache_bytes: int = _BF16
+    capture_size: int | None = None
+
+    @property
+    def largest_graph(self) -> int:
+        """Sequences of the largest captured graph, by vLLM's default if `capture_size` is unset."""
+        return default_capture_size(self.sequences) if self.capture_size is None else self.capture_size
 
     @classmethod
     def of(cls, arguments: EngineArguments, engine: Engine, longest: int) -> MemorySettings:
@@ -69,6 +82,7 @@ class MemorySettings:
             images=arguments.image_limit,
             graphs=arguments.cuda_graphs,
             cache_bytes=1 if arguments.fp8_cache else _BF16,
+            capture_size=arguments.capture_size,
         )
 
 
@@ -147,10 +161,11 @@ def budget(
 ) -> Budget:
     """The memory budget of one of the machine's GPUs, which are all alike."""
     figures = engine.memory
-    graphs = graph_bytes(model, precision, engine, settings) / GIB
-    text = activation_bytes(model, settings) / GIB + figures["workspace_gib"]
+    graphs, graphs_in_use = (one / GIB for one in graph_bytes(model, precision, engine, settings))
     vision = burst = 0.0
     images = settings.images > 0 and bool(model.vision)
+    text = activation_bytes(model, settings) / GIB + figures["workspace_gib"]
+    text = max(text, sampler_bytes(model, settings, figures["sampler"], images=images) / GIB)
     if images:
         vision, burst = (one / GIB for one in image_bytes(model, settings, figures["image_stream"]))
     return Budget(
@@ -161,7 +176,7 @@ def budget(
         activation_gib=max(text, vision),
         other_gib=figures["other_gib"],
         graphs_gib=graphs,
-        graphs_excess_gib=graphs * (figures["graphs_actual_over_estimated"] - 1),
+        graphs_excess_gib=graphs_in_use - graphs,
         kv_bytes_per_token=kv_bytes_per_token(model, settings.tensor_parallel, settings.cache_bytes),
         context=settings.context,
         headroom_gib=_headroom(figures["headroom_gib"], settings, images=images),
@@ -271,21 +286,51 @@ def activation_bytes(model: Dimensions, settings: MemorySettings) -> float:
     return float(_BF16 * (settings.batched_tokens * (block + stream) + cached))
 
 
-def graph_bytes(model: Dimensions, precision: Precision, engine: Engine, settings: MemorySettings) -> float:
-    """CUDA graphs as vLLM estimates them: a constant per captured graph and layer."""
+def sampler_bytes(
+    model: Dimensions, settings: MemorySettings, known: Mapping[str, float], *, images: bool
+) -> float:
+    """Peak of the sampler as vLLM profiles it: a row of the vocabulary per sequence, beside a batch's hidden states."""
+    rows = settings.sequences * model.vocabulary * known["bytes_per_entry"]
+    batch = settings.batched_tokens * model.hidden * _BF16 * known["streams"]
+    return float(rows + batch + images * known["images_gib"] * GIB)
+
+
+def graph_bytes(
+    model: Dimensions, precision: Precision, engine: Engine, settings: MemorySettings
+) -> tuple[float, float]:
+    """CUDA graphs as vLLM estimates them, and what they take in use.
+
+    A constant per graph and layer, up to `max-num-seqs` 256. The estimates of 512 sequences were no larger. The graphs
+    of more than 512 sequences have constants of their own.
+    """
     if not settings.graphs:
-        return 0.0
-    table = engine.memory["graph_mib_per_layer"]
+        return 0.0, 0.0
+    figures = engine.memory
+    table, many = figures["graph_mib_per_layer"], figures["graph_mib_per_layer_above_512"]
     one = table.get(precision.name, table["fp8"])
     each = one["fixed"] + one["sharded"] / settings.tensor_parallel
-    return float(captured_graphs(settings.sequences) * model.layers * each * 2**20)
+    mib = model.layers * 2**20
+    graphs = captured_graphs(settings.sequences, settings.largest_graph)
+    few = mib * each * min(graphs, _GRAPHS_OF_256)
+    above = mib * max(0, graphs - _GRAPHS_OF_512)
+    estimated = above * many["estimated"].get(precision.name, many["estimated"]["fp8"])
+    return few + estimated, few * figures["graphs_actual_over_estimated"] + above * many["actual"]
 
 
-def captured_graphs(sequences: int) -> int:
-    """Graphs that vLLM captures: piecewise ones up to twice max-num-seqs (at most 512), decode ones up to it."""
-    largest = min(512, 2 * sequences)
-    sizes = [size for size in (1, 2, 4, *range(8, 256, 8), *range(256, 513, 16)) if size <= largest]
+def default_capture_size(sequences: int) -> int:
+    """Sequences of the largest graph that vLLM captures if `max-cudagraph-capture-size` is unset (VllmConfig)."""
+    return min(_MOST_CAPTURED, 2 * sequences)
+
+
+def captured_graphs(sequences: int, largest: int) -> int:
+    """Graphs that vLLM captures: piecewise ones up to the largest size, decode ones up to max-num-seqs as well."""
+    sizes = [size for size in (1, 2, 4, *range(8, 256, 8), *range(256, largest + 1, 16)) if size <= largest]
     return len(sizes) + sum(1 for size in sizes if size <= sequences)
+
+
+def capture_size_for(sequences: int) -> int:
+    """The smallest size in vLLM's list of graphs that holds so many sequences, for more than 256."""
+    return -(-sequences // _CAPTURE_STEP) * _CAPTURE_STEP
 
 
 def _rope_dim(model: Dimensions) -> int:

@@ -40,6 +40,7 @@ _RULES: tuple[Callable[[Launch], Problems], ...] = (
     host_system.driver_too_old,
     chat.reasoning_effort,
     chat.image_limit,
+    performance.sequences_without_graph,
     performance.prefix_caching,
     host_system.environment_variables,
     kernels.dtype,
