@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Write the hashed locks of an engine, or the lock of uv.
 
-usage: lock.py 0.26.0       locks the requirements under `locked` in engine.yaml of that version
-       lock.py uv==0.13.9   locks the uv that installs an engine
+usage: lock.py 0.26.0              locks the requirements under `locked` in engine.yaml of that version
+       lock.py 0.33.0 11 12 13     the same for these Python minor versions only: 0.32.0 and newer need 3.11
+       lock.py uv==0.13.9          locks the uv that installs an engine
 
 uv resolves one lock per Python minor version, for Linux x86-64 with glibc 2.35 or newer (Ubuntu 22.04, Debian 12).
 An overrides.txt beside engine.yaml is honoured. A lock is copied to every host, so it keeps only the hashes of wheels
@@ -75,13 +76,13 @@ def locked(requirements: list[str], overrides: pathlib.Path, minor: int, left_ou
 
 def main() -> None:
     """Write the locks of one engine version, or that of uv."""
-    (wanted,) = sys.argv[1:]
+    wanted, *minors = sys.argv[1:]
     if wanted.startswith("uv=="):
         (ENGINES / "requirements-uv.txt").write_text(locked([wanted], ENGINES / "none", MINORS[0], []))
         return
     folder = ENGINES / wanted
     engine = yaml.safe_load((folder / "engine.yaml").read_text())
-    for minor in MINORS:
+    for minor in map(int, minors or MINORS):
         text = locked(engine["locked"], folder / "overrides.txt", minor, engine["left_out"])
         (folder / f"requirements-3.{minor}.txt").write_text(text)
         print(f"{wanted}: python 3.{minor}, {text.count('==')} packages, {len(text) // 1024} KiB")

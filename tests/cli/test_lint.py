@@ -142,7 +142,6 @@ def test_the_rules_are_listed_by_the_ids_that_ignore_accepts(capsys):
             "-- --max-model-len 32k --load-format hf --config-format hf",
             "--load-format hf --config-format hf:",
         ),
-        ("--engine 0.33.0 -- --max-model-len 32k", "pin mistral_common<1.13"),
     ],
 )
 def test_what_the_machine_and_the_engine_add(capsys, words, message):

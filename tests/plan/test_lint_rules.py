@@ -1,5 +1,7 @@
 """The lint rules: what is known to fail is reported with evidence; what works passes."""
 
+from dataclasses import replace
+
 import pytest
 from pulumi_vllm.plan import Deployment, LintError, catalogue, explain, memory, plan
 from pulumi_vllm.plan import lint as linter
@@ -104,6 +106,12 @@ def test_vllms_own_recipe_has_only_a_warning():
 )
 def test_a_known_failure_is_found(given, finding):
     assert finding in lint(**given)
+
+
+def test_an_engine_without_a_lock_may_install_a_broken_mistral_common():
+    (found,) = findings(engine=replace(ENGINE, version="0.34.0"))
+    assert (found.severity, found.rule) == ("warning", "mistral-common-version")
+    assert found.message.endswith("pin mistral_common<1.13")
 
 
 def test_every_finding_has_a_remedy_and_its_evidence():

@@ -154,6 +154,25 @@ def test_the_batch_profile_is_measured_on_one_h200():
     assert decided.memory.kv_tokens == pytest.approx(decided.measured_run.kv_tokens, rel=0.005)
 
 
+@pytest.mark.parametrize(("count", "context"), [(1, "256Ki"), (2, "32Ki")])
+def test_a_newer_engine_is_measured_and_says_what_is_not_known(count, context):
+    block = machine("H200", count, precision="fp8", context=context, engine={"version": "0.33.0"})
+    decided = plan(Deployment.parse(block))
+    assert decided.measured == "yes"
+    assert (
+        decided.memory.kv_tokens < decided.measured_run.kv_tokens < 1.005 * decided.memory.kv_tokens_at_most
+    )
+    assert "the KV cache may hold up to" in " ".join(explain.because(decided))
+    assert "the most that vLLM estimated" in " ".join(explain.memory_lines(decided.memory))
+    assert decided.environment.get("VLLM_ALLREDUCE_USE_FLASHINFER") == ("0" if count > 1 else None)
+    assert not decided.findings
+
+
+def test_the_default_engine_is_not_the_newest():
+    assert plan(Deployment.parse(machine())).engine.version == "0.26.0"
+    assert catalogue.load().default_engine(catalogue.load().gpus["H200"]).version == "0.26.0"
+
+
 def test_flags_that_change_memory_count():
     def memory(**flags):
         return plan(Deployment.parse(machine(engine={"flags": flags}))).memory

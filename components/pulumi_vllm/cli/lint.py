@@ -90,7 +90,7 @@ def _flags(words: Sequence[str], parsed: argparse.Namespace) -> "tuple[Finding, 
     from pulumi_vllm.plan.suggestions import suggestion
 
     known = catalogue.load()
-    engine = next(known.newest_engine(gpu) for gpu in known.gpus.values() if gpu.runs == "cuda")
+    engine = next(known.default_engine(gpu) for gpu in known.gpus.values() if gpu.runs == "cuda")
     version, model = parsed.engine or engine.version, known.models.get(parsed.model)
     for given, names in (
         (parsed.model, known.models),

@@ -88,10 +88,14 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A vLLM version. `runs_on` is cuda or cpu; `expert_flags` and `vision_flags` are keyed by precision."""
+    """A vLLM version. `runs_on` is cuda or cpu; `expert_flags` and `vision_flags` are keyed by precision.
+
+    `default` is false for a version that a stack file must name.
+    """
 
     version: str
     runs_on: str
+    default: bool
     locked: tuple[str, ...]
     left_out: tuple[str, ...]
     driver_floor: str | None
@@ -165,9 +169,9 @@ class Catalogue:
     prices_from: str
     measured: tuple[Measured, ...] = ()
 
-    def newest_engine(self, gpu: Gpu) -> Engine:
-        """The newest engine that runs on such a GPU."""
-        fitting = [engine for engine in self.engines.values() if engine.runs_on == gpu.runs]
+    def default_engine(self, gpu: Gpu) -> Engine:
+        """The newest engine that runs on such a GPU and need not be named."""
+        fitting = [one for one in self.engines.values() if one.runs_on == gpu.runs and one.default]
         return max(fitting, key=lambda engine: _order(engine.version))
 
 

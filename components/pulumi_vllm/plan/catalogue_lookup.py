@@ -47,9 +47,9 @@ class CatalogueLookup:
         return name
 
     def find_gpu(self, name: str) -> str:
-        """Look up a GPU family. The newest engine that runs on it is the default."""
+        """Look up a GPU family. Its default engine is chosen as well."""
         self.gpu = _entry(name, self.catalogue.gpus)
-        self.engine = self.catalogue.newest_engine(self.gpu)
+        self.engine = self.catalogue.default_engine(self.gpu)
         return name
 
     def find_engine(self, version: str) -> str:

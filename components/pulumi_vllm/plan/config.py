@@ -220,7 +220,7 @@ class EngineOptions(_Block):
     """How vLLM is started, beyond what the plan decides."""
 
     version: Annotated[str | None, _key("installs the version and restarts vLLM")] = None
-    """Catalogue version of vLLM; unset takes the newest one that was started on such a machine."""
+    """Catalogue version of vLLM; unset takes the default of the catalogue (0.26.0 on GPUs)."""
     flags: Annotated[Mapping[FlagName, Flag], _key(_RESTART)] = {}
     """Further vLLM arguments, without the dashes. The linter checks them as it checks the plan's own."""
     ignore: Annotated[Mapping[RuleId, str], _key(_NOTHING)] = {}

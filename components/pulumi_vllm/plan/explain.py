@@ -80,12 +80,22 @@ def memory_lines(budget: Budget | None) -> tuple[str, ...]:
         f"visible {budget.visible_gib:.2f} GiB, vLLM may use {budget.limit_gib:.2f} (measured)",
         f"weights {budget.weights_gib:.2f} GiB (computed from published dimensions)",
         f"activation {budget.activation_gib:.2f} GiB (computed){_images_in_step(budget)}",
-        f"CUDA graphs {budget.graphs_gib:.2f} GiB (computed), up to {budget.graphs_excess_gib:.2f} more in use",
+        _graphs_line(budget),
         f"other {budget.other_gib:.2f} GiB (measured)",
         (
             f"KV cache {budget.cache_gib:.2f} GiB = {budget.kv_tokens:,} tokens, "
             f"{budget.full_requests:.1f} requests of {budget.context:,} tokens (computed)"
         ),
+    )
+
+
+def _graphs_line(budget: Budget) -> str:
+    if budget.graphs_least_gib is None:
+        return f"CUDA graphs {budget.graphs_gib:.2f} GiB (computed), up to {budget.graphs_excess_gib:.2f} more in use"
+    return (
+        f"CUDA graphs {budget.graphs_gib:.2f} GiB, the most that vLLM estimated; the least was "
+        f"{budget.graphs_least_gib:.2f} (unverified: the estimate does not follow the flags), up to "
+        f"{budget.graphs_excess_gib:.2f} more in use"
     )
 
 
@@ -158,7 +168,7 @@ def _tokens_label(plan: Plan) -> str:
 def _because(plan: Plan) -> Iterator[str]:
     deployment, price = plan.deployment, plan.price
     if deployment.engine.version is None:
-        yield f"vLLM {plan.engine.version} is the newest version of the catalogue for such a machine."
+        yield f"vLLM {plan.engine.version} is the catalogue's default for such a machine."
     else:
         yield f"vLLM {plan.engine.version} is named in the stack file."
     if plan.memory is None:
@@ -194,6 +204,12 @@ def _memory_reasons(plan: Plan, budget: Budget) -> Iterator[str]:
         f"{plan.model.name} in {plan.precision} takes {budget.weights_gib:.1f} of {budget.limit_gib:.1f} GiB on each "
         f"of {gpus}; the KV cache holds {budget.kv_tokens:,} tokens."
     )
+    if budget.kv_tokens_at_most > budget.kv_tokens:
+        yield (
+            f"vLLM {plan.engine.version} estimates the CUDA graphs at each start, and its estimate does not follow the "
+            f"flags: the KV cache may hold up to {budget.kv_tokens_at_most:,} tokens (unverified, spread of the "
+            "measured starts)."
+        )
     if budget.full_requests < deployment.sequences:
         yield (
             f"With {deployment.sequences} requests at once, each has {budget.kv_tokens // deployment.sequences:,} "

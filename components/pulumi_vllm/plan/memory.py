@@ -67,6 +67,11 @@ class MemorySettings:
         """Sequences of the largest captured graph, by vLLM's default if `capture_size` is unset."""
         return default_capture_size(self.sequences) if self.capture_size is None else self.capture_size
 
+    @property
+    def largest_graph_used(self) -> int:
+        """Sequences of the largest captured decode graph."""
+        return min(self.sequences, self.largest_graph)
+
     @classmethod
     def of(cls, arguments: EngineArguments, engine: Engine, longest: int) -> MemorySettings:
         """The settings of a command line, with vLLM's defaults; `longest` is the context if none is set."""
@@ -93,6 +98,7 @@ class Budget:
     `headroom_gib`: PyTorch's fragmentation, and communication buffers if there are several GPUs.
     `accepts_images`: whether requests may hold images.
     `images_per_step`: images of the largest size in the step that sets the peak activation; 0 if text sets it.
+    `graphs_least_gib`: the least that vLLM may estimate for the CUDA graphs; `graphs_gib` is then the most.
     `burst_gib`: peak activation of a batch of small images beyond vLLM's profiled peak.
     """
 
@@ -109,6 +115,7 @@ class Budget:
     images_per_step: int = 0
     burst_gib: float = 0.0
     accepts_images: bool = False
+    graphs_least_gib: float | None = None
 
     @property
     def cache_gib(self) -> float:
@@ -119,6 +126,12 @@ class Budget:
     def kv_tokens(self) -> int:
         """Tokens that the KV cache holds, over all requests."""
         return max(0, int(self.cache_gib * GIB / self.kv_bytes_per_token))
+
+    @property
+    def kv_tokens_at_most(self) -> int:
+        """Tokens that the KV cache holds if vLLM estimates the least for the CUDA graphs."""
+        spread = 0.0 if self.graphs_least_gib is None else self.graphs_gib - self.graphs_least_gib
+        return max(0, int((self.cache_gib + spread) * GIB / self.kv_bytes_per_token))
 
     @property
     def full_requests(self) -> float:
@@ -161,12 +174,13 @@ def budget(
 ) -> Budget:
     """The memory budget of one of the machine's GPUs, which are all alike."""
     figures = engine.memory
-    graphs, graphs_in_use = (one / GIB for one in graph_bytes(model, precision, engine, settings))
+    graphs = graph_memory(model, precision, engine, settings)
     vision = burst = 0.0
     images = settings.images > 0 and bool(model.vision)
-    text = activation_bytes(model, settings) / GIB + figures["workspace_gib"]
-    text = max(text, sampler_bytes(model, settings, figures["sampler"], images=images) / GIB)
-    if images:
+    text = activation_bytes(model, settings, figures.get("expert_streams")) / GIB + figures["workspace_gib"]
+    if "sampler" in figures:
+        text = max(text, sampler_bytes(model, settings, figures["sampler"], images=images) / GIB)
+    if images and "image_stream" in figures:
         vision, burst = (one / GIB for one in image_bytes(model, settings, figures["image_stream"]))
     return Budget(
         visible_gib=gpu.visible_gib,
@@ -174,16 +188,25 @@ def budget(
         weights_gib=weight_bytes(model, precision, settings.tensor_parallel, vision=settings.images > 0) / GIB
         + figures["buffers_gib"],
         activation_gib=max(text, vision),
-        other_gib=figures["other_gib"],
-        graphs_gib=graphs,
-        graphs_excess_gib=graphs_in_use - graphs,
+        other_gib=_other(figures["other_gib"], settings),
+        graphs_gib=graphs.estimated_gib,
+        graphs_excess_gib=max(0.0, graphs.actual_gib - graphs.least_gib),
         kv_bytes_per_token=kv_bytes_per_token(model, settings.tensor_parallel, settings.cache_bytes),
         context=settings.context,
         headroom_gib=_headroom(figures["headroom_gib"], settings, images=images),
         images_per_step=images_per_step(model, settings) if vision > text else 0,
         burst_gib=max(0.0, burst - max(text, vision)),
         accepts_images=images,
+        graphs_least_gib=graphs.least_gib if graphs.least_gib < graphs.estimated_gib else None,
     )
+
+
+def _other(known: float | Mapping[str, float], settings: MemorySettings) -> float:
+    """GiB beside weights, activation and graphs: a constant (0.26.0), or one that grows with batch and sequences."""
+    if not isinstance(known, dict):
+        return float(known)  # type: ignore[arg-type]
+    batch, sequences = settings.batched_tokens / 1024, settings.sequences / 256
+    return float(known["fixed"] + known["per_1024_tokens"] * batch + known["per_256_sequences"] * sequences)
 
 
 def _headroom(known: Mapping[str, Any], settings: MemorySettings, *, images: bool) -> float:
@@ -267,18 +290,23 @@ def image_bytes(model: Dimensions, settings: MemorySettings, stream: float) -> t
     return peak(profiled, copied=profiled % 8 > 0), peak(fullest, copied=True)
 
 
-def activation_bytes(model: Dimensions, settings: MemorySettings) -> float:
+def activation_bytes(
+    model: Dimensions, settings: MemorySettings, expert_streams: float | None = None
+) -> float:
     """Peak of one forward pass of a full batch, 16 bit: a block's tensors, and MLA's workspace for cached prompts.
 
     vLLM allocates the workspace while it profiles: min(65,536, max(8 contexts, 64 per sequence)) tokens, up-projected
-    to this GPU's heads (vLLM 0.26.0, chunked prefill of MLA).
+    to this GPU's heads (vLLM 0.26.0, chunked prefill of MLA). With `expert_streams`, a batch of a mixture of experts
+    takes so many hidden states per token: Model Runner V2 of 0.33.0 reports no more.
     """
     attention, mlp, parallel = model.attention, model.mlp, settings.tensor_parallel
     inner = mlp["intermediate"] / parallel
-    block = 2 * inner + inner  # gate and up, and their product; an expert's output reuses the first
+    block: float = 2 * inner + inner  # gate and up, and their product; an expert's output reuses the first
     if mlp["kind"] == "moe":
         block = mlp["active"] * (max(2 * inner, model.hidden) + inner)
-    stream = model.hidden * (5 + (parallel > 1))  # residual, norms, sums; the sum over GPUs
+    stream: float = model.hidden * (5 + (parallel > 1))  # residual, norms, sums; the sum over GPUs
+    if expert_streams is not None and mlp["kind"] == "moe":
+        block, stream = 0.0, model.hidden * expert_streams
     cached = 0.0
     if attention["kind"] == "mla":
         tokens = min(65_536, max(8 * settings.context, 64 * settings.sequences))
@@ -295,17 +323,36 @@ def sampler_bytes(
     return float(rows + batch + images * known["images_gib"] * GIB)
 
 
-def graph_bytes(
+@dataclass(frozen=True, slots=True)
+class GraphMemory:
+    """CUDA graphs in GiB: the most and the least that vLLM may estimate, and what they take in use."""
+
+    estimated_gib: float = 0.0
+    least_gib: float = 0.0
+    actual_gib: float = 0.0
+
+
+def graph_memory(
     model: Dimensions, precision: Precision, engine: Engine, settings: MemorySettings
-) -> tuple[float, float]:
+) -> GraphMemory:
     """CUDA graphs as vLLM estimates them, and what they take in use.
 
-    A constant per graph and layer, up to `max-num-seqs` 256. The estimates of 512 sequences were no larger. The graphs
-    of more than 512 sequences have constants of their own.
+    0.26.0: a constant per graph and layer, up to `max-num-seqs` 256. The estimates of 512 sequences were no larger. The
+    graphs of more than 512 sequences have constants of their own. 0.33.0: the estimate does not follow the flags, so
+    the measured range is given; what the graphs take in use grows with the sequences.
     """
     if not settings.graphs:
-        return 0.0, 0.0
+        return GraphMemory()
     figures = engine.memory
+    if "graphs_estimated_gib" in figures:
+        ranges = figures["graphs_estimated_gib"]
+        least, most = ranges.get(precision.name, ranges["fp8"])[
+            "one" if settings.tensor_parallel == 1 else "several"
+        ]
+        used = figures["graphs_actual_gib"]
+        return GraphMemory(
+            most, least, used["fixed"] + used["per_256_sequences"] * settings.largest_graph_used / 256
+        )
     table, many = figures["graph_mib_per_layer"], figures["graph_mib_per_layer_above_512"]
     one = table.get(precision.name, table["fp8"])
     each = one["fixed"] + one["sharded"] / settings.tensor_parallel
@@ -314,7 +361,8 @@ def graph_bytes(
     few = mib * each * min(graphs, _GRAPHS_OF_256)
     above = mib * max(0, graphs - _GRAPHS_OF_512)
     estimated = above * many["estimated"].get(precision.name, many["estimated"]["fp8"])
-    return few + estimated, few * figures["graphs_actual_over_estimated"] + above * many["actual"]
+    found, actual = few + estimated, few * figures["graphs_actual_over_estimated"] + above * many["actual"]
+    return GraphMemory(found / GIB, found / GIB, actual / GIB)
 
 
 def default_capture_size(sequences: int) -> int:

@@ -37,5 +37,5 @@ def select(deployment: Deployment, catalogue: Catalogue) -> Selection:
     model = catalogue.models[deployment.model]
     precision = deployment.precision or next(iter(model.precisions))
     gpu, version = catalogue.gpus[deployment.machine.gpu], deployment.engine.version
-    engine = catalogue.newest_engine(gpu) if version is None else catalogue.engines[version]
+    engine = catalogue.default_engine(gpu) if version is None else catalogue.engines[version]
     return Selection(model, model.precisions[precision], engine, gpu)
