@@ -27,7 +27,8 @@ MODEL = "mistral-small-4"
 def stacks() -> str:
     """A row per stack file: what for, where, what it costs, what is known."""
     out = (
-        "| stack | for | machine | weights | context, at once | KV tokens | output tok/s | $ per million of them |\n"
+        "| stack | for | machine | weights | context, at once | KV tokens | output tok/s "
+        "| $ per million of them (512 in, 256 out) |\n"
         "|---|---|---|---|---|---|---|---|\n"
     )
     for path in sorted((ROOT / "stacks").glob("Pulumi.*.yaml")):
@@ -138,7 +139,38 @@ def prices() -> str:
     return out
 
 
+def performance() -> str:
+    """A row per set of flags that was measured: tok/s and TPOT by streams, the cheapest million, KV tokens, starts."""
+    known, levels = catalogue.load(), (1, 32, 128, 256, 512, 1024)
+    out = (
+        "| machine, weights, context, requests at once | engine | "
+        + " | ".join(f"{streams:,}" for streams in levels)
+        + " | $ per million output tokens, at streams | KV tokens | ready, s |\n"
+        + "|---" * (len(levels) + 5)
+        + "|\n"
+    )
+    for run in known.measured:
+        if not run.flags or not run.load:
+            continue
+        cells = {
+            row["concurrency"]: f"{row['output_throughput']:,.0f} ({row['median_tpot_ms']:.1f})"
+            for row in run.load
+        }
+        usd = price.list_price(known.gpus[run.gpu], run.count, "on-demand")
+        assert usd is not None
+        streams, rate = max(run.tokens_per_s.items(), key=lambda level: level[1])
+        ready = ", ".join(f"{seconds} ({host})" for host, seconds in run.ready_s.items())
+        context, requests = int(run.flags["max-model-len"]), int(run.flags["max-num-seqs"])
+        out += (
+            f"| {run.count}x {run.gpu}, {run.precision}, {context >> 10}Ki, {requests:,} | {run.engine} | "
+            + " | ".join(cells.get(level, "") for level in levels)
+            + f" | {usd / 3600 / rate * 1e6:.3f} at {streams:,} | {run.kv_tokens:,} | {ready} |\n"
+        )
+    return out
+
+
 TABLES = (
+    ("docs/explanation/performance.md", "performance", performance),
     ("README.md", "stacks", stacks),
     ("lab/notes/fits.md", "fits", fits),
     ("lab/notes/fits.md", "starts", starts),
