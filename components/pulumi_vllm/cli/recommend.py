@@ -140,7 +140,7 @@ def _show(found: "Recommendation") -> None:
     if found.fitting:
         print(
             "full: number of requests with the full context that the KV cache holds at once\n"
-            "$/M out: USD per million output tokens at the requested concurrency, if the server is always busy\n"
+            "$/M out: USD per million output tokens (512 in, 256 out) at the requested concurrency, always busy\n"
             "streams: the measured levels of concurrency that this price is derived from. Between two levels, the rate "
             "is interpolated; above the highest, the rate of the highest is used"
         )

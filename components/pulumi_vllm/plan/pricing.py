@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pulumi_vllm.plan.offer import Offer
 
 HOURS_PER_MONTH = 730
+MEASURED_LOAD = "512 tokens in and 256 out"
+"""Load of every measured rate that `plan` reads (lab/gpu/compact.py)."""
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -136,7 +138,7 @@ class Rate:
 
     def sentence(self) -> str:
         """The rate with its source."""
-        rate = f"{self.tokens_per_s:,.0f} output tokens/s at {self.streams} streams"
+        rate = f"{self.tokens_per_s:,.0f} output tokens/s at {self.streams} streams, {MEASURED_LOAD}"
         if len(self.levels) == 1:
             return f"{rate}, measured"
         return f"{rate}, interpolated between those measured at {' and '.join(map(str, self.levels))}"
