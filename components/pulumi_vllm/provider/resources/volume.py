@@ -185,7 +185,7 @@ class Volume(Resource):
         return offer, new.get("region") or offer.regions[0]
 
     async def _price(self, call: Call, new: Values) -> float | None:
-        """Return the price of a new volume; None where the cloud publishes none or has no offer for that machine today."""
+        """Return the price of a new volume; None if the cloud publishes none or does not offer that machine today."""
         if has_unknown(new):
             return None
         try:
