@@ -156,7 +156,7 @@ def test_a_gpu_stack_is_compared_with_its_evidence(start, gateway, project, caps
     assert code == 0, err
     assert "the gateway allows 60 requests per key in a minute, and the bench makes 132" in err
     head, _, compared = out.partition("against measured, ")
-    assert compared.splitlines()[0].endswith(" with others (--max-num-seqs 256)")
+    assert compared.splitlines()[0].endswith(" with other flags (--max-num-seqs 256)")
     assert head.startswith("mistral-small-4, nvfp4, 1x H100, vLLM 0.26.0: 512 tokens in, 256 out")
     assert [line.split()[:3] for line in compared.splitlines()[1:3]] == [
         ["1", "output", "tok/s"],

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 10.0
 DEFAULT_READ_TIMEOUT_S = 3600.0  # where no plan says after how many seconds the gateway itself gives up
 _GRACE_S = 60.0  # the gateway's own 504 comes first
+_LARGE_BODY = 64 * 1024
+"""Bytes above which a request asks first (Expect: 100-continue). Smaller bodies fit into the socket's buffers."""
 _OK, _UNAUTHORIZED, _NOT_FOUND = 200, 401, 404
 _REMEDIES = {
     413: "the request is larger than the gateway allows (413); raise server.gateway.max_body_mib in the stack file",
@@ -157,6 +159,8 @@ class GatewaySession:
                     data=io.BytesIO(body) if body else None,  # aiohttp warns of more than 1 MiB as bytes
                     headers={"Content-Type": "application/json"} if body else None,
                     allow_redirects=False,
+                    # Without it aiohttp loses the gateway's refusal of a body while it still sends that body.
+                    expect100=body is not None and len(body) > _LARGE_BODY,
                 )
                 text = b"" if response.status == _OK else await response.read()
         async with response:
