@@ -68,11 +68,11 @@ def machine_price(
         gpu: the machine's GPU.
         offers: today's offers; None uses the dated price list.
         dated: the date of the price list.
-        paid: USD per hour as the cloud bills it, once a machine is rented.
+        paid: USD per hour as the cloud offers it, once a machine is rented.
     """
     machine = deployment.machine
     if paid is not None:
-        return Price(paid, "as the cloud bills it", machine.max_usd_per_hour, machine.billing)
+        return Price(paid, "as the cloud offers it", machine.max_usd_per_hour, machine.billing)
     missing: list[str] = []
     for billing in billing_order(machine.billing, machine.fallback):
         if offers is None:
