@@ -91,7 +91,7 @@ def test_drift_is_a_diff_and_up_reverts_it(project):
         assert project.changes()["update"] == 4
         failed = project.pulumi("up", "--yes", "--skip-preview", check=False)
         assert failed.returncode
-        assert "run `pulumi up` again when the machine answers" in failed.stdout, failed.stdout
+        assert "run `pulumi up` again when the host answers" in failed.stdout, failed.stdout
         project.pulumi("config", "set", "--path", "pulumi-vllm:server.unreachable", "warn")
         assert set(project.changes()) == {"same"}
         project.pulumi("config", "rm", "--path", "pulumi-vllm:server.unreachable")

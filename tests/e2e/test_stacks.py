@@ -81,7 +81,7 @@ def test_every_stack_is_previewed_and_priced(projects):
         for stack in STACKS:
             block = shipped(stack)
             shown = previewed(project, stack, block)
-            assert "error" not in shown, shown
+            assert "error:" not in shown, shown
             assert "+ 13 to create" in shown or "+ 14 to create" in shown, shown
             assert "because" in shown
             price = float(shown.rpartition("usd_per_hour  : ")[2].split()[0])

@@ -134,7 +134,7 @@ def test_errors_found_on_the_machine_are_reported_and_up_continues(unready):
         "vllm-preflight.service failed",
         "driver 570.211.01 is older",
         "no C compiler",
-        "GB are needed",
+        "GB needed, but only",
     )
     project.on_host("\n".join(script for _, _, script in causes))
 
