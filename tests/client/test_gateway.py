@@ -1,14 +1,21 @@
 """Both commands through the gateway's HAProxy (TLS, keys, limits), and with errors and outputs of the Pulumi CLI."""
 
+import asyncio
+import gc
 import json
 import os
+import socket
 import subprocess
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
 from pulumi_vllm.cli import main
+from pulumi_vllm.client.endpoint import from_url
+from pulumi_vllm.client.load_generator import Level, Load
+from pulumi_vllm.client.load_generator import run as run_level
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.ci, pytest.mark.usefixtures("key")]
@@ -67,6 +74,18 @@ def test_a_request_larger_than_the_gateway_allows(start, gateway, capsys):
     (long,) = [one for one in json.loads(out)["checks"] if one["check"] == "long context"]
     assert (code, long["outcome"]) == (1, "fail")
     assert "(413); raise server.gateway.max_body_mib" in long["sentence"]
+
+
+def test_streams_that_are_given_up_leave_no_connection_open(start, gateway):
+    """The refusal of one stream ends the others, whose answers have begun, are awaited or are being sent."""
+    there = gateway(start("--max-num-seqs", "256", token_ms=5), streams_per_key=40)
+    for seed in range(40):  # a polite end over TLS outlived the event loop in one of some 30 runs
+        bodies = Load(output_tokens=256, seed=seed).bodies("mistral-small-4-tiny", 41, 41, 256)
+        level = Level(41, 41, lambda _: None)
+        asyncio.run(run_level(from_url(there.url, there.ca), bodies, level))
+        assert "streams_per_key" in str(level.error)
+        connected = [one for one in gc.get_objects() if isinstance(one, socket.socket) and one.fileno() != -1]
+        assert [one for one in connected if one.getpeername()[1] == urlsplit(there.url).port] == []
 
 
 def test_more_streams_than_the_gateway_allows_one_key(start, gateway, tmp_path, capsys):

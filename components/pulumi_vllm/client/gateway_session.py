@@ -42,6 +42,19 @@ _REMEDIES = {
 }
 
 
+class _Response(aiohttp.ClientResponse):
+    """An answer that ends its connection at once when it is not read to its end."""
+
+    def close(self) -> None:
+        """Abort the connection, if this answer still holds it.
+
+        aiohttp would say goodbye over TLS, and nobody would wait for it: its socket would outlive the session.
+        """
+        if self.connection is not None and self.connection.transport is not None:
+            self.connection.transport.abort()
+        super().close()
+
+
 class GatewaySession:
     """Connections to one endpoint. They are opened on demand, kept alive, and used by one request at a time."""
 
@@ -60,6 +73,7 @@ class GatewaySession:
             headers={"User-Agent": "pulumi_vllm"} | ({"Authorization": f"Bearer {key}"} if key else {}),
             skip_auto_headers=("Accept-Encoding",),
             cookie_jar=aiohttp.DummyCookieJar(),
+            response_class=_Response,
             timeout=aiohttp.ClientTimeout(
                 total=None, connect=CONNECT_TIMEOUT_S, sock_read=self.read_timeout_s
             ),
@@ -163,10 +177,12 @@ class GatewaySession:
                     expect100=body is not None and len(body) > _LARGE_BODY,
                 )
                 text = b"" if response.status == _OK else await response.read()
-        async with response:
+        try:
             if response.status != _OK:
                 raise self._refused(response.status, text, path)
             yield response
+        finally:
+            response.close()  # an answer that was read to its end has given its connection back already
 
     def _refused(self, status: int, text: bytes, path: str) -> RequestRefused:
         try:
