@@ -5,6 +5,7 @@ Prints medians and ratios of one run: the machines differ, the ratios hardly.
 """
 
 import argparse
+import compileall
 import shutil
 import statistics
 import sys
@@ -51,6 +52,7 @@ def main() -> int:
     parser.add_argument("--engine", choices=("fake", "real"), default="fake")
     parser.add_argument("--runs", type=int, default=5)
     parsed = parser.parse_args()
+    compileall.compile_dir(REPOSITORY / "components", quiet=1)  # as pip does; some environments do not write it
     folder = Path(tempfile.mkdtemp(prefix="bench-"))
     cloud = LocalCloud(REPOSITORY / ".pulumi-vllm" / "bench", parsed.engine)
     try:
