@@ -15,7 +15,7 @@ from pulumi_vllm.component import generated as resources
 from pulumi_vllm.component.server_args import ServerArgs, validated_plan
 from pulumi_vllm.plan import Plan, explain, plan
 from pulumi_vllm.plan.config import Deployment
-from pulumi_vllm.render import HostFile, cloud_init, render
+from pulumi_vllm.render import cloud_init, render
 
 if TYPE_CHECKING:
     import pulumi_command
@@ -53,13 +53,29 @@ class Server(pulumi.ComponentResource):
         super().__init__("vllm:index:Server", name, {}, opts)
         planned = validated_plan(args)
         plugin_discovery.warn_if_hidden()
-        deployment, machine = planned.deployment, planned.deployment.machine
-        files = render(planned)
+        # Before everything else: an invalid certificate is refused while nothing has been created.
+        custom = gateway_certificate.declare(name, args, planned.deployment.access.hostname, self._child())
+        volume = self._declare_machine(name, args, planned, *([custom] if custom else []))
+        secrets = self._declare_credentials(name, args, planned.deployment, custom)
+        self._declare_host(name, planned, volume, secrets)
+        # By name, for a program that needs a command's stdout.
+        self.commands = commands.declare(
+            self,
+            name,
+            args.get("commands") or [],
+            self._connection,
+            machine=self.machine.id,
+            ready=self.service,
+        )
+        self._set_outputs(planned, volume)
 
-        custom = gateway_certificate.declare(name, args, deployment.access.hostname, self._child())
-        first = [custom] if custom else []  # an invalid certificate is refused before anything is created
+    def _declare_machine(
+        self, name: str, args: ServerArgs, planned: Plan, *after: pulumi.Resource
+    ) -> resources.Volume:
+        """Declare the volume, the instance and its SSH key."""
+        deployment, machine = planned.deployment, planned.deployment.machine
         key = resources.SshKey(
-            f"{name}-ssh", private_key=args.get("ssh_private_key"), opts=self._child(*first)
+            f"{name}-ssh", private_key=args.get("ssh_private_key"), opts=self._child(*after)
         )
         volume = resources.Volume(
             f"{name}-volume",
@@ -70,7 +86,7 @@ class Server(pulumi.ComponentResource):
             fallback=machine.fallback,
             region=machine.region,
             max_usd_per_hour=machine.max_usd_per_hour,
-            opts=self._child(*first),
+            opts=self._child(*after),
         )
         self.machine = resources.Instance(
             f"{name}-machine",
@@ -96,18 +112,16 @@ class Server(pulumi.ComponentResource):
             "hostKey": self.machine.host_key,
             "privateKey": key.private_key_pem,
         }
-        attachment = resources.VolumeAttachment(
-            f"{name}-attachment",
-            instance_id=self.machine.id,
-            volume_handle=volume.handle,
-            volume_name=volume.volume_name,
-            mount_kind=self.machine.mount_kind,
-            mount_tag=volume.mount_tag,
-            size_gb=volume.size_gb,
-            connection=self._connection,
-            unreachable=deployment.unreachable,
-            opts=self._child(),
-        )
+        return volume
+
+    def _declare_credentials(
+        self,
+        name: str,
+        args: ServerArgs,
+        deployment: Deployment,
+        custom: resources.CustomCertificate | None,
+    ) -> dict[str, pulumi.Input[str]]:
+        """Declare the gateway's certificate and API keys. Return the secrets that files on the host contain."""
         authority = resources.Authority(
             f"{name}-ca", common_name=f"{name} {pulumi.get_stack()}", opts=self._child()
         )
@@ -120,31 +134,50 @@ class Server(pulumi.ComponentResource):
             opts=self._child(),
         )
         self.ca_certificate = custom.chain if custom else authority.certificate
+        self._expiry = {"certificate_expires": certificate.expires, "ca_expires": authority.expires}
         self.api_keys = api_keys.declare(name, deployment.access.keys, args.get("keys"), self._child())
         readiness = resources.ApiKey(f"{name}-readiness", prefix="readiness-", opts=self._child()).key
-        secrets = {
+        return {
             "readiness_token": readiness,
             "keys_map": api_keys.gateway_map(self.api_keys, readiness),
             "tls_pem": certificate.pem,
             "hf_token": args.get("hf_token") or "",
         }
+
+    def _declare_host(
+        self, name: str, planned: Plan, volume: resources.Volume, secrets: dict[str, pulumi.Input[str]]
+    ) -> None:
+        """Declare what runs on the host, in this order: mounted volume, files, weights, service."""
+        deployment, files = planned.deployment, render(planned)
+        contained = {secret for file in files for secret in file.secrets}
+        reached: dict[str, Any] = {
+            "instance_id": self.machine.id,
+            "connection": self._connection,
+            "unreachable": deployment.unreachable,
+        }
+        attachment = resources.VolumeAttachment(
+            f"{name}-attachment",
+            **reached,
+            volume_handle=volume.handle,
+            volume_name=volume.volume_name,
+            mount_kind=self.machine.mount_kind,
+            mount_tag=volume.mount_tag,
+            size_gb=volume.size_gb,
+            opts=self._child(),
+        )
         host_files = resources.Files(
             f"{name}-files",
-            instance_id=self.machine.id,
-            connection=self._connection,
-            unreachable=deployment.unreachable,
+            **reached,
             files={file.path: file.text for file in files},
             attributes={file.path: f"{file.mode} {file.owner}" for file in files},
             actions={file.path: file.on_change for file in files},
-            secrets={secret: value for secret, value in secrets.items() if secret in _secret_names(files)},
+            secrets={secret: value for secret, value in secrets.items() if secret in contained},
             values={"ca_certificate": self.ca_certificate},
             opts=self._child(attachment),
         )
         weights = resources.Weights(
             f"{name}-weights",
-            instance_id=self.machine.id,
-            connection=self._connection,
-            unreachable=deployment.unreachable,
+            **reached,
             repository=planned.repository,
             revision=planned.revision,
             directory=planned.weights_directory,
@@ -153,25 +186,16 @@ class Server(pulumi.ComponentResource):
         )
         self.service = resources.Service(
             f"{name}-service",
-            instance_id=self.machine.id,
-            connection=self._connection,
-            unreachable=deployment.unreachable,
+            **reached,
             engine_version=planned.engine.version,
             serving_digest=host_files.serving_digest,
             weights_revision=planned.revision,
             drain_timeout_s=deployment.drain_timeout_s,
             opts=self._child(weights),
         )
-        # By name, for a program that needs a command's stdout.
-        self.commands = commands.declare(
-            self,
-            name,
-            args.get("commands") or [],
-            self._connection,
-            machine=self.machine.id,
-            ready=self.service,
-        )
 
+    def _set_outputs(self, planned: Plan, volume: resources.Volume) -> None:
+        deployment = planned.deployment
         self.endpoint = self.machine.address.apply(
             lambda address: f"https://{deployment.access.hostname or _bracketed(address)}/v1"
         )
@@ -187,9 +211,9 @@ class Server(pulumi.ComponentResource):
                 | {"gateway": gateway}
             )
         )
-        self.evidence = pulumi.Output.all(
-            self.service.evidence, certificate.expires, authority.expires
-        ).apply(lambda known: {**known[0], "certificate_expires": known[1], "ca_expires": known[2]})
+        self.evidence = pulumi.Output.all(self.service.evidence, pulumi.Output.all(**self._expiry)).apply(
+            lambda known: known[0] | known[1]
+        )
         self.register_outputs(
             {
                 "endpoint": self.endpoint,
@@ -263,10 +287,6 @@ def _alternatives(planned: Plan) -> list[str]:
     from pulumi_vllm.plan.alternatives import alternatives  # noqa: PLC0415 (only a program pays for it)
 
     return [f"{count}x {gpu}" for gpu, count in alternatives(planned)]
-
-
-def _secret_names(files: tuple[HostFile, ...]) -> set[str]:
-    return {secret for file in files for secret in file.secrets}
 
 
 def _bracketed(address: str) -> str:

@@ -19,6 +19,8 @@ DRAIN_TIMEOUT = Property(
     f"Seconds that running requests get to finish before vLLM restarts (default: {DRAIN_TIMEOUT_S}).",
     silent=True,
 )
+DRAIN_MARGIN_S = 120.0
+"""Seconds that a command gets beyond the drain that it contains: a host under load is slow."""
 _UNDO_DRAIN = f"if test -S {layout.GATEWAY_ADMIN_SOCKET}; then {layout.DRAIN} --undo || true; fi"
 
 
@@ -26,7 +28,12 @@ async def drain(call: Call, host: "Host", new: Values, reason: str) -> None:
     """Close the gateway to new requests, and wait for the running ones up to the input `drainTimeoutS`."""
     timeout_s = float(new["drainTimeoutS"])
     await call.progress(f"draining the gateway for up to {timeout_s:.0f} s: {reason}")
-    await host.run(f"{layout.DRAIN} --timeout {timeout_s:.0f} || true", timeout_s=timeout_s + 120)
+    await host.run(drain_script(timeout_s), timeout_s=timeout_s + DRAIN_MARGIN_S)
+
+
+def drain_script(timeout_s: float) -> str:
+    """Return the shell line that drains the gateway. A host without a gateway has nothing to drain."""
+    return f"if test -x {layout.DRAIN}; then {layout.DRAIN} --timeout {timeout_s:.0f} || true; fi"
 
 
 @contextlib.asynccontextmanager

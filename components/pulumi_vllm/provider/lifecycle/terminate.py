@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 
 from pulumi_vllm.host.errors import HostError
+from pulumi_vllm.provider.lifecycle.drain import DRAIN_MARGIN_S, drain_script
 from pulumi_vllm.provider.lifecycle.host_connection import connect_host
 from pulumi_vllm.provider.lifecycle.poll import API_PAUSES_S, PollTimeoutError, poll
 from pulumi_vllm.provider.plugin.call import Call
@@ -61,7 +62,7 @@ async def _stop_host(call: Call, state: Values) -> None:
         "privateKey": state.get("sshPrivateKey"),
     }
     script = f"""
-if test -x {layout.DRAIN}; then {layout.DRAIN} --timeout {timeout_s:.0f} || true; fi
+{drain_script(timeout_s)}
 systemctl stop {layout.ENGINE_UNIT} {layout.GATEWAY_UNIT} {layout.WEIGHTS_UNIT} 2>/dev/null || true
 systemctl stop {layout.MOUNT_UNIT} 2>/dev/null || true
 sync
@@ -69,7 +70,7 @@ sync
     try:
         await call.progress(f"draining {state.get('instanceName')} (up to {timeout_s:.0f} s)")
         host = await connect_host(call, {"connection": connection})
-        await host.run(script, timeout_s=timeout_s + 120, check=False)
+        await host.run(script, timeout_s=timeout_s + DRAIN_MARGIN_S, check=False)
     except HostError as error:
         await call.warn(
             f"could not drain {state.get('instanceName')}: {error}; it is terminated without draining"
