@@ -12,7 +12,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pulumi_vllm.cli import main, schema
-from pulumi_vllm.plan import quantities
+from pulumi_vllm.plan import plan, quantities
 from pulumi_vllm.plan.config import Deployment
 from pulumi_vllm.plan.errors import ConfigError
 from pulumi_vllm.plan.stack_file_keys import keys
@@ -63,12 +63,22 @@ def test_every_stack_file_is_valid_and_names_the_schema(file):
     VALIDATOR.validate(yaml.safe_load(text))
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.stem)
-def test_every_stack_file_in_the_docs_is_valid(document):
-    for text in re.findall(r"```yaml\n(.*?)```", document.read_text(), re.DOTALL):
-        example_file = yaml.safe_load(text)
-        if isinstance(example_file, dict) and "pulumi-vllm:server" in (example_file.get("config") or {}):
-            VALIDATOR.validate(example_file)
+def blocks_in_the_docs() -> list[dict]:
+    """Every `yaml` example: a stack file, or some keys of its block."""
+    documents = "".join(document.read_text() for document in DOCUMENTS)
+    examples = map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", documents, re.DOTALL))
+    return [
+        example["config"]["pulumi-vllm:server"]
+        if "config" in example
+        else BLOCK | {key: BLOCK.get(key, {}) | value for key, value in example.items()}
+        for example in examples
+    ]
+
+
+@pytest.mark.parametrize("block", blocks_in_the_docs())
+def test_every_example_in_the_docs_is_valid(block):
+    assert accepts(block)
+    assert plan(Deployment.parse(block))
 
 
 def test_other_configuration_and_encryption_are_allowed():

@@ -52,7 +52,9 @@ def main() -> int:
     parser.add_argument("--engine", choices=("fake", "real"), default="fake")
     parser.add_argument("--runs", type=int, default=5)
     parsed = parser.parse_args()
-    compileall.compile_dir(REPOSITORY / "components", quiet=1)  # as pip does; some environments do not write it
+    compileall.compile_dir(
+        REPOSITORY / "components", quiet=1
+    )  # as pip does; some environments do not write it
     folder = Path(tempfile.mkdtemp(prefix="bench-"))
     cloud = LocalCloud(REPOSITORY / ".pulumi-vllm" / "bench", parsed.engine)
     try:

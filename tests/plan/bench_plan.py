@@ -28,7 +28,9 @@ def main() -> None:
     parser.add_argument("stack", nargs="?", default="spheron-h200-2x-fp8")
     parser.add_argument("--runs", type=int, default=15)
     parsed = parser.parse_args()
-    compileall.compile_dir(ROOT / "components", quiet=1)  # as pip does; some environments do not write bytecode
+    compileall.compile_dir(
+        ROOT / "components", quiet=1
+    )  # as pip does; some environments do not write bytecode
     plan = [sys.executable, "-m", "pulumi_vllm.cli", "plan", parsed.stack]
     for command in (IMPORTS, plan):
         seconds(command)  # bytecode and disk cache
