@@ -16,8 +16,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from pulumi_vllm.plan import catalogue, memory
+from pulumi_vllm.plan import activation_memory, catalogue, cuda_graphs, memory
 from pulumi_vllm.plan.engine_arguments import UNLIMITED_IMAGES
+from pulumi_vllm.plan.memory_settings import GIB, MemorySettings
 
 KNOWN = catalogue.load()
 MODEL = KNOWN.models["mistral-small-4"]
@@ -31,7 +32,7 @@ class Row:
 
     gpu: str
     precision: str
-    load: memory.MemorySettings
+    load: MemorySettings
     weights_gib: float
     activation_gib: float
     other_gib: float
@@ -56,8 +57,8 @@ class Row:
         )
 
 
-def _load(parallel: int, context: int, sequences: int) -> memory.MemorySettings:
-    return memory.MemorySettings(parallel, context, sequences, 0.95, 8192, images=0)
+def _load(parallel: int, context: int, sequences: int) -> MemorySettings:
+    return MemorySettings(parallel, context, sequences, 0.95, 8192, images=0)
 
 
 ROWS = (
@@ -95,16 +96,20 @@ def image_streams() -> Iterator[tuple[Row, float]]:
     for row in held_out():
         if row.load.sequences > SAMPLER_SEQUENCES:
             continue
-        if row.load.images and memory.images_per_step(MODEL.dimensions, row.load) > 1:
-            none, one = (memory.image_bytes(MODEL.dimensions, row.load, widths)[0] for widths in (0, 1))
-            yield row, (row.activation_gib * memory.GIB - none) / (one - none)
+        if row.load.images and activation_memory.images_per_step(MODEL.dimensions, row.load) > 1:
+            none, one = (
+                activation_memory.image_bytes(MODEL.dimensions, row.load, widths)[0] for widths in (0, 1)
+            )
+            yield row, (row.activation_gib * GIB - none) / (one - none)
 
 
 def _graphs(rows: Iterable[Row]) -> dict[str, float]:
     """MiB per captured graph and layer = fixed + sharded / tensor parallel; one size alone gives no sharded part."""
     each: dict[int, list[float]] = {}
     for row in rows:
-        graphs = memory.captured_graphs(row.load.sequences, row.load.largest_graph) * MODEL.dimensions.layers
+        graphs = (
+            cuda_graphs.captured_graphs(row.load.sequences, row.load.largest_graph) * MODEL.dimensions.layers
+        )
         each.setdefault(row.load.tensor_parallel, []).append(row.graphs_gib * 1024 / graphs)
     one = mean(each[1])
     sharded = 2 * (one - mean(each[2])) if 2 in each else 0.0
@@ -136,7 +141,7 @@ def _row(evidence: Mapping[str, Any], run: Mapping[str, Any]) -> Row:
     flags = run.get("flags", evidence["flags"])
     words = dict(pairwise(flags)) | {f"--{name}": value for name, value in run["changed_flags"].items()}
     figures = run["reported"]
-    load = memory.MemorySettings(
+    load = MemorySettings(
         evidence["count"],
         int(words["--max-model-len"]),
         int(words["--max-num-seqs"]),

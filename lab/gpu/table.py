@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import compact
-from pulumi_vllm.plan import catalogue, memory
+from pulumi_vllm.plan import catalogue, weight_memory
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "lab/notes/performance.md"
@@ -34,11 +34,11 @@ def step_bytes(model: catalogue.Model, precision: catalogue.Precision, streams: 
     sizes, mlp = model.dimensions, model.dimensions.mlp
     expert = 3 * sizes.hidden * mlp["intermediate"] * precision.expert_bytes
     idle = mlp["experts"] * (1 - mlp["active"] / mlp["experts"]) ** streams
-    weights = memory.weight_bytes(sizes, precision, cards, vision=False)
+    weights = weight_memory.weight_bytes(sizes, precision, cards, vision=False)
     unread = (
         sizes.layers * expert * idle + sizes.vocabulary * sizes.hidden * 2
     )  # input embeddings: single rows
-    return weights - unread / cards + streams * MEAN_TOKENS * memory.kv_bytes_per_token(sizes, cards)
+    return weights - unread / cards + streams * MEAN_TOKENS * weight_memory.kv_bytes_per_token(sizes, cards)
 
 
 def rows(run: dict[str, Any], name: str) -> str:

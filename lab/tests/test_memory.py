@@ -7,8 +7,9 @@ import fit_memory
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pulumi_vllm.plan import catalogue, memory
+from pulumi_vllm.plan import activation_memory, catalogue, cuda_graphs, memory, memory_settings, weight_memory
 from pulumi_vllm.plan.engine_arguments import UNLIMITED_IMAGES
+from pulumi_vllm.plan.memory_settings import MemorySettings
 
 KNOWN = catalogue.load()
 MODEL = KNOWN.models["mistral-small-4"]
@@ -16,7 +17,7 @@ ENGINE = KNOWN.engines["0.26.0"]
 
 
 def budget(gpu, precision, parallel, context, sequences, *, vision=False):
-    load = memory.MemorySettings(parallel, context, sequences, 0.95, 8192, UNLIMITED_IMAGES if vision else 0)
+    load = MemorySettings(parallel, context, sequences, 0.95, 8192, UNLIMITED_IMAGES if vision else 0)
     return memory.budget(MODEL.dimensions, MODEL.precisions[precision], ENGINE, KNOWN.gpus[gpu], load)
 
 
@@ -30,7 +31,7 @@ def test_every_start_is_predicted_without_itself():
 
 def test_several_gpus_leave_room_for_what_0_95_ran_out_of():
     for gpu, count in (("H100", 2), ("H100", 4), ("H200", 2)):
-        load = memory.MemorySettings(count, 32768, 256, 0.95, 8192, images=0)
+        load = MemorySettings(count, 32768, 256, 0.95, 8192, images=0)
         sizes = (MODEL.dimensions, MODEL.precisions["fp8"], ENGINE, KNOWN.gpus[gpu])
         found, asked = memory.safe_budget(*sizes, load), memory.budget(*sizes, load)
         assert found.fits
@@ -73,7 +74,7 @@ def test_what_images_ended_on_cards_is_refused_and_what_they_did_not_is_taken():
     ],
 )
 def test_the_room_for_fragments(gpus, batch, images, room):
-    load = memory.MemorySettings(gpus, 32768, 256, 0.95, batch, images)
+    load = MemorySettings(gpus, 32768, 256, 0.95, batch, images)
     found = memory.budget(MODEL.dimensions, MODEL.precisions["fp8"], ENGINE, KNOWN.gpus["H200"], load)
     assert found.headroom_gib == room
 
@@ -90,7 +91,7 @@ def test_what_lives_beside_a_patch_is_what_the_starts_say():
 def test_the_batch_of_images_leaves_most_of_the_cache(gpu, count):
     """Of the engine's own batch and the one for images, each at the utilization that it allows."""
     sizes = (MODEL.dimensions, MODEL.precisions["nvfp4"], ENGINE, KNOWN.gpus[gpu])
-    load = memory.MemorySettings(count, 32768, 256, 0.95, ENGINE.memory["batched_tokens"])
+    load = MemorySettings(count, 32768, 256, 0.95, ENGINE.memory["batched_tokens"])
     smaller = memory.replace(load, batched_tokens=ENGINE.vision_flags["nvfp4"]["max-num-batched-tokens"])
     own, chosen = memory.safe_budget(*sizes, load), memory.safe_budget(*sizes, smaller)
     assert own.fits
@@ -138,7 +139,7 @@ def test_starts_with_many_sequences_are_predicted():
     ("parallel", "batched", "reported"), [(1, 8192, 1.95), (2, 8192, 1.67), (2, 16384, 14.56)]
 )
 def test_images_take_what_vllm_reported(parallel, batched, reported):
-    load = memory.MemorySettings(parallel, 32768, 256, 0.95, batched)
+    load = MemorySettings(parallel, 32768, 256, 0.95, batched)
     found = memory.budget(MODEL.dimensions, MODEL.precisions["fp8"], ENGINE, KNOWN.gpus["H200"], load)
     assert found.activation_gib == pytest.approx(reported, abs=0.02)
     assert found.images_per_step == {8192: 2, 16384: 5}[batched]
@@ -146,28 +147,28 @@ def test_images_take_what_vllm_reported(parallel, batched, reported):
 
 def test_a_batch_that_images_make_too_large_is_refused():
     sizes = (MODEL.dimensions, MODEL.precisions["nvfp4"], ENGINE, KNOWN.gpus["H100"])
-    load = memory.MemorySettings(1, 32768, 256, 0.95, 16384)  # ended copying the mask, on a card
+    load = MemorySettings(1, 32768, 256, 0.95, 16384)  # ended copying the mask, on a card
     assert not memory.budget(*sizes, load).fits
     assert memory.budget(*sizes, memory.replace(load, images=0)).fits
     few = memory.replace(load, context=8192, sequences=1)  # two images are a whole context
-    assert memory.images_per_step(MODEL.dimensions, few) == 2
+    assert activation_memory.images_per_step(MODEL.dimensions, few) == 2
     assert memory.safe_budget(*sizes, few).fits
-    assert memory.images_per_step(MODEL.dimensions, memory.replace(few, images=1)) == 1
-    single = memory.image_bytes(MODEL.dimensions, memory.replace(few, images=1), 6.6)
-    assert max(single) < min(memory.image_bytes(MODEL.dimensions, few, 6.6))
+    assert activation_memory.images_per_step(MODEL.dimensions, memory.replace(few, images=1)) == 1
+    single = activation_memory.image_bytes(MODEL.dimensions, memory.replace(few, images=1), 6.6)
+    assert max(single) < min(activation_memory.image_bytes(MODEL.dimensions, few, 6.6))
 
 
 def test_every_model_has_a_budget_on_a_gpu():
     for model in KNOWN.models.values():
         for precision in model.precisions.values():
-            load = memory.MemorySettings(1, 2048, 4, 0.95, 8192)
+            load = MemorySettings(1, 2048, 4, 0.95, 8192)
             assert memory.budget(model.dimensions, precision, ENGINE, KNOWN.gpus["H200"], load).cache_gib > 0
 
 
 @given(st.sampled_from([1, 2, 4]), st.integers(1, 65_536))
 def test_a_step_of_smaller_images_takes_no_less(parallel, batched):
-    load = memory.MemorySettings(parallel, 32768, 256, 0.95, batched)
-    profiled, largest = memory.image_bytes(MODEL.dimensions, load, ENGINE.memory["image_stream"])
+    load = MemorySettings(parallel, 32768, 256, 0.95, batched)
+    profiled, largest = activation_memory.image_bytes(MODEL.dimensions, load, ENGINE.memory["image_stream"])
     assert largest >= profiled
     text = memory.replace(load, images=0)
     sizes = (MODEL.dimensions, MODEL.precisions["fp8"], ENGINE, KNOWN.gpus["H200"])
@@ -184,7 +185,7 @@ def test_starts_that_ended_for_lack_of_memory_are_refused():
     assert len(ended) == 3
     for evidence, run in ended:
         changed = run["changed_flags"]
-        load = memory.MemorySettings(
+        load = MemorySettings(
             evidence["count"],
             int(changed["max-model-len"]),
             int(changed["max-num-seqs"]),
@@ -210,28 +211,30 @@ def test_the_constants_are_those_of_the_fit():
 
 
 def test_kv_bytes_per_token_are_whole_on_every_gpu():
-    assert [memory.kv_bytes_per_token(MODEL.dimensions, parallel) for parallel in (1, 2, 4)] == [23_040] * 3
+    assert [weight_memory.kv_bytes_per_token(MODEL.dimensions, parallel) for parallel in (1, 2, 4)] == [
+        23_040
+    ] * 3
 
 
 def test_weights_are_the_published_bytes():
-    tokens = memory.weight_bytes(MODEL.dimensions, MODEL.precisions["fp8"], 1, vision=True)
+    tokens = weight_memory.weight_bytes(MODEL.dimensions, MODEL.precisions["fp8"], 1, vision=True)
     assert tokens == pytest.approx(MODEL.precisions["fp8"].bytes, rel=0.005)
 
 
 def test_a_dense_model_is_data():
     dense = KNOWN.models["qwen2.5-32b-instruct"]
     published = dense.precisions["bf16"]
-    assert memory.weight_bytes(dense.dimensions, published, 1, vision=False) == pytest.approx(
+    assert weight_memory.weight_bytes(dense.dimensions, published, 1, vision=False) == pytest.approx(
         published.bytes, rel=0.001
     )
-    assert memory.kv_bytes_per_token(dense.dimensions, 1) == 262_144
-    assert memory.kv_bytes_per_token(dense.dimensions, 8) == 32_768
-    assert memory.kv_bytes_per_token(dense.dimensions, 16) == 32_768
+    assert weight_memory.kv_bytes_per_token(dense.dimensions, 1) == 262_144
+    assert weight_memory.kv_bytes_per_token(dense.dimensions, 8) == 32_768
+    assert weight_memory.kv_bytes_per_token(dense.dimensions, 16) == 32_768
 
 
 @pytest.mark.parametrize(("sequences", "graphs"), [(8, 4 + 5), (64, 11 + 19), (256, 35 + 51), (512, 51 + 51)])
 def test_captured_graphs(sequences, graphs):
-    assert memory.captured_graphs(sequences, memory.default_capture_size(sequences)) == graphs
+    assert cuda_graphs.captured_graphs(sequences, memory_settings.default_capture_size(sequences)) == graphs
 
 
 MACHINES = st.tuples(

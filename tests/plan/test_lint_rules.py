@@ -7,6 +7,7 @@ from pulumi_vllm.plan import Deployment, LintError, catalogue, explain, memory, 
 from pulumi_vllm.plan import lint as linter
 from pulumi_vllm.plan.engine_arguments import EngineArguments, whole_number
 from pulumi_vllm.plan.launch import Launch
+from pulumi_vllm.plan.memory_settings import MemorySettings
 
 KNOWN = catalogue.load()
 MODEL, ENGINE = KNOWN.models["mistral-small-4"], KNOWN.engines["0.26.0"]
@@ -315,7 +316,7 @@ def test_the_memory_evidence_matches_the_parallelism(division, machine):
         model.precisions["fp8"],
         ENGINE,
         KNOWN.gpus["H200"],
-        memory.MemorySettings.of(EngineArguments.of(written), ENGINE, model.maximum_context),
+        MemorySettings.of(EngineArguments.of(written), ENGINE, model.maximum_context),
     )
     launched = examined(written, {}, model, model.precisions["fp8"], ENGINE, 2, budget)
     (found,) = [one for one in launched if one.rule == "gpu-memory-utilization"]

@@ -87,6 +87,7 @@ def _flags(words: Sequence[str], parsed: argparse.Namespace) -> "tuple[Finding, 
     from pulumi_vllm.plan.engine_arguments import EngineArguments
     from pulumi_vllm.plan.launch import Launch
     from pulumi_vllm.plan.lint import lint
+    from pulumi_vllm.plan.memory_settings import MemorySettings
     from pulumi_vllm.plan.suggestions import suggestion
 
     known = catalogue.load()
@@ -118,7 +119,7 @@ def _flags(words: Sequence[str], parsed: argparse.Namespace) -> "tuple[Finding, 
         longest = (
             model.maximum_context if "max-model-len" in arguments.flags else model.dimensions.rope_positions
         )
-        settings = memory.MemorySettings.of(arguments, engine, longest)
+        settings = MemorySettings.of(arguments, engine, longest)
         budget = memory.budget(model.dimensions, precision, engine, known.gpus[parsed.gpu], settings)
     gpus = arguments.ranks or 1  # no machine is named, so assume as many GPUs as the command line asks for
     launch = Launch(arguments, environment, model, precision, engine, gpus, budget, parsed.driver)

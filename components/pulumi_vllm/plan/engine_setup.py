@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pulumi_vllm.plan import host_paths, memory
+from pulumi_vllm.plan import cuda_graphs, host_paths, memory
 from pulumi_vllm.plan.engine_arguments import EngineArguments
+from pulumi_vllm.plan.memory_settings import MemorySettings
 
 if TYPE_CHECKING:
     from pulumi_vllm.plan.config import Deployment
@@ -32,7 +33,7 @@ def arguments(deployment: Deployment, selection: Selection) -> EngineArguments:
         "max-num-seqs": deployment.sequences,
     }
     if deployment.sequences > _USUAL_SEQUENCES and selection.engine.runs_on == "cuda":
-        flags["max-cudagraph-capture-size"] = memory.capture_size_for(deployment.sequences)
+        flags["max-cudagraph-capture-size"] = cuda_graphs.capture_size_for(deployment.sequences)
     if count > 1:
         flags |= {"tensor-parallel-size": count, **selection.engine.tensor_parallel["flags"]}
     written = EngineArguments.of(own)
@@ -71,7 +72,7 @@ def memory_budget(selection: Selection, chosen: EngineArguments) -> Budget | Non
     """The memory of one GPU with these arguments; None for an engine that runs on the CPU."""
     if selection.engine.runs_on == "cpu":
         return None
-    settings = memory.MemorySettings.of(chosen, selection.engine, selection.model.maximum_context)
+    settings = MemorySettings.of(chosen, selection.engine, selection.model.maximum_context)
     return memory.budget(
         selection.model.dimensions, selection.precision, selection.engine, selection.gpu, settings
     )

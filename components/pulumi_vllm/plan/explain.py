@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from pulumi_vllm.plan import memory, memory_text, pricing, spot_pricing
+from pulumi_vllm.plan import memory_text, pricing, spot_pricing, weight_memory
 from pulumi_vllm.plan.evidence import difference
+from pulumi_vllm.plan.memory_settings import GIB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -225,7 +226,7 @@ def _memory_reasons(plan: Plan, budget: Budget) -> Iterator[str]:
     if machine.count > 1 and plan.model.dimensions.attention["kind"] == "mla":
         yield "Under tensor parallelism the MLA KV cache is replicated on every GPU; only the weights are sharded."
     if plan.model.dimensions.vision:
-        tower = memory.tower_bytes(plan.model.dimensions, plan.arguments.tensor_parallel) / memory.GIB
+        tower = weight_memory.tower_bytes(plan.model.dimensions, plan.arguments.tensor_parallel) / GIB
         size = f"{tower:.2f} GiB per GPU (computed)"
         if budget.accepts_images:
             yield f"Images are accepted: the vision tower takes {size}."

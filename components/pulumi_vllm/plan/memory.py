@@ -6,27 +6,17 @@ from dataclasses import dataclass, replace
 from math import floor
 from typing import TYPE_CHECKING, Any
 
-from pulumi_vllm.plan.engine_arguments import UNLIMITED_IMAGES
+from pulumi_vllm.plan.activation_memory import activation_bytes, image_bytes, images_per_step, sampler_bytes
+from pulumi_vllm.plan.cuda_graphs import graph_memory
+from pulumi_vllm.plan.memory_settings import GIB
+from pulumi_vllm.plan.weight_memory import kv_bytes_per_token, weight_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pulumi_vllm.plan.catalogue import Dimensions, Engine, Gpu, Precision
     from pulumi_vllm.plan.engine_arguments import EngineArguments
-
-GIB = 2**30
-_BF16 = 2
-_DEFAULT_SEQUENCES = 1024
-"""vLLM's own max-num-seqs for a server on GPUs of 70 GiB and more (source of 0.26.0 and 0.33.0)."""
-_DEFAULT_UTILIZATION = 0.92
-"""vLLM's own gpu-memory-utilization (0.26.0 and 0.33.0)."""
-
-_MOST_CAPTURED = 512
-"""vLLM's own limit of max-cudagraph-capture-size (0.26.0 and 0.33.0)."""
-_CAPTURE_STEP = 16
-"""Step between vLLM's capture sizes above 256 (0.26.0 and 0.33.0)."""
-_GRAPHS_OF_256, _GRAPHS_OF_512 = 86, 102
-"""Graphs captured with max-num-seqs 256 and 512."""
+    from pulumi_vllm.plan.memory_settings import MemorySettings
 
 UNMODELLED = (
     "pipeline-parallel-size",
@@ -42,53 +32,6 @@ UNMODELLED = (
     "cudagraph-capture-sizes",
 )
 """Arguments that change what a GPU holds, and that no formula in this module covers."""
-
-
-@dataclass(frozen=True, slots=True)
-class MemorySettings:
-    """The settings that decide what a GPU holds.
-
-    `capture_size` is max-cudagraph-capture-size; None is vLLM's default. `images` is the limit of one request. With 0,
-    vLLM does not load the vision tower.
-    """
-
-    tensor_parallel: int
-    context: int
-    sequences: int
-    utilization: float
-    batched_tokens: int
-    images: int = UNLIMITED_IMAGES
-    graphs: bool = True
-    cache_bytes: int = _BF16
-    capture_size: int | None = None
-
-    @property
-    def largest_graph(self) -> int:
-        """Sequences of the largest captured graph, by vLLM's default if `capture_size` is unset."""
-        return default_capture_size(self.sequences) if self.capture_size is None else self.capture_size
-
-    @property
-    def largest_graph_used(self) -> int:
-        """Sequences of the largest captured decode graph."""
-        return min(self.sequences, self.largest_graph)
-
-    @classmethod
-    def of(cls, arguments: EngineArguments, engine: Engine, longest: int) -> MemorySettings:
-        """The settings of a command line, with vLLM's defaults; `longest` is the context if none is set."""
-        context, batch = arguments.context or longest, int(engine.memory["batched_tokens"])
-        if not arguments.chunked_prefill:
-            batch = max(batch, context)  # a whole prompt is one step then (EngineArgs of 0.26.0)
-        return cls(
-            tensor_parallel=arguments.tensor_parallel,
-            context=context,
-            sequences=arguments.sequences or _DEFAULT_SEQUENCES,
-            utilization=arguments.utilization or _DEFAULT_UTILIZATION,
-            batched_tokens=arguments.batched_tokens or batch,
-            images=arguments.image_limit,
-            graphs=arguments.cuda_graphs,
-            cache_bytes=1 if arguments.fp8_cache else _BF16,
-            capture_size=arguments.capture_size,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,183 +172,3 @@ def safe_budget(
     if found.safe_utilization >= settings.utilization:
         return found
     return budget(model, precision, engine, gpu, replace(settings, utilization=found.safe_utilization))
-
-
-def kv_bytes_per_token(model: Dimensions, tensor_parallel: int, cache_bytes: int = _BF16) -> int:
-    """KV cache of one token on one GPU. MLA replicates the latent on every GPU; GQA shards heads, at least one each."""
-    attention = model.attention
-    if attention["kind"] == "mla":
-        return int(model.layers * (attention["kv_lora_rank"] + attention["qk_rope_head_dim"]) * cache_bytes)
-    heads = -(-attention["kv_heads"] // tensor_parallel)
-    return int(model.layers * 2 * heads * attention["head_dim"] * cache_bytes)
-
-
-def weight_bytes(model: Dimensions, precision: Precision, tensor_parallel: int, *, vision: bool) -> float:
-    """Weights on one GPU: its share of the sharded part, and all of the replicated part."""
-    sharded, replicated = _attention_bytes(model, precision)
-    experts, router = _mlp_bytes(model, precision)
-    norms = 2 * model.hidden * _BF16
-    vocabulary = model.vocabulary * model.hidden * _BF16 * (1 if model.tied_embeddings else 2)
-    rope = model.rope_positions * _rope_dim(model) * _BF16
-    tower = tower_bytes(model, tensor_parallel) if vision else 0
-    split = model.layers * (sharded + experts) + vocabulary
-    return split / tensor_parallel + tower + model.layers * (replicated + router + norms) + rope
-
-
-def tower_bytes(model: Dimensions, tensor_parallel: int) -> float:
-    """The vision tower's share on one GPU. It has 16 bits per weight in every precision."""
-    return float(model.vision.get("parameters", 0) * _BF16 / tensor_parallel)
-
-
-def images_per_step(model: Dimensions, settings: MemorySettings) -> int:
-    """Images of the largest size in one step: as many as the batch and the requests can hold."""
-    each = model.vision["tokens"]
-    of_requests = settings.sequences * max(1, min(settings.images, settings.context // each))
-    return int(max(1, min(settings.batched_tokens // each, of_requests)))
-
-
-def image_bytes(model: Dimensions, settings: MemorySettings, stream: float) -> tuple[float, float]:
-    """Peak activation of the vision tower for `images_per_step`, as vLLM profiles it, and for the fullest step, 16 bit.
-
-    vLLM 0.26.0 (`pixtral.py`) separates the images of a step by one dense mask, the square of all their patches, and
-    PyTorch's attention copies a mask whose side is not a multiple of 8. The peak therefore grows with the square of the
-    batch, and a batch full of smaller images has more patches than the profiled one. `stream` is in tower widths per
-    patch.
-    """
-    tower, parallel = model.vision, settings.tensor_parallel
-
-    def peak(patches: float, *, copied: bool) -> float:
-        mask = patches**2
-        attention = copied * mask + patches * 3 * tower["hidden"] / parallel  # queries, keys, values
-        mlp = patches * 3 * tower["intermediate"] / parallel  # gate, up, and their product
-        return _BF16 * (mask + patches * stream * tower["hidden"] + max(attention, mlp))
-
-    profiled = images_per_step(model, settings) * tower["patches"]
-    tokens = min(
-        settings.batched_tokens,
-        settings.sequences * settings.context,
-        settings.sequences * settings.images * tower["tokens"],
-    )
-    fullest = max(profiled, tokens * tower["patches"] / tower["tokens"])
-    return peak(profiled, copied=profiled % 8 > 0), peak(fullest, copied=True)
-
-
-def activation_bytes(
-    model: Dimensions, settings: MemorySettings, expert_streams: float | None = None
-) -> float:
-    """Peak of one forward pass of a full batch, 16 bit: a block's tensors, and MLA's workspace for cached prompts.
-
-    vLLM allocates the workspace while it profiles: min(65,536, max(8 contexts, 64 per sequence)) tokens, up-projected
-    to this GPU's heads (vLLM 0.26.0, chunked prefill of MLA). With `expert_streams`, a batch of a mixture of experts
-    takes so many hidden states per token: Model Runner V2 of 0.33.0 reports no more.
-    """
-    attention, mlp, parallel = model.attention, model.mlp, settings.tensor_parallel
-    inner = mlp["intermediate"] / parallel
-    block: float = 2 * inner + inner  # gate and up, and their product; an expert's output reuses the first
-    if mlp["kind"] == "moe":
-        block = mlp["active"] * (max(2 * inner, model.hidden) + inner)
-    stream: float = model.hidden * (5 + (parallel > 1))  # residual, norms, sums; the sum over GPUs
-    if expert_streams is not None and mlp["kind"] == "moe":
-        block, stream = 0.0, model.hidden * expert_streams
-    cached = 0.0
-    if attention["kind"] == "mla":
-        tokens = min(65_536, max(8 * settings.context, 64 * settings.sequences))
-        cached = tokens * model.heads / parallel * (attention["qk_nope_head_dim"] + attention["v_head_dim"])
-    return float(_BF16 * (settings.batched_tokens * (block + stream) + cached))
-
-
-def sampler_bytes(
-    model: Dimensions, settings: MemorySettings, known: Mapping[str, float], *, images: bool
-) -> float:
-    """Peak of the sampler as vLLM profiles it: a row of the vocabulary per sequence, beside a batch's hidden states."""
-    rows = settings.sequences * model.vocabulary * known["bytes_per_entry"]
-    batch = settings.batched_tokens * model.hidden * _BF16 * known["streams"]
-    return float(rows + batch + images * known["images_gib"] * GIB)
-
-
-@dataclass(frozen=True, slots=True)
-class GraphMemory:
-    """CUDA graphs in GiB: the most and the least that vLLM may estimate, and what they take in use."""
-
-    estimated_gib: float = 0.0
-    least_gib: float = 0.0
-    actual_gib: float = 0.0
-
-
-def graph_memory(
-    model: Dimensions, precision: Precision, engine: Engine, settings: MemorySettings
-) -> GraphMemory:
-    """CUDA graphs as vLLM estimates them, and what they take in use.
-
-    0.26.0: a constant per graph and layer, up to `max-num-seqs` 256. The estimates of 512 sequences were no larger. The
-    graphs of more than 512 sequences have constants of their own. 0.33.0: the estimate does not follow the flags, so
-    the measured range is given; what the graphs take in use grows with the sequences.
-    """
-    if not settings.graphs:
-        return GraphMemory()
-    figures = engine.memory
-    if "graphs_estimated_gib" in figures:
-        ranges = figures["graphs_estimated_gib"]
-        least, most = ranges.get(precision.name, ranges["fp8"])[
-            "one" if settings.tensor_parallel == 1 else "several"
-        ]
-        used = figures["graphs_actual_gib"]
-        return GraphMemory(
-            most, least, used["fixed"] + used["per_256_sequences"] * settings.largest_graph_used / 256
-        )
-    table, many = figures["graph_mib_per_layer"], figures["graph_mib_per_layer_above_512"]
-    one = table.get(precision.name, table["fp8"])
-    each = one["fixed"] + one["sharded"] / settings.tensor_parallel
-    mib = model.layers * 2**20
-    graphs = captured_graphs(settings.sequences, settings.largest_graph)
-    few = mib * each * min(graphs, _GRAPHS_OF_256)
-    above = mib * max(0, graphs - _GRAPHS_OF_512)
-    estimated = above * many["estimated"].get(precision.name, many["estimated"]["fp8"])
-    found, actual = few + estimated, few * figures["graphs_actual_over_estimated"] + above * many["actual"]
-    return GraphMemory(found / GIB, found / GIB, actual / GIB)
-
-
-def default_capture_size(sequences: int) -> int:
-    """Sequences of the largest graph that vLLM captures if `max-cudagraph-capture-size` is unset (VllmConfig)."""
-    return min(_MOST_CAPTURED, 2 * sequences)
-
-
-def captured_graphs(sequences: int, largest: int) -> int:
-    """Graphs that vLLM captures: piecewise ones up to the largest size, decode ones up to max-num-seqs as well."""
-    sizes = [size for size in (1, 2, 4, *range(8, 256, 8), *range(256, largest + 1, 16)) if size <= largest]
-    return len(sizes) + sum(1 for size in sizes if size <= sequences)
-
-
-def capture_size_for(sequences: int) -> int:
-    """The smallest size in vLLM's list of graphs that holds so many sequences, for more than 256."""
-    return -(-sequences // _CAPTURE_STEP) * _CAPTURE_STEP
-
-
-def _rope_dim(model: Dimensions) -> int:
-    return int(model.attention.get("qk_rope_head_dim") or model.attention["head_dim"])
-
-
-def _attention_bytes(model: Dimensions, precision: Precision) -> tuple[float, float]:
-    """Sharded and replicated bytes of one layer's attention."""
-    attention, each = model.attention, precision.linear_bytes
-    if attention["kind"] != "mla":
-        width = attention["head_dim"] * (2 * model.heads + 2 * attention["kv_heads"])
-        return model.hidden * width * each, 0.0
-    nope, rope, v = attention["qk_nope_head_dim"], attention["qk_rope_head_dim"], attention["v_head_dim"]
-    q_rank, kv_rank = attention["q_lora_rank"], attention["kv_lora_rank"]
-    kv_b = kv_rank * model.heads * (nope + v)
-    sharded = (q_rank * model.heads * (nope + rope) + kv_b + model.heads * v * model.hidden) * each
-    absorbed = kv_b * _BF16 if each < _BF16 else 0  # a 16-bit copy is kept beside quantised weights
-    replicated = model.hidden * (q_rank + kv_rank + rope) * each + (q_rank + kv_rank) * _BF16
-    return sharded + absorbed, replicated
-
-
-def _mlp_bytes(model: Dimensions, precision: Precision) -> tuple[float, float]:
-    """Sharded and replicated bytes of one layer's experts, or of its dense block."""
-    mlp = model.mlp
-    block = 3 * model.hidden * mlp["intermediate"]
-    if mlp["kind"] != "moe":
-        return block * precision.expert_bytes, 0.0
-    return block * (mlp["experts"] + mlp["shared"]) * precision.expert_bytes, model.hidden * mlp[
-        "experts"
-    ] * _BF16

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pulumi_vllm.plan import engine_setup, memory, memory_text, pricing
 from pulumi_vllm.plan.catalogue import CPU, GPU_COUNTS
+from pulumi_vllm.plan.memory_settings import GIB, MemorySettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,7 +55,7 @@ def _reason(deployment: Deployment, selection: Selection, budget: Budget, causes
         count = memory_text.counted_images(budget.images_per_step)
         images = f" for {count} of the largest size in one step, most of which language-model-only saves"
     if budget.kv_tokens >= _CONTEXT_STEP:
-        needed = deployment.context * budget.kv_bytes_per_token / memory.GIB
+        needed = deployment.context * budget.kv_bytes_per_token / GIB
         reason = f"{deployment.context:,} tokens need {needed:.2f} GiB of KV cache, {budget.cache_gib:.2f} GiB are free"
         return f"{reason}, {missing}" + (f"; {budget.activation_gib:.2f} GiB are{images}" if images else "")
     usual = selection.engine.flags["gpu-memory-utilization"]
@@ -119,5 +120,5 @@ def _fits(
     if model.dimensions.heads % count:
         return False
     changed = arguments.changed({"tensor-parallel-size": count})
-    settings = memory.MemorySettings.of(changed, engine, model.maximum_context)
+    settings = MemorySettings.of(changed, engine, model.maximum_context)
     return memory.safe_budget(model.dimensions, precision, engine, gpu, settings).fits

@@ -1,0 +1,70 @@
+"""CUDA graphs: how many vLLM captures, what it estimates for them, and what they take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pulumi_vllm.plan.memory_settings import GIB
+
+if TYPE_CHECKING:
+    from pulumi_vllm.plan.catalogue import Dimensions, Engine, Precision
+    from pulumi_vllm.plan.memory_settings import MemorySettings
+
+_CAPTURE_STEP = 16
+"""Step between vLLM's capture sizes above 256 (0.26.0 and 0.33.0)."""
+_GRAPHS_OF_256, _GRAPHS_OF_512 = 86, 102
+"""Graphs captured with max-num-seqs 256 and 512."""
+
+
+@dataclass(frozen=True, slots=True)
+class GraphMemory:
+    """CUDA graphs in GiB: the most and the least that vLLM may estimate, and what they take in use."""
+
+    estimated_gib: float = 0.0
+    least_gib: float = 0.0
+    actual_gib: float = 0.0
+
+
+def graph_memory(
+    model: Dimensions, precision: Precision, engine: Engine, settings: MemorySettings
+) -> GraphMemory:
+    """CUDA graphs as vLLM estimates them, and what they take in use.
+
+    0.26.0: a constant per graph and layer, up to `max-num-seqs` 256. The estimates of 512 sequences were no larger. The
+    graphs of more than 512 sequences have constants of their own. 0.33.0: the estimate does not follow the flags, so
+    the measured range is given; what the graphs take in use grows with the sequences.
+    """
+    if not settings.graphs:
+        return GraphMemory()
+    figures = engine.memory
+    if "graphs_estimated_gib" in figures:
+        ranges = figures["graphs_estimated_gib"]
+        least, most = ranges.get(precision.name, ranges["fp8"])[
+            "one" if settings.tensor_parallel == 1 else "several"
+        ]
+        used = figures["graphs_actual_gib"]
+        return GraphMemory(
+            most, least, used["fixed"] + used["per_256_sequences"] * settings.largest_graph_used / 256
+        )
+    table, many = figures["graph_mib_per_layer"], figures["graph_mib_per_layer_above_512"]
+    one = table.get(precision.name, table["fp8"])
+    each = one["fixed"] + one["sharded"] / settings.tensor_parallel
+    mib = model.layers * 2**20
+    graphs = captured_graphs(settings.sequences, settings.largest_graph)
+    few = mib * each * min(graphs, _GRAPHS_OF_256)
+    above = mib * max(0, graphs - _GRAPHS_OF_512)
+    estimated = above * many["estimated"].get(precision.name, many["estimated"]["fp8"])
+    found, actual = few + estimated, few * figures["graphs_actual_over_estimated"] + above * many["actual"]
+    return GraphMemory(found / GIB, found / GIB, actual / GIB)
+
+
+def captured_graphs(sequences: int, largest: int) -> int:
+    """Graphs that vLLM captures: piecewise ones up to the largest size, decode ones up to max-num-seqs as well."""
+    sizes = [size for size in (1, 2, 4, *range(8, 256, 8), *range(256, largest + 1, 16)) if size <= largest]
+    return len(sizes) + sum(1 for size in sizes if size <= sequences)
+
+
+def capture_size_for(sequences: int) -> int:
+    """The smallest size in vLLM's list of graphs that holds so many sequences, for more than 256."""
+    return -(-sequences // _CAPTURE_STEP) * _CAPTURE_STEP
