@@ -160,7 +160,9 @@ def test_a_password_in_the_url_is_never_shown(key):
     ],
 )
 def test_every_shape_of_error_body_has_a_message(body, message):
-    assert message in str(error_from_response("renting x", 400, body, secret="k" * 9, agent="a"))
+    assert message in str(
+        error_from_response("renting x", 400, body, secret="k" * 9, agent="a", key_remedy="")
+    )
 
 
 def test_the_minimum_run_time_is_read_from_field_or_text():
@@ -169,7 +171,7 @@ def test_the_minimum_run_time_is_read_from_field_or_text():
         {"error": "Minimum runtime not met", "message": "at least 20 minutes. Time remaining: 7 minutes."},
     ]
     for body in bodies:
-        error = error_from_response("ending m", 400, body, secret="", agent="")
+        error = error_from_response("ending m", 400, body, secret="", agent="", key_remedy="")
         assert isinstance(error, TooEarlyError)
         assert error.remaining_min == 7
 

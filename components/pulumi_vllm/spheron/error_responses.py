@@ -33,8 +33,13 @@ _TOO_EARLY = re.compile(r"minimum runtime", re.IGNORECASE)
 _MINUTES = re.compile(r"(\d+)\s*min", re.IGNORECASE)
 
 
-def error_from_response(action: str, status: int, body: Any, *, secret: str, agent: str) -> CloudError:
-    """Return the error for a response that is not a success. `body` is parsed JSON, or the text as received."""
+def error_from_response(
+    action: str, status: int, body: Any, *, secret: str, agent: str, key_remedy: str
+) -> CloudError:
+    """Return the error for a response that is not a success. `body` is parsed JSON, or the text as received.
+
+    `key_remedy` ends the message where the API key is not accepted.
+    """
     payload: Mapping[str, Any] = body if isinstance(body, dict) else {}
     reason = redact(error_text(body), secret)
     details: dict[str, Any] = {
@@ -44,7 +49,7 @@ def error_from_response(action: str, status: int, body: Any, *, secret: str, age
     }
     heading = f"{action}: the cloud answered {status}" + (f": {reason}" if reason else "")
     if status == HTTPStatus.UNAUTHORIZED:
-        return UnauthorizedError(f"{heading}; the API key was not accepted, check SPHERON_API_KEY", **details)
+        return UnauthorizedError(f"{heading}; the API key was not accepted, {key_remedy}", **details)
     if status == HTTPStatus.FORBIDDEN:
         hint = f"the key lacks the right, or something before the API refused this client ({agent})"
         return UnauthorizedError(f"{heading}; {hint}", **details)

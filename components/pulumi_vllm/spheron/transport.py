@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 AGENT = f"pulumi-vllm/{__version__}"
+KEY_REMEDY = "check SPHERON_API_KEY"
+"""What to do about a refused API key that comes from the environment."""
 _TIMEOUTS_S = {"GET": 30.0, "DELETE": 60.0, "POST": 120.0, "PATCH": 60.0}
 _CONNECT_TIMEOUT_S = 10.0
 _ATTEMPTS = 5
@@ -60,7 +62,9 @@ class Transport:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         timeouts_s: Mapping[str, float] | None = None,
+        key_remedy: str = KEY_REMEDY,
     ) -> None:
+        self._key_remedy = key_remedy
         self._url, self._loopback = checked_url(url)
         self._secret = checked_key(api_key)
         self._auth = _BearerToken(self._secret)
@@ -209,7 +213,14 @@ class Transport:
                 f"{action}: {self._url} redirects to {target}; check SPHERON_URL", status=response.status_code
             )
         if response.status_code >= HTTPStatus.BAD_REQUEST:
-            error = error_from_response(action, response.status_code, body, secret=self._secret, agent=AGENT)
+            error = error_from_response(
+                action,
+                response.status_code,
+                body,
+                secret=self._secret,
+                agent=AGENT,
+                key_remedy=self._key_remedy,
+            )
             if isinstance(error, RateLimitedError):
                 error.retry_after_s = _retry_after_s(response.headers, error.payload)
             raise error

@@ -150,8 +150,10 @@ async def profile(request: Request) -> JSONResponse:
 
 
 async def options(request: Request) -> JSONResponse:
-    """Change limits and probabilities; `balance` sets the remaining balance."""
+    """Change limits and probabilities. `balance` sets the remaining balance, `api_key` the key until a restart."""
     cloud, body = cloud_of(request), await body_of(request)
+    if "api_key" in body:
+        cloud.store.api_key = str(body.pop("api_key"))
     if "balance" in body:
         cloud.store.balance = float(body.pop("balance"))
     wrong = sorted(set(body) - set(cloud.store.options.__dataclass_fields__) | set(body) & _FIXED_OPTIONS)

@@ -19,6 +19,12 @@ Result = TypeVar("Result")
 
 # Without a terminal the engine prints every progress line, so a resource gets at most one in this time.
 _PROGRESS_EVERY_S = 10.0
+# A refresh and a destroy do not run the program. The engine configures the provider as it was at the last `up`.
+_IN_STATE = (
+    "which is the provider's own (spheronApiKey); if it was replaced at the cloud, set the new one where the program "
+    "takes it from, then run `pulumi up --refresh=false` once: refresh, preview and destroy use the key in the state "
+    "until then"
+)
 
 
 class Session:
@@ -44,15 +50,17 @@ class Session:
         """
         if self._cloud is None:
             from pulumi_vllm.spheron.client import Spheron  # requests takes 0.1 s to import
+            from pulumi_vllm.spheron.transport import KEY_REMEDY
 
-            key = self.config.get("spheronApiKey") or os.environ.get("SPHERON_API_KEY", "")
+            configured = self.config.get("spheronApiKey")
+            key = configured or os.environ.get("SPHERON_API_KEY", "")
             url = self.config.get("spheronUrl") or os.environ.get("SPHERON_URL")
             if not key:
                 raise UserError(
                     "there is no key for the Spheron API; set SPHERON_API_KEY, "
                     "or run `pulumi config set --secret vllm:spheronApiKey`"
                 )
-            self._cloud = Spheron(key, url=url)
+            self._cloud = Spheron(key, url=url, key_remedy=_IN_STATE if configured else KEY_REMEDY)
         return self._cloud
 
     def hosts(self) -> "ConnectionPool":
