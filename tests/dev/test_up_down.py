@@ -98,6 +98,32 @@ def test_an_allow_list_of_the_user_is_kept(clone: Any) -> None:
     assert "9.9.9.9/32" in copy.read_text()
 
 
+def test_a_renamed_stack_keeps_its_cloud_and_its_allow_list(clone: Any) -> None:
+    clone.dev("up", "local", ENGINE="fake")
+    copies = clone.root / ".pulumi-vllm" / "stacks"
+    assert "0.0.0.0/0" in (copies / "Pulumi.local.yaml").read_text()
+    clone.dev("pulumi", "stack", "rename", "renamed")
+    calls(clone)
+    clone.dev("pulumi", "preview")
+    assert calls(clone) == ["local up --engine fake"]
+    assert clone.dev("pulumi", "stack", "--show-name").strip() == "renamed"
+    assert "0.0.0.0/0" in (copies / "Pulumi.renamed.yaml").read_text()
+    clone.dev("sweep")
+    assert calls(clone) == ["local up --engine fake", "sweep"]
+    clone.dev("down", "renamed", "--purge")
+    assert calls(clone)[-1] == "local down --purge"
+    assert "0.0.0.0/0" not in (copies / "Pulumi.renamed.yaml").read_text()
+    clone.dev("pulumi", "stack", "rename", "--stack", "renamed", "local")
+
+
+def test_a_sweep_of_an_account_leaves_the_local_cloud_alone(clone: Any) -> None:
+    clone.dev("up", "local", ENGINE="fake")
+    calls(clone)
+    clone.dev("sweep", SPHERON_API_KEY="sai_pk_of_an_account")
+    assert calls(clone) == ["sweep"]
+    clone.dev("down", "local", "--purge")
+
+
 def test_down_of_an_unknown_stack_has_nothing_to_destroy(clone: Any) -> None:
     clone.dev("pulumi", "stack", "rm", "--yes", "local")
     done = clone.run("down")

@@ -83,3 +83,8 @@ async def test_a_renewed_certificate_is_unknown_in_a_preview():
     request = pb.UpdateRequest(urn=urn, olds=to_struct(old), news=news, preview=True)
     shown = from_struct((await servicer.Update(request, None)).properties)
     assert (reveal(shown["pem"]), shown["expires"]) == (UNKNOWN, UNKNOWN)
+
+
+def test_another_common_name_keeps_the_ca():
+    """It contains the stack's name, and clients pin the certificate."""
+    assert Authority().compare({"commonName": "llm prod"}, {"commonName": "llm production"}) == {}

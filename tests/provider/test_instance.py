@@ -33,6 +33,14 @@ async def create(call, new):
     return await Instance().create(call, new)
 
 
+async def create_ready(cloud, call, new):
+    """Rent an instance. No host answers in these tests, so its creation ends with an instance that runs."""
+    with pytest.raises(Partial) as kept:
+        await create(call[0], new)
+    cloud.until(lambda: cloud.status(kept.value.resource_id) == "running")
+    return kept.value.resource_id, kept.value.outputs
+
+
 def listed(cloud):
     return [(item["id"], item["instanceType"]) for item in cloud.get("/api/deployments").json()]
 
@@ -204,3 +212,36 @@ async def test_a_stopped_instance_that_does_not_answer_ends_the_wait(cloud, call
     cloud.until(lambda: cloud.status(machine) == "stopped")
     with pytest.raises(UserError, match=f"is stopped; {remedy}"):
         await check_instance_alive(call[0], {"instanceId": machine})
+
+
+async def test_an_instance_of_the_stack_that_the_state_does_not_contain_is_named(cloud, doubles, call):
+    """The state was lost, and the key with it: the name that contains the key is not found again."""
+    new = inputs(cloud, doubles)
+    rented, _ = await create_ready(cloud, call, new)
+    another_key = {**new, "sshPublicKey": "ssh-ed25519 AAAAanother"}
+    await Instance().preview(call[0], another_key)
+    (warning,) = [line for line in call[1] if "the state does not contain it" in line]
+    assert f"({rented}, $0.01/h) of this stack is running and billed" in warning
+    assert "docs/how-to/keep-the-state.md" in warning
+
+    call[1].clear()
+    await Instance().check(call[0], dict(another_key), new)  # a replacement: the state contains the old one
+    await Instance().preview(call[0], another_key)
+    assert not [line for line in call[1] if "the state does not contain it" in line]
+
+
+async def test_an_instance_of_another_stack_is_not_named(cloud, doubles, call):
+    new = inputs(cloud, doubles)
+    await create_ready(cloud, call, new)
+    call[0].urn = call[0].urn.replace(":s::", ":other::")
+    await Instance().preview(call[0], new)
+    assert not [line for line in call[1] if "the state does not contain it" in line]
+
+
+async def test_the_error_for_a_held_volume_of_the_own_stack_names_the_lost_state(cloud, doubles, call):
+    volume = {"sizeGb": 1, "gpu": "CPU", "count": 0, "region": "Finland 3"}
+    _, made = await Volume().create(call[0], volume)
+    rented, _ = await create_ready(cloud, call, inputs(cloud, doubles))
+    call[0].session.cloud().volumes.attach(made["handle"], rented)
+    with pytest.raises(UserError, match=r"is running; a volume has one writer, and .*`pulumi stack import`"):
+        await Volume().preview(call[0], volume)

@@ -1,5 +1,7 @@
 """A volume against the local cloud: its previews, and its growth."""
 
+import dataclasses
+
 import pytest
 from pulumi_vllm.provider.plugin.errors import UserError
 from pulumi_vllm.provider.plugin.protocol import UNKNOWN
@@ -41,3 +43,73 @@ async def test_only_a_refused_growth_suggests_a_new_volume(call):
     session._cloud, session.config = None, session.config | {"spheronApiKey": "sai_pk_another"}
     with pytest.raises(UnauthorizedError):
         await Volume().update(*grow)
+
+
+def of(call, urn):
+    """Return the same session's request for another resource."""
+    return dataclasses.replace(call, urn=urn)
+
+
+OWN = "urn:pulumi:s::p::vllm:index:Server$vllm:spheron:Volume::llm-volume"
+
+
+async def test_a_volume_keeps_its_name_under_another_parent(call):
+    made = [
+        (await Volume().create(of(call[0], urn), NEW))[0]
+        for urn in (OWN, OWN.replace("vllm:index:Server", "acme:Team$vllm:index:Server"))
+    ]
+    assert made[0] == made[1]
+
+
+@pytest.mark.parametrize("verb", ["preview", "create"])
+async def test_a_new_volume_names_the_unused_one_of_an_earlier_stack_name(call, verb):
+    renamed = of(call[0], OWN.replace(":s::", ":production::"))
+    old_id, old = await Volume().create(of(call[0], OWN), NEW)
+    await Volume().create(of(call[0], OWN.replace("llm-volume", "other")), NEW)
+    await getattr(Volume(), verb)(renamed, NEW)
+    (warning,) = [line for line in call[1] if "lies unused" in line]
+    name = old["volumeName"]
+    assert warning.startswith(f"the volume {name} (10 GB in Finland 3, $0.03 per day) lies unused")
+    assert f"`server.volume: {name}` in the stack file" in warning
+
+    adopted = {**NEW, "existingName": name}
+    assert (await Volume().preview(renamed, adopted))["volumeName"] == name
+    assert (await Volume().create(renamed, adopted))[0] == old_id
+    assert [line for line in call[1] if f"adopted the volume {name}" in line]
+
+
+async def test_a_volume_of_a_live_instance_is_not_unused(cloud, call):
+    _, old = await Volume().create(of(call[0], OWN), NEW)
+    machine = cloud.running()
+    call[0].session.cloud().volumes.attach(old["handle"], machine)
+    await Volume().preview(of(call[0], OWN.replace(":s::", ":production::")), NEW)
+    assert not [line for line in call[1] if "lies unused" in line]
+
+
+async def test_a_missing_existing_volume_is_an_error_and_none_is_created(call):
+    for verb in (Volume().preview, Volume().create):
+        with pytest.raises(UserError, match="the cloud lists no volume gone; `pulumi-vllm sweep` lists"):
+            await verb(call[0], {**NEW, "existingName": "gone"})
+    assert call[0].session.cloud().volumes.list() == ()
+
+
+async def test_another_volume_is_taken_only_by_a_replacement(call):
+    _, made = await Volume().create(call[0], NEW)
+    old = {**NEW, **made}
+    same, other = {**NEW, "existingName": made["volumeName"]}, {**NEW, "existingName": "other"}
+    assert await Volume().preview_update(call[0], old, same) == {}
+    assert await Volume().update(call[0], "id", old, same) == made
+    for refused in (Volume().preview_update(call[0], old, other), Volume().update(call[0], "i", old, other)):
+        with pytest.raises(UserError, match=f"`pulumi up --replace '{call[0].urn}'`"):
+            await refused
+
+
+async def test_a_renamed_stack_says_how_it_gets_its_kept_volume_back(call):
+    _, made = await Volume().create(of(call[0], OWN), NEW)
+    state = {**NEW, **made, "keep": True}
+    await Volume().delete(of(call[0], OWN), "id", state)
+    await Volume().delete(of(call[0], OWN.replace(":s::", ":production::")), "id", state)
+    same, renamed = (line for line in call[1] if line.startswith("kept the volume"))
+    assert "server.volume" not in same
+    assert f"`server.volume: {made['volumeName']}` in the stack file is needed" in renamed
+    assert f"`pulumi-vllm sweep --delete --volumes {made['volumeName']}` deletes it" in same

@@ -112,6 +112,7 @@ class Volume(pulumi.CustomResource):
         region: pulumi.Input[str] | None = None,
         max_usd_per_hour: pulumi.Input[float] | None = None,
         keep: pulumi.Input[bool] | None = None,
+        existing_name: pulumi.Input[str] | None = None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         """Declare the resource. The provider validates the inputs.
@@ -126,6 +127,7 @@ class Volume(pulumi.CustomResource):
             region: Region. The default is the region of the cheapest machine that matches.
             max_usd_per_hour: Price ceiling for that machine, USD per hour.
             keep: Keep the volume when the resource is deleted (default true).
+            existing_name: Name of a volume at the cloud that is adopted in place of a new one, such as one that was kept under an earlier name of the stack. Default: the name that belongs to stack and resource.
             opts: Pulumi's resource options.
         """
         super().__init__(
@@ -140,6 +142,7 @@ class Volume(pulumi.CustomResource):
                 "region": region,
                 "maxUsdPerHour": max_usd_per_hour,
                 "keep": keep,
+                "existingName": existing_name,
                 "handle": None,
                 "volumeName": None,
                 "provider": None,
@@ -189,6 +192,11 @@ class Volume(pulumi.CustomResource):
     def keep(self) -> pulumi.Output[bool]:
         """Keep the volume when the resource is deleted (default true)."""
         return pulumi.get(self, "keep")  # type: ignore[no-any-return]
+
+    @property
+    def existing_name(self) -> pulumi.Output[str]:
+        """Name of a volume at the cloud that is adopted in place of a new one, such as one that was kept under an earlier name of the stack. Default: the name that belongs to stack and resource."""
+        return pulumi.get(self, "existingName")  # type: ignore[no-any-return]
 
     @property
     def handle(self) -> pulumi.Output[str]:
@@ -939,7 +947,7 @@ class Authority(pulumi.CustomResource):
 
         Args:
             resource_name: name in the program.
-            common_name: Common name in the CA certificate.
+            common_name: Common name in the CA certificate. Only a new CA gets another one.
             opts: Pulumi's resource options.
         """
         super().__init__(
@@ -956,7 +964,7 @@ class Authority(pulumi.CustomResource):
 
     @property
     def common_name(self) -> pulumi.Output[str]:
-        """Common name in the CA certificate."""
+        """Common name in the CA certificate. Only a new CA gets another one."""
         return pulumi.get(self, "commonName")  # type: ignore[no-any-return]
 
     @property

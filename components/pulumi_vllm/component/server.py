@@ -86,6 +86,7 @@ class Server(pulumi.ComponentResource):
             fallback=machine.fallback,
             region=machine.region,
             max_usd_per_hour=machine.max_usd_per_hour,
+            existing_name=deployment.volume,
             opts=self._child(*after),
         )
         self.machine = resources.Instance(

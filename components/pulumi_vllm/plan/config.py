@@ -252,6 +252,9 @@ class Deployment(_Block):
         _key("grows the volume; a volume cannot shrink", "GB, for example `300GB` or `1TB`", alias="storage"),
     ]
     """Size of the volume that keeps weights and caches."""
+    volume: Annotated[str | None, _key("applies when the volume is created", min_length=1)] = None
+    """Name of a volume at the cloud to use in place of a new one, such as one that was kept under an earlier name of
+    the stack. `preview` names such volumes."""
     access: Annotated[Access, _key(_FIREWALL)] = Access.model_construct()
     """Who may reach the machine."""
     weights: Annotated[Weights, _key("applies to the next download of weights")] = Weights.model_construct()

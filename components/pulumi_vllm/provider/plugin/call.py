@@ -28,6 +28,11 @@ class Call:
         return self.urn.split("::")[0].removeprefix("urn:pulumi:")
 
     @property
+    def project(self) -> str:
+        """Name of the project."""
+        return self.urn.split("::")[1]
+
+    @property
     def name(self) -> str:
         """Name of the resource in the program."""
         return self.urn.split("::")[-1]

@@ -34,6 +34,8 @@ class Session:
         self.engine_address = engine_address
         self.cancelled = asyncio.Event()
         self.config: dict[str, str] = {}
+        self.in_state: set[str] = set()
+        """URNs of the instances that the state contains, whatever becomes of them in this run."""
         self._engine: Any = None
         self._progress_at: dict[str, float] = {}
         self._warnings: set[tuple[str, str]] = set()

@@ -25,7 +25,13 @@ class Authority(StateOnlyResource):
     token = "vllm:index:Authority"
     description = "CA of the gateway. It outlives the instance, so clients keep the same CA file."
     inputs = {
-        "commonName": Property("string", "Common name in the CA certificate.", required=True, replaces=True)
+        # Clients pin the certificate. Another name, as after `pulumi stack rename`, is no reason for a new one.
+        "commonName": Property(
+            "string",
+            "Common name in the CA certificate. Only a new CA gets another one.",
+            required=True,
+            silent=True,
+        )
     }
     outputs = {
         "certificate": Property("string", "CA certificate in PEM format."),

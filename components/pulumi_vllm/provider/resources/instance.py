@@ -17,6 +17,7 @@ from pulumi_vllm.provider.plugin.errors import Cancelled, UserError
 from pulumi_vllm.provider.plugin.protocol import has_unknown, reveal
 from pulumi_vllm.provider.plugin.resource import Failure, Property, Reading, Resource, Values
 from pulumi_vllm.provider.resources.cheaper_offers import warn_if_cheaper
+from pulumi_vllm.provider.resources.lost_state import warn_of_unknown_instances
 from pulumi_vllm.spheron.errors import OutOfStockError
 from pulumi_vllm.spheron.models import InstanceRequest
 
@@ -91,6 +92,8 @@ class Instance(Resource):
 
     async def check(self, call: Call, new: Values, old: Values | None) -> list[Failure]:
         """Set defaults, and check billing and price ceiling."""
+        if old:
+            call.session.in_state.add(call.urn)
         new.setdefault("billing", "on-demand")
         new.setdefault("drainTimeoutS", DRAIN_TIMEOUT_S)
         failures = []
@@ -106,6 +109,8 @@ class Instance(Resource):
         known = {
             name: None if has_unknown(new.get(name)) else new.get(name) for name in ("provider", "region")
         }
+        if call.urn not in call.session.in_state:
+            await warn_of_unknown_instances(call, self._name(call, new))
         with_volume = new.get("provider") is not None
         offer = (await find_offers(call, {**new, **known}, with_volume=with_volume))[0]
         await warn_if_cheaper(call, {**new, **known}, offer)
@@ -127,6 +132,8 @@ class Instance(Resource):
         if instance is not None:
             await call.info(f"adopted the instance {name} ({instance.status})")
         else:
+            if call.urn not in call.session.in_state:
+                await warn_of_unknown_instances(call, name)
             instance = await self._rent(call, new, name)
         return instance.id, await wait_until_ready(call, instance.id, new, {"instanceName": name})
 
@@ -168,7 +175,7 @@ class Instance(Resource):
     # -- renting ------------------------------------------------------------------------------------
     def _name(self, call: Call, new: Values) -> str:
         identity = [str(new.get(name)) for name, prop in self.inputs.items() if prop.replaces]
-        return physical_name(call.stack, call.name, call.urn, *identity)
+        return physical_name(call.stack, call.project, call.name, call.urn, *identity)
 
     async def _rent(self, call: Call, new: Values, name: str) -> "CloudInstance":
         """Rent the best offer that is really available."""

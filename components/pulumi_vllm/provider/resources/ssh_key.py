@@ -37,7 +37,7 @@ class SshKey(Resource):
         custom_key = reveal(new.get("privateKey"))
         private = _private_key(call, custom_key) if custom_key else generate()
         public = public_key(private)
-        name = physical_name(call.stack, call.name, call.urn, public)
+        name = physical_name(call.stack, call.project, call.name, call.urn, public)
         keys = call.session.cloud().ssh_keys
         for key in await call.session.ask(keys.list):
             if key.is_same_key(public):

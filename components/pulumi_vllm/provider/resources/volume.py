@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from pulumi_vllm.plan.names import physical_name
+from pulumi_vllm.plan.names import is_of_resource, is_of_stack, physical_name
 from pulumi_vllm.plan.offer_choice import NoOfferError, why_unmountable
 from pulumi_vllm.provider.lifecycle.machine_offers import find_offers
 from pulumi_vllm.provider.lifecycle.poll import API_PAUSES_S, PollTimeoutError, poll
@@ -10,10 +10,12 @@ from pulumi_vllm.provider.plugin.call import Call
 from pulumi_vllm.provider.plugin.errors import UserError
 from pulumi_vllm.provider.plugin.protocol import has_unknown
 from pulumi_vllm.provider.plugin.resource import Failure, Property, Reading, Resource, Values
+from pulumi_vllm.provider.resources.lost_state import STATE_LOST
 from pulumi_vllm.spheron.errors import CloudError
 
 if TYPE_CHECKING:
     from pulumi_vllm.plan.offer import Offer
+    from pulumi_vllm.spheron.models import Instance as CloudInstance
     from pulumi_vllm.spheron.models import Volume as CloudVolume
 
 # The API documents "where the provider allows it" and no status. Other refusals (key, rate) have their own remedy.
@@ -52,6 +54,11 @@ class Volume(Resource):
         ),
         "maxUsdPerHour": Property("number", "Price ceiling for that machine, USD per hour.", silent=True),
         "keep": Property("boolean", "Keep the volume when the resource is deleted (default true)."),
+        "existingName": Property(
+            "string",
+            "Name of a volume at the cloud that is adopted in place of a new one, such as one that was kept under an "
+            "earlier name of the stack. Default: the name that belongs to stack and resource.",
+        ),
     }
     outputs = {
         "handle": Property("string", "The provider's handle, which attach and delete take."),
@@ -75,8 +82,10 @@ class Volume(Resource):
 
     async def preview(self, call: Call, new: Values) -> Values:
         """Return the volume that would be adopted, which also finds a wrong API key before anything is rented."""
-        name = self._name(call)
-        found = await call.session.ask(call.session.cloud().volumes.find, name)
+        if has_unknown(new.get("existingName")):
+            return {}
+        name = self._name(call, new)
+        found = await self._find(call, new, name)
         if found is None:
             return {"volumeName": name, "usdPerHour": await self._price(call, new)}
         await self._check_adoptable(call, found, new)
@@ -84,6 +93,7 @@ class Volume(Resource):
 
     async def preview_update(self, call: Call, old: Values, new: Values) -> Values:
         """Return the new price: the size and `keep` change in place."""
+        self._check_same_volume(call, old, new)
         before, after, price = old.get("sizeGb"), new.get("sizeGb"), old.get("usdPerHour")
         if before == after or not before or not price:
             return {}
@@ -91,6 +101,7 @@ class Volume(Resource):
 
     async def update(self, call: Call, resource_id: str, old: Values, new: Values) -> Values:
         """Grow the volume. Its content stays."""
+        self._check_same_volume(call, old, new)
         outputs = {name: old.get(name) for name in self.outputs}
         if new["sizeGb"] == old.get("sizeGb"):
             return outputs
@@ -111,8 +122,8 @@ class Volume(Resource):
 
     async def create(self, call: Call, new: Values) -> tuple[str, Values]:
         """Adopt the volume of our name, or create it where its machine is on offer."""
-        cloud, name = call.session.cloud(), self._name(call)
-        found = await call.session.ask(cloud.volumes.find, name)
+        cloud, name = call.session.cloud(), self._name(call, new)
+        found = await self._find(call, new, name)
         if found is None:
             offer, region = await self._place(call, new)
             async with call.session.critical():
@@ -138,7 +149,15 @@ class Volume(Resource):
         if state.get("keep", True):
             price = state.get("usdPerHour")
             cost = f"; it costs ${price * 24:.2f} per day" if price else ""
-            await call.info(f"kept the volume {name}{cost}. `pulumi-vllm sweep` lists it")
+            renamed = name != self._name(call, state)
+            note = (
+                f". The stack or the resource had another name when it was created, so `server.volume: {name}` in the "
+                "stack file is needed to use it again"
+            )
+            await call.info(
+                f"kept the volume {name}{cost}{note if renamed else ''}. `pulumi-vllm sweep` lists it, and "
+                f"`pulumi-vllm sweep --delete --volumes {name}` deletes it"
+            )
             return
         cloud = call.session.cloud()
         volume = await call.session.ask(cloud.volumes.find, str(name))
@@ -176,8 +195,56 @@ class Volume(Resource):
                 f"{refusal}; detach the volume in the cloud's console, or run `pulumi destroy` again in some minutes"
             ) from None
 
-    def _name(self, call: Call) -> str:
-        return physical_name(call.stack, call.name, call.urn)
+    def _name(self, call: Call, values: Values) -> str:
+        """Return the name to look for. The parent is no part of it, so that a resource keeps it under another one."""
+        own = physical_name(call.stack, call.project, call.name, self.token, call.name)
+        return str(values.get("existingName") or own)
+
+    async def _find(self, call: Call, new: Values, name: str) -> "CloudVolume | None":
+        """Return the volume of this name. Without one, warn of volumes that were kept and may be meant.
+
+        Raises:
+            UserError: the inputs name a volume that does not exist.
+        """
+        listed = await call.session.ask(call.session.cloud().volumes.list)
+        existing = [volume for volume in listed if volume.status != "deleting"]
+        found = next((volume for volume in existing if volume.name == name), None)
+        if found is None and new.get("existingName"):
+            raise UserError(
+                f"{call.name}: the cloud lists no volume {name}; `pulumi-vllm sweep` lists the volumes. Correct "
+                "server.volume in the stack file, or leave it out to create a volume"
+            )
+        if found is None:
+            unused = [
+                volume
+                for volume in existing
+                if is_of_resource(volume.name, call.name) and not await self._holder(call, volume)
+            ]
+            for volume in unused:
+                price = volume.usd_per_hour
+                cost = f", ${price * 24:.2f} per day" if price else ""
+                await call.warn(
+                    f"the volume {volume.name} ({volume.size_gb} GB in {volume.region}{cost}) lies unused. Another "
+                    "stack kept it, or this one under an earlier name. To use it in place of a new volume, set "
+                    f"`server.volume: {volume.name}` in the stack file"
+                )
+        return found
+
+    async def _holder(self, call: Call, volume: "CloudVolume") -> "CloudInstance | None":
+        """Return the live instance that a volume is attached to. Records of ended instances may remain."""
+        for instance_id in volume.attached_to:
+            holder = await call.session.ask(call.session.cloud().instances.get, instance_id)
+            if holder is not None and not holder.terminal:
+                return holder
+        return None
+
+    def _check_same_volume(self, call: Call, old: Values, new: Values) -> None:
+        wanted, current = new.get("existingName"), old.get("volumeName")
+        if wanted and not has_unknown(wanted) and wanted != current:
+            raise UserError(
+                f"{call.name}: the stack uses the volume {current}; to use {wanted} in its place, run "
+                f"`pulumi up --replace '{call.urn}'`. {current} is kept"
+            )
 
     async def _place(self, call: Call, new: Values) -> "tuple[Offer, str]":
         """Return the best offer of a machine for this volume, and the region of both."""
@@ -214,13 +281,14 @@ class Volume(Resource):
                 f"{where} is in {volume.region}, but the stack wants {region}; set the region to {volume.region}, "
                 "or delete the volume"
             )
-        for instance_id in volume.attached_to:
-            holder = await call.session.ask(call.session.cloud().instances.get, instance_id)
-            if holder is not None and not holder.terminal:
-                raise UserError(
-                    f"{where} is attached to {holder.name} ({instance_id}), which is {holder.status}; a volume has "
-                    "one writer. Destroy that stack, or give this one another name"
-                )
+        holder = await self._holder(call, volume)
+        if holder is not None:
+            held = f"{where} is attached to {holder.name} ({holder.id}), which is {holder.status}"
+            if is_of_stack(holder.name, call.stack, call.project):
+                raise UserError(f"{held}; {STATE_LOST}")
+            raise UserError(
+                f"{held}; a volume has one writer. Destroy that stack, or give this one another name"
+            )
 
     def _outputs(self, volume: "CloudVolume", name: str) -> Values:
         return {
