@@ -48,6 +48,22 @@ def on_host(project, script: str) -> str:
     return done.stdout
 
 
+def check_lock_out_is_refused(project) -> None:
+    """Rules that would lock this computer out are refused, and the message names the command that helps."""
+    project.write(project.block | {"access": {"allow": ["9.9.9.0/24"]}})
+    refused = project.pulumi("up", "--yes", "--skip-preview", check=False)
+    assert refused.returncode
+    assert "server-files: these firewall rules would lock this computer out" in refused.stdout
+    assert "server.access.allow admits 9.9.9.0/24 to SSH" in refused.stdout
+    (command,) = set(re.findall(r"pulumi (config set --path '(.*)' (\S+/32))", refused.stdout))
+    project.pulumi("config", "set", "--path", *command[1:])
+    project.up()
+    assert command[2].removesuffix("/32") in on_host(project, "nft list table inet pulumi_vllm")
+    project.write(project.block)
+    project.up()
+    assert set(project.changes()) == {"same"}
+
+
 def test_drift_is_a_diff_and_up_reverts_it(project):
     # An edited line of a unit appears as that line and one warning.
     on_host(project, f"sed -i 's/^LimitNOFILE=.*/LimitNOFILE=4711/' {UNIT}")
@@ -79,6 +95,8 @@ def test_drift_is_a_diff_and_up_reverts_it(project):
     on_host(project, greet)
     assert set(project.changes()) == {"same"}
     on_host(project, "sed -i 1d /root/.bashrc ~ubuntu/.bashrc")
+
+    check_lock_out_is_refused(project)
 
     # A frozen machine was not observed, which is a difference unless the stack says otherwise.
     (machine,) = [m for m in project.cloud.machines() if m["id"] == project.machine_id()]

@@ -30,6 +30,7 @@ class Host:
 
     def __init__(self, facts=None, **answers):
         self.observed, self.answers, self.ran, self.written = facts or {}, answers, [], []
+        self.client = ""
 
     async def run(self, script, **_):
         self.ran.append(script)
@@ -37,6 +38,9 @@ class Host:
             if word in script:
                 return Result(answer, "", 0)
         return Result("", "", 0)
+
+    async def client_address(self):
+        return self.client
 
     async def put(self, files):
         self.written = [file.path for file in files]

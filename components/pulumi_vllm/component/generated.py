@@ -449,6 +449,7 @@ class VolumeAttachment(pulumi.CustomResource):
         connection: pulumi.Input[Mapping[str, Any]],
         mount_tag: pulumi.Input[str] | None = None,
         size_gb: pulumi.Input[int] | None = None,
+        access: pulumi.Input[Mapping[str, Any]] | None = None,
         observed: pulumi.Input[str] | None = None,
         unreachable: pulumi.Input[str] | None = None,
         mounted: pulumi.Input[bool] | None = None,
@@ -465,6 +466,7 @@ class VolumeAttachment(pulumi.CustomResource):
             connection: SSH connection to the host: host, port, user, hostKey and privateKey (secret).
             mount_tag: Tag of a virtiofs share.
             size_gb: Size of the volume in GB. When it grows, its file system on a block device grows too.
+            access: Address ranges that the firewall of the host admits: allow for the gateway, sshAllow for SSH (default: those of allow). An empty sshAllow closes SSH for everybody.
             observed: Whether the last refresh observed the host (default: yes); otherwise the reason.
             unreachable: error or warn: whether a host that can't be observed is a difference (default: error).
             mounted: Whether it should be mounted (default true).
@@ -481,6 +483,7 @@ class VolumeAttachment(pulumi.CustomResource):
                 "connection": connection,
                 "mountTag": mount_tag,
                 "sizeGb": size_gb,
+                "access": access,
                 "observed": observed,
                 "unreachable": unreachable,
                 "mounted": mounted,
@@ -526,6 +529,11 @@ class VolumeAttachment(pulumi.CustomResource):
     def connection(self) -> pulumi.Output[Mapping[str, Any]]:
         """SSH connection to the host: host, port, user, hostKey and privateKey (secret)."""
         return pulumi.get(self, "connection")  # type: ignore[no-any-return]
+
+    @property
+    def access(self) -> pulumi.Output[Mapping[str, Any]]:
+        """Address ranges that the firewall of the host admits: allow for the gateway, sshAllow for SSH (default: those of allow). An empty sshAllow closes SSH for everybody."""
+        return pulumi.get(self, "access")  # type: ignore[no-any-return]
 
     @property
     def observed(self) -> pulumi.Output[str]:
@@ -575,6 +583,7 @@ class Files(pulumi.CustomResource):
         files: pulumi.Input[Mapping[str, pulumi.Input[str]]],
         attributes: pulumi.Input[Mapping[str, pulumi.Input[str]]],
         actions: pulumi.Input[Mapping[str, pulumi.Input[str]]],
+        access: pulumi.Input[Mapping[str, Any]] | None = None,
         observed: pulumi.Input[str] | None = None,
         unreachable: pulumi.Input[str] | None = None,
         secrets: pulumi.Input[Mapping[str, pulumi.Input[str]]] | None = None,
@@ -590,6 +599,7 @@ class Files(pulumi.CustomResource):
             files: Text of each file, by absolute path. @@secret:NAME@@ and @@value:NAME@@ are placeholders.
             attributes: Mode and owner of each file, by path, as in "0644 root:root".
             actions: What a change of each file triggers, by path: nothing, daemon-reload, or restart, reload or run and a unit.
+            access: Address ranges that the firewall of the host admits: allow for the gateway, sshAllow for SSH (default: those of allow). An empty sshAllow closes SSH for everybody.
             observed: Whether the last refresh observed the host (default: yes); otherwise the reason.
             unreachable: error or warn: whether a host that can't be observed is a difference (default: error).
             secrets: Values of the placeholders @@secret:NAME@@.
@@ -605,6 +615,7 @@ class Files(pulumi.CustomResource):
                 "files": files,
                 "attributes": attributes,
                 "actions": actions,
+                "access": access,
                 "observed": observed,
                 "unreachable": unreachable,
                 "secrets": None if secrets is None else pulumi.Output.secret(secrets),
@@ -625,6 +636,11 @@ class Files(pulumi.CustomResource):
     def connection(self) -> pulumi.Output[Mapping[str, Any]]:
         """SSH connection to the host: host, port, user, hostKey and privateKey (secret)."""
         return pulumi.get(self, "connection")  # type: ignore[no-any-return]
+
+    @property
+    def access(self) -> pulumi.Output[Mapping[str, Any]]:
+        """Address ranges that the firewall of the host admits: allow for the gateway, sshAllow for SSH (default: those of allow). An empty sshAllow closes SSH for everybody."""
+        return pulumi.get(self, "access")  # type: ignore[no-any-return]
 
     @property
     def observed(self) -> pulumi.Output[str]:
@@ -689,6 +705,7 @@ class Weights(pulumi.CustomResource):
         repository: pulumi.Input[str],
         revision: pulumi.Input[str],
         directory: pulumi.Input[str],
+        access: pulumi.Input[Mapping[str, Any]] | None = None,
         observed: pulumi.Input[str] | None = None,
         unreachable: pulumi.Input[str] | None = None,
         drain_timeout_s: pulumi.Input[float] | None = None,
@@ -704,6 +721,7 @@ class Weights(pulumi.CustomResource):
             repository: Repository at the model hub, as in owner/name.
             revision: Commit of the repository: 40 hexadecimal digits.
             directory: Directory on the host.
+            access: Address ranges that the firewall of the host admits: allow for the gateway, sshAllow for SSH (default: those of allow). An empty sshAllow closes SSH for everybody.
             observed: Whether the last refresh observed the host (default: yes); otherwise the reason.
             unreachable: error or warn: whether a host that can't be observed is a difference (default: error).
             drain_timeout_s: Seconds that running requests get to finish before vLLM restarts (default: 60).
@@ -719,6 +737,7 @@ class Weights(pulumi.CustomResource):
                 "repository": repository,
                 "revision": revision,
                 "directory": directory,
+                "access": access,
                 "observed": observed,
                 "unreachable": unreachable,
                 "drainTimeoutS": drain_timeout_s,
@@ -742,6 +761,11 @@ class Weights(pulumi.CustomResource):
     def connection(self) -> pulumi.Output[Mapping[str, Any]]:
         """SSH connection to the host: host, port, user, hostKey and privateKey (secret)."""
         return pulumi.get(self, "connection")  # type: ignore[no-any-return]
+
+    @property
+    def access(self) -> pulumi.Output[Mapping[str, Any]]:
+        """Address ranges that the firewall of the host admits: allow for the gateway, sshAllow for SSH (default: those of allow). An empty sshAllow closes SSH for everybody."""
+        return pulumi.get(self, "access")  # type: ignore[no-any-return]
 
     @property
     def observed(self) -> pulumi.Output[str]:
@@ -821,6 +845,7 @@ class Service(pulumi.CustomResource):
         engine_version: pulumi.Input[str],
         serving_digest: pulumi.Input[str],
         weights_revision: pulumi.Input[str],
+        access: pulumi.Input[Mapping[str, Any]] | None = None,
         observed: pulumi.Input[str] | None = None,
         unreachable: pulumi.Input[str] | None = None,
         units: pulumi.Input[Mapping[str, pulumi.Input[str]]] | None = None,
@@ -838,6 +863,7 @@ class Service(pulumi.CustomResource):
             engine_version: Version of vLLM.
             serving_digest: Digest of the files for which vLLM restarts (servingDigest of Files).
             weights_revision: Revision of the weights. Another revision restarts vLLM.
+            access: Address ranges that the firewall of the host admits: allow for the gateway, sshAllow for SSH (default: those of allow). An empty sshAllow closes SSH for everybody.
             observed: Whether the last refresh observed the host (default: yes); otherwise the reason.
             unreachable: error or warn: whether a host that can't be observed is a difference (default: error).
             units: State of each unit (default: all are active).
@@ -855,6 +881,7 @@ class Service(pulumi.CustomResource):
                 "engineVersion": engine_version,
                 "servingDigest": serving_digest,
                 "weightsRevision": weights_revision,
+                "access": access,
                 "observed": observed,
                 "unreachable": unreachable,
                 "units": units,
@@ -876,6 +903,11 @@ class Service(pulumi.CustomResource):
     def connection(self) -> pulumi.Output[Mapping[str, Any]]:
         """SSH connection to the host: host, port, user, hostKey and privateKey (secret)."""
         return pulumi.get(self, "connection")  # type: ignore[no-any-return]
+
+    @property
+    def access(self) -> pulumi.Output[Mapping[str, Any]]:
+        """Address ranges that the firewall of the host admits: allow for the gateway, sshAllow for SSH (default: those of allow). An empty sshAllow closes SSH for everybody."""
+        return pulumi.get(self, "access")  # type: ignore[no-any-return]
 
     @property
     def observed(self) -> pulumi.Output[str]:

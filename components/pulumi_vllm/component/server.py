@@ -155,6 +155,7 @@ class Server(pulumi.ComponentResource):
             "instance_id": self.machine.id,
             "connection": self._connection,
             "unreachable": deployment.unreachable,
+            "access": _access(deployment),
         }
         attachment = resources.VolumeAttachment(
             f"{name}-attachment",
@@ -288,6 +289,13 @@ def _alternatives(planned: Plan) -> list[str]:
     from pulumi_vllm.plan.alternatives import alternatives  # noqa: PLC0415 (only a program pays for it)
 
     return [f"{count}x {gpu}" for gpu, count in alternatives(planned)]
+
+
+def _access(deployment: Deployment) -> dict[str, Any]:
+    """Return the address ranges in the form of the resources' input `access`."""
+    declared = deployment.access
+    ssh = {} if declared.ssh_allow is None else {"sshAllow": list(declared.ssh_allow)}
+    return {"allow": list(declared.allow), **ssh}
 
 
 def _bracketed(address: str) -> str:

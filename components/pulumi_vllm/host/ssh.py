@@ -138,9 +138,15 @@ class Host:
                     await connection.wait_closed()
 
     async def run(
-        self, script: str, *, stdin: bytes = b"", timeout_s: float = 60.0, check: bool = True
+        self,
+        script: str,
+        *,
+        stdin: bytes = b"",
+        timeout_s: float = 60.0,
+        check: bool = True,
+        as_root: bool = True,
     ) -> Result:
-        """Run a bash script as root. It stops at the first line that fails.
+        """Run a bash script, as root or as the user of the login. It stops at the first line that fails.
 
         Pass secrets in `stdin`, never in `script`, which other users of the host can read. The result holds only what
         the script printed, and nothing that a start file of the login shell printed before it.
@@ -153,7 +159,7 @@ class Host:
         frame = _Frame.new()
         # Without --norc, bash reads ~/.bashrc for a command over SSH, and would do so with -e and -u.
         command = ["bash", "--norc", "-euc", frame.begin + script]
-        if self.address.user != "root":
+        if as_root and self.address.user != "root":
             command = ["sudo", "-n", "--", *command]
         name = _first_line(script)
         try:
@@ -200,6 +206,12 @@ class Host:
         script = "# write files\nexec python3 -I -c " + shlex.quote(_source("put_files_program.py"))
         done = await self.run(script, stdin=json.dumps(items).encode(), timeout_s=timeout_s)
         return tuple(json.loads(done.stdout))
+
+    async def client_address(self) -> str:
+        """Return the address from which the host sees this connection. Empty where its SSH server does not say."""
+        # sudo would remove the variable.
+        done = await self.run('echo "${SSH_CONNECTION:-}"', timeout_s=30, as_root=False)
+        return done.stdout.partition(" ")[0].strip()
 
     async def probe(self, request: ProbeRequest, *, timeout_s: float = 30.0) -> dict[str, Any]:
         """Run the probe program on the host. `Facts.parse` reads what it returns.

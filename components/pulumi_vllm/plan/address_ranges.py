@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-SET_COMMAND: Final = "pulumi config set --path 'pulumi-vllm:server.access.allow[0]' YOUR.ADDRESS/32"
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def command_to_admit(address: str, key: str = "allow", position: int = 0) -> str:
+    """The command that writes an address into a list of `access` in the stack file."""
+    bits = 128 if ":" in address else 32
+    return f"pulumi config set --path 'pulumi-vllm:server.access.{key}[{position}]' {address}/{bits}"
+
+
+SET_COMMAND: Final = command_to_admit("YOUR.ADDRESS")
 """The command that sets who may reach the server."""
 
 _HINT: Final = "write an address range, as in YOUR.ADDRESS/32"
@@ -52,6 +62,12 @@ def client_range(value: object) -> str:
             msg = f"{network} is {purpose} ({reserved}), so no client connects from there; {_HINT}"
             raise ValueError(msg)
     return str(network)
+
+
+def admits(ranges: Iterable[str], address: str) -> bool:
+    """Whether one of the ranges contains the address. Traffic of the host with itself is always admitted."""
+    client = ipaddress.ip_address(address.partition("%")[0])
+    return client.is_loopback or any(client in ipaddress.ip_network(one) for one in ranges)
 
 
 def _lies_in(

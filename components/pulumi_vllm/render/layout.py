@@ -43,6 +43,8 @@ READINESS_TOKEN: Final = f"{SECRETS}/readiness-token"
 BOOTSTRAP: Final = f"{PROGRAMS}/bootstrap"
 """It runs from this path, because its stamp is its own digest."""
 DRAIN: Final = f"{PROGRAMS}/drain"
+FIREWALL: Final = f"{PROGRAMS}/firewall"
+"""Loads firewall rules on trial: the host restores the previous rules unless they are kept in time."""
 INSTALL: Final = f"{PROGRAMS}/install"
 PREFLIGHT: Final = f"{PROGRAMS}/preflight"
 READINESS: Final = f"{PROGRAMS}/readiness"
@@ -61,6 +63,8 @@ ENGINE_STAMP: Final = f"{VENV}/.stamp"
 # State that a reboot clears
 RUNTIME: Final = "/run/pulumi-vllm"
 BOOTSTRAP_LOCK: Final = "/run/pulumi-vllm-bootstrap.lock"
+FIREWALL_TRIAL: Final = f"{RUNTIME}/firewall"
+"""Exists while firewall rules are on trial; holds the new rules and the previous ones."""
 INSTALL_PROGRESS: Final = f"{RUNTIME}/install.progress.json"
 PREFLIGHT_RESULT: Final = f"{RUNTIME}/preflight.json"
 PREFLIGHT_PASSED: Final = f"{RUNTIME}/preflight.passed"
@@ -83,6 +87,9 @@ ENGINE_UNIT: Final = "vllm.service"
 GATEWAY_UNIT: Final = "haproxy.service"
 READINESS_UNIT: Final = "vllm-readiness.service"
 FIREWALL_UNIT: Final = "vllm-firewall.service"
+
+FIREWALL_TABLE: Final = "inet pulumi_vllm"
+"""Family and name of the nftables table."""
 
 UNITS: Final = (
     MOUNT_UNIT,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from pulumi_vllm.host import drift
 from pulumi_vllm.host.errors import HostError
+from pulumi_vllm.provider.lifecycle.access import refuse_lock_out
+from pulumi_vllm.provider.lifecycle.firewall_trial import put_rules
 from pulumi_vllm.provider.lifecycle.host_connection import (
     CONNECTION,
     INSTANCE_ID,
@@ -177,6 +179,8 @@ class Files(HostResource):
 
         declared = _DeclaredFiles.from_values(new)
         host = await connect_host(call, new)
+        if layout.FIREWALL_RULES in declared.texts:
+            await refuse_lock_out(call.name, new, host)
         files = {}
         for path in declared.texts:
             mode, owner = declared.attributes[path].split()
@@ -184,13 +188,17 @@ class Files(HostResource):
         if layout.BOOTSTRAP in files:
             await self._bootstrap(call, host, files[layout.BOOTSTRAP])
         await call.progress(f"comparing {len(files)} files")
+        paths = sorted(files)
+        rules = files.pop(layout.FIREWALL_RULES, None)
         changed = set(await host.put(files.values()))
         if undeclared:
             await host.run("rm -f -- " + shlex.join(undeclared), timeout_s=60)
             changed |= set(undeclared)
         await self._apply_changes(call, host, declared.actions, changed)
+        if rules is not None:
+            await put_rules(call, new, rules, reload=layout.unit_file(layout.FIREWALL_UNIT) in changed)
         call.session.hosts().mark_changed(host)
-        return {"paths": sorted(files), "servingDigest": declared.serving_digest(), "reachable": True}
+        return {"paths": paths, "servingDigest": declared.serving_digest(), "reachable": True}
 
     async def _bootstrap(self, call: Call, host: "Host", script: "PutFile") -> None:
         """Run the script that cloud-init runs, unless this version of it has run already."""
@@ -222,7 +230,7 @@ class Files(HostResource):
             verb, _, unit = action.partition(" ")
             if verb == "run":
                 commands.append(f"systemctl restart --no-block {unit}")
-            elif verb in {"reload", "restart"} and action != _RESTART_ENGINE:
+            elif verb in {"reload", "restart"} and unit != layout.FIREWALL_UNIT and action != _RESTART_ENGINE:
                 commands.append(f"if systemctl is-active -q {unit}; then systemctl {verb} {unit}; fi")
         if commands:
             await call.progress(f"{len(changed)} files changed: {'; '.join(commands)}"[:200])

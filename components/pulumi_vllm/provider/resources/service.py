@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pulumi_vllm.host import drift
 from pulumi_vllm.plan.defaults import DRAIN_TIMEOUT_S
 from pulumi_vllm.provider.lifecycle.drain import DRAIN_TIMEOUT, drain, undo_drain, undo_drain_after_failure
+from pulumi_vllm.provider.lifecycle.firewall_trial import load_rules
 from pulumi_vllm.provider.lifecycle.host_connection import (
     CONNECTION,
     INSTANCE_ID,
@@ -121,6 +122,7 @@ class Service(HostResource):
             # vllm.service requires this unit and would restart with it, so vllm.service is stopped first.
             await run_unit(call, new, INSTALL, restart=restart)
             host = await connect_host(call, new)
+            await load_rules(call, new)
             await host.run(_START_UNITS, timeout_s=180)
         await undo_drain(host)
         readiness = await _ReadinessCheck(call, host, float(new["readyTimeoutS"])).result()
@@ -192,9 +194,8 @@ class _ReadinessCheck:
 _READINESS_FAILED = f"grep -qs '\"passed\": false' {layout.READINESS_RESULT} && echo yes || true"
 
 _START_UNITS = f"""
-systemctl enable -q {layout.FIREWALL_UNIT} {layout.GATEWAY_UNIT} {layout.ENGINE_UNIT}
+systemctl enable -q {layout.GATEWAY_UNIT} {layout.ENGINE_UNIT}
 systemctl reset-failed {layout.ENGINE_UNIT} {layout.GATEWAY_UNIT} 2>/dev/null || true
-systemctl start {layout.FIREWALL_UNIT}
 systemctl start --no-block {layout.ENGINE_UNIT} {layout.GATEWAY_UNIT}
 """
 
