@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import shutil
 import subprocess
@@ -15,15 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
+from pulumi_vllm.plan import Deployment, host_paths, plan
 from pulumi_vllm_local import fake_engine
 from pulumi_vllm_local.tiny_model import model_files
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "gateway"))
+sys.path.insert(0, str(Path(__file__).parent))
+from adapted import HUB, MODEL, PARSERS
 from gateway import Gateway, free_port
 
+ROOT = Path(__file__).parents[2]
 KEY = "sk-of-the-tests"
-MODEL = "mistral-small-4-tiny"
-PARSERS = ("--reasoning-parser", "mistral", "--tool-call-parser", "mistral", "--enable-auto-tool-choice")
 
 
 @dataclass
@@ -44,17 +48,23 @@ def start(tmp_path_factory):
     shutil.copytree(
         Path(fake_engine.__file__).parent, folder / "vllm", ignore=shutil.ignore_patterns("__pycache__")
     )
+    shutil.copy(ROOT / "templates/usr/local/lib/pulumi-vllm/engine/client_requests.py", folder)
+    block = yaml.safe_load((ROOT / "stacks/Pulumi.local.yaml").read_text())["config"]["pulumi-vllm:server"]
+    (folder / "requests.json").write_text(json.dumps(plan(Deployment.parse(block)).request_settings))
     (folder / "model").mkdir()
     model_files.write(folder / "model")
 
-    def go(*flags: str, name: str = MODEL, token_ms: float = 2) -> Engine:
+    def go(*flags: str, name: str = MODEL, token_ms: float = 2, middleware: bool = True) -> Engine:
         port = free_port()
+        loaded = ("--middleware", host_paths.MIDDLEWARE) if middleware else ()
+        names = (name, HUB) if name == MODEL else (name,)
         command = [
             sys.executable, "-S", "-W", "error", "-m", "vllm.entrypoints.openai.api_server",
             "--model", str(folder / "model"), "--host", "127.0.0.1", "--port", str(port),
-            "--served-model-name", name, "--max-model-len", "2048", *flags,
+            "--served-model-name", *names, "--max-model-len", "2048", *loaded, *flags,
         ]  # fmt: skip
         environment = {
+            "PULUMI_VLLM_REQUESTS": str(folder / "requests.json"),
             "PYTHONPATH": str(folder), "PATH": os.environ["PATH"], "VLLM_API_KEY": KEY,
             "VLLM_FAKE_START_S": "0", "VLLM_FAKE_TOKEN_MS": str(token_ms),
         }  # fmt: skip

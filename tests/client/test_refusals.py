@@ -41,7 +41,7 @@ class TestBothCommands:
         code, last = last_line(capsys, *command, "--url", engine.url, "--model", "other")
         assert (code, last.partition("/v1: ")[2]) == (
             1,
-            "other is not served here; it serves mistral-small-4-tiny",
+            "other is not served here; it serves mistral-small-4-tiny, pulumi-vllm/mistral-small-4-tiny",
         )
 
     def test_nothing_listens(self, command, capsys):

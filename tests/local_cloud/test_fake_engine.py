@@ -166,7 +166,7 @@ def test_images_completions_and_limits(engine):
     ("changes", "status", "text"),
     [
         ({"reasoning_effort": "low"}, 400, "reasoning_effort"),
-        ({"reasoning_effort": "medium"}, 400, "none, high"),
+        ({"reasoning_effort": "medium"}, 400, "'none', 'high'"),
         ({"model": "other"}, 404, "does not exist"),
         ({"messages": []}, 400, "messages"),
         ({"max_tokens": 0}, 400, "at least 1"),

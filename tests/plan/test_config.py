@@ -136,6 +136,30 @@ def test_every_error_is_reported_at_once():
         ),
         ({"engine__flags": {"port": 1}}, "server.engine.flags.port: cannot be set here; the engine stays"),
         (
+            {"engine__flags": {"middleware": "x.Y"}},
+            "server.engine.flags.middleware: cannot be set here; this package",
+        ),
+        (
+            {"engine__flags": {"allowed-media-domains": "x"}},
+            "server.engine.flags.allowed-media-domains: cannot be set here; set server.gateway.media_domains",
+        ),
+        ({"aliases": ["../x"]}, "server.aliases.0: '../x' is"),
+        ({"aliases": ["a b"]}, "server.aliases.0: 'a b' is"),
+        (
+            {"gateway__cors_origins": ["*"]},
+            "server.gateway.cors_origins.0: '*' is not an origin; write scheme and host",
+        ),
+        (
+            {"gateway__cors_origins": ["https://a.example/"]},
+            "server.gateway.cors_origins.0: 'https://a.example/' is not an origin",
+        ),
+        (
+            {"gateway__media_domains": ["https://a.example"]},
+            "server.gateway.media_domains.0: 'https://a.example' is not a",
+        ),
+        ({"requests__reasoning_efforts": {"huge": "none"}}, "server.requests.reasoning_efforts.huge"),
+        ({"requests__choices": 0}, "server.requests.choices: 0 is out of range"),
+        (
             {"engine__flags": {"--dtype": "auto"}},
             "server.engine.flags.--dtype: is written with dashes; write dtype",
         ),

@@ -30,7 +30,8 @@ async def find_model(endpoint: Endpoint, wanted: str | None) -> ServedModel:
         raise ClientError(
             f"{endpoint.url}/models: is not a list of models; is this the API's address?"
         ) from None
-    name = wanted or endpoint.model or (next(iter(rows)) if len(rows) == 1 else None)
+    models = {str(row.get("root") or name) for name, row in rows.items()}  # one model may have several names
+    name = wanted or endpoint.model or (next(iter(rows)) if len(models) == 1 else None)
     available = printable(", ".join(rows) or "none")
     if name is None:
         raise ClientError(f"{endpoint.url}: serves {available}; name one with --model")

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _DATA = pathlib.Path(__file__).parent / "data"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
+_GENERATE = "generate"
+
 GPU_COUNTS = (1, 2, 4, 8)
 """GPUs in one machine, as clouds rent them out."""
 
@@ -69,8 +71,21 @@ class Dimensions:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestReading:
+    """How a client's request is read for a model whose tokenizer refuses it otherwise.
+
+    `developer_role` is the role that a message of role `developer` gets. `reasoning_efforts` maps a client's effort to
+    one that the model has, `thinking_effort` is the one of a request that enables thinking and names none.
+    """
+
+    developer_role: str | None = None
+    reasoning_efforts: Mapping[str, str] = field(default_factory=dict)
+    thinking_effort: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
-    """A model of the catalogue."""
+    """A model of the catalogue. `tasks` are those of vLLM that it can do, which decide the gateway's routes."""
 
     name: str
     maximum_context: int
@@ -79,6 +94,8 @@ class Model:
     precisions: Mapping[str, Precision]
     flags: Mapping[str, Any]
     golden: tuple[Golden, ...]
+    tasks: tuple[str, ...] = (_GENERATE,)
+    requests: RequestReading = RequestReading()
 
     @property
     def is_moe(self) -> bool:
@@ -204,7 +221,14 @@ def _model(data: dict[str, Any]) -> Model:
     precisions = {name: _precision(name, fields) for name, fields in data["precisions"].items()}
     golden = tuple(Golden(**one) for one in data.get("golden", ()))
     dimensions = Dimensions(**data["dimensions"])
-    return Model(**{**data, "dimensions": dimensions, "precisions": precisions, "golden": golden})
+    typed: dict[str, Any] = {
+        "dimensions": dimensions,
+        "precisions": precisions,
+        "golden": golden,
+        "tasks": tuple(data.get("tasks", (_GENERATE,))),
+        "requests": RequestReading(**data.get("requests", {})),
+    }
+    return Model(**{**data, **typed})
 
 
 def _precision(name: str, fields: dict[str, Any]) -> Precision:

@@ -46,10 +46,17 @@ _KEY_NAME = r"^[a-z0-9][a-z0-9-]{0,30}$"  # HAProxy's stick table keeps 32 chara
 
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _HOST_NAME = re.compile(rf"({_LABEL}\.)+(?=[a-z]){_LABEL}")
+_ORIGIN = re.compile(
+    r"(https?|[a-z][a-z0-9-]{0,40}-extension)://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?"
+)
+_MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._:-]{0,95}){0,3}$"
 
 _DECIDED_BY = {
     "model": "set server.model and server.precision",
-    "served-model-name": "set server.model",
+    "served-model-name": "set server.model, and further names in server.aliases",
+    "middleware": "this package reads clients' requests with its own",
+    "allowed-media-domains": "set server.gateway.media_domains",
+    "reasoning-effort-map": "set server.requests.reasoning_efforts",
     "max-model-len": "set server.context",
     "max-num-seqs": "set server.concurrency or server.profile",
     "host": "the engine stays behind the gateway",
@@ -86,6 +93,14 @@ def _rule_id(name: str) -> str:
     return name
 
 
+def _origin(value: object) -> str:
+    text = str(value)
+    if len(text) > 300 or not _ORIGIN.fullmatch(text):  # noqa: PLR2004 - longer than any name and port
+        msg = f"{text[:80]!r} is not an origin; write scheme and host in lower case, such as https://chat.example.com"
+        raise ValueError(msg)
+    return text
+
+
 Tokens = Annotated[int, BeforeValidator(quantities.tokens), WithJsonSchema(quantities.TOKENS_SCHEMA)]
 Gigabytes = Annotated[
     int,
@@ -96,6 +111,9 @@ Gigabytes = Annotated[
 Cidr = Annotated[str, BeforeValidator(client_range)]
 HostName = Annotated[str, BeforeValidator(_host_name)]
 KeyName = Annotated[str, Field(pattern=_KEY_NAME)]
+Origin = Annotated[str, BeforeValidator(_origin)]
+ModelName = Annotated[str, Field(pattern=_MODEL_NAME)]
+Effort = Annotated[str, Field(pattern="^(none|minimal|low|medium|high|xhigh|max)$")]
 FlagName = Annotated[str, AfterValidator(_flag_name)]
 RuleId = Annotated[str, AfterValidator(_rule_id)]
 Flag = bool | int | float | str
@@ -214,6 +232,32 @@ class Gateway(_Block):
     """Longest silence of the engine before the first token or between two tokens; then the client gets 504. It also
     ends a request whose client stops inside a body of more than 32 KiB. A reload of the gateway cuts requests that
     still run 61 minutes later."""
+    cors_origins: Annotated[tuple[Origin, ...], _key(_RELOAD)] = ()
+    """Origins of web pages that may call the API from a browser, for example `https://chat.example.com`."""
+    media_domains: Annotated[tuple[HostName, ...], _key(_RESTART)] = ()
+    """Host names from which vLLM may fetch an image that a request names by its address. Without any it fetches
+    nothing, and clients send images inside the request. An address of the host's own network is one of them if the
+    name leads there, and redirects are never followed."""
+
+
+class Requests(_Block):
+    """What one request may ask for, and how it is adapted to the model."""
+
+    reasoning_efforts: Annotated[Mapping[Effort, Effort] | None, _key(_RESTART)] = None
+    """A client's reasoning effort → the model's. Unset takes the catalogue's; `{}` passes every effort on unchanged."""
+    choices: Annotated[int, _key(_RESTART, "answers", ge=1, le=16_384)] = 32
+    """Answers that one request may ask for: prompts times `n`. vLLM's own limit is 16,384, and 2,000 let another client
+    wait for 42 s."""
+    media: Annotated[int, _key(_RESTART, "files", ge=0, le=999)] = 64
+    """Images and other files in one request."""
+    tools: Annotated[int, _key(_RESTART, "tools", ge=0, le=10_000)] = 256
+    """Tools in one request."""
+    schema_kib: Annotated[int, _key(_RESTART, "KiB", ge=1, le=16_384)] = 128
+    """Size of the schema, grammar, pattern or list of choices that an answer must follow. 1.6 MB took vLLM 23 s, in
+    which it answered nobody; 128 KiB take about one."""
+    characters_per_token: Annotated[int, _key(_RESTART, "characters", ge=1, le=1_000)] = 16
+    """Longest text of a request, as a multiple of `context`, and never less than 65,536 characters. vLLM splits a text
+    into tokens before it refuses one that is too long: 14 MB kept others waiting for 5 s."""
 
 
 class EngineOptions(_Block):
@@ -236,7 +280,9 @@ class Deployment(_Block):
     """One served model on one machine, as the stack file describes it."""
 
     model: Annotated[str, _key("downloads the weights and restarts vLLM")]
-    """Catalogue name of the model. Clients write it as `model`."""
+    """Catalogue name of the model. Clients write it as `model`, or the model's name at the hub, or an alias."""
+    aliases: Annotated[tuple[ModelName, ...], _key(_RESTART)] = ()
+    """Further names that clients may write as `model`, for example `gpt-4o`."""
     precision: Annotated[str | None, _key("downloads the weights and restarts vLLM")] = None
     """Precision of the weights, as in the catalogue; unset takes the model's first."""
     context: Annotated[Tokens, _key(_RESTART, "tokens, for example `32768` or `32Ki`")]
@@ -261,6 +307,8 @@ class Deployment(_Block):
     """Where the weights come from."""
     gateway: Annotated[Gateway, _key(_RELOAD)] = Gateway.model_construct()
     """Limits at the gateway."""
+    requests: Annotated[Requests, _key(_RESTART)] = Requests.model_construct()
+    """What one request may ask for, and how it is adapted to the model."""
     engine: Annotated[EngineOptions, _key(_RESTART)] = EngineOptions.model_construct()
     """How vLLM is started, beyond what the plan decides."""
     drain_timeout_s: Annotated[

@@ -27,6 +27,15 @@ PARALLEL_SIZES = (
 COUNTS = ("max-model-len", "max-num-batched-tokens", "max-num-seqs", *PARALLEL_SIZES)
 """Arguments that vLLM's configuration refuses below 1, although its parser accepts them."""
 
+SEVERAL_WORDS = frozenset(
+    {
+        "allowed-media-domains", "api-key", "collect-detailed-traces", "cpu-offload-params", "cudagraph-capture-sizes",
+        "ignore-patterns", "kv-cache-dtype-skip-layers", "logits-processors", "lora-modules", "lora-target-modules",
+        "numa-bind-cpus", "numa-bind-nodes", "offload-params", "served-model-name", "sleep-preserve-parameter-names",
+    }
+)  # fmt: skip
+"""Arguments that take several words. Their value is text, with a blank between two words."""
+
 _SUFFIXED = re.compile(r"(\d+(?:\.\d+)?)([kKmMgGtT])")
 _FACTORS = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -102,7 +111,7 @@ class EngineArguments:
             if isinstance(value, bool):
                 words.append(f"--{name}" if value else f"--no-{name}")
             else:
-                words += [f"--{name}", str(value)]
+                words += [f"--{name}", *(str(value).split() if name in SEVERAL_WORDS else [str(value)])]
         return tuple(words)
 
 

@@ -9,6 +9,8 @@ from pulumi_vllm.plan.engine_arguments import EngineArguments
 from pulumi_vllm.plan.memory_settings import MemorySettings
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from pulumi_vllm.plan.config import Deployment
     from pulumi_vllm.plan.engine_arguments import FlagValue
     from pulumi_vllm.plan.memory import Budget
@@ -17,15 +19,23 @@ if TYPE_CHECKING:
 _USUAL_SEQUENCES = 256
 """Up to so many sequences, vLLM's default captures a graph for each number. More get an explicit size, as measured."""
 
+_NO_DOMAIN = "none.invalid"
+"""A domain that cannot exist (RFC 2606). Without any domain, vLLM fetches files from everywhere."""
+
+_LEAST_CHARACTERS = 65_536
+"""A request of a small context may still hold so many characters; vLLM says then that they are too many tokens."""
+
 
 def arguments(deployment: Deployment, selection: Selection) -> EngineArguments:
     """VLLM's arguments, in the order of the command line; those of the stack file win."""
     own, precision, count = deployment.engine.flags, selection.precision, deployment.machine.count
     flags: dict[str, FlagValue] = {
         "model": host_paths.weights_directory(precision.repository, precision.revision),
-        "served-model-name": selection.model.name,
+        "served-model-name": " ".join(served_names(deployment, selection)),
         "host": host_paths.ENGINE_ADDRESS,
         "port": host_paths.ENGINE_PORT,
+        "middleware": host_paths.MIDDLEWARE,
+        "allowed-media-domains": " ".join(deployment.gateway.media_domains or (_NO_DOMAIN,)),
         **selection.model.flags,
         **selection.engine.flags,
         **selection.expert_flags,
@@ -47,6 +57,31 @@ def arguments(deployment: Deployment, selection: Selection) -> EngineArguments:
     return EngineArguments.of({**flags, **own})
 
 
+def served_names(deployment: Deployment, selection: Selection) -> tuple[str, ...]:
+    """What clients may write as `model`: the catalogue's name, the model hub's, and the aliases of the stack file."""
+    names = (selection.model.name, selection.precision.repository, *deployment.aliases)
+    return tuple(dict.fromkeys(names))
+
+
+def request_settings(deployment: Deployment, selection: Selection) -> dict[str, Any]:
+    """The middleware's configuration: how clients' requests are adapted, and what one of them may ask for."""
+    asked, reading = deployment.requests, selection.model.requests
+    own = asked.reasoning_efforts
+    return {
+        "developer_role": reading.developer_role,
+        "reasoning_efforts": dict(reading.reasoning_efforts if own is None else own),
+        "thinking_effort": reading.thinking_effort,
+        "media_domains": list(deployment.gateway.media_domains),
+        "limits": {
+            "choices": asked.choices,
+            "media": asked.media,
+            "tools": asked.tools,
+            "schema_kib": asked.schema_kib,
+            "characters": max(_LEAST_CHARACTERS, deployment.context * asked.characters_per_token),
+        },
+    }
+
+
 def environment(deployment: Deployment, selection: Selection) -> dict[str, str]:
     """VLLM's environment. All caches are on the volume, so that a replacement host starts warm."""
     caches = host_paths.cache_directory(selection.engine.version)
@@ -54,6 +89,10 @@ def environment(deployment: Deployment, selection: Selection) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
+        "PYTHONPATH": host_paths.ENGINE_MODULES,
+        "PULUMI_VLLM_REQUESTS": host_paths.REQUESTS_CONFIG,
+        "VLLM_MAX_N_SEQUENCES": str(deployment.requests.choices),
+        "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",  # a redirect could lead away from the allowed domains
         "XDG_CACHE_HOME": caches,
         "VLLM_CACHE_ROOT": f"{caches}/vllm",
         "TRITON_CACHE_DIR": f"{caches}/triton",

@@ -14,9 +14,13 @@ if TYPE_CHECKING:
     from pulumi_vllm.plan.engine_arguments import Flags
 
 
+_NOT_COMPARED = ("served-model-name", "middleware", "allowed-media-domains")
+"""Arguments that decide which requests are answered, not how an answer is computed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A measured run; `exact` if it had the same arguments."""
+    """A measured run; `exact` if it had the same arguments, apart from those that no answer's speed depends on."""
 
     run: Measured
     exact: bool
@@ -40,7 +44,8 @@ def best_match(
 
     def similarity(run: Measured) -> tuple[bool, bool, int, int, str]:
         levels = len(run.tokens_per_s)
-        return run.flags == wanted, levels > 0, -_distance(run.flags, wanted), levels, run.date
+        recorded = _as_text(run.flags)
+        return recorded == wanted, levels > 0, -_distance(recorded, wanted), levels, run.date
 
     candidates = (
         run
@@ -50,7 +55,7 @@ def best_match(
         == arguments.parallel_sizes
     )
     best = max(candidates, key=similarity, default=None)
-    return None if best is None else Match(best, exact=best.flags == wanted)
+    return None if best is None else Match(best, exact=_as_text(best.flags) == wanted)
 
 
 def difference(run: Measured, arguments: EngineArguments) -> str:
@@ -58,8 +63,9 @@ def difference(run: Measured, arguments: EngineArguments) -> str:
     if not run.flags:
         return "similar flags"
     wanted = _as_text(arguments.flags)
-    changed = [_written(name, value) for name, value in run.flags.items() if wanted.get(name) != value]
-    changed += [f"without {_written(name, True)}" for name in sorted(wanted.keys() - run.flags.keys())]
+    recorded = _as_text(run.flags)
+    changed = [_written(name, value) for name, value in recorded.items() if wanted.get(name) != value]
+    changed += [f"without {_written(name, True)}" for name in sorted(wanted.keys() - recorded.keys())]
     return f"other flags ({', '.join(changed)})"
 
 
@@ -74,13 +80,15 @@ def recorded_flags(words: Sequence[str]) -> dict[str, bool | str]:
             name = name.removeprefix("no-")
             flags[name] = not off
         else:
-            flags[name] = word
+            before = flags.get(name)
+            flags[name] = f"{before} {word}" if isinstance(before, str) else word
     return flags
 
 
 def _as_text(flags: Flags) -> dict[str, bool | str]:
-    """Flags as evidence records them: switches as booleans, all other values as text."""
-    return {name: value if isinstance(value, bool) else str(value) for name, value in flags.items()}
+    """Flags as evidence records them: switches as booleans, all other values as text. Some are never compared."""
+    compared = {name: value for name, value in flags.items() if name not in _NOT_COMPARED}
+    return {name: value if isinstance(value, bool) else str(value) for name, value in compared.items()}
 
 
 def _distance(one: Flags, other: Flags) -> int:

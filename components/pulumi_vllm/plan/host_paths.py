@@ -16,6 +16,15 @@ ENGINE_ADDRESS: Final = "127.0.0.1"
 ENGINE_PORT: Final = 8000
 """Port on which vLLM listens."""
 
+REQUESTS_CONFIG: Final = "/etc/pulumi-vllm/requests.json"
+"""What vLLM's middleware reads: how clients' requests are adapted, and their limits."""
+
+ENGINE_MODULES: Final = "/usr/local/lib/pulumi-vllm/engine"
+"""Directory of the modules that vLLM imports."""
+
+MIDDLEWARE: Final = "client_requests.ClientRequests"
+"""The middleware in `ENGINE_MODULES`, as vLLM imports it."""
+
 
 def weights_directory(repository: str, revision: str) -> str:
     """Directory of one revision of the weights."""

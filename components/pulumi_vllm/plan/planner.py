@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pulumi_vllm.plan import catalogue as catalogues
 from pulumi_vllm.plan import engine_setup, host_paths, pricing, spot_pricing, storage
@@ -122,6 +122,16 @@ class Plan:
     def served_name(self) -> str:
         """What clients write as `model`."""
         return self.model.name
+
+    @property
+    def served_names(self) -> tuple[str, ...]:
+        """All names that clients may write as `model`, the one of the catalogue first."""
+        return engine_setup.served_names(self.deployment, self.selection)
+
+    @property
+    def request_settings(self) -> dict[str, Any]:
+        """How vLLM's middleware adapts clients' requests, and their limits."""
+        return engine_setup.request_settings(self.deployment, self.selection)
 
 
 def plan(

@@ -45,6 +45,7 @@ _TABLE = (
     _Row(layout.FIREWALL_RULES, "0644", _ROOT, _RELOAD_FIREWALL),
     _Row(layout.PREFLIGHT_CONFIG, "0644", _ROOT, _RESTART_ENGINE),
     _Row(layout.READINESS_CONFIG, "0644", _ROOT, _NOTHING),
+    _Row(layout.REQUESTS_CONFIG, "0644", _ROOT, _RESTART_ENGINE),
     _Row(layout.HUB_TOKEN, "0600", _ROOT, _NOTHING),
     _Row(layout.READINESS_TOKEN, "0600", _ROOT, _NOTHING),
     _Row(layout.ENGINE_ENVIRONMENT, "0644", _ROOT, _RESTART_ENGINE),
@@ -72,7 +73,8 @@ def render(plan: Plan, *, mount: Mount | None = None) -> tuple[HostFile, ...]:
     variables = _variables(plan)
     files = [_filled(row, variables) for row in _TABLE]
     for path, text in templates.programs().items():
-        files.append(HostFile(path, text, "0644" if path.endswith(".py") else "0755"))
+        on_change = _RESTART_ENGINE if path.startswith(f"{layout.ENGINE_MODULES}/") else _NOTHING
+        files.append(HostFile(path, text, "0644" if path.endswith(".py") else "0755", on_change=on_change))
     for minor, text in plan.engine.locks().items():
         files.append(HostFile(layout.engine_lock(minor), text, on_change=_RESTART_ENGINE))
     files += [HostFile(layout.UV_LOCK, catalogue.uv_lock()), bootstrap(plan)]
@@ -105,6 +107,7 @@ def _variables(plan: Plan) -> dict[str, Any]:
         "weights": weights,
         "command_lines": systemd.command_lines(plan.argv),
         "gateway": deployment.gateway,
+        "requests": plan.request_settings,
         "firewall": firewall.rules(deployment.access.allow, deployment.access.ssh),
         "readiness_timeout_s": readiness_timeout_s,
         "readiness_unit_timeout_s": readiness_timeout_s + 60,

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from pulumi_vllm.plan.host_paths import CACHES, ENGINE_ADDRESS, ENGINE_PORT, MODELS, WEIGHTS
+from pulumi_vllm.plan.host_paths import (
+    CACHES,
+    ENGINE_ADDRESS,
+    ENGINE_MODULES,
+    ENGINE_PORT,
+    MODELS,
+    REQUESTS_CONFIG,
+    WEIGHTS,
+)
 
 # The volume
 VOLUME_MARKER: Final = f"{MODELS}/.pulumi-vllm-volume"
@@ -125,7 +133,9 @@ ENGINE_IN_PROC_NET_TCP: Final = (
 __all__ = [
     "CACHES",
     "ENGINE_ADDRESS",
+    "ENGINE_MODULES",
     "ENGINE_PORT",
     "MODELS",
+    "REQUESTS_CONFIG",
     "WEIGHTS",
 ]  # re-exported; all else is defined here

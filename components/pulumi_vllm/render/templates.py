@@ -33,9 +33,10 @@ def fill(path: str, **variables: Any) -> str:
 
 def programs() -> dict[str, str]:
     """The host programs and their modules, which are the same on every host, by path on the host."""
+    folder = directory() / layout.PROGRAMS.lstrip("/")
     return {
-        f"{layout.PROGRAMS}/{file.name}": file.read_text()
-        for file in sorted((directory() / layout.PROGRAMS.lstrip("/")).iterdir())
+        f"{layout.PROGRAMS}/{file.relative_to(folder)}": file.read_text()
+        for file in sorted(folder.rglob("*"))
         if file.is_file() and file.suffix in ("", ".py")
     }
 

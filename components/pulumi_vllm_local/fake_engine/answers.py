@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .engine import Engine
     from .script import Token
 
+_ROLES = {"system", "user", "assistant", "tool"}
 _NO_ROOM = (
     "This model's maximum context length is {context} tokens. However, you requested {output} output tokens "
     "and your prompt contains {prompt} input tokens, for a total of {total} tokens."
@@ -79,7 +80,8 @@ class Reply:
             "choices": choices,
         }
 
-    def _usage(self) -> dict[str, Any]:
+    def usage(self) -> dict[str, Any]:
+        """Return the numbers of tokens."""
         count = len(self.tokens)
         return {
             "prompt_tokens": self.prompt,
@@ -93,7 +95,7 @@ class Reply:
 
     def whole(self) -> dict[str, Any]:
         """Generate the whole response, then return it."""
-        for _ in self.engine.generate(self.tokens, self.prompt, self.reason):
+        for _ in self.generate():
             pass
         choice: dict[str, Any] = {
             "index": 0,
@@ -102,18 +104,23 @@ class Reply:
             "stop_reason": None,
         }
         if self.chat:
-            choice["message"] = self._message()
+            choice["message"] = self.message()
             kind = "chat.completion"
         else:
             choice["text"] = self._text("content") or ""
             kind = "text_completion"
-        frame = self._frame(kind, [choice]) | {"usage": self._usage()}
+        frame = self._frame(kind, [choice]) | {"usage": self.usage()}
         if self.with_ids:
             choice["token_ids"] = [token.id for token in self.tokens]
             frame["prompt_token_ids"] = list(range(3, 3 + self.prompt))
         return frame
 
-    def _message(self) -> dict[str, Any]:
+    def generate(self) -> Iterator[Token]:
+        """Yield the tokens at the speed of the engine."""
+        return self.engine.generate(self.tokens, self.prompt, self.reason)
+
+    def message(self) -> dict[str, Any]:
+        """Return the message of a chat."""
         name = self._text("name")
         message: dict[str, Any] = {
             "role": "assistant",
@@ -129,12 +136,15 @@ class Reply:
 
     def events(self) -> Iterator[str]:
         """Yield the response as server-sent events: one per token, then [DONE]."""
+        return (f"data: {data}\n\n" for data in self._data())
+
+    def _data(self) -> Iterator[str]:
         kind = "chat.completion.chunk" if self.chat else "text_completion"
         if self.chat:
             yield self._event(kind, {"role": "assistant", "content": ""}, None, None)
         last = len(self.tokens) - 1
         named = False
-        for index, token in enumerate(self.engine.generate(self.tokens, self.prompt, self.reason)):
+        for index, token in enumerate(self.generate()):
             delta: dict[str, Any] = {}
             if token.part in {"content", "reasoning"}:
                 delta = {token.part: token.text}
@@ -143,7 +153,7 @@ class Reply:
                 named = True
             yield self._event(kind, delta, token, self.reason if index == last else None)
         if self.usage_in_stream:
-            yield json.dumps(self._frame(kind, []) | {"usage": self._usage()})
+            yield json.dumps(self._frame(kind, []) | {"usage": self.usage()})
         yield "[DONE]"
 
     def _call(self, token: Token, *, first: bool) -> dict[str, Any]:
@@ -169,10 +179,18 @@ def chat(engine: Engine, body: dict[str, Any]) -> Reply:
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages or not all(isinstance(item, dict) for item in messages):
         raise Refused(400, "[{'type': 'missing', 'loc': ('body', 'messages'), 'msg': 'Field required'}]")
+    roles = {item.get("role") for item in messages if "role" in item} - _ROLES
+    if roles:
+        raise Refused(400, f"Unknown message role: {min(map(str, roles))}")
+    if body.get("tools") == []:
+        raise Refused(
+            400,
+            "`tools` must not be an empty array. Either provide at least one tool or omit the field entirely.",
+        )
     effort = body.get("reasoning_effort") or "none"
     if effort not in {"none", "high"}:
-        message = f"Invalid reasoning_effort: {effort!r}. Supported values are: none, high."
-        raise Refused(400, message)
+        message = f"reasoning_effort={effort} is not supported by Mistral models. Supported values are: "
+        raise Refused(400, f"{message}['none', 'high'].")
     images = script.images(messages)
     if images and not engine.images:
         raise Refused(400, "At most 0 image(s) may be provided in one prompt.")
@@ -187,6 +205,19 @@ def chat(engine: Engine, body: dict[str, Any]) -> Reply:
         tokens = script.structured(schema)
     prompt = script.prompt_tokens(script.text_of(messages), len(messages), images)
     return _reply(engine, body, tokens, prompt, is_chat=True)
+
+
+def tokenized(engine: Engine, body: dict[str, Any]) -> dict[str, Any]:
+    """Return the body of /tokenize."""
+    count = len(str(body.get("prompt") or body.get("messages") or "")) // 4 + 1
+    return {"count": count, "max_model_len": engine.context, "tokens": list(range(3, 3 + count))}
+
+
+def detokenized(body: dict[str, Any]) -> dict[str, Any]:
+    """Return the body of /detokenize."""
+    if not isinstance(body.get("tokens"), list):
+        raise Refused(400, "[{'type': 'missing', 'loc': ('body', 'tokens'), 'msg': 'Field required'}]")
+    return {"prompt": script.text_of_ids(body["tokens"])}
 
 
 def _schema(wanted: Any) -> dict[str, Any] | None:
@@ -223,6 +254,7 @@ def _reply(engine: Engine, body: dict[str, Any], tokens: list[Token], prompt: in
     model = str(body.get("model") or engine.names[0])
     if model not in engine.names:
         raise Refused(404, f"The model `{model}` does not exist.", "NotFoundError")
+    model = engine.names[0]  # as vLLM answers, whichever name was asked for
     wanted = body.get("max_completion_tokens", body.get("max_tokens"))
     if wanted is not None and (not isinstance(wanted, int) or wanted < 1):
         raise Refused(400, f"max_tokens must be at least 1, got {wanted}.")

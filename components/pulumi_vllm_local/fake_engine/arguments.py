@@ -85,6 +85,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--model", default="Qwen/Qwen3-0.6B")
     out.add_argument("--served-model-name", nargs="+")
     out.add_argument("--api-key", nargs="+", default=[])
+    out.add_argument("--allowed-media-domains", nargs="+")
     out.add_argument("--middleware", action="append", default=[])
     out.add_argument("--max-model-len", type=tokens, default=8192)
     out.add_argument("--dtype", choices=_DTYPES, default="auto")

@@ -49,6 +49,12 @@ def _tokens(pairs: tuple[tuple[int, str], ...], part: str) -> list[Token]:
     return [Token(number, text, part) for number, text in pairs]
 
 
+def text_of_ids(ids: list[int]) -> str:
+    """Return the text of those token ids that occur in a response."""
+    known = dict(ANSWER + THOUGHT + IMAGE + CALL_NAME + CALL_ARGUMENTS)
+    return "".join(known.get(one, "?") for one in ids)
+
+
 def images(messages: list[dict[str, Any]]) -> int:
     """Count the images in the messages."""
     parts = (part for message in messages for part in _parts(message))

@@ -1,21 +1,21 @@
-"""The HTTP server of the fake engine: routes, API keys, server-sent events, error bodies of vLLM."""
+"""The HTTP server of the fake engine: connections, and the ASGI middlewares that vLLM would load."""
 
 from __future__ import annotations
 
-import json
+import asyncio
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
-from . import answers
-from .engine import Aborted, Engine
+from .application import Application
+from .engine import Engine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
 __all__ = ["Engine", "serve"]
 
-_GUARDED = ("/v1", "/v2", "/inference", "/cohere")
 _LARGEST_BODY = 64 << 20
 
 
@@ -27,129 +27,58 @@ class Handler(BaseHTTPRequestHandler):
     sys_version = ""
     # Otherwise a small write waits 40 ms for the delayed acknowledgement of the client, which slows each token.
     disable_nagle_algorithm = True
-    engine: Engine
+    application: Any
 
     def do_GET(self) -> None:
-        """Serve the routes that have no request body."""
-        self._route(
-            {
-                "/health": self._health,
-                "/ping": self._health,
-                "/version": lambda: self._json({"version": self.engine.version}),
-                "/load": lambda: self._json({"server_load": self.engine.running}),
-                "/metrics": lambda: self._text(self.engine.metrics()),
-                "/v1/models": lambda: self._json(answers.models(self.engine)),
-            }
-        )
+        """Serve a request that has no body."""
+        self._serve()
 
     def do_POST(self) -> None:
-        """Serve the routes that have a request body."""
-        self._route(
-            {
-                "/v1/chat/completions": lambda: self._generate(answers.chat),
-                "/v1/completions": lambda: self._generate(answers.completion),
-                "/invocations": lambda: self._generate(answers.invocation),
-                "/ping": self._health,
-                "/tokenize": self._tokenize,
-            }
-        )
+        """Serve a request that has a body."""
+        self._serve()
 
-    def _route(self, routes: dict[str, Any]) -> None:
-        path = self.path.partition("?")[0]
-        keys = self.engine.keys
-        if keys and path.startswith(_GUARDED):
-            authorization = self.headers.get("Authorization", "")
-            if authorization.removeprefix("Bearer ") not in keys or not authorization.startswith("Bearer "):
-                self._read()
-                self._json({"error": "Unauthorized"}, 401)
-                return
-        handle = routes.get(path)
-        try:
-            if handle is None:
-                self._read()
-                self._json({"detail": "Not Found"}, 404)
-            else:
-                handle()
-        except answers.Refused as refused:
-            self._json(refused.body(), refused.status)
-        except (BrokenPipeError, ConnectionResetError):
-            self.close_connection = True
-
-    def _health(self) -> None:
-        self._read()
-        self._text("")
-
-    def _tokenize(self) -> None:
-        body = self._body()
-        count = len(str(body.get("prompt") or body.get("messages") or "")) // 4 + 1
-        context = self.engine.context
-        self._json({"count": count, "max_model_len": context, "tokens": list(range(3, 3 + count))})
-
-    def _read(self) -> bytes:
+    def _serve(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         if length > _LARGEST_BODY:
             self.close_connection = True
-            raise answers.Refused(413, "Request body is too large")
-        return self.rfile.read(length)
+            self.send_error(413)
+            return
+        pending = [{"type": "http.request", "body": self.rfile.read(length), "more_body": False}]
 
-    def _body(self) -> dict[str, Any]:
+        async def receive() -> dict[str, Any]:
+            return pending.pop() if pending else {"type": "http.disconnect"}
+
+        path, _, query = self.path.partition("?")
+        scope = {
+            "type": "http", "method": self.command, "path": unquote(path), "query_string": query.encode(),
+            "headers": [(name.lower().encode(), value.encode()) for name, value in self.headers.items()],
+        }  # fmt: skip
+        self._chunked = False
         try:
-            body = json.loads(self._read())
-        except ValueError as error:
-            raise answers.Refused(400, f"[{{'type': 'json_invalid', 'msg': '{error}'}}]") from error
-        if not isinstance(body, dict):
-            raise answers.Refused(400, "Input should be a valid dictionary")
-        return body
+            asyncio.run(self.application(scope, receive, self._send))
+        except (BrokenPipeError, ConnectionResetError):
+            self.close_connection = True
 
-    def _generate(self, prepare: Any) -> None:
-        body = self._body()
-        if not self.engine.start_request():
-            # Measured on vLLM: a draining server answers 500 here, and /health stays 200.
-            raise answers.Refused(500, "Internal Server Error", "InternalServerError")
-        try:
-            reply = prepare(self.engine, body)
-            if body.get("stream"):
-                self._events(reply.events())
-            else:
-                self._json(reply.whole())
-        except Aborted as error:
-            raise answers.Refused(500, "The engine is shutting down", "InternalServerError") from error
-        finally:
-            self.engine.finish_request()
-
-    def _events(self, events: Iterator[str]) -> None:
-        """Send server-sent events; a server that stops sends an error event first."""
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream; charset=utf-8")
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
-        try:
-            for event in events:
-                self._chunk(f"data: {event}\n\n")
-        except Aborted:
-            refused = answers.Refused(500, "The engine is shutting down", "InternalServerError")
-            self._chunk(f"data: {json.dumps(refused.body())}\n\n")
-            self._chunk("data: [DONE]\n\n")
-        self.wfile.write(b"0\r\n\r\n")
-
-    def _chunk(self, text: str) -> None:
-        data = text.encode()
-        self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
-
-    def _json(self, value: Any, status: int = 200) -> None:
-        self._send(json.dumps(value).encode(), "application/json", status)
-
-    def _text(self, value: str) -> None:
-        self._send(value.encode(), "text/plain; version=0.0.4; charset=utf-8", 200)
-
-    def _send(self, data: bytes, kind: str, status: int) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(data)))
-        if self.close_connection:
-            self.send_header("Connection", "close")
-        self.end_headers()
-        self.wfile.write(data)
+    async def _send(self, message: dict[str, Any]) -> None:
+        """Write one ASGI message. A response without a length is sent in chunks."""
+        if message["type"] == "http.response.start":
+            names = {name for name, _ in message["headers"]}
+            self._chunked = b"content-length" not in names
+            self.send_response(message["status"])
+            for name, value in message["headers"]:
+                self.send_header(name.decode().title(), value.decode())
+            if self._chunked:
+                self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            return
+        data = message.get("body", b"")
+        if not self._chunked:
+            self.wfile.write(data)
+            return
+        if data:
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
+        if not message.get("more_body"):
+            self.wfile.write(b"0\r\n\r\n")
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the name in the library)
         """Log nothing, because the gateway logs requests."""
@@ -162,9 +91,12 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 256
 
 
-def serve(engine: Engine, host: str, port: int) -> Server:
-    """Start a server in a thread."""
-    handler = type("Bound", (Handler,), {"engine": engine})
+def serve(engine: Engine, host: str, port: int, middlewares: Sequence[Any] = ()) -> Server:
+    """Start a server in a thread. A middleware is a class that is called with the application that it wraps."""
+    application: Any = Application(engine)
+    for middleware in middlewares:
+        application = middleware(application)
+    handler = type("Bound", (Handler,), {"application": staticmethod(application)})
     server = Server((host, port), handler)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True).start()
     return server

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
 import time
+from typing import Any
 
 from ... import __version__
 from ...arguments import parse
@@ -21,6 +23,12 @@ _POLL_S = 0.1
 def _log(text: str) -> None:
     sys.stderr.write(f"INFO {time.strftime('%m-%d %H:%M:%S')} [api_server.py] {text}\n")
     sys.stderr.flush()
+
+
+def _imported(name: str) -> Any:
+    """Return the class of an ASGI middleware."""
+    module, _, attribute = name.rpartition(".")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def main(argv: list[str]) -> int:
@@ -47,7 +55,8 @@ def main(argv: list[str]) -> int:
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: setattr(engine, "draining", True))
-    server = serve(engine, args.host or "0.0.0.0", args.port)  # noqa: S104 (vLLM's default)
+    load = [_imported(name) for name in args.middleware]
+    server = serve(engine, args.host or "0.0.0.0", args.port, load)  # noqa: S104 (vLLM's default)
     _log(f"Starting vLLM server on http://{args.host or '0.0.0.0'}:{args.port}")  # noqa: S104
     _log("Application startup complete.")
     # A wait on a lock could miss a signal that arrives between two of its steps, which happened on busy machines.

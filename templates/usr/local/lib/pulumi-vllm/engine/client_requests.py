@@ -1,0 +1,294 @@
+"""An ASGI middleware of vLLM that adapts requests of today's clients, and refuses those that would block all others.
+
+vLLM loads it with --middleware. PULUMI_VLLM_REQUESTS names its configuration. It needs the standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    Message = dict[str, Any]
+    Receive = Callable[[], Awaitable[Message]]
+    Send = Callable[[Message], Awaitable[None]]
+    App = Callable[[Message, Receive, Send], Awaitable[None]]
+
+_CHATS = ("/v1/chat/completions", "/tokenize")
+_MESSAGES = ("/v1/messages", "/v1/messages/count_tokens")
+_READ = (*_CHATS, *_MESSAGES, "/v1/completions", "/v1/responses")
+_ONE_MODEL = "/v1/models/"
+
+_MEDIA = ("image_url", "audio_url", "video_url", "input_audio")
+"""Keys of a content part whose value is a file: an address, or the file itself as base64."""
+
+_NO_PARTS = ("tools", "metadata", "response_format", "structured_outputs", "text", "output_config")
+"""Keys of a request that hold no content parts, so that `image_url` means something else there."""
+
+_SCHEMAS = (
+    "response_format", "structured_outputs", "guided_json", "guided_regex", "guided_grammar", "guided_choice",
+)  # fmt: skip
+_STATE = ("previous_response_id", "conversation", "background")
+
+
+class Refused(Exception):  # noqa: N818 - an answer to a client
+    """A request that gets status 400, or 404 for an unknown model."""
+
+    def __init__(self, parameter: str, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.parameter, self.message, self.status = parameter, message, status
+
+    def body(self, path: str) -> bytes:
+        """The error in the format of the API that the path belongs to."""
+        kind = "invalid_request_error"
+        answer: Message
+        if path in _MESSAGES:
+            answer = {"type": "error", "error": {"type": kind, "message": self.message}}
+        else:
+            error = {"message": self.message, "type": kind, "param": self.parameter, "code": self.status}
+            answer = {"error": error}
+        return json.dumps(answer).encode()
+
+
+@dataclass
+class Content:
+    """What a request holds, without the media that are sent inside it."""
+
+    characters: int = 0
+    media: int = 0
+    addresses: list[str] = field(default_factory=list)
+
+
+class ClientRequests:
+    """The middleware."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+        self.settings: Message = json.loads(Path(os.environ["PULUMI_VLLM_REQUESTS"]).read_text())
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Pass a request on, adapted or as it is, or refuse it."""
+        path = str(scope.get("path", ""))
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+        elif scope["method"] == "GET" and path.startswith(_ONE_MODEL):
+            await self._one_model(scope, receive, send)
+        elif scope["method"] == "POST" and path in _READ:
+            await self._read(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    async def _read(self, scope: Message, receive: Receive, send: Send) -> None:
+        raw, path = await _whole_body(receive), scope["path"]
+        if raw is None:
+            return  # the client has gone
+        try:
+            body = json.loads(raw)
+        except ValueError:
+            body = None  # vLLM says what is wrong with it
+        except RecursionError:
+            await _answer(send, 400, Refused("body", "the JSON is nested too deeply").body(path))
+            return
+        if isinstance(body, dict):
+            try:
+                changed = self.adapt(path, body)
+                self.check(path, body)
+            except Refused as refused:
+                await _answer(send, refused.status, refused.body(path))
+                return
+            if changed:
+                raw = json.dumps(body).encode()
+                headers = [pair for pair in scope["headers"] if pair[0].lower() != b"content-length"]
+                scope = {**scope, "headers": [*headers, (b"content-length", str(len(raw)).encode())]}
+        pending: list[Message] = [{"type": "http.request", "body": raw, "more_body": False}]
+
+        async def replay() -> Message:
+            return (
+                pending.pop() if pending else await receive()
+            )  # later messages tell that the client has gone
+
+        await self.app(scope, replay, send)
+
+    def adapt(self, path: str, body: Message) -> bool:
+        """Change what this model's tokenizer or vLLM refuses. Returns whether anything was changed."""
+        changed = False
+        for message in _dictionaries(body.get("input" if path == "/v1/responses" else "messages")):
+            if message.get("role") == "developer" and self.settings["developer_role"]:
+                message["role"], changed = self.settings["developer_role"], True
+        if path in _CHATS and body.get("tools") == []:
+            del body["tools"]
+            if body.get("tool_choice") in (None, "auto", "none"):
+                body.pop("tool_choice", None)
+            changed = True
+        if path in _MESSAGES:
+            return self._adapt_thinking(body) or changed
+        holder, key = body, "reasoning_effort"
+        if path == "/v1/responses":
+            holder, key = body.get("reasoning"), "effort"
+        if isinstance(holder, dict) and isinstance(holder.get(key), str):
+            known = self.settings["reasoning_efforts"].get(holder[key])
+            if known is not None:
+                holder[key], changed = known, True
+        return changed
+
+    def _adapt_thinking(self, body: Message) -> bool:
+        """Map the effort of the Messages API, which knows no effort `none`: there it is absent."""
+        efforts = self.settings["reasoning_efforts"]
+        options = body.get("output_config") or {}
+        if not efforts or not isinstance(options, dict):
+            return False
+        thinking = body.get("thinking")
+        kind = thinking.get("type") if isinstance(thinking, dict) else None
+        asked = options.get("effort")
+        effort = efforts.get(asked, asked) if isinstance(asked, str) else None
+        if kind == "enabled" and effort is None:
+            effort = self.settings["thinking_effort"]
+        if kind == "disabled":
+            effort = None
+        others = {key: value for key, value in options.items() if key != "effort"}
+        wanted = others if effort in (None, "none") else {**others, "effort": effort}
+        changed = wanted != options or "thinking" in body
+        # vLLM 0.26.0 ignores `thinking`, later versions ask for a tokenizer that can end it after a budget.
+        body.pop("thinking", None)
+        body.pop("output_config", None)
+        if wanted:
+            body["output_config"] = wanted
+        return changed
+
+    def check(self, path: str, body: Message) -> None:
+        """Compare a request with the limits. Raises Refused at the first one that it exceeds."""
+        if path == "/v1/responses":
+            for key in _STATE:
+                if body.get(key):
+                    raise Refused(key, f"{key}: this server keeps no responses; send the whole conversation")
+        limits, content = self.settings["limits"], _content(body)
+        for address in content.addresses:
+            self._check_address(address)
+        schemas = sum(len(json.dumps(one)) for one in _schemas(body))
+        tools = body.get("tools")
+        found = {
+            "choices": ("n", _choices(body), "choices"),
+            "media": ("messages", content.media, "images and other media"),
+            "tools": ("tools", len(tools) if isinstance(tools, list) else 0, "tools"),
+            "schema_kib": ("response_format", -(-schemas // 1024), "KiB of schema, grammar or pattern"),
+            "characters": ("messages", content.characters, "characters of text"),
+        }
+        for name, (parameter, number, what) in found.items():
+            if number > limits[name]:
+                raise Refused(
+                    parameter,
+                    f"{number:,} {what} are more than the {limits[name]:,} that this server allows in one request",
+                )
+
+    def _check_address(self, address: str) -> None:
+        allowed = self.settings["media_domains"]
+        try:
+            url = urlsplit(address)
+            name = url.hostname
+        except ValueError:
+            url, name = urlsplit(""), None
+        if url.scheme in ("http", "https") and name in allowed:
+            return
+        where = f"from {', '.join(allowed)}, or " if allowed else ""
+        raise Refused("messages", f"this server fetches files {where}not at all; send a data: URL instead")
+
+    async def _one_model(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer GET /v1/models/NAME, which vLLM lacks, from its list of models."""
+        name, pieces = unquote(scope["path"].removeprefix(_ONE_MODEL)), []
+
+        async def collect(message: Message) -> None:
+            pieces.append(message)
+
+        list_scope = {**scope, "path": "/v1/models", "raw_path": b"/v1/models"}
+        await self.app(list_scope, receive, collect)
+        status = pieces[0]["status"]
+        body = b"".join(piece.get("body", b"") for piece in pieces[1:])
+        if status == 200:  # noqa: PLR2004 - OK
+            found = [row for row in json.loads(body)["data"] if row["id"] == name]
+            missing = Refused("model", f"The model `{name}` does not exist.", 404)
+            status, body = (
+                (200, json.dumps(found[0]).encode()) if found else (404, missing.body(scope["path"]))
+            )
+        await _answer(send, status, body)
+
+
+async def _whole_body(receive: Receive) -> bytes | None:
+    """The body of a request; None if the client has gone. The gateway has limited its size."""
+    pieces = []
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        pieces.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return b"".join(pieces)
+
+
+async def _answer(send: Send, status: int, body: bytes) -> None:
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _dictionaries(value: Any) -> Iterator[Message]:
+    return (one for one in value if isinstance(one, dict)) if isinstance(value, list) else iter(())
+
+
+def _choices(body: Message) -> int:
+    """Answers that a request asks for. A completion may hold several prompts."""
+    prompt, number = body.get("prompt"), 1
+    several = isinstance(prompt, list) and prompt and not isinstance(prompt[0], int)
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        number = int(body.get("n", 1))  # as vLLM reads it, which takes 2.0 and "2" as well
+    return (len(prompt) if several else 1) * number
+
+
+def _schemas(body: Message) -> list[Any]:
+    """What vLLM compiles into a grammar."""
+    nested = (body.get("text"), body.get("output_config"))  # of the Responses and of the Messages API
+    found = [body.get(name) for name in _SCHEMAS] + [
+        one.get("format") for one in nested if isinstance(one, dict)
+    ]
+    return [one for one in found if one]
+
+
+def _content(body: Message) -> Content:
+    """Measure a request. Iterative, because a request may be nested as deeply as JSON's parser allows."""
+    content = Content()
+    rest: list[tuple[Any, bool]] = [(value, key not in _NO_PARTS) for key, value in body.items()]
+    while rest:
+        value, parts = rest.pop()
+        if isinstance(value, str):
+            content.characters += len(value)
+        elif isinstance(value, list):
+            numbers = sum(isinstance(one, int) for one in value)
+            content.characters += numbers  # token ids
+            if numbers < len(value):
+                rest += [(one, parts) for one in value if not isinstance(one, int)]
+        elif isinstance(value, dict):
+            inside = parts and value.get("type") not in ("tool_use", "function", "function_call")
+            for key, item in value.items():
+                if not (inside and _is_medium(content, key, item)):
+                    rest.append((item, inside))
+    return content
+
+
+def _is_medium(content: Content, key: str, item: Any) -> bool:
+    """Whether a key of a content part holds a file. Counts it, and keeps its address."""
+    if key == "source" and isinstance(item, dict):  # of the Messages API
+        address = item.get("url") if item.get("type") == "url" else "data:"
+    elif key in _MEDIA:
+        address = item.get("url", "data:") if isinstance(item, dict) else item
+    else:
+        return False
+    content.media += 1
+    if isinstance(address, str) and address[:5].lower() != "data:":
+        content.addresses.append(address)
+    return True
