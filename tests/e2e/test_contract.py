@@ -80,7 +80,7 @@ def test_a_stack_serves_and_its_volume_outlives_the_machine(projects, tmp_path, 
     assert outputs["evidence"]["readiness"]["passed"] is True
 
     ai, model = client(outputs, tmp_path), outputs["model"]
-    assert [served.id for served in ai.models.list()] == [model]
+    assert [served.id for served in ai.models.list()] == [model, f"pulumi-vllm/{model}"]
     reasoning, answer = streamed(ai, model, "none")
     assert (reasoning, answer.strip()) == ("", "The quick brown fox jumps over a lazy dog.")
     reasoning, answer = streamed(ai, model, "high")

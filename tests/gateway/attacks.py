@@ -7,10 +7,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-OK, BAD, UNAUTHORIZED, NOT_FOUND, TOO_LARGE = (200,), (400,), (401,), (404,), (413,)
+OK, BAD, UNAUTHORIZED, NOT_FOUND, NO_LENGTH, TOO_LARGE = (200,), (400,), (401,), (404,), (411,), (413,)
 NO_HTTP = (400, 501, 505)  # or the end of the connection
-POSTS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings")
-ALLOWED = {*(f"POST {path} HTTP/1.1" for path in POSTS), "GET /v1/models HTTP/1.1"}
+MESSAGES = ("/v1/messages", "/v1/messages/count_tokens")
+POSTS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", *MESSAGES, "/tokenize", "/detokenize")
+NAME = "/v1/models/pulumi-vllm"  # of the model at the hub, its first part
+GETS = (
+    "/v1/models",
+    "/v1/models/mistral-small-4-tiny",
+    f"{NAME}/mistral-small-4-tiny",
+    f"{NAME}%2Fmistral-small-4-tiny",
+)
+ALLOWED = {*(f"POST {path} HTTP/1.1" for path in POSTS), *(f"GET {path} HTTP/1.1" for path in GETS)}
 ALLOWED |= {"POST /v1/completions HTTP/1.0"}  # of an HTTP/1.0 client
 CHUNKED = "Transfer-Encoding: chunked\r\n"
 SECOND = b"POST /invocations HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}"
@@ -48,6 +56,8 @@ def all_of(key: str, max_body: int) -> list[Attack]:
     return [
         *routes(key),
         *authorizations(key),
+        *x_api_keys(key),
+        *origins(key),
         *paths(key),
         *bodies(key, max_body),
         *smuggling(key),
@@ -57,12 +67,14 @@ def all_of(key: str, max_body: int) -> list[Attack]:
 
 def routes(key: str) -> list[Attack]:
     found = [Attack(f"POST {path}", request(key, path), OK, passes=True) for path in POSTS]
-    found.append(Attack("GET /v1/models", request(key, "/v1/models", "GET", b""), OK, passes=True))
+    found += [Attack(f"GET {path}", request(key, path, "GET", b""), OK, passes=True) for path in GETS]
     found.append(Attack("GET /healthz without a key", request(key, "/healthz", "GET", b"", auth=""), OK))
     closed = (
-        "/", "/invocations", "/metrics", "/docs", "/openapi.json", "/load", "/ping", "/version", "/tokenize",
-        "/detokenize", "/health", "/healthz", "/pooling", "/score", "/rerank", "/v1/score", "/v1/models",
-        "/v1/messages", "/v1/audio/transcriptions", "/v1/load_lora_adapter", "/sleep", "/wake_up",
+        "/", "/invocations", "/metrics", "/docs", "/openapi.json", "/load", "/ping", "/version",
+        "/tokenizer_info", "/health", "/healthz", "/pooling", "/score", "/rerank", "/v1/score", "/v1/models",
+        "/v1/messages/batches", "/v1/embeddings", "/v1/chat/completions/batch", "/v1/chat/completions/render",
+        "/v1/models/mistral-small-4-tiny", "/v1/audio/transcriptions", "/v1/responses/resp_1/cancel",
+        "/v1/load_lora_adapter", "/sleep", "/wake_up",
         "/reset_prefix_cache",
         "/collective_rpc", "/server_info", "/start_profile", "/inference/v1/generate", "/scale_elastic_ep",
     )  # fmt: skip
@@ -75,6 +87,13 @@ def routes(key: str) -> list[Attack]:
         "/version",
         "/v1/completions",
         "/v1/models/x",
+        "/v1/models/",
+        "/v1/models/mistral-small-4-tiny/",
+        f"{NAME}%2fmistral-small-4-tiny",
+        f"{NAME}/../mistral-small-4-tiny",
+        f"{NAME}//mistral-small-4-tiny",
+        "/v1/messages",
+        "/tokenize",
         "/v1/responses/1",
     )
     found += [Attack(f"GET {path}", request(key, path, "GET", b""), NOT_FOUND) for path in gets]
@@ -129,6 +148,54 @@ def authorizations(key: str) -> list[Attack]:
     ]  # fmt: skip
 
 
+def x_api_keys(key: str) -> list[Attack]:
+    """Keys in the header of the Messages API, which counts on the routes of its clients only."""
+
+    def ask(
+        name: str, lines: str, statuses: tuple[int, ...], path: str = MESSAGES[0], *, passes: bool = False
+    ) -> Attack:
+        method, body = ("GET", b"") if path.startswith("/v1/models") else ("POST", b"{}")
+        return Attack(f"x-api-key: {name}", request(key, path, method, body, auth=lines), statuses, passes)
+
+    mine, bearer, version = (
+        f"X-Api-Key: {key}\r\n",
+        f"Authorization: Bearer {key}\r\n",
+        "Anthropic-Version: 2023-06-01\r\n",
+    )
+    return [
+        *(ask(f"on {path}", mine + version, OK, path, passes=True) for path in (*MESSAGES, *GETS)),
+        *(ask(f"on {path}", mine, UNAUTHORIZED, path) for path in POSTS if path not in MESSAGES),
+        ask("on /metrics", mine, NOT_FOUND, "/metrics"),
+        ask("unknown", "X-Api-Key: nope\r\n", UNAUTHORIZED),
+        ask("empty", "X-Api-Key:\r\n", UNAUTHORIZED),
+        ask("a space", "X-Api-Key: \r\n", UNAUTHORIZED),
+        ask("with Bearer", f"X-Api-Key: Bearer {key}\r\n", UNAUTHORIZED),
+        ask("cut short", f"X-Api-Key: {key[:-1]}\r\n", UNAUTHORIZED),
+        ask("a list", f"X-Api-Key: x, {key}\r\n", UNAUTHORIZED),
+        ask("in lower case", f"x-api-key: {key}\r\n", OK, passes=True),
+        ask("spaces around", f"X-Api-Key:   {key}  \r\n", OK, passes=True),
+        ask("two, the same", mine + mine, BAD),
+        ask("two, wrong and right", f"X-Api-Key: x\r\n{mine}", BAD),
+        ask("and Authorization, the same", mine + bearer, BAD),
+        ask("right, Authorization wrong", f"{mine}Authorization: Bearer x\r\n", BAD),
+        ask("wrong, Authorization right", f"X-Api-Key: x\r\n{bearer}", BAD),
+        ask("right, Authorization empty", f"{mine}Authorization:\r\n", BAD),
+        ask("beside Authorization elsewhere", f"X-Api-Key: x\r\n{bearer}", OK, "/v1/completions", passes=True),
+    ]  # fmt: skip
+
+
+def origins(key: str) -> list[Attack]:
+    """Requests of browsers, of a page whose origin the stack file does not name."""
+    asked = "Origin: https://evil.example\r\nAccess-Control-Request-Method: POST\r\n"
+    return [
+        Attack("origin: preflight", request(key, method="OPTIONS", body=b"", headers=asked), NOT_FOUND),
+        Attack(
+            "origin: none, preflight", request(key, method="OPTIONS", body=b"", headers=asked[30:]), NOT_FOUND
+        ),
+        Attack("origin: a page", request(key, headers="Origin: https://evil.example\r\n"), OK, passes=True),
+    ]
+
+
 def paths(key: str) -> list[Attack]:
     closed = (
         "/v1/../invocations", "/v1/chat/completions/../../../invocations", "//invocations", "//v1/models",
@@ -181,8 +248,8 @@ def bodies(key: str, max_body: int) -> list[Attack]:
         content_length("a word", "two"),
         content_length("two that differ", "2|50", b"{}" + SECOND),
         content_length("a list that differs", "2, 50", b"{}" + SECOND),
-        Attack("no length", request(key, body=b"", length=False), TOO_LARGE),
-        Attack("chunked", request(key, body=b"2\r\n{}\r\n0\r\n\r\n", headers=CHUNKED, length=False), TOO_LARGE),
+        Attack("no length", request(key, body=b"", length=False), NO_LENGTH),
+        Attack("chunked", request(key, body=b"2\r\n{}\r\n0\r\n\r\n", headers=CHUNKED, length=False), NO_LENGTH),
         Attack("a body with GET", request(key, "/v1/models", "GET", SECOND), BAD),
         Attack("a huge header", request(key, headers=f"X-Long: {'x' * 40_000}\r\n"), NO_HTTP),
         Attack("five thousand headers", request(key, headers="X: y\r\n" * 5000), NO_HTTP),
@@ -193,7 +260,7 @@ def bodies(key: str, max_body: int) -> list[Attack]:
 def smuggling(key: str) -> list[Attack]:
     def post(name: str, lines: str, rest: bytes, **more: str) -> Attack:
         data = request(key, body=b"", headers=lines, length=False, **more) + rest
-        return Attack(f"smuggling: {name}", data, (*NO_HTTP, 404, 413, 422))
+        return Attack(f"smuggling: {name}", data, (*NO_HTTP, 404, 411, 422))
 
     chunked, two = CHUNKED, "Content-Length: 2\r\n"
     end = b"0\r\n\r\n" + SECOND

@@ -64,6 +64,7 @@ class Backend:
 
     async def _stop(self) -> None:
         self._server.close()
+        await asyncio.sleep(0.01)  # a connection that is being accepted has no writer yet that could close it
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()

@@ -39,7 +39,7 @@ def program(name: str) -> str:
     return found
 
 
-def configuration(**limits: int) -> dict[str, str]:
+def configuration(**limits: Any) -> dict[str, str]:
     """The gateway's files of the stack `local`, with other limits, by file name."""
     block = yaml.safe_load((STACKS / "Pulumi.local.yaml").read_text())["config"]["pulumi-vllm:server"]
     access = {"allow": ["0.0.0.0/0"], "keys": sorted(KEYS)}
@@ -90,7 +90,7 @@ class Gateway:
         backend_port: int,
         keys: Mapping[str, str] = KEYS,
         changes: Mapping[str, str] | None = None,
-        **limits: int,
+        **limits: Any,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.port, self.metrics_port = folder, free_port(), free_port()

@@ -19,6 +19,7 @@ ERRORS = {
     401: ("invalid_request_error", "invalid_api_key"),
     404: ("invalid_request_error", "not_found"),
     408: ("invalid_request_error", "timeout"),
+    411: ("invalid_request_error", "length_required"),
     413: ("invalid_request_error", "body_too_large"),
     429: ("requests", "rate_limit_exceeded"),
     502: ("server_error", "bad_gateway"),
@@ -61,11 +62,101 @@ async def test_only_allowed_routes_reach_the_engine(gateways, backend):
     for request in backend.requests:
         assert request.line in attacks.ALLOWED, expected[request.rid]
         names = [name for name, _ in request.headers]
-        assert not {"authorization", "upgrade", "x-data-parallel-rank", "transfer-encoding"} & set(names)
+        assert not {
+            "authorization",
+            "x-api-key",
+            "origin",
+            "upgrade",
+            "x-data-parallel-rank",
+            "transfer-encoding",
+        } & set(names)
         assert request.values("x-key-id") == ["team-a"]
         assert request.values("x-forwarded-for") == ["127.0.0.1"]
         assert request.values("host") == ["localhost"]
         assert names.count("content-length") == (1 if request.line.startswith("POST") else 0)
+
+
+async def test_each_refusal_names_its_one_cause(gateways, backend):
+    gateway = gateways(max_body_mib=1)
+    for data, status, says in [
+        (
+            attacks.request(KEY, body=b"0\r\n\r\n", headers=attacks.CHUNKED, length=False),
+            411,
+            "no Content-Length",
+        ),
+        (attacks.request(KEY, body=b"x" * (MIB + 1)), 413, "larger than 1 MiB"),
+        (attacks.request(KEY, "/v1/messages", headers=f"X-Api-Key: {KEY}\r\n"), 400, "Two API keys"),
+    ]:
+        (answer,) = await gateway.ask(data)
+        assert answer.status == status
+        assert says in json.loads(answer.body)["error"]["message"]
+    assert backend.requests == []
+
+
+PAGE = "https://chat.example.com"
+ORIGIN = f"Origin: {PAGE}\r\n"
+HEADERS = "authorization,x-stainless-os"
+ASKED = f"{ORIGIN}Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: {HEADERS}\r\n"
+
+
+def preflight(path="/v1/completions", headers=ASKED):
+    return attacks.request("", path, "OPTIONS", b"", headers, auth="")
+
+
+async def test_a_page_of_a_named_origin_may_ask_and_read(gateways, backend):
+    gateway = gateways(cors_origins=[PAGE, "http://localhost:3000"])
+    answer = await gateway.one(preflight())
+    assert (answer.status, answer.body) == (204, b"")
+    assert answer.headers["access-control-allow-origin"] == PAGE
+    assert answer.headers["access-control-allow-headers"] == HEADERS
+    assert "POST" in answer.headers["access-control-allow-methods"]
+    assert (await gateway.one(preflight("/v1/models"))).status == 204
+    assert backend.requests == []
+    for data, status in [
+        (attacks.request(KEY, headers=ORIGIN), 200),
+        (attacks.request("sk-unknown", headers=ORIGIN), 401),
+        (attacks.request(KEY, "/metrics", headers=ORIGIN), 404),
+        (attacks.request(KEY, body=b"", headers=ORIGIN, length=False), 411),
+    ]:
+        answer = await gateway.one(data)
+        assert (answer.status, answer.headers["access-control-allow-origin"]) == (status, PAGE)
+        assert answer.headers["vary"] == "Origin"
+        assert "X-Request-Id" in answer.headers["access-control-expose-headers"]
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/metrics", ASKED),
+        ("/v1/completions", ORIGIN),
+        ("/v1/completions", ASKED.replace(PAGE, "https://chat.example.com.evil.example")),
+        ("/v1/completions", ASKED.replace(PAGE, PAGE.upper())),
+        ("/v1/completions", ASKED.replace(PAGE, "null")),
+        ("/v1/completions", ASKED.replace(PAGE, f"{PAGE}, https://evil.example")),
+        ("/v1/completions", ASKED + "Origin: https://evil.example\r\n"),
+        ("/v1/completions", ASKED.replace("POST", "DELETE")),
+        ("/v1/completions", ASKED.replace("x-stainless-os", 'x"<script>')),
+        ("/v1/completions", ASKED + "Access-Control-Request-Headers: x-more\r\n"),
+    ],
+)  # fmt: skip
+async def test_other_preflights_are_no_route(gateways, backend, path, headers):
+    answer = openai_error(await gateways(cors_origins=[PAGE]).one(preflight(path, headers)))
+    assert answer.status == 404
+    assert answer.headers.get("access-control-allow-origin") in (None, PAGE)
+    assert "access-control-allow-methods" not in answer.headers
+    assert backend.requests == []
+
+
+async def test_the_engines_own_permission_for_every_page_is_removed(gateways, backend):
+    raw = "HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: *\r\nContent-Length: 2\r\n\r\n{}"
+    data = attacks.request(
+        KEY, body=json.dumps({"raw": raw}).encode(), headers="Origin: https://evil.example\r\n"
+    )
+    for limits in ({}, {"cors_origins": [PAGE]}):
+        answer = await gateways(**limits).one(data)
+        assert answer.status == 200
+        assert "access-control-allow-origin" not in answer.headers
+        assert backend.requests[-1].values("origin") == []
 
 
 async def test_a_malformed_header_is_refused_or_cleaned(gateways, backend):

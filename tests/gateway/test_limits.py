@@ -187,9 +187,9 @@ def test_openais_client_reads_the_errors(gateways):
             known.with_options(default_headers={"X-Long": "x" * 32_000}).models.list()
         assert no_request.value.status_code == 400
         for _ in range(2):
-            known.post("/embeddings", body={"input": "x"}, cast_to=object)
+            known.post("/completions", body={"input": "x"}, cast_to=object)
         with pytest.raises(openai.RateLimitError) as many:
-            known.post("/embeddings", body={"input": "x"}, cast_to=object)
+            known.post("/completions", body={"input": "x"}, cast_to=object)
         assert many.value.code == "rate_limit_exceeded"
         gateway.state("drain")
         with pytest.raises(openai.InternalServerError) as draining:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pulumi_vllm.plan import PlanError, catalogue
 from pulumi_vllm.plan.config import MOST_RUNNING_REQUESTS, READINESS_KEY
-from pulumi_vllm.render import firewall, layout, systemd, templates
+from pulumi_vllm.render import firewall, gateway_routes, layout, systemd, templates
 from pulumi_vllm.render.first_boot import bootstrap
 from pulumi_vllm.render.host_file import HostFile, Mount
 
@@ -107,6 +107,9 @@ def _variables(plan: Plan) -> dict[str, Any]:
         "weights": weights,
         "command_lines": systemd.command_lines(plan.argv),
         "gateway": deployment.gateway,
+        "get_routes": gateway_routes.get_routes(plan.served_names),
+        "post_routes": gateway_routes.post_routes(plan.model.tasks),
+        "messages_routes": gateway_routes.MESSAGES,
         "requests": plan.request_settings,
         "firewall": firewall.rules(deployment.access.allow, deployment.access.ssh),
         "readiness_timeout_s": readiness_timeout_s,
