@@ -100,9 +100,8 @@ def test_a_stack_serves_and_its_volume_outlives_the_machine(projects, tmp_path, 
 
     drained(project, ai, model, LONG[engine])
     left = project.sweep()
-    assert left.returncode == 2
-    ours = [row for row in json.loads(left.stdout) if row["name"].startswith(f"{project.stack}-")]
-    assert [row["kind"] for row in ours] == ["volume"]
+    ours = [row for row in json.loads(left.stdout)["found"] if row["name"].startswith(f"{project.stack}-")]
+    assert [(row["kind"], row["claim"]) for row in ours] == [("volume", "kept")]
 
     project.up()
     (weights,) = [r for r in project.resources() if r["type"] == "vllm:host:Weights"]

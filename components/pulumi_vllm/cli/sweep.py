@@ -1,42 +1,193 @@
-"""`pulumi-vllm sweep`: list our instances and volumes that no Pulumi state contains."""
+"""`pulumi-vllm sweep`: our instances and volumes at the cloud, which of them no state contains, and their deletion."""
 
 import argparse
 import json
-from pathlib import Path
+import os
+import sys
+
+from pulumi_vllm.cli.pulumi_states import read_states
+from pulumi_vllm.cli.sweep_deletion import delete
+from pulumi_vllm.cli.terminal import TROUBLE, say
+from pulumi_vllm.spheron.inventory import Claim, Row, inventory
+
+LEFT_OVER, NOT_READ = 2, 3
+_SCHEMA_VERSION = 1
+_BEING_CREATED = (
+    "an update of {} is creating it, or was interrupted then; run `pulumi up` or `pulumi destroy` there, or name it "
+    "here to delete it all the same"
+)
+
+
+class SweepError(Exception):
+    """The API key is missing, or a name on the command line cannot be deleted."""
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `sweep`."""
-    text = "list instances and volumes that pulumi-vllm created and no Pulumi state contains"
+    text = "list our instances and volumes at the cloud, and delete what no Pulumi state contains"
     sweep = commands.add_parser(
         "sweep",
-        help=f"{text}; exit 2 if there are any",
-        description=f"{text[0].upper()}{text[1:]}. They are billed, and no `pulumi destroy` deletes them. A volume "
-        "that a destroyed stack kept is one of them. Exit with 2 if there are any.",
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}. in state: a state that was read contains it. kept: a volume that "
+        "no state contains and nothing uses, as after `pulumi destroy`. left over: an instance that the state of its "
+        "stack does not contain; it is billed, and no `pulumi destroy` ends it. another stack: the state of its "
+        "stack was not read. Exit code: 2 if something is left over; else 3 if an instance belongs to another stack; "
+        "else 0; 1 if something could not be read or deleted.",
+    )
+    sweep.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="with --delete: delete these only, by name or id, also those of another stack",
     )
     sweep.add_argument(
         "--state",
-        type=Path,
         action="append",
-        metavar="PATH",
-        help="state to read: a file of `pulumi stack export`, or a folder of a file backend; may be repeated "
-        "(default: the file backend in PULUMI_BACKEND_URL)",
+        default=[],
+        metavar="PATH|URL",
+        help="state to read: a file of `pulumi stack export`, the folder of a file backend, or the address of a "
+        "backend, which the Pulumi CLI reads; may be repeated (default: the backend in PULUMI_BACKEND_URL, or the "
+        "one that the Pulumi CLI is logged in to)",
     )
+    sweep.add_argument(
+        "--all-states",
+        action="store_true",
+        help="the states are all that exist, so nothing belongs to another stack",
+    )
+    sweep.add_argument(
+        "--delete",
+        action="store_true",
+        help="end the instances that are left over, without draining them; one within its minimum run time is left "
+        "for the next run",
+    )
+    sweep.add_argument(
+        "--volumes", action="store_true", help="with --delete: delete kept volumes and their content too"
+    )
+    sweep.add_argument("--yes", action="store_true", help="do not ask before deleting")
     sweep.add_argument("--json", action="store_true", help="print JSON")
     sweep.set_defaults(run=_run)
 
 
 def _run(parsed: argparse.Namespace) -> int:
-    from pulumi_vllm.spheron import unclaimed  # requests takes 0.1 s
+    from pulumi_vllm.spheron.client import Spheron  # requests takes 0.1 s to import
 
-    known = unclaimed.known_ids(parsed.state or unclaimed.default_states())
-    found = unclaimed.unclaimed(unclaimed.client_from_environment(), known)
+    if (parsed.names or parsed.volumes) and not parsed.delete:
+        raise SweepError("NAME and --volumes have an effect with --delete only; add it")
+    key = os.environ.get("SPHERON_API_KEY")
+    if not key:
+        raise SweepError("SPHERON_API_KEY is not set; set it to a key of the Spheron API")
+    cloud = Spheron(key, url=os.environ.get("SPHERON_URL"))
+    instances, volumes = cloud.instances.list(), cloud.volumes.list()
+    states = read_states(parsed.state, all_states=parsed.all_states)
+    rows = inventory(instances, volumes, states)
+    results: dict[str, str | None] = {}
+    if parsed.delete:
+        chosen = _chosen(rows, parsed.names, volumes=parsed.volumes)
+        if not parsed.names:
+            results = {row.id: _BEING_CREATED.format(row.creator) for row in chosen if row.creator}
+            chosen = [row for row in chosen if not row.creator]
+        if chosen and (parsed.yes or _confirmed(chosen)):
+            results |= delete(cloud, chosen)
+    read = sorted(f"{project}/{stack}" for stack, project in states.stacks)
     if parsed.json:
-        print(json.dumps([row._asdict() for row in found], indent=2))
-    elif not found:
-        print("every instance and volume of ours is in one of the states")
+        print(json.dumps(_document(rows, results, read), indent=2))
     else:
-        for row in found:
-            print(f"{row.kind:8} {row.name:46} {row.status:12} {row.id}  ${row.usd_per_day:.2f}/day")
-        print(f"{len(found)} that no state contains, ${sum(row.usd_per_day for row in found):.2f} per day")
-    return 2 if found else 0
+        _show(rows, results, read)
+    deleted = {found for found, reason in results.items() if reason is None}
+    # A volume whose instance was ended is a kept one from now on.
+    left = [
+        row
+        for row in rows
+        if row.id not in deleted and not (row.attached_to and deleted.issuperset(row.attached_to))
+    ]
+    failed = [row for row in left if results.get(row.id) and row.claim is not Claim.LEFT_OVER]
+    if failed:
+        return TROUBLE
+    if any(row.claim is Claim.LEFT_OVER for row in left):
+        return LEFT_OVER
+    return NOT_READ if any(row.claim is Claim.ANOTHER_STACK and row.kind == "instance" for row in left) else 0
+
+
+def _chosen(rows: list[Row], names: list[str], *, volumes: bool) -> list[Row]:
+    """Return what is to be deleted. A volume is never deleted without --volumes."""
+    if not names:
+        deletable = {
+            "instance": {Claim.LEFT_OVER},
+            "volume": {Claim.LEFT_OVER, Claim.KEPT} if volumes else set(),
+        }
+        return [row for row in rows if row.claim in deletable[row.kind]]
+    chosen, errors = [], []
+    for name in names:
+        row = next((row for row in rows if name in {row.name, row.id}), None)
+        if row is None:
+            errors.append(f"{name}: no instance or volume of ours has this name or id")
+        elif row.claim is Claim.IN_STATE:
+            errors.append(f"{name}: is in the state of {row.stack}; run `pulumi destroy` there")
+        elif row.kind == "volume" and not volumes:
+            errors.append(f"{name}: is a volume; add --volumes to delete it with its content")
+        elif any(holder not in names for holder in row.attached_to):
+            errors.append(f"{name}: is attached to the instance {row.attached_to[0]}; name it too")
+        else:
+            chosen.append(row)
+    if errors:
+        raise SweepError("\n".join([*errors, "nothing was deleted"]))
+    return chosen
+
+
+def _confirmed(rows: list[Row]) -> bool:
+    """Ask at a terminal. A script has decided already."""
+    if not sys.stdin.isatty():
+        return True
+    for row in rows:
+        print(f"delete the {row.kind} {row.name} (${row.usd_per_day:.2f}/day)", file=sys.stderr)
+    say("type yes to delete:")
+    return input() == "yes"
+
+
+def _document(rows: list[Row], results: dict[str, str | None], read: list[str]) -> dict[str, object]:
+    return {
+        "schema_version": _SCHEMA_VERSION,
+        "stacks_read": read,
+        "found": [
+            {
+                "kind": row.kind,
+                "id": row.id,
+                "name": row.name,
+                "status": row.status,
+                "usd_per_day": round(row.usd_per_day, 4),
+                "claim": row.claim.value,
+                "stack": row.stack,
+                "attached_to": list(row.attached_to),
+                "deleted": row.id in results and results[row.id] is None,
+                "not_deleted_because": results.get(row.id),
+            }
+            for row in rows
+        ],
+        "usd_per_day": {
+            claim.value: round(sum(row.usd_per_day for row in rows if row.claim is claim), 4)
+            for claim in Claim
+        },
+    }
+
+
+def _show(rows: list[Row], results: dict[str, str | None], read: list[str]) -> None:
+    for row in rows:
+        deleted = "deleted" if row.id in results and results[row.id] is None else ""
+        note = deleted or results.get(row.id) or (f"({row.stack})" if row.stack else "")
+        price = f"${row.usd_per_day:.2f}/day"
+        print(
+            f"{row.claim.value:13} {row.kind:8} {row.name:44} {row.status:10} {price:>12}  {row.id}  {note}".rstrip()
+        )
+    remedies = {
+        Claim.LEFT_OVER: "`pulumi-vllm sweep --delete` ends the instances",
+        Claim.KEPT: "the next `pulumi up` of its stack uses it; `pulumi-vllm sweep --delete --volumes NAME` deletes it",
+        Claim.ANOTHER_STACK: "name its state with --state, or pass --all-states if there is no other state",
+    }
+    for claim, remedy in remedies.items():
+        found = [row for row in rows if row.claim is claim and results.get(row.id, "") is not None]
+        if found:
+            per_day = sum(row.usd_per_day for row in found)
+            print(f"{claim.value}: {len(found)}, ${per_day:.2f} per day; {remedy}")
+    if not rows:
+        print("the cloud lists no instance and no volume of ours")
+    print(f"states read: {', '.join(read) or 'none'}")
