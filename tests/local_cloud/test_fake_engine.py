@@ -299,3 +299,57 @@ def test_without_a_timeout_streams_end_with_an_error_event(start):
     thread.join(10)
     assert '"code": 500' in received[-2]
     assert running.process.wait(10) == 0
+
+
+def _core(running) -> int:
+    """Return the core, which is the only child of the server."""
+    children = Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children")
+    for _ in range(200):
+        if pids := children.read_text().split():
+            assert Path(f"/proc/{pids[0]}/comm").read_text() == "VLLM::EngineCor\n"
+            return int(pids[0])
+        time.sleep(0.02)
+    raise AssertionError("the fake engine has no core")
+
+
+def test_a_core_that_dies_ends_the_server_with_code_0(start):
+    running, received = start(token_ms=20).ready(), []
+    thread = threading.Thread(target=_stream, args=(running, received), kwargs={"max_tokens": 1000})
+    thread.start()
+    while len(received) < 3:
+        time.sleep(0.005)
+    os.kill(_core(running), signal.SIGKILL)
+    thread.join(10)
+    assert '"code": 500' in received[-2]
+    assert requests.get(f"{running.url}/health", timeout=5).status_code == 503
+    assert running.process.wait(10) == 0
+    assert "Engine core proc EngineCore died unexpectedly" in running.end()[1]
+
+
+def test_a_core_that_hangs_stays_healthy_and_answers_no_chat(start):
+    running = start().ready()
+    core = _core(running)
+    os.kill(core, signal.SIGSTOP)
+    with pytest.raises(requests.Timeout):
+        requests.post(
+            f"{running.url}/v1/chat/completions", json={"model": "tiny", "messages": QUESTION}, timeout=0.5
+        )
+    assert requests.get(f"{running.url}/health", timeout=5).status_code == 200
+    os.kill(core, signal.SIGCONT)
+    assert running.chat().status_code == 200
+
+
+def test_a_core_that_dies_during_the_start_is_an_error(start):
+    running = start(VLLM_FAKE_START_S="30")
+    os.kill(_core(running), signal.SIGKILL)
+    assert running.process.wait(10) == 1
+    assert "EngineDeadError: the core process ended during its start" in running.end()[1]
+
+
+def test_no_core_outlives_its_server(start):
+    running = start().ready()
+    core = _core(running)
+    os.kill(core, signal.SIGSTOP)
+    running.process.send_signal(signal.SIGTERM)
+    assert running.process.wait(10) == 0
+    assert not Path(f"/proc/{core}").exists() or "zombie" in Path(f"/proc/{core}/status").read_text()

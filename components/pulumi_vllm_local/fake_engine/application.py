@@ -62,7 +62,9 @@ class Application:
             if method == "POST" and path in self.generating:
                 await self._generate(self.generating[path], _object(raw), send)
             elif (method, path) in self.routes:
-                await _whole(send, *self.routes[method, path](raw))
+                # A dead core is 503. A core that hangs is not noticed, as in vLLM.
+                status = 503 if path == "/health" and self.engine.dead else 200
+                await _whole(send, *self.routes[method, path](raw), status)
             else:
                 await _whole(send, {"detail": "Not Found"}, _JSON, 404)
         except answers.Refused as refused:

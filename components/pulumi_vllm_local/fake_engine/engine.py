@@ -7,9 +7,12 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from .core import CoreDead
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from .core import Core
     from .script import Token
 
 _BUCKETS = (0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -48,6 +51,7 @@ class Engine:
     names: tuple[str, ...]
     root: str
     context: int
+    core: Core | None = None
     keys: tuple[str, ...] = ()
     images: bool = True
     tools: bool = True
@@ -56,6 +60,7 @@ class Engine:
     running: int = 0
     draining: bool = False
     aborted: bool = False
+    dead: bool = False
     finished: dict[str, int] = field(default_factory=dict)
     prompt_tokens: int = 0
     generated_tokens: int = 0
@@ -72,6 +77,7 @@ class Engine:
             self.prompt_tokens += prompt
         for index, token in enumerate(tokens):
             time.sleep(self.token_s)
+            self._wait_for_core()
             if self.aborted:
                 self._count("abort")
                 raise Aborted
@@ -85,6 +91,14 @@ class Engine:
         with self.guard:
             self.whole.add(time.monotonic() - began)
         self._count("stop" if reason == "tool_calls" else reason)
+
+    def _wait_for_core(self) -> None:
+        if self.core is None:
+            return
+        try:
+            self.core.step()
+        except CoreDead:
+            self.dead = self.aborted = True
 
     def _count(self, reason: str) -> None:
         with self.guard:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import os
 import signal
@@ -14,10 +15,13 @@ from typing import Any
 
 from ... import __version__
 from ...arguments import parse
+from ...core import Core
 from ...model import LoadError, check
 from ...server import Engine, serve
 
 _POLL_S = 0.1
+_DEAD_S = 1.0
+"""Seconds from a dead core to the end of the server; vLLM takes about five."""
 
 
 def _log(text: str) -> None:
@@ -36,17 +40,32 @@ def main(argv: list[str]) -> int:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # during the start, like vLLM 0.26.0
     args = parse(argv)
     _log(f"vLLM API server version {__version__} (fake engine: no model is computed)")
-    time.sleep(float(os.environ.get("VLLM_FAKE_START_S", "2")))
+    core = Core()
+    try:
+        return _serve(args, core)
+    finally:
+        core.end()
+
+
+def _serve(args: argparse.Namespace, core: Core) -> int:
+    ready_at = time.monotonic() + float(os.environ.get("VLLM_FAKE_START_S", "2"))
+    while time.monotonic() < ready_at and not core.dead():
+        time.sleep(min(_POLL_S, max(0.0, ready_at - time.monotonic())))
+    reason = "EngineDeadError: the core process ended during its start" if core.dead() else None
     try:
         check(args.model)
     except LoadError as error:
-        sys.stderr.write(f"ERROR [core.py] {error}\nRuntimeError: Engine core initialization failed.\n")
+        reason = f"ValueError: {error}"
+    if reason:
+        sys.stderr.write(f"(EngineCore pid={core.pid}) {reason}\n")
+        sys.stderr.write("RuntimeError: Engine core initialization failed. See root cause above.\n")
         return 1
     keys = [*args.api_key, *filter(None, [os.environ.get("VLLM_API_KEY")])]
     engine = Engine(
         names=tuple(args.served_model_name or [args.model]),
         root=args.model,
         context=args.max_model_len if args.max_model_len > 0 else 8192,
+        core=core,
         keys=tuple(keys),
         images=not args.language_model_only and (args.limit_mm_per_prompt or {}).get("image") != 0,
         tools=bool(args.enable_auto_tool_choice),
@@ -60,8 +79,14 @@ def main(argv: list[str]) -> int:
     _log(f"Starting vLLM server on http://{args.host or '0.0.0.0'}:{args.port}")  # noqa: S104
     _log("Application startup complete.")
     # A wait on a lock could miss a signal that arrives between two of its steps, which happened on busy machines.
-    while not engine.draining:
+    while not engine.draining and not core.dead():
         time.sleep(_POLL_S)
+    if not engine.draining:
+        # The API server of 0.26.0 and 0.32.0 ends with code 0, and so does this one.
+        _log("ERROR [core_client.py] Engine core proc EngineCore died unexpectedly, shutting down client.")
+        engine.dead = engine.aborted = True
+        time.sleep(_DEAD_S)
+        return 0
     timeout = float(args.shutdown_timeout or 0)
     _log(f"Shutting down; in-flight requests have {timeout:.0f} s")
     engine.drain(timeout)
