@@ -3,11 +3,11 @@
 import json
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pulumi_vllm.host.boot_identity import PRINT_BOOT_IDENTITY
 from pulumi_vllm.host.errors import AuthRefused, Unreachable
-from pulumi_vllm.host.mask import mask
+from pulumi_vllm.provider.lifecycle.failure_reason import failure_reason
 from pulumi_vllm.provider.lifecycle.host_connection import connect_host
 from pulumi_vllm.provider.lifecycle.instance_liveness import check_instance_alive
 from pulumi_vllm.provider.lifecycle.poll import HOST_PAUSES_S, poll
@@ -15,9 +15,6 @@ from pulumi_vllm.provider.plugin.call import Call
 from pulumi_vllm.provider.plugin.errors import UserError
 from pulumi_vllm.provider.plugin.resource import Values
 from pulumi_vllm.render import layout
-
-if TYPE_CHECKING:
-    from pulumi_vllm.host.ssh import Host
 
 # A unit reports a phase or some bytes far more often than this. Without any progress, it hangs.
 _STALLED_AFTER_S = 1800.0
@@ -130,15 +127,6 @@ class _RunningUnit:
             await check_instance_alive(self._call, self._values)
 
 
-async def failure_reason(host: "Host", unit: str, record: Record | None = None) -> str:
-    """Return the unit's own error, or its last journal lines, with secrets masked."""
-    if record and record.get("error"):
-        return mask(str(record["error"]))
-    journal = await host.run(_JOURNAL.format(unit=unit), timeout_s=60, check=False)
-    lines = [line.strip() for line in journal.stdout.splitlines() if line.strip()]
-    return mask(" | ".join(lines)) or "its journal is empty"
-
-
 def describe(unit: str, record: Record) -> str:
     """Describe a record in one line: phase, files, bytes, rate, time left."""
     if not record:
@@ -178,13 +166,4 @@ systemctl show -P ActiveState {{unit}}
 systemctl show -P Job {{unit}} | sed 's/^0$//'
 {PRINT_BOOT_IDENTITY}
 cat {{file}} 2>/dev/null || true
-"""
-
-# The lines of the program itself, because after some restarts systemd's own lines would push them out. Only those of
-# the last start, because earlier ones may have had another cause. With --since, `-n` would keep the first lines.
-_JOURNAL = """
-since=$(systemctl show --timestamp=unix -P InactiveExitTimestamp {unit})
-lines=$(journalctl --since "${{since:-today}}" --no-pager -q -o cat _SYSTEMD_UNIT={unit} 2>/dev/null | tail -n 6)
-[ -n "$lines" ] || lines=$(journalctl -n 3 --no-pager -q -o cat -u {unit} 2>/dev/null || true)
-printf '%s\\n' "$lines"
 """

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pulumi_vllm.host import drift
 from pulumi_vllm.plan.defaults import DRAIN_TIMEOUT_S
 from pulumi_vllm.provider.lifecycle.drain import DRAIN_TIMEOUT, drain, undo_drain, undo_drain_after_failure
+from pulumi_vllm.provider.lifecycle.failure_reason import failure_reason
 from pulumi_vllm.provider.lifecycle.firewall_trial import load_rules
 from pulumi_vllm.provider.lifecycle.host_connection import (
     CONNECTION,
@@ -20,7 +21,7 @@ from pulumi_vllm.provider.lifecycle.host_connection import (
     observe,
 )
 from pulumi_vllm.provider.lifecycle.poll import HOST_PAUSES_S, PollTimeoutError, poll
-from pulumi_vllm.provider.lifecycle.units import INSTALL, PREFLIGHT, failure_reason, run_unit
+from pulumi_vllm.provider.lifecycle.units import INSTALL, PREFLIGHT, run_unit
 from pulumi_vllm.provider.plugin.call import Call
 from pulumi_vllm.provider.plugin.errors import UserError
 from pulumi_vllm.provider.plugin.resource import Failure, Property, Reading, Values
