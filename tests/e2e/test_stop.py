@@ -1,4 +1,4 @@
-"""`systemctl stop vllm` on the host: a serving engine drains, a starting one stops at once, and neither fails."""
+"""`systemctl stop vllm` drains a serving engine and ends a starting one at once. An engine that dies comes back."""
 
 import json
 
@@ -29,9 +29,24 @@ finally:
 """
 
 
-def test_stop_drains_a_serving_engine_and_ends_a_starting_one(projects):
+def test_a_dead_engine_comes_back_and_stop_ends_it(projects):
     project = projects("fake")
     project.up()
+
+    # With a dead core, the API server exits with code 0.
+    shown = project.on_host(
+        f"""
+engine=$(systemctl show -P MainPID {UNIT})
+kill -KILL $(pgrep -P $engine)
+until journalctl -q -o cat -u {UNIT} | grep -q 'Scheduled restart job'; do sleep 0.1; done
+until curl -fs -o /dev/null {ENGINE}/health; do sleep 0.1; done
+journalctl -q -o cat -u {UNIT} | grep 'died unexpectedly'
+systemctl show -p NRestarts -p ActiveState {UNIT}
+"""
+    )
+    assert set(shown.splitlines()) > {"NRestarts=1", "ActiveState=active"}, shown
+    assert set(project.changes()) == {"same"}
+
     body = {"model": project.outputs()["model"], "prompt": "hi", "stream": True}
     body |= {"max_tokens": TOKENS, "ignore_eos": True}
     shown = project.on_host(
