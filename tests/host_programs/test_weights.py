@@ -47,6 +47,24 @@ def test_a_model_is_downloaded_and_a_second_run_sends_no_request(
     assert "already complete" in second.stdout
 
 
+@pytest.mark.parametrize("mode", [0o664, 0o600, 0o755])
+def test_another_mode_is_repaired_and_nothing_is_downloaded(
+    weights: Program, hub: SmallHub, config: dict[str, Any], mode: int
+) -> None:
+    assert weights(**config).returncode == 0
+    changed = Path(config["directory"]) / "consolidated-00001.safetensors"
+    before = changed.stat().st_ino
+    changed.chmod(mode)
+    hub.requests.clear()
+    assert weights(**config).returncode == 0
+    found = changed.stat()
+    assert (found.st_mode & 0o7777, found.st_ino, hub.requests) == (0o644, before, [])
+    assert json.loads(Path(config["progress"]).read_text())["bytes_fetched"] == 0
+    # The manifest is newer than the change again, which is what a preview compares.
+    assert found.st_ctime_ns <= (changed.parent / ".manifest.json").stat().st_mtime_ns
+    assert "already complete" in weights(**config).stdout
+
+
 def test_patterns_that_change_make_the_manifest_incomplete(
     weights: Program, hub: SmallHub, config: dict[str, Any], found: Found
 ) -> None:

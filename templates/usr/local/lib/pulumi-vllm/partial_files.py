@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 DISK_FULL = 4  # exit code
 PARTS = ".parts"
 """Directory of the unfinished files, inside the directory of the weights."""
+MODE = 0o644
 VERIFIED = "verified"
 """File in PARTS that lists the files whose hash was right."""
 
@@ -101,7 +102,7 @@ class PartialFiles:
         header = json.dumps([file.path, file.size, file.digest, self.chunk])
         lines = journal.read_text(errors="replace").splitlines(keepends=True) if journal.exists() else []
         file.done = set()
-        file.handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        file.handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, MODE)
         if lines[:1] == [header + "\n"] and os.fstat(file.handle).st_size == file.size:
             listed = itertools.takewhile(re.compile(r"\d{1,9}\n").fullmatch, lines[1:])
             file.done = {int(line) for line in listed} & all_chunks
@@ -129,17 +130,26 @@ class PartialFiles:
         os.fdatasync(file.journal)
 
     def close(self, file: File, *, verified: bool) -> None:
-        """Move a verified file to its final path, or delete it."""
+        """Give a verified file its mode, its owner and its final path, or delete it."""
+        if verified:
+            self.restore_access(file.handle)
         os.close(file.handle)
         if file.journal >= 0:
             os.close(file.journal)
         file.journal, path, part = -1, self.root / file.path, self.path(file, "part")
         if verified and not file.final:
             path.parent.mkdir(parents=True, exist_ok=True)
-            os.chown(part, *self.owner)
             part.replace(path)
             sync_directory(path.parent)
         if not verified:
             path.unlink(missing_ok=True)
         for leftover in (self.path(file, "journal"), part):
             leftover.unlink(missing_ok=True)
+
+    def restore_access(self, handle: int) -> None:
+        """Set the mode and the owner of a file that has others. An owner of -1 is left unchanged."""
+        found = os.fstat(handle)
+        if found.st_mode & 0o7777 != MODE:
+            os.fchmod(handle, MODE)
+        if self.owner not in ((-1, -1), (found.st_uid, found.st_gid)):
+            os.fchown(handle, *self.owner)
