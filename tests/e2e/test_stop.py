@@ -45,7 +45,7 @@ systemctl show -p NRestarts -p ActiveState {UNIT}
 """
     )
     assert set(shown.splitlines()) > {"NRestarts=1", "ActiveState=active"}, shown
-    assert set(project.changes()) == {"same"}
+    assert set(project.changes()) == {"same"}, project.pulumi("preview", "--diff").stdout
 
     body = {"model": project.outputs()["model"], "prompt": "hi", "stream": True}
     body |= {"max_tokens": TOKENS, "ignore_eos": True}

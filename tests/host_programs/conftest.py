@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import socket
 import subprocess
 import sys
 import threading
@@ -213,6 +214,15 @@ class Program:
     def __call__(self, *args: str, **config: Any) -> subprocess.CompletedProcess[str]:
         command = self.command(*args, **config)
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A TCP port of loopback on which nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 @pytest.fixture

@@ -205,17 +205,6 @@ def test_a_refused_chat_fails(
     assert "max_tokens is too large" in result_of(config)["why"]
 
 
-def test_a_failed_unit_ends_the_wait(
-    readiness: Program, config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "systemctl").write_text('#!/bin/sh\n[ "$*" = "is-failed --quiet vllm.service" ]\n')
-    (tmp_path / "systemctl").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    run = readiness(**config | {"unit": "vllm.service", "engine_url": "http://127.0.0.1:9", "timeout_s": 600})
-    assert run.returncode == 1
-    assert "vllm.service has failed; see `journalctl -u vllm.service`" in run.stderr
-
-
 def test_an_answer_without_a_token_fails(
     readiness: Program, behaviour: Behaviour, config: dict[str, Any]
 ) -> None:

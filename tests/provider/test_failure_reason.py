@@ -1,5 +1,6 @@
 """What a failed unit's journal says. The lines are from captured starts of vLLM 0.26.0 on H100, shortened."""
 
+import asyncio
 import shutil
 import subprocess
 
@@ -58,9 +59,10 @@ def test_every_form_of_an_exception_is_recognized(line, reason):
     ],
 )
 def test_other_lines_are_no_exception(line):
-    assert last_words(
-        [line], ["vllm.service: Main process exited, code=killed, status=9/KILL"]
-    ) == f"{line.strip()} | Main process exited, code=killed, status=9/KILL"
+    assert (
+        last_words([line], ["vllm.service: Main process exited, code=killed, status=9/KILL"])
+        == f"{line.strip()} | Main process exited, code=killed, status=9/KILL"
+    )
 
 
 def test_without_an_exception_the_last_lines_and_the_end_are_the_reason():
@@ -78,12 +80,13 @@ def journal(tmp_path):
 
     class Host:
         async def run(self, script, **_):
-            path = f"{tmp_path}:/usr/bin:/bin"
-            done = subprocess.run(
-                [shutil.which("bash"), "-eu", "-o", "pipefail", "-c", script],
-                env={"PATH": path}, capture_output=True, text=True, check=False,
-            )  # fmt: skip
+            done = await asyncio.to_thread(run, script)
             return Result(done.stdout, done.stderr, done.returncode)
+
+    def run(script):
+        command = [shutil.which("bash"), "-eu", "-o", "pipefail", "-c", script]
+        path = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+        return subprocess.run(command, env=path, capture_output=True, text=True, check=False)
 
     def install(name, script):
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")

@@ -31,9 +31,13 @@ class Host:
     def __init__(self, facts=None, **answers):
         self.observed, self.answers, self.ran, self.written = facts or {}, answers, [], []
         self.client = ""
+        self.failures = {}
 
     async def run(self, script, **_):
         self.ran.append(script)
+        for word, failure in self.failures.items():
+            if word in script:
+                raise failure
         for word, answer in self.answers.items():
             if word in script:
                 return Result(answer, "", 0)
@@ -226,17 +230,6 @@ def no_units(monkeypatch):
     monkeypatch.setattr(service, "run_unit", finish)
 
 
-@pytest.mark.usefixtures("no_units")
-async def test_an_update_of_the_weights_drains_for_the_declared_time():
-    manifest = json.dumps({"files": {"a": {"size": 3}, "b": {"size": 4}}})
-    host = Host(**{".manifest.json": f"{'5' * 64}\n{manifest}\n"})
-    new = {**CONNECTION, "directory": DIRECTORY, "drainTimeoutS": 3600}
-    outputs = await Weights().update(Call(host), "id", {}, new)
-    assert (outputs["files"], outputs["bytes"], outputs["manifestSha256"]) == (2, 7, "5" * 64)
-    assert "drain --timeout 3600" in host.ran[0]
-    assert "drain --undo" in host.ran[-1]
-
-
 FAILURES = [UserError("the unit failed"), Unreachable("lost"), Cancelled("cancelled")]
 
 
@@ -249,41 +242,64 @@ def failing(unit, failure):
     return run_unit
 
 
-@pytest.mark.parametrize("unit", ["vllm-preflight.service", "vllm-weights.service"])
-@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: type(failure).__name__)
-async def test_a_failed_update_of_the_weights_undoes_its_drain(monkeypatch, unit, failure):
-    monkeypatch.setattr(weights, "run_unit", failing(unit, failure))
-    host = Host()
-    with pytest.raises(type(failure), match=str(failure)):
-        await Weights().update(
-            Call(host), "id", {}, {**CONNECTION, "directory": DIRECTORY, "drainTimeoutS": 60}
-        )
-    assert "drain --timeout 60" in host.ran[0]
-    assert "drain --undo" in host.ran[-1]
+@pytest.mark.parametrize(
+    ("before", "fetched", "after"), [({}, 7, 2), ({"downloads": 4}, 3, 5), ({"downloads": 4}, 0, 4)]
+)
+async def test_an_update_of_the_weights_takes_nothing_away_and_counts_downloads(
+    monkeypatch, before, fetched, after
+):
+    async def finish(*_, **__):
+        return {"bytes_fetched": fetched}
+
+    monkeypatch.setattr(weights, "run_unit", finish)
+    manifest = json.dumps({"files": {"a": {"size": 3}, "b": {"size": 4}}})
+    host = Host(**{".manifest.json": f"{'5' * 64}\n{manifest}\n"})
+    outputs = await Weights().update(Call(host), "id", before, {**CONNECTION, "directory": DIRECTORY})
+    assert (outputs["files"], outputs["bytes"], outputs["manifestSha256"]) == (2, 7, "5" * 64)
+    assert outputs["downloads"] == after
+    assert not any("drain" in script or "systemctl" in script for script in host.ran)
 
 
+async def test_a_preview_of_other_weights_cannot_know_whether_vllm_restarts():
+    new = inputs_of(Weights())
+    assert (await Weights().preview_update(Call(Host()), new, new))["downloads"] is None
+
+
+@pytest.mark.parametrize("unit", ["vllm-preflight.service", "vllm-install.service"])
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: type(failure).__name__)
-async def test_a_failed_restart_of_vllm_undoes_its_drain(monkeypatch, failure):
-    monkeypatch.setattr(service, "run_unit", failing("vllm-install.service", failure))
+async def test_what_fails_before_the_restart_leaves_vllm_serving(monkeypatch, unit, failure):
+    monkeypatch.setattr(service, "run_unit", failing(unit, failure))
     host = Host()
     with pytest.raises(type(failure), match=str(failure)):
         await start(host, {**SERVICE, "servingDigest": "old"})
-    assert any("drain --timeout 60" in script for script in host.ran)
+    assert host.ran == []
+
+
+@pytest.mark.usefixtures("no_units")
+@pytest.mark.parametrize("step", ["drain --timeout", "systemctl stop vllm", "systemctl enable"])
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: type(failure).__name__)
+async def test_a_restart_that_fails_starts_vllm_again_and_undoes_the_drain(step, failure):
+    host = Host()
+    host.failures[step] = failure
+    with pytest.raises(type(failure), match=str(failure)):
+        await start(host, {**SERVICE, "servingDigest": "old"})
+    assert host.ran[-2] == "systemctl start --no-block vllm.service || true"
     assert "drain --undo" in host.ran[-1]
 
 
 SERVICE = {**CONNECTION, "engineVersion": "0.26.0", "weightsRevision": "f" * 40, "servingDigest": "d"}
 
 
-async def start(host, old=None):
-    new = dict(SERVICE)
+async def start(host, old=None, **more):
+    new = {**SERVICE, **more}
     await Service().check(None, new, None)
     return await Service().update(Call(host), "id", old or new, new)
 
 
-def readiness(engine="active", crashes=0, check="activating", result=None):
+def readiness(engine="active", check="activating", result=None, before="inactive"):
     text = json.dumps(result) if result else ""
-    return {"NRestarts": f"{engine}\n{crashes}\n{check}\n{text}"}
+    failed = '"passed": false'
+    return {"ActiveState vllm-readiness": f"{engine}\n{check}\n{text}", failed: f"{before}\n"}
 
 
 @pytest.mark.usefixtures("no_units")
@@ -293,23 +309,39 @@ async def test_a_passed_readiness_check_is_evidence():
 
 
 @pytest.mark.usefixtures("no_units")
-@pytest.mark.parametrize("changed", [True, False])
-async def test_vllm_is_drained_and_restarted_only_for_other_inputs(changed):
+@pytest.mark.parametrize("name", [None, "servingDigest", "weightsRevision", "weightsDownloads"])
+async def test_vllm_is_drained_and_restarted_only_for_other_inputs(name):
     host = Host(**readiness(result={"passed": True}))
-    old = {**SERVICE, "commandLine": "as-declared"} | ({"servingDigest": "old"} if changed else {})
+    old = {**SERVICE, "commandLine": "as-declared"} | ({name: "old"} if name else {})
     await start(host, old)
     stopped = [script for script in host.ran if script == "systemctl stop vllm.service"]
     drained = [script for script in host.ran if "drain --timeout 60" in script]
-    assert (len(drained), len(stopped)) == (changed, changed)
+    assert (len(drained), len(stopped)) == (bool(name), bool(name))
+
+
+ENDED = {"passed": False, "why": "vllm.service ended 2 times; see the journal", "engine_ended": True}
 
 
 @pytest.mark.usefixtures("no_units")
-@pytest.mark.parametrize(("state", "crashes"), [("failed", 0), ("activating", 2)])
-async def test_a_crashing_vllm_is_stopped_and_its_journal_reported(state, crashes):
-    host = Host(**readiness(state, crashes), journalctl="CUDA out of memory\n")
-    with pytest.raises(UserError, match=r"vllm\.service failed: CUDA out of memory"):
-        await start(host)
-    assert host.ran[-1] == "systemctl stop vllm-readiness.service vllm.service"
+@pytest.mark.parametrize(
+    ("before", "old", "stops"),
+    [
+        ("inactive", SERVICE, True),
+        ("active", {**SERVICE, "commandLine": "as-declared"}, False),
+        ("active", {**SERVICE, "servingDigest": "old"}, True),
+    ],
+)
+async def test_a_vllm_that_ends_is_reported_by_its_journal_and_stopped_unless_it_served_before(
+    before, old, stops
+):
+    answers = readiness("failed", result={**ENDED, "invocation": "abc"}, before=before)
+    host = Host(**answers, journalctl="CUDA out of memory\n")
+    with pytest.raises(
+        UserError, match=r"vllm\.service failed: CUDA out of memory \(vllm\.service ended 2 times\)$"
+    ):
+        await start(host, old)
+    assert any("invocation=abc" in script for script in host.ran)
+    assert (host.ran[-1] == "systemctl stop vllm-readiness.service vllm.service") == stops
 
 
 @pytest.mark.usefixtures("no_units")
@@ -321,9 +353,9 @@ async def test_a_failed_readiness_check_reports_its_reason():
 
 @pytest.mark.usefixtures("no_units")
 async def test_a_readiness_check_has_a_time_limit(monkeypatch):
-    monkeypatch.setattr(service, "_READY_WITHIN_S", 0)
+    monkeypatch.setattr(service, "_RESULT_AFTER_S", 0)
     with pytest.raises(UserError, match="not ready after 0 s; read `journalctl -u vllm`"):
-        await start(Host(**readiness()))
+        await start(Host(**readiness()), readyTimeoutS=0)
 
 
 async def test_stopped_units_are_drift_of_the_service():

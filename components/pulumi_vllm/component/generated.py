@@ -708,7 +708,6 @@ class Weights(pulumi.CustomResource):
         access: pulumi.Input[Mapping[str, Any]] | None = None,
         observed: pulumi.Input[str] | None = None,
         unreachable: pulumi.Input[str] | None = None,
-        drain_timeout_s: pulumi.Input[float] | None = None,
         complete: pulumi.Input[bool] | None = None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
@@ -724,7 +723,6 @@ class Weights(pulumi.CustomResource):
             access: Address ranges that the firewall of the host admits: allow for the gateway, sshAllow for SSH (default: those of allow). An empty sshAllow closes SSH for everybody.
             observed: Whether the last refresh observed the host (default: yes); otherwise the reason.
             unreachable: error or warn: whether a host that can't be observed is a difference (default: error).
-            drain_timeout_s: Seconds that running requests get to finish before vLLM restarts (default: 60).
             complete: Whether all files are present and verified (default: true).
             opts: Pulumi's resource options.
         """
@@ -740,11 +738,11 @@ class Weights(pulumi.CustomResource):
                 "access": access,
                 "observed": observed,
                 "unreachable": unreachable,
-                "drainTimeoutS": drain_timeout_s,
                 "complete": complete,
                 "files": None,
                 "bytes": None,
                 "downloadedBytes": None,
+                "downloads": None,
                 "seconds": None,
                 "manifestSha256": None,
                 "reachable": None,
@@ -793,11 +791,6 @@ class Weights(pulumi.CustomResource):
         return pulumi.get(self, "directory")  # type: ignore[no-any-return]
 
     @property
-    def drain_timeout_s(self) -> pulumi.Output[float]:
-        """Seconds that running requests get to finish before vLLM restarts (default: 60)."""
-        return pulumi.get(self, "drainTimeoutS")  # type: ignore[no-any-return]
-
-    @property
     def complete(self) -> pulumi.Output[bool]:
         """Whether all files are present and verified (default: true)."""
         return pulumi.get(self, "complete")  # type: ignore[no-any-return]
@@ -816,6 +809,11 @@ class Weights(pulumi.CustomResource):
     def downloaded_bytes(self) -> pulumi.Output[float]:
         """Bytes that the last create or update downloaded."""
         return pulumi.get(self, "downloadedBytes")  # type: ignore[no-any-return]
+
+    @property
+    def downloads(self) -> pulumi.Output[int]:
+        """How often something was downloaded. vLLM restarts when this changes (weightsDownloads)."""
+        return pulumi.get(self, "downloads")  # type: ignore[no-any-return]
 
     @property
     def seconds(self) -> pulumi.Output[float]:
@@ -848,6 +846,7 @@ class Service(pulumi.CustomResource):
         access: pulumi.Input[Mapping[str, Any]] | None = None,
         observed: pulumi.Input[str] | None = None,
         unreachable: pulumi.Input[str] | None = None,
+        weights_downloads: pulumi.Input[int] | None = None,
         units: pulumi.Input[Mapping[str, pulumi.Input[str]]] | None = None,
         command_line: pulumi.Input[str] | None = None,
         drain_timeout_s: pulumi.Input[float] | None = None,
@@ -866,6 +865,7 @@ class Service(pulumi.CustomResource):
             access: Address ranges that the firewall of the host admits: allow for the gateway, sshAllow for SSH (default: those of allow). An empty sshAllow closes SSH for everybody.
             observed: Whether the last refresh observed the host (default: yes); otherwise the reason.
             unreachable: error or warn: whether a host that can't be observed is a difference (default: error).
+            weights_downloads: Output downloads of Weights. Other weights than the loaded ones restart vLLM.
             units: State of each unit (default: all are active).
             command_line: Whether vLLM runs with the arguments of its unit (default: as-declared).
             drain_timeout_s: Seconds that running requests get to finish before vLLM restarts (default: 60).
@@ -884,6 +884,7 @@ class Service(pulumi.CustomResource):
                 "access": access,
                 "observed": observed,
                 "unreachable": unreachable,
+                "weightsDownloads": weights_downloads,
                 "units": units,
                 "commandLine": command_line,
                 "drainTimeoutS": drain_timeout_s,
@@ -933,6 +934,11 @@ class Service(pulumi.CustomResource):
     def weights_revision(self) -> pulumi.Output[str]:
         """Revision of the weights. Another revision restarts vLLM."""
         return pulumi.get(self, "weightsRevision")  # type: ignore[no-any-return]
+
+    @property
+    def weights_downloads(self) -> pulumi.Output[int]:
+        """Output downloads of Weights. Other weights than the loaded ones restart vLLM."""
+        return pulumi.get(self, "weightsDownloads")  # type: ignore[no-any-return]
 
     @property
     def units(self) -> pulumi.Output[Mapping[str, str]]:

@@ -64,6 +64,7 @@ OUTPUTS: Final[dict[str, dict[str, Any]]] = {
         "files": 9,
         "bytes": 120_000_000_000,
         "downloadedBytes": 120_000_000_000,
+        "downloads": 1,
         "seconds": 600,
         "manifestSha256": "e" * 64,
         "reachable": True,

@@ -183,7 +183,6 @@ class Server(pulumi.ComponentResource):
             repository=planned.repository,
             revision=planned.revision,
             directory=planned.weights_directory,
-            drain_timeout_s=deployment.drain_timeout_s,
             opts=self._child(host_files),
         )
         self.service = resources.Service(
@@ -192,7 +191,9 @@ class Server(pulumi.ComponentResource):
             engine_version=planned.engine.version,
             serving_digest=host_files.serving_digest,
             weights_revision=planned.revision,
+            weights_downloads=weights.downloads,
             drain_timeout_s=deployment.drain_timeout_s,
+            ready_timeout_s=deployment.ready_timeout_s,
             opts=self._child(weights),
         )
 

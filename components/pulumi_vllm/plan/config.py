@@ -315,6 +315,8 @@ class Deployment(_Block):
         int, _key("applies to the next stop of the engine", "seconds", ge=0, le=3600)
     ] = defaults.DRAIN_TIMEOUT_S
     """How long running requests may take to finish before the engine is stopped."""
+    ready_timeout_s: Annotated[int, _key(_RESTART, "seconds", ge=60, le=86_400)] = defaults.READY_TIMEOUT_S
+    """How long vLLM may take from its start until it answers. `up` gives up earlier when vLLM makes no progress."""
     unreachable: Annotated[str, _key(_NOTHING, pattern=f"^({'|'.join(defaults.UNREACHABLE_CHOICES)})$")] = (
         defaults.UNREACHABLE
     )

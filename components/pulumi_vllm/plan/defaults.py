@@ -7,6 +7,9 @@ from typing import Final
 DRAIN_TIMEOUT_S: Final = 60
 """How long running requests may take to finish before the engine is stopped."""
 
+READY_TIMEOUT_S: Final = 3600
+"""How long vLLM may take from its start until it answers: 121 GB from a disk of 40 MB/s take 50 minutes."""
+
 MODEL_HUB: Final = "https://huggingface.co"
 """Address of the model hub."""
 

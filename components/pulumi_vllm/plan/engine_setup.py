@@ -100,6 +100,8 @@ def environment(deployment: Deployment, selection: Selection) -> dict[str, str]:
         "TORCH_EXTENSIONS_DIR": f"{caches}/extensions",
         "FLASHINFER_WORKSPACE_BASE": f"{caches}/flashinfer",
         "CUDA_CACHE_PATH": f"{caches}/cuda",
+        # VLLM's own default of 600 s is short for 121 GB from a slow disk.
+        "VLLM_ENGINE_READY_TIMEOUT_S": str(deployment.ready_timeout_s),
         **selection.engine.environment,
     }
     if deployment.machine.count > 1:

@@ -101,7 +101,6 @@ def _variables(plan: Plan) -> dict[str, Any]:
     deployment, machine = plan.deployment, plan.deployment.machine
     weights = plan.model.precisions[plan.precision]
     cuda = plan.engine.runs_on == "cuda"
-    readiness_timeout_s = 600 if cuda else 240
     return {
         "plan": plan,
         "weights": weights,
@@ -112,8 +111,7 @@ def _variables(plan: Plan) -> dict[str, Any]:
         "messages_routes": gateway_routes.MESSAGES,
         "requests": plan.request_settings,
         "firewall": firewall.rules(deployment.access.allow, deployment.access.ssh),
-        "readiness_timeout_s": readiness_timeout_s,
-        "readiness_unit_timeout_s": readiness_timeout_s + 60,
+        "readiness_unit_timeout_s": deployment.ready_timeout_s + 60,
         "golden": [dataclasses.asdict(one) for one in plan.model.golden],
         "gpus": {"name": machine.gpu, "count": machine.count} if cuda else None,
         "key_names": (*deployment.access.keys, READINESS_KEY),

@@ -37,14 +37,20 @@ def drain_script(timeout_s: float) -> str:
 
 
 @contextlib.asynccontextmanager
-async def undo_drain_after_failure(call: Call, new: Values) -> AsyncIterator[None]:
-    """Open the gateway again when a step inside fails. Without vLLM, HAProxy itself answers 503 until it is back."""
+async def give_back_after_failure(call: Call, new: Values, *, restart: str | None) -> AsyncIterator[None]:
+    """When a step inside fails, start the unit that it stopped, and open the gateway.
+
+    Without vLLM, HAProxy itself answers 503 until it is back.
+    """
     try:
         yield
     except BaseException:
         # The failure of the step is the one to report, and a lost host can't be reached for this either.
         with contextlib.suppress(HostError):
-            await undo_drain(await connect_host(call, new))
+            host = await connect_host(call, new)
+            if restart:
+                await host.run(f"systemctl start --no-block {restart} || true", timeout_s=60)
+            await undo_drain(host)
         raise
 
 

@@ -69,7 +69,9 @@ invocation={{invocation}}
 [ -n "$invocation" ] || invocation=$(systemctl show -P InvocationID {{unit}})
 user=$(systemctl show -P User {{unit}})
 user=${{{{user:+_UID=$(id -u "$user" 2>/dev/null)}}}}
-own() {{{{ [ -z "$invocation" ] || journalctl --no-pager -q -o cat _SYSTEMD_INVOCATION_ID=$invocation "$@" 2>/dev/null; }}}}
+own() {{{{
+    [ -z "$invocation" ] || journalctl --no-pager -q -o cat _SYSTEMD_INVOCATION_ID=$invocation "$@" 2>/dev/null
+}}}}
 lines=$(own $user | tail -n {{lines}})
 [ -n "$lines" ] || lines=$(own | tail -n {{lines}})
 ending=$([ -z "$invocation" ] || journalctl --no-pager -q -o cat INVOCATION_ID=$invocation _PID=1 2>/dev/null |

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pulumi_vllm.host import drift
-from pulumi_vllm.plan.defaults import DRAIN_TIMEOUT_S
-from pulumi_vllm.provider.lifecycle.drain import DRAIN_TIMEOUT, drain, undo_drain, undo_drain_after_failure
+from pulumi_vllm.plan.defaults import DRAIN_TIMEOUT_S, READY_TIMEOUT_S
+from pulumi_vllm.provider.lifecycle.drain import DRAIN_TIMEOUT, drain, give_back_after_failure, undo_drain
 from pulumi_vllm.provider.lifecycle.failure_reason import failure_reason
 from pulumi_vllm.provider.lifecycle.firewall_trial import load_rules
 from pulumi_vllm.provider.lifecycle.host_connection import (
@@ -31,11 +31,10 @@ if TYPE_CHECKING:
     from pulumi_vllm.host.ssh import Host
 
 _SERVING_UNITS = (layout.ENGINE_UNIT, layout.GATEWAY_UNIT, layout.FIREWALL_UNIT)
-_READY_WITHIN_S = 3600
-# A start of a large model takes minutes of a billed instance. After two crashes a third start is not worth waiting for.
-_CRASHES_TOLERATED = 1
+# The check on the host knows the same time limit, and its result says more.
+_RESULT_AFTER_S = 90
 # Inputs that vLLM reads when it starts.
-_RESTARTING_INPUTS = ("servingDigest", "weightsRevision", "engineVersion", "commandLine")
+_RESTARTING_INPUTS = ("servingDigest", "weightsRevision", "weightsDownloads", "engineVersion", "commandLine")
 
 
 class Service(HostResource):
@@ -57,6 +56,9 @@ class Service(HostResource):
         "weightsRevision": Property(
             "string", "Revision of the weights. Another revision restarts vLLM.", required=True
         ),
+        "weightsDownloads": Property(
+            "integer", "Output downloads of Weights. Other weights than the loaded ones restart vLLM."
+        ),
         "units": Property("object", "State of each unit (default: all are active).", of="string"),
         "commandLine": Property(
             "string", "Whether vLLM runs with the arguments of its unit (default: as-declared)."
@@ -65,7 +67,7 @@ class Service(HostResource):
         "readyTimeoutS": Property(
             "number",
             "Seconds from the start of vLLM until the readiness check must have passed "
-            f"(default: {_READY_WITHIN_S}).",
+            f"(default: {READY_TIMEOUT_S}).",
             silent=True,
         ),
     }
@@ -83,7 +85,7 @@ class Service(HostResource):
         new.setdefault("units", dict.fromkeys(_SERVING_UNITS, "active"))
         new.setdefault("commandLine", drift.AS_DECLARED)
         new.setdefault("drainTimeoutS", DRAIN_TIMEOUT_S)
-        new.setdefault("readyTimeoutS", _READY_WITHIN_S)
+        new.setdefault("readyTimeoutS", READY_TIMEOUT_S)
         return await super().check(call, new, old)
 
     async def create(self, call: Call, new: Values) -> tuple[str, Values]:
@@ -110,23 +112,29 @@ class Service(HostResource):
 
     # -- the host -----------------------------------------------------------------------------------
     async def _start(self, call: Call, new: Values, *, restart: bool) -> Values:
-        # First, because vLLM keeps serving on a host that is not fit for the new configuration.
+        # First, because vLLM keeps serving on a host that is not fit for the new configuration. The new engine is
+        # installed beside the old one, so vLLM serves meanwhile, and goes on if the installation fails.
         await run_unit(call, new, PREFLIGHT, restart=True)
+        await run_unit(call, new, INSTALL, restart=restart)
+        await load_rules(call, new)
         host = await connect_host(call, new)
         # An engine that failed the readiness check keeps running, and may hold the cause of the failure in memory.
-        restart = restart or (await host.run(_READINESS_FAILED, timeout_s=60)).stdout.strip() == "yes"
-        async with undo_drain_after_failure(call, new):
+        active, failed = (await host.run(_SHOW_ENGINE, timeout_s=60)).stdout.partition("\n")[::2]
+        restart = restart or failed.strip() == "yes"
+        serving = active == "active" and not restart
+        async with give_back_after_failure(call, new, restart=layout.ENGINE_UNIT if restart else None):
             if restart:
                 await drain(call, host, new, "vllm restarts")
                 await host.run(f"systemctl stop {layout.ENGINE_UNIT}", timeout_s=120)
-            # Restarted, because the lock may have changed. With an unchanged lock the program returns at once.
-            # vllm.service requires this unit and would restart with it, so vllm.service is stopped first.
-            await run_unit(call, new, INSTALL, restart=restart)
-            host = await connect_host(call, new)
-            await load_rules(call, new)
             await host.run(_START_UNITS, timeout_s=180)
         await undo_drain(host)
-        readiness = await _ReadinessCheck(call, host, float(new["readyTimeoutS"])).result()
+        try:
+            readiness = await _ReadinessCheck(call, host, float(new["readyTimeoutS"])).result()
+        except EngineFailedError:
+            if not serving:  # one that served before comes back by itself
+                stop = f"systemctl stop {layout.READINESS_UNIT} {layout.ENGINE_UNIT}"
+                await host.run(stop, timeout_s=120)
+            raise
         call.session.hosts().mark_changed(host)
         facts = await call.session.hosts().facts(host, units=_SERVING_UNITS)
         evidence = {
@@ -151,48 +159,53 @@ class _ReadinessCheck:
         """Run the check and return its result.
 
         Raises:
-            UserError: vLLM or the check failed, or the time limit passed.
+            EngineFailedError: vLLM ended.
+            UserError: the check failed, or the time limit passed.
         """
         await self.host.run(_START_READINESS, timeout_s=60)
         try:
             return await poll(
                 self.call,
                 self._passed,
-                within_s=self.timeout_s,
+                within_s=self.timeout_s + _RESULT_AFTER_S,
                 pauses=HOST_PAUSES_S,
                 report=lambda: f"waiting for the readiness check; vllm is {self.engine_state}",
             )
-        except PollTimeoutError:
+        except PollTimeoutError as error:
             raise UserError(
-                f"{self.call.name}: not ready after {self.timeout_s:.0f} s; read `journalctl -u vllm` on the host, "
+                f"{self.call.name}: not ready after {error.waited_s:.0f} s; read `journalctl -u vllm` on the host, "
                 "then run `pulumi up` again"
             ) from None
 
     async def _passed(self) -> dict[str, Any] | None:
         shown = await self.host.run(_SHOW_READINESS, timeout_s=60)
-        self.engine_state, crashes, check_state, text = (
-            part.strip() for part in (shown.stdout + "\n\n\n").split("\n", 3)
+        self.engine_state, check_state, text = (
+            part.strip() for part in (shown.stdout + "\n\n").split("\n", 2)
         )
-        if self.engine_state == "failed" or int(crashes or 0) > _CRASHES_TOLERATED:
-            reason = await failure_reason(self.host, layout.ENGINE_UNIT)
-            stop = f"systemctl stop {layout.READINESS_UNIT} {layout.ENGINE_UNIT}"
-            await self.host.run(stop, timeout_s=120)
-            raise UserError(f"{self.call.name}: {layout.ENGINE_UNIT} failed: {reason}")
         if text:
             result: dict[str, Any] = json.loads(text)
             if result.get("passed"):
                 return result
-            reason = await failure_reason(self.host, layout.ENGINE_UNIT)
-            raise UserError(
-                f"{self.call.name}: the readiness check failed: {result.get('why')}; the log of vllm: {reason}"
-            )
+            why, started = str(result.get("why")), str(result.get("invocation") or "")
+            reason = await failure_reason(self.host, layout.ENGINE_UNIT, invocation=started)
+            if result.get("engine_ended"):
+                ending = why.partition(";")[0]
+                raise EngineFailedError(f"{self.call.name}: {layout.ENGINE_UNIT} failed: {reason} ({ending})")
+            raise UserError(f"{self.call.name}: the readiness check failed: {why}; the log of vllm: {reason}")
         if check_state == "failed":
             reason = await failure_reason(self.host, layout.READINESS_UNIT)
             raise UserError(f"{self.call.name}: the readiness check failed: {reason}")
         return None
 
 
-_READINESS_FAILED = f"grep -qs '\"passed\": false' {layout.READINESS_RESULT} && echo yes || true"
+class EngineFailedError(UserError):
+    """vLLM ended before the readiness check passed."""
+
+
+_SHOW_ENGINE = f"""
+systemctl show -P ActiveState {layout.ENGINE_UNIT}
+grep -qs '"passed": false' {layout.READINESS_RESULT} && echo yes || true
+"""
 
 _START_UNITS = f"""
 systemctl enable -q {layout.GATEWAY_UNIT} {layout.ENGINE_UNIT}
@@ -208,7 +221,6 @@ systemctl restart --no-block {layout.READINESS_UNIT}
 
 _SHOW_READINESS = f"""
 systemctl show -P ActiveState {layout.ENGINE_UNIT}
-systemctl show -P NRestarts {layout.ENGINE_UNIT}
 systemctl show -P ActiveState {layout.READINESS_UNIT}
 cat {layout.READINESS_RESULT} 2>/dev/null || true
 """

@@ -3,8 +3,6 @@
 import json
 from dataclasses import dataclass
 
-from pulumi_vllm.plan.defaults import DRAIN_TIMEOUT_S
-from pulumi_vllm.provider.lifecycle.drain import DRAIN_TIMEOUT, drain, undo_drain, undo_drain_after_failure
 from pulumi_vllm.provider.lifecycle.host_connection import (
     CONNECTION,
     INSTANCE_ID,
@@ -47,13 +45,16 @@ class Weights(HostResource):
         "repository": Property("string", "Repository at the model hub, as in owner/name.", required=True),
         "revision": Property("string", "Commit of the repository: 40 hexadecimal digits.", required=True),
         "directory": Property("string", "Directory on the host.", required=True),
-        "drainTimeoutS": DRAIN_TIMEOUT,
         "complete": Property("boolean", "Whether all files are present and verified (default: true)."),
     }
     outputs = {
         "files": Property("integer", "Number of files in the manifest."),
         "bytes": Property("number", "Size of all files in bytes."),
         "downloadedBytes": Property("number", "Bytes that the last create or update downloaded."),
+        "downloads": Property(
+            "integer",
+            "How often something was downloaded. vLLM restarts when this changes (weightsDownloads).",
+        ),
         "seconds": Property("number", "Duration of the last create or update in seconds."),
         "manifestSha256": Property("string", "sha256 of the manifest."),
         "reachable": REACHABLE,
@@ -62,20 +63,19 @@ class Weights(HostResource):
     async def check(self, call: Call, new: Values, old: Values | None) -> list[Failure]:
         """Add defaults. `complete` is true, so that missing files show as a diff."""
         new.setdefault("complete", True)
-        new.setdefault("drainTimeoutS", DRAIN_TIMEOUT_S)
         return await super().check(call, new, old)
+
+    async def preview_update(self, call: Call, old: Values, new: Values) -> Values:
+        """Return the outputs that are known. Only the hashes tell whether something has to be downloaded."""
+        return {**await super().preview_update(call, old, new), "downloads": None}
 
     async def create(self, call: Call, new: Values) -> tuple[str, Values]:
         """Download the weights."""
-        return f"{new['repository']}@{str(new['revision'])[:12]}", await self._download(call, new)
+        return f"{new['repository']}@{str(new['revision'])[:12]}", await self._download(call, new, before=0)
 
     async def change(self, call: Call, resource_id: str, old: Values, new: Values) -> Values:
-        """Download what is missing. vllm.service requires the unit and restarts with it, so drain the gateway first."""
-        async with undo_drain_after_failure(call, new):
-            await drain(call, await connect_host(call, new), new, "vllm restarts with its weights")
-            outputs = await self._download(call, new)
-        await undo_drain(await connect_host(call, new))
-        return outputs
+        """Download what is missing while vLLM serves what it has loaded. Service restarts it for other bytes."""
+        return await self._download(call, new, before=int(old.get("downloads") or 1))
 
     async def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Reading | None:
         """Compare the manifest with the declared revision, and the files with the manifest."""
@@ -100,7 +100,7 @@ class Weights(HostResource):
             {**outputs, "reachable": True, "manifestSha256": manifest.sha256}, {**inputs, **live, **OBSERVED}
         )
 
-    async def _download(self, call: Call, new: Values) -> Values:
+    async def _download(self, call: Call, new: Values, *, before: int) -> Values:
         # The preflight first: its error is clearer, and it takes seconds where the download takes minutes.
         await run_unit(call, new, PREFLIGHT, restart=True)
         record = await run_unit(call, new, WEIGHTS, restart=True)
@@ -110,10 +110,12 @@ class Weights(HostResource):
         sha256, _, text = shown.stdout.partition("\n")
         manifest = _Manifest.parse(text, sha256)
         call.session.hosts().mark_changed(host)
+        downloaded = record.get("bytes_fetched", record.get("bytes_done"))
         return {
             "files": manifest.files,
             "bytes": manifest.size,
-            "downloadedBytes": record.get("bytes_fetched", record.get("bytes_done")),
+            "downloadedBytes": downloaded,
+            "downloads": before + 1 if downloaded or not before else before,
             "seconds": record.get("seconds"),
             "manifestSha256": manifest.sha256,
             "reachable": True,

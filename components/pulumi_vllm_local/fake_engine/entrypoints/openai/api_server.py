@@ -5,19 +5,21 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import os
 import signal
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ... import __version__
 from ...arguments import parse
 from ...core import Core
 from ...model import LoadError, check
 from ...server import Engine, serve
+
+if TYPE_CHECKING:
+    import argparse
 
 _POLL_S = 0.1
 _DEAD_S = 1.0
