@@ -26,3 +26,10 @@ def test_every_property_has_a_description_and_secrets_are_marked():
             assert prop["description"], f"{token}.{name}"
     private = custom_schema()["resources"]["vllm:spheron:SshKey"]["properties"]["privateKeyPem"]
     assert private["secret"] is True
+
+
+def test_an_sdk_does_not_replace_the_plugins_distribution():
+    language = custom_schema()["language"]
+    normalized = language["python"]["packageName"].replace("_", "-")
+    assert normalized != "pulumi-vllm"
+    assert language["nodejs"]["packageName"].startswith("pulumi-vllm")  # not @pulumi/vllm

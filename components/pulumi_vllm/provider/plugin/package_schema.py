@@ -54,7 +54,10 @@ def package_schema() -> str:
 @cache
 def _custom() -> str:
     resources = {token: _resource(resource) for token, resource in RESOURCES.items()}
-    respect = {"respectSchemaVersion": True}
+    # Without names of their own, the Python SDK would be called pulumi_vllm, as this distribution is, and installing it
+    # would remove the plugin; the Node.js SDK would be called @pulumi/vllm, in the scope of somebody else.
+    python = {"respectSchemaVersion": True, "packageName": "pulumi_vllm_sdk", "pyproject": {"enabled": True}}
+    nodejs = {"respectSchemaVersion": True, "packageName": "pulumi-vllm-sdk"}
     config = {
         "spheronApiKey": {
             "type": "string",
@@ -74,7 +77,7 @@ def _custom() -> str:
         "description": "Serve an open-weight LLM with vLLM on rented GPUs.",
         "license": "Apache-2.0",
         "pluginDownloadURL": PLUGIN_URL,
-        "language": {"python": respect, "nodejs": respect, "go": respect},
+        "language": {"python": python, "nodejs": nodejs, "go": {"respectSchemaVersion": True}},
         "config": {"variables": config},
         "provider": {"inputProperties": config},
         "resources": resources,
