@@ -1,15 +1,63 @@
-"""The argument schemas are those of the wheels' own parsers, and the locked packages can be imported."""
+"""The data of an engine is that of its wheel: arguments, values and bounds, verdicts on flags, importable packages."""
 
+import json
 import pathlib
 import subprocess
 import sys
 
 import pytest
 from pulumi_vllm.plan import catalogue, vllm_parser
+from pulumi_vllm.plan.engine_arguments import EngineArguments
+from pulumi_vllm.plan.launch import Launch
+from pulumi_vllm.plan.lint import lint
+from pulumi_vllm_local.tiny_model import model_files
 
 ROOT = pathlib.Path(__file__).parents[2]
 PROGRAMS = ROOT / "lab/engine"
 ENGINES = ROOT / "components/pulumi_vllm/plan/data/engines"
+sys.path.insert(0, str(PROGRAMS))
+import flag_sets  # noqa: E402
+import wheel  # noqa: E402
+
+LAUNCH = (
+    "--model /models/tiny --host 127.0.0.1 --shutdown-timeout 30 --config-format mistral --tokenizer-mode mistral "
+    "--load-format mistral --tool-call-parser mistral --reasoning-parser mistral --dtype bfloat16 --max-model-len 2048 "
+    "--max-num-seqs 8 --enforce-eager"
+)
+OURS = {"product-flag", "loads-from-elsewhere", "unknown-repository", "secret-in-flag"}
+"""Rules about the product, not about vLLM: they may refuse what vLLM accepts."""
+
+
+def errors(words, version):
+    """The rules with which the linter refuses the tiny model's launch with these words."""
+    known = catalogue.load()
+    model, engine = known.models["mistral-small-4-tiny"], known.engines[version]
+    arguments = EngineArguments.of(
+        {**vllm_parser.parse(LAUNCH.split(), version), **vllm_parser.parse(words, version)}
+    )
+    precision = next(iter(model.precisions.values()))
+    launch = Launch(arguments, {}, model, precision, engine, arguments.ranks or 1)
+    return {one.rule for one in lint(launch, {}) if one.severity == "error"}
+
+
+@pytest.mark.all
+@pytest.mark.parametrize("version", vllm_parser.versions())
+def test_the_linter_judges_flags_as_the_engine_does(version, tmp_path):
+    sets = [*flag_sets.written(), *flag_sets.generated(vllm_parser.accepted(version))]
+    assert len(sets) > 200
+    model_files.write(tmp_path / "tiny")
+    (tmp_path / "sets.json").write_text(json.dumps(sets))
+    with wheel.installed(version) as python:
+        words = (str(tmp_path / "tiny"), str(tmp_path / "sets.json"))
+        answers = json.loads(wheel.ask(python, "ask_start.py", *words))
+    wrong = []
+    for words, refusal in zip(sets, answers, strict=True):
+        rules, names = errors(words, version), {word[2:] for word in words if word.startswith("--")}
+        if refusal and not rules and not names & flag_sets.ONLY_HERE.keys():
+            wrong.append(f"not found: {' '.join(words)}: {refusal}")
+        if not refusal and rules - OURS and not names & flag_sets.ONLY_THE_LINTER.keys():
+            wrong.append(f"found in vain: {' '.join(words)}: {rules}")
+    assert wrong == []
 
 
 @pytest.mark.all
