@@ -118,7 +118,7 @@ def test_the_rules_are_listed_by_the_ids_that_ignore_accepts(capsys):
         ),
         ("--gpu H200 -- --max-model-len 32k --limit-mm-per-prompt []", "is not an object of whole numbers"),
         (
-            '--gpu H200 -- --max-model-len 32k --limit-mm-per-prompt {"image":"0"}',
+            '--gpu H200 -- --max-model-len 32k --limit-mm-per-prompt {"image":"few"}',
             "is not an object of whole numbers",
         ),
         (

@@ -6,15 +6,16 @@ of the stack file and its JSON Schema are generated from both.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping  # noqa: TC003 - pydantic reads the annotations
+from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 import pydantic
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema
 
 from pulumi_vllm.plan import catalogue as catalogues
-from pulumi_vllm.plan import config_errors, defaults, quantities, storage
+from pulumi_vllm.plan import config_errors, defaults, product_flags, quantities, storage
 from pulumi_vllm.plan.address_ranges import client_range
 from pulumi_vllm.plan.catalogue_lookup import CatalogueLookup
 from pulumi_vllm.plan.errors import ConfigError
@@ -51,20 +52,6 @@ _ORIGIN = re.compile(
 )
 _MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._:-]{0,95}){0,3}$"
 
-_DECIDED_BY = {
-    "model": "set server.model and server.precision",
-    "served-model-name": "set server.model, and further names in server.aliases",
-    "middleware": "this package reads clients' requests with its own",
-    "allowed-media-domains": "set server.gateway.media_domains",
-    "reasoning-effort-map": "set server.requests.reasoning_efforts",
-    "max-model-len": "set server.context",
-    "max-num-seqs": "set server.concurrency or server.profile",
-    "host": "the engine stays behind the gateway",
-    "port": "the engine stays behind the gateway",
-    "api-key": "name keys under server.access.keys",
-}
-"""vLLM arguments that `engine.flags` may not set → what to do instead."""
-
 
 def _host_name(value: object) -> str:
     text = str(value)
@@ -77,13 +64,32 @@ def _host_name(value: object) -> str:
 def _flag_name(name: str) -> str:
     if name.startswith("-"):
         msg = f"is written with dashes; write {name.lstrip('-')}"
-    elif name in _DECIDED_BY:
-        msg = f"cannot be set here; {_DECIDED_BY[name]}"
+    elif (reason := product_flags.refusal(name)) is not None:
+        msg = f"cannot be set here; {reason}"
     elif "_" in name:
         msg = f"is not a flag of vLLM; did you mean {name.replace('_', '-')}?"
     else:
         return name
     raise ValueError(msg)
+
+
+def _flag_value(value: object) -> object:
+    """A mapping as JSON, and a list as the words of an argument that takes several."""
+    if isinstance(value, Mapping):
+        try:
+            return json.dumps(value)
+        except TypeError:
+            msg = "is a mapping with values that JSON does not have; quote them"
+            raise ValueError(msg) from None
+    if isinstance(value, list | tuple) and value:
+        if all(isinstance(one, int | float | str) and not isinstance(one, bool) for one in value):
+            return " ".join(map(str, value))
+        msg = "is a list of more than words and numbers; write it as JSON in quotes"
+        raise ValueError(msg)
+    if value is None or isinstance(value, list | tuple):
+        msg = "is empty; write a value, true, or false"
+        raise ValueError(msg)
+    return value
 
 
 def _rule_id(name: str) -> str:
@@ -116,7 +122,19 @@ ModelName = Annotated[str, Field(pattern=_MODEL_NAME)]
 Effort = Annotated[str, Field(pattern="^(none|minimal|low|medium|high|xhigh|max)$")]
 FlagName = Annotated[str, AfterValidator(_flag_name)]
 RuleId = Annotated[str, AfterValidator(_rule_id)]
-Flag = bool | int | float | str
+_WORD = {"type": ["integer", "number", "string"]}
+Flag = Annotated[
+    bool | int | float | str,
+    BeforeValidator(_flag_value),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": ["boolean", "integer", "number", "string", "object"]},
+                {"type": "array", "items": _WORD, "minItems": 1},
+            ]
+        }
+    ),
+]
 
 
 def _key(change: str, unit: str = "", **constraints: Any) -> Any:
@@ -266,7 +284,8 @@ class EngineOptions(_Block):
     version: Annotated[str | None, _key("installs the version and restarts vLLM")] = None
     """Catalogue version of vLLM; unset takes the default of the catalogue (0.26.0 on GPUs)."""
     flags: Annotated[Mapping[FlagName, Flag], _key(_RESTART)] = {}
-    """Further vLLM arguments, without the dashes. The linter checks them as it checks the plan's own."""
+    """Further vLLM arguments, without the dashes. A mapping becomes JSON, a list becomes words. The linter checks them
+    as it checks the plan's own."""
     ignore: Annotated[Mapping[RuleId, str], _key(_NOTHING)] = {}
     """Lint rule → the reason why its finding does not apply here."""
 

@@ -24,9 +24,6 @@ PARALLEL_SIZES = (
 )
 """Arguments whose product is the number of ranks, one GPU each (ParallelConfig of 0.26.0)."""
 
-COUNTS = ("max-model-len", "max-num-batched-tokens", "max-num-seqs", *PARALLEL_SIZES)
-"""Arguments that vLLM's configuration refuses below 1, although its parser accepts them."""
-
 SEVERAL_WORDS = frozenset(
     {
         "allowed-media-domains", "api-key", "collect-detailed-traces", "cpu-offload-params", "cudagraph-capture-sizes",

@@ -52,7 +52,7 @@ def arguments(deployment: Deployment, selection: Selection) -> EngineArguments:
     # Several GPUs and images need more memory above vLLM's limit, so the limit may have to be lower.
     budget = memory_budget(selection, EngineArguments.of({**flags, **own}))
     if budget is not None and budget.safe_utilization:
-        usual = float(flags["gpu-memory-utilization"])
+        usual = float(selection.engine.flags["gpu-memory-utilization"])
         flags["gpu-memory-utilization"] = min(usual, budget.safe_utilization)
     return EngineArguments.of({**flags, **own})
 

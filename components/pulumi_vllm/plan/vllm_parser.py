@@ -1,4 +1,4 @@
-"""The arguments that a vLLM version's own parser accepts (data/engines/*/arguments.json), read as it reads them."""
+"""The arguments that a vLLM version accepts (data/engines/*/arguments.json), read as its own parser reads them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pathlib
 import re
 from typing import TYPE_CHECKING, Any
 
-from pulumi_vllm.plan.engine_arguments import whole_number
+from pulumi_vllm.plan.engine_arguments import number, whole_number
 from pulumi_vllm.plan.suggestions import suggestion
 
 if TYPE_CHECKING:
@@ -81,7 +81,23 @@ def refused(flags: Flags, version: str) -> Iterator[str]:
     for name, value in flags.items():
         problem = _problem(known[name], value) if name in known else None
         if problem:
-            yield f"--{name}: {problem}" if isinstance(value, bool) else f"--{name} {value}: {problem}"
+            yield (f"--{name}: {problem}" if isinstance(value, bool) else f"--{name} {value}: {problem}")
+
+
+def out_of_range(flags: Flags, version: str) -> Iterator[str]:
+    """A message for each number that the parser accepts and the configuration refuses."""
+    known = accepted(version)
+    for name, value in flags.items():
+        argument = known.get(name, {})
+        numbers = (
+            number(whole_number(word) if argument.get("type") == "tokens" else word)
+            for word in _words(argument, value)
+        )
+        beyond = next(filter(None, (_bound(argument, one) for one in numbers if one is not None)), None)
+        if name == "max-model-len" and whole_number(value) == 0:  # its least, -1, means auto
+            beyond = "1 or more"
+        if beyond:
+            yield f"--{name} {value} is out of range, and vLLM does not start; write {beyond}"
 
 
 def deprecated(flags: Flags, version: str) -> Iterator[str]:
@@ -111,8 +127,24 @@ def _long_name(written: str, known: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _remedy(name: str, known: Mapping[str, Any]) -> str:
-    remedy = suggestion(name.removeprefix("no-"), known)
-    return remedy if remedy.startswith("did you mean") else "leave it out"
+    name = name.removeprefix("no-")
+    if name in removed_flags():
+        return removed_flags()[name]
+    found = suggestion(name, [one for one in known if _polarity(one) == _polarity(name)])
+    return found if found.startswith("did you mean") else "leave it out"
+
+
+@functools.cache
+def removed_flags() -> Mapping[str, str]:
+    """Arguments that earlier versions had → what to do instead. Read only when a flag is unknown."""
+    found: dict[str, str] = json.loads((_ENGINES / "removed.json").read_text())
+    return found
+
+
+def _polarity(name: str) -> str:
+    """`enable` or `disable`. A suggestion must not be the opposite of what was written."""
+    head = name.partition("-")[0]
+    return head if head in {"enable", "disable"} else ""
 
 
 def _problem(argument: Mapping[str, Any], value: FlagValue) -> str | None:
@@ -121,14 +153,80 @@ def _problem(argument: Mapping[str, Any], value: FlagValue) -> str | None:
             return "takes no value; write it alone"
         return None if value or argument["switch"] == "both" else "has no --no- form; leave it out"
     if isinstance(value, bool):
-        return None if argument.get("words") in ("?", "*") else "needs a value; write one"
-    # JSON and text may hold blanks. A list is split into words, and only its words can be checked.
-    words = str(value).split() if "words" in argument else [str(value)]
-    for word in words:
-        if "choices" in argument and word not in argument["choices"]:
-            return f"is not one of its values; {suggestion(word, argument['choices'])}"
-        if "choices" not in argument and not _has_type(argument["type"], word):
-            return f"is not {_TYPES[argument['type']]}; write {_TYPES[argument['type']]}"
+        return None if argument.get("words") in {"?", "*"} else "needs a value; write one"
+    return next(filter(None, (_word_problem(argument, word) for word in _words(argument, value))), None)
+
+
+def _word_problem(argument: Mapping[str, Any], word: str) -> str | None:
+    if "choices" in argument:
+        return None if word in argument["choices"] else _not_one_of(word, argument["choices"])
+    kind = argument["type"]
+    if not _has_type(kind, word):
+        return f"is not {_TYPES[kind]}; write {_TYPES[kind]}"
+    if "values" in argument and not _is_value(word, argument["values"]):
+        return _not_one_of(word, argument["values"])
+    return _object_problem(argument.get("keys", {}), word) if argument.get("object") else None
+
+
+def _not_one_of(word: str, known: Sequence[str]) -> str:
+    return f"is not one of its values; {suggestion(word, known)}"
+
+
+def _is_value(word: str, known: Sequence[str]) -> bool:
+    """Whether a registry has the name. vLLM looks up the names of backends in upper case."""
+    return word in known or (known[0].isupper() and word.upper() in known)
+
+
+def _object_problem(known: Mapping[str, Mapping[str, Any]], word: str) -> str | None:
+    """What is wrong with the object of a JSON argument."""
+    try:
+        content = json.loads(word)
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        return "is not a JSON object; write for example {} with its keys"
+    return _key_problem(known, content) if known else None
+
+
+def _key_problem(known: Mapping[str, Mapping[str, Any]], content: Mapping[str, Any]) -> str | None:
+    """What is wrong with a key of an object, or of an object in it."""
+    for key, value in content.items():
+        if key not in known:
+            return f"has no key {key}; {suggestion(key, known)}"
+        given = str(value).lower() if isinstance(value, bool) else str(value)
+        values = known[key].get("values")
+        if values and value is not None and given.upper() not in [one.upper() for one in values]:
+            return f"{key} {_not_one_of(given, values)}"
+        inner = (
+            _key_problem(known[key]["keys"], value)
+            if isinstance(value, dict) and "keys" in known[key]
+            else None
+        )
+        if inner:
+            return f"{key} {inner}"
+        beyond = _bound(known[key], value) if isinstance(value, int | float) else None
+        if beyond:
+            return f"{key} is out of range; write {beyond}"
+    return None
+
+
+def _words(argument: Mapping[str, Any], value: FlagValue) -> list[str]:
+    """JSON and text may hold blanks. A list is split into words."""
+    if isinstance(value, bool):
+        return []
+    return str(value).split() if "words" in argument else [str(value)]
+
+
+def _bound(argument: Mapping[str, Any], found: float) -> str | None:
+    """The bound that a number is beyond."""
+    if "least" in argument and found < argument["least"]:
+        return f"{argument['least']:g} or more"
+    if "above" in argument and found <= argument["above"]:
+        return f"more than {argument['above']:g}"
+    if "most" in argument and found > argument["most"]:
+        return f"{argument['most']:g} or less"
+    if "below" in argument and found >= argument["below"]:
+        return f"less than {argument['below']:g}"
     return None
 
 

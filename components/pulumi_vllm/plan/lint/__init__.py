@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 from pulumi_vllm.plan.lint import (
     capacity,
     chat,
+    conflicts,
     exposure,
     host_system,
+    json_arguments,
     kernels,
+    ownership,
     parallelism,
     parsing,
     performance,
@@ -28,10 +31,15 @@ __all__ = ["RULES", "Finding", "lint"]
 _RULES: tuple[Callable[[Launch], Problems], ...] = (
     parsing.unknown_flag,
     parsing.invalid_value,
-    parsing.count_below_one,
+    parsing.out_of_range,
     capacity.batch_too_small,
     parsing.deprecated_flag,
-    parsing.conflicting_flags,
+    conflicts.conflicting_flags,
+    json_arguments.incomplete_value,
+    ownership.secret_in_flag,
+    ownership.product_flag,
+    ownership.loads_from_elsewhere,
+    ownership.trusted_input,
     weight_files.unknown_repository,
     capacity.context_length,
     capacity.too_many_sequences,
@@ -47,6 +55,7 @@ _RULES: tuple[Callable[[Launch], Problems], ...] = (
     kernels.kv_cache_dtype,
     kernels.attention_backend,
     kernels.quantization,
+    kernels.block_size,
     kernels.moe_backend,
     host_system.shutdown_timeout,
     chat.mistral_common_version,
@@ -66,7 +75,13 @@ RULES: Mapping[str, Callable[[Launch], Problems]] = {rule.__name__.replace("_", 
 def lint(launch: Launch, ignore: Mapping[str, str]) -> tuple[Finding, ...]:
     """Every finding about a launch, errors first; `ignore` maps rule ids to the reason to ignore them."""
     findings = [
-        Finding(name, problem.severity, problem.message, problem.evidence, ignore.get(name))
+        Finding(
+            name,
+            problem.severity,
+            ownership.without_secrets(launch, problem.message),
+            problem.evidence,
+            ignore.get(name),
+        )
         for name, rule in RULES.items()
         for problem in rule(launch)
     ]

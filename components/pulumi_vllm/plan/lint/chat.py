@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from pulumi_vllm.plan.launch import Launch
     from pulumi_vllm.plan.lint.findings import Problems
 
+_LIMIT_KEYS = {"count", "width", "height", "num_frames", "length"}
+"""Keys of a limit that is an object (MultiModalConfig of 0.26.0 and 0.33.0)."""
+
 _FIRST_BROKEN_MISTRAL_COMMON = (1, 13)
 
 
@@ -37,17 +40,21 @@ def image_limit(launch: Launch) -> Problems:
         content = json.loads(str(written)) if written is not None else {}
     except ValueError:
         return  # the rule invalid-value reports it
-    counts = (
-        [one.get("count", 0) if isinstance(one, dict) else one for one in content.values()]
-        if isinstance(content, dict)
-        else [None]
-    )
-    if not all(isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in counts):
+    if not isinstance(content, dict) or not all(map(_is_limit, content.values())):
         yield error(
             f"--limit-mm-per-prompt {written} is not an object of whole numbers, and vLLM does not start; "
             'write for example {"image": 4}',
             "MultiModalConfig of vLLM 0.26.0 (source)",
         )
+
+
+def _is_limit(one: object) -> bool:
+    """Whether a value limits a kind of input: a count, or an object with the count and the largest size."""
+    if isinstance(one, dict):
+        return not set(one) - _LIMIT_KEYS and all(map(_is_limit, one.values()))
+    if isinstance(one, str):
+        return one.isdecimal()
+    return isinstance(one, int) and not isinstance(one, bool) and one >= 0
 
 
 def mistral_common_version(launch: Launch) -> Problems:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pulumi_vllm.plan import vllm_parser
+from pulumi_vllm.plan.engine_arguments import whole_number
 from pulumi_vllm.plan.lint.findings import error, warning
 
 if TYPE_CHECKING:
@@ -14,6 +16,8 @@ _RUN = "run on 2026-11-23 with vLLM 0.26.0 on H200"
 _FLASHMLA_HEAD = 576
 """The only size of a latent for which the FlashMLA kernels are compiled."""
 _BLACKWELL = ("FLASHINFER_MLA", "CUTLASS_MLA", "TOKENSPEED_MLA")
+_BLOCK = 16
+"""Every attention backend for GPUs takes multiples of this many tokens (FLASHMLA only 64)."""
 _HUMMING_SINCE = (0, 32)
 """vLLM release from which humming is the default MoE backend for NVFP4."""
 
@@ -69,11 +73,20 @@ def attention_backend(launch: Launch) -> Problems:
 def quantization(launch: Launch) -> Problems:
     """A quantization other than the one that the weights define."""
     value = launch.arguments.flags.get("quantization")
-    if value == "int4":
+    methods = vllm_parser.accepted(launch.engine.version).get("quantization", {})
+    known = methods.get("values", ())
+    if value in methods.get("retired", ()) and not launch.arguments.flags.get(
+        "allow-deprecated-quantization"
+    ):
+        yield error(
+            f"--quantization {value} is deprecated, and vLLM does not start; leave it out, the weights define theirs",
+            f"the quantization methods of vLLM {launch.engine.version}",
+        )
+    elif value is not None and known and value not in known:
         published = ", ".join(launch.model.precisions)
         yield error(
-            f"--quantization int4: vLLM has no such method; {launch.model.name} is published in {published}",
-            "the configuration check of vLLM 0.33.0, run: Unknown quantization method",
+            f"--quantization {value}: vLLM has no such method; {launch.model.name} is published in {published}",
+            f"the quantization methods of vLLM {launch.engine.version}",
         )
     elif value is not None:
         yield warning(
@@ -108,6 +121,18 @@ def moe_backend(launch: Launch) -> Problems:
             "the default MoE backend is humming here, which was never started for this catalogue; set moe-backend: "
             "marlin",
             "source of vLLM 0.32.0 and 0.33.0; 0.26.0 selected marlin and refused humming",
+        )
+
+
+def block_size(launch: Launch) -> Problems:
+    """A block of the KV cache that no attention backend of the GPU takes."""
+    found = whole_number(launch.arguments.flags.get("block-size"))
+    if launch.on_gpu and found is not None and found > 0 and found % _BLOCK:
+        lower = found // _BLOCK * _BLOCK
+        yield error(
+            f"--block-size {found} is not a multiple of {_BLOCK}, and no attention backend takes it; use "
+            f"{' or '.join(str(one) for one in (lower, lower + _BLOCK) if one)}",
+            "get_supported_kernel_block_sizes of the backends of vLLM 0.26.0 and 0.33.0 (source)",
         )
 
 
