@@ -25,7 +25,10 @@ def text(version: str, found: dict[str, object]) -> str:
     """Lay out an answer of ask_arguments.py, one argument a line."""
     arguments = found["arguments"]
     assert isinstance(arguments, dict)  # noqa: S101 - ask_arguments.py writes one
-    rows = ",\n".join(f"  {json.dumps(name)}: {json.dumps(one)}" for name, one in sorted(arguments.items()))
+    rows = ",\n".join(
+        f"  {json.dumps(name)}: {json.dumps(one, separators=(',', ':'))}"
+        for name, one in sorted(arguments.items())
+    )
     head = (
         f'{{\n "version": {json.dumps(version)},\n "abbreviations": {json.dumps(found["abbreviations"])},\n'
     )
