@@ -106,7 +106,8 @@ def answers(url: str) -> None:
 def gateway(tmp_path):
     """Start gateways in front of an engine; limits are keys of server.gateway."""
     # The gateway removes the key. This engine needs it, because tests without a gateway use it too.
-    keep = {"    http-request del-header Authorization\n": ""}
+    own = f'    http-request set-header Authorization "Bearer {KEY}"\n'
+    keep = {"    http-request del-header Authorization\n": own}
     with contextlib.ExitStack() as running:
         numbers = itertools.count()
 

@@ -15,9 +15,9 @@ from pulumi_vllm.client.errors import UsageError, printable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pulumi_vllm.client.checks import ServedModel
     from pulumi_vllm.client.endpoint import Endpoint
     from pulumi_vllm.client.load_generator import Level, Load
+    from pulumi_vllm.client.served_model import ServedModel
 
 _INTERRUPTED = 130  # as shells report SIGINT: 128 + 2
 _COLUMNS = (

@@ -21,7 +21,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "smoke",
         help=text,
         description=f"{text.capitalize()}. The requests are: chat, stream, reasoning_effort, a tool call, structured "
-        "output, an image, and the longest allowed prompt. Each passes, fails, or does not apply to this engine.",
+        "output, an image, what clients of other servers send, requests beyond the limits, and the longest allowed "
+        "prompt. Each passes, fails, or does not apply to this engine.",
     )
     endpoint_options.add_arguments(smoke)
     smoke.set_defaults(run=_smoke)

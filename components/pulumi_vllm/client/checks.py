@@ -8,18 +8,20 @@ import struct
 import time
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pulumi_vllm.client import load_generator
+from pulumi_vllm.client.client_checks import ClientChecks
 from pulumi_vllm.client.errors import ClientError, RequestRefused, printable
 from pulumi_vllm.client.gateway_session import GatewaySession, encode
+from pulumi_vllm.client.outcomes import Failed, NotSupported, excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from pulumi_vllm.client.endpoint import Endpoint
-
-Outcome = Literal["pass", "fail", "not for this engine"]
+    from pulumi_vllm.client.outcomes import Outcome
+    from pulumi_vllm.client.served_model import ServedModel
 
 _CITIES = ["Paris", "Rome"]
 _PROPERTIES = {"city": {"type": "string", "enum": _CITIES}, "sunny": {"type": "boolean"}}
@@ -47,18 +49,6 @@ _IMAGE_PX = 56  # side length: two of Pixtral's merged patches of 28
 
 
 @dataclass(frozen=True)
-class ServedModel:
-    """The model behind an endpoint. An ability is None where neither a plan nor the catalogue knows it."""
-
-    name: str
-    context: int | None
-    vocabulary: int | None = None
-    reasons: bool | None = None
-    calls_tools: bool | None = None
-    accepts_images: bool | None = None
-
-
-@dataclass(frozen=True)
 class Finding:
     """Result of one check."""
 
@@ -66,14 +56,6 @@ class Finding:
     outcome: Outcome
     sentence: str
     seconds: float
-
-
-class _Failed(Exception):  # noqa: N818 - an outcome of a check
-    """The answer is wrong."""
-
-
-class _NotSupported(Exception):  # noqa: N818 - an outcome of a check
-    """The model, or the engine as it was started, does not support this."""
 
 
 class Checks:
@@ -90,6 +72,7 @@ class Checks:
             "tool call": self._tool_call,
             "structured output": self._structured,
             "image": self._image,
+            **ClientChecks(endpoint, served).table,
             "long context": self._long,
         }
 
@@ -99,9 +82,9 @@ class Checks:
         outcome: Outcome = "pass"
         try:
             sentence = await self.table[name]()
-        except _NotSupported as reason:
+        except NotSupported as reason:
             outcome, sentence = "not for this engine", str(reason)
-        except (_Failed, ClientError) as error:
+        except (Failed, ClientError) as error:
             outcome, sentence = "fail", str(error)
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             outcome = "fail"
@@ -120,12 +103,12 @@ class Checks:
     ) -> dict[str, Any]:
         """Ask for something that not every engine supports; where that is unknown, status 400 means it does not."""
         if supported is False:
-            raise _NotSupported(reason)
+            raise NotSupported(reason)
         try:
             return await self._ask(content, **more)
         except RequestRefused as refused:
             if supported is None and refused.status == _BAD_REQUEST:
-                raise _NotSupported(refused.server_message) from None
+                raise NotSupported(refused.server_message) from None
             raise
 
     def _body(self, content: Any, **more: Any) -> dict[str, Any]:
@@ -148,8 +131,8 @@ class Checks:
         tokens = answer["usage"]["completion_tokens"]
         reason = answer["choices"][0]["finish_reason"]
         if tokens < 1:
-            raise _Failed("the answer reports no tokens")
-        return f"{_excerpt(text)} ({tokens} tokens, finish reason {reason})"
+            raise Failed("the answer reports no tokens")
+        return f"{excerpt(text)} ({tokens} tokens, finish reason {reason})"
 
     async def _stream(self) -> str:
         body = self._body("Count from one to five.", stream=True, stream_options={"include_usage": True})
@@ -163,11 +146,11 @@ class Checks:
                     text, pieces = text + piece, pieces + bool(piece)
                     first = first or (time.perf_counter() - began if piece else 0.0)
         if not text.strip():
-            raise _Failed("the stream contained no text")
+            raise Failed("the stream contained no text")
         if usage is None:
-            raise _Failed("the stream ended without the requested usage")
+            raise Failed("the stream ended without the requested usage")
         if pieces == 1 and usage["completion_tokens"] > 2:  # noqa: PLR2004 - two tokens may arrive in one event
-            raise _Failed(
+            raise Failed(
                 f"{usage['completion_tokens']} tokens came in one event: the answer was not streamed"
             )
         return f"{pieces} pieces, the first after {first * 1000:,.0f} ms"
@@ -175,17 +158,17 @@ class Checks:
     async def _no_reasoning(self) -> str:
         message = await self._effort("none")
         if reasoning := _reasoning_of(message):
-            raise _Failed(f"reasoning was turned off, and the model reasoned: {_excerpt(reasoning)}")
-        return f"no reasoning; {_excerpt(message['content'] or '')}"
+            raise Failed(f"reasoning was turned off, and the model reasoned: {excerpt(reasoning)}")
+        return f"no reasoning; {excerpt(message['content'] or '')}"
 
     async def _reasoning(self) -> str:
         message = await self._effort("high")
         reasoning = _reasoning_of(message)
         if not reasoning and self.served.reasons is None:
-            raise _NotSupported("the answer has no reasoning, and it is unknown whether this model reasons")
+            raise NotSupported("the answer has no reasoning, and it is unknown whether this model reasons")
         if not reasoning:
-            raise _Failed("reasoning was asked for, and the answer has none; is --reasoning-parser right?")
-        return f"reasoning of {len(reasoning.split())} words: {_excerpt(reasoning)}"
+            raise Failed("reasoning was asked for, and the answer has none; is --reasoning-parser right?")
+        return f"reasoning of {len(reasoning.split())} words: {excerpt(reasoning)}"
 
     async def _effort(self, effort: str) -> dict[str, Any]:
         reason = "the engine was started without --reasoning-parser"
@@ -193,7 +176,7 @@ class Checks:
         answer = await self._ask_if_supported(self.served.reasons, reason, "Is 91 a prime number?", **options)
         message: dict[str, Any] = answer["choices"][0]["message"]
         if not (message.get("content") or "").strip() and answer["choices"][0]["finish_reason"] != "length":
-            raise _Failed("the answer has no text")
+            raise Failed("the answer has no text")
         return message
 
     async def _tool_call(self) -> str:
@@ -203,18 +186,18 @@ class Checks:
         choice = answer["choices"][0]
         calls = choice["message"].get("tool_calls") or []
         if not calls:
-            raise _Failed(
-                f"no tool was called; the answer was {_excerpt(choice['message'].get('content') or '')}"
+            raise Failed(
+                f"no tool was called; the answer was {excerpt(choice['message'].get('content') or '')}"
             )
         function = calls[0]["function"]
         if function["name"] != _TOOL["function"]["name"]:  # type: ignore[index]
-            raise _Failed(f"the model called {_excerpt(function['name'])}, which was not offered")
+            raise Failed(f"the model called {excerpt(function['name'])}, which was not offered")
         try:
             arguments = json.loads(function["arguments"])
         except ValueError:
-            raise _Failed(f"the arguments are not JSON: {_excerpt(function['arguments'])}") from None
+            raise Failed(f"the arguments are not JSON: {excerpt(function['arguments'])}") from None
         if not isinstance(arguments, dict) or "city" not in arguments:
-            raise _Failed(f"the arguments have no city: {_excerpt(function['arguments'])}")
+            raise Failed(f"the arguments have no city: {excerpt(function['arguments'])}")
         return (
             f"{function['name']}({printable(function['arguments'])}), finish reason {choice['finish_reason']}"
         )
@@ -230,10 +213,10 @@ class Checks:
         try:
             found = json.loads(text)
         except ValueError:
-            raise _Failed(f"a schema was given, and the answer is not JSON: {_excerpt(text)}") from None
+            raise Failed(f"a schema was given, and the answer is not JSON: {excerpt(text)}") from None
         fits = isinstance(found, dict) and found.keys() == _PROPERTIES.keys()
         if not fits or found["city"] not in _CITIES or not isinstance(found["sunny"], bool):
-            raise _Failed(f"the JSON does not follow the schema: {_excerpt(text)}")
+            raise Failed(f"the JSON does not follow the schema: {excerpt(text)}")
         return json.dumps(found)
 
     async def _image(self) -> str:
@@ -246,13 +229,13 @@ class Checks:
         without = await self._ask(question, max_tokens=1)
         more = answer["usage"]["prompt_tokens"] - without["usage"]["prompt_tokens"]
         if more < 1:
-            raise _Failed("the image added no tokens to the prompt: the model did not receive it")
-        return f"a blue square added {more} tokens; {_excerpt(_answer_text(answer))}"
+            raise Failed("the image added no tokens to the prompt: the model did not receive it")
+        return f"a blue square added {more} tokens; {excerpt(_answer_text(answer))}"
 
     async def _long(self) -> str:
         context = self.served.context
         if context is None:
-            raise _NotSupported("the endpoint does not report its longest request")
+            raise NotSupported("the endpoint does not report its longest request")
         asked = context - _LONG_ANSWER_TOKENS
         plan = load_generator.Load(
             (1,), asked, _LONG_ANSWER_TOKENS, self.served.vocabulary, seed=time.time_ns()
@@ -261,7 +244,7 @@ class Checks:
         async with GatewaySession(self.endpoint) as gateway:
             sample = await load_generator.measure_completion(gateway, body)
         if sample.prompt_tokens != asked:
-            raise _Failed(f"{asked:,} tokens were sent, and the engine counted {sample.prompt_tokens:,}")
+            raise Failed(f"{asked:,} tokens were sent, and the engine counted {sample.prompt_tokens:,}")
         return (
             f"a prompt of {asked:,} tokens (limit {context:,}), "
             f"first token after {sample.ttft:.1f} s, {sample.tokens} tokens in the answer"
@@ -276,14 +259,8 @@ def _reasoning_of(message: dict[str, Any]) -> str:
 def _answer_text(answer: dict[str, Any]) -> str:
     text: str = answer["choices"][0]["message"].get("content") or ""
     if not text.strip():
-        raise _Failed("the answer has no text")
+        raise Failed("the answer has no text")
     return text
-
-
-def _excerpt(text: str) -> str:
-    """Return the beginning of a model's text, quoted, on one line."""
-    line = printable(text)
-    return repr(line if len(line) <= 60 else line[:57] + "...")  # noqa: PLR2004 - one line of a table
 
 
 def _blue_square() -> str:

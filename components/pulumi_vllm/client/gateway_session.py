@@ -104,14 +104,20 @@ class GatewaySession:
             if failures:
                 raise failures[0]
 
-    async def json(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        """Return the whole answer.
+    async def json(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Any:
+        """Return the whole answer; `headers` are further ones of this request.
 
         Raises:
             RequestRefused: the status is not 200.
             ClientError: there is no answer, or it is not JSON.
         """
-        async with self._request(method, path, encode(body) if body else None) as response:
+        async with self._request(method, path, encode(body) if body else None, headers or {}) as response:
             with self._errors_explained(path):
                 text = await response.read()
         try:
@@ -130,7 +136,7 @@ class GatewaySession:
             AnswerInterrupted: the stream ended before its [DONE].
         """
         rest, done = b"", False
-        async with self._request("POST", path, body) as response:
+        async with self._request("POST", path, body, {}) as response:
             with self._errors_explained(path):
                 # An event may be cut anywhere, and aiohttp's readline() refuses lines above 128 KiB.
                 async for piece in response.content.iter_any():
@@ -163,7 +169,7 @@ class GatewaySession:
 
     @asynccontextmanager
     async def _request(
-        self, method: str, path: str, body: bytes | None
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str]
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         with self._errors_explained(path):
             async with asyncio.timeout(self.read_timeout_s):  # aiohttp's read timeout begins after sending
@@ -171,7 +177,7 @@ class GatewaySession:
                     method,
                     self.endpoint.url + path,
                     data=io.BytesIO(body) if body else None,  # aiohttp warns of more than 1 MiB as bytes
-                    headers={"Content-Type": "application/json"} if body else None,
+                    headers=headers | ({"Content-Type": "application/json"} if body else {}),
                     allow_redirects=False,
                     # Without it aiohttp loses the gateway's refusal of a body while it still sends that body.
                     expect100=body is not None and len(body) > _LARGE_BODY,

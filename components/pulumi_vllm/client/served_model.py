@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pulumi_vllm.client.checks import ServedModel
 from pulumi_vllm.client.errors import ClientError, printable
 from pulumi_vllm.client.gateway_session import GatewaySession
 from pulumi_vllm.plan import catalogue
@@ -14,6 +14,23 @@ from pulumi_vllm.plan.memory import accepts_images
 
 if TYPE_CHECKING:
     from pulumi_vllm.client.endpoint import Endpoint
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """The model behind an endpoint. An ability is None where neither a plan nor the catalogue knows it."""
+
+    name: str
+    context: int | None
+    vocabulary: int | None = None
+    reasons: bool | None = None
+    calls_tools: bool | None = None
+    accepts_images: bool | None = None
+
+    @property
+    def in_catalogue(self) -> bool:
+        """Whether it is a model of the catalogue, so that this package decides how it is served."""
+        return self.vocabulary is not None
 
 
 async def find_model(endpoint: Endpoint, wanted: str | None) -> ServedModel:
