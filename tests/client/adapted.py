@@ -6,6 +6,7 @@ import base64
 from dataclasses import dataclass, field
 from typing import Any
 
+KEY = "sk-of-the-tests"
 MODEL, HUB = "mistral-small-4-tiny", "pulumi-vllm/mistral-small-4-tiny"
 PARSERS = ("--reasoning-parser", "mistral", "--tool-call-parser", "mistral", "--enable-auto-tool-choice")
 QUESTION = [{"role": "user", "content": "Say something about the weather."}]

@@ -23,11 +23,10 @@ from pulumi_vllm_local.tiny_model import model_files
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "gateway"))
 sys.path.insert(0, str(Path(__file__).parent))
-from adapted import HUB, MODEL, PARSERS
+from adapted import HUB, KEY, MODEL, PARSERS
 from gateway import Gateway, free_port
 
 ROOT = Path(__file__).parents[2]
-KEY = "sk-of-the-tests"
 
 
 @dataclass

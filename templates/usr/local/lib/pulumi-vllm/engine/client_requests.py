@@ -196,8 +196,8 @@ class ClientRequests:
             url, name = urlsplit(""), None
         if url.scheme in ("http", "https") and name in allowed:
             return
-        where = f"from {', '.join(allowed)}, or " if allowed else ""
-        raise Refused("messages", f"this server fetches files {where}not at all; send a data: URL instead")
+        which = f"files from {', '.join(allowed)} only" if allowed else "no files by their address"
+        raise Refused("messages", f"this server fetches {which}; send a data: URL instead")
 
     async def _one_model(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer GET /v1/models/NAME, which vLLM lacks, from its list of models."""
