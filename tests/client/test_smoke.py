@@ -51,7 +51,7 @@ def test_everything_passes_against_an_engine_with_all_parsers(engine, capsys):
     )
     assert "this server keeps no responses" in checks["responses"]["sentence"]
     assert "20,000 choices are more than the 32" in checks["limits"]["sentence"]
-    assert "send a data: URL" in checks["limits"]["sentence"]
+    assert "fetches no files by their address" in checks["limits"]["sentence"]
     assert code == 0
     assert "fox" in checks["chat"]["sentence"]
     assert "a prompt of 2,040 tokens (limit 2,048)" in checks["long context"]["sentence"]

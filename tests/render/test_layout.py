@@ -16,6 +16,7 @@ WRITTEN_HERE = ("plan/host_paths.py", "render/layout.py")
 ELSEWHERE = {
     "host/probe_script.py": "runs on the host with the host's bare Python, so it imports nothing of the product",
     "client/served_model.py": "asks the API's route /models",
+    "client/client_checks.py": "asks the same route",
     "component/mocks.py": "shows one file as an example",
     "component/generated.py": "holds descriptions of resources for a person",
 }
