@@ -69,6 +69,7 @@ def test_an_existing_machine_is_adopted_by_import(project, tmp_path):
             "--protect=false",
         ).stdout
         assert "imported" in shown
+        assert "bug in the `vllm` provider" not in shown
 
         source = """
         Instance("machine", gpu="CPU", count=0, ssh_key_id=key.key_id, ssh_public_key=key.public_key,

@@ -120,6 +120,11 @@ class NotObserved:
 class HostResource(Resource):
     """A resource on a host. A refresh that could not observe the host leaves a difference."""
 
+    cannot_import = (
+        "an import does not know how to reach the host; import the instance and the volume only, and `pulumi up` takes "
+        "over what is on the host"
+    )
+
     async def check(self, call: Call, new: Values, old: Values | None) -> list[Failure]:
         """Add the defaults of the shared inputs. With `unreachable: warn`, an unreachable host is no difference."""
         new.setdefault("observed", OBSERVED["observed"])

@@ -96,7 +96,7 @@ class Servicer(_Servicer):  # type: ignore[misc] # generated code has no types
         new, old = from_struct(request.news), from_struct(request.olds)
 
         async def run() -> list[Failure]:
-            return check_shape(resource, new) or await resource.check(call, new, old or None)
+            return check_shape(resource, new, old) or await resource.check(call, new, old or None)
 
         failures = await _report_errors(context, run)
         return pb.CheckResponse(
@@ -142,6 +142,8 @@ class Servicer(_Servicer):  # type: ignore[misc] # generated code has no types
         state, inputs = from_struct(request.properties), from_struct(request.inputs)
 
         async def run() -> Message:
+            if not state and resource.cannot_import:
+                raise UserError(f"{call.name}: {resource.cannot_import}")
             reading = await resource.read(call, request.id, state, inputs)
             if reading is None:
                 return pb.ReadResponse()

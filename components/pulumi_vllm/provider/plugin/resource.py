@@ -34,6 +34,8 @@ class Property:
     """A change replaces the resource. The old one is deleted first."""
     silent: bool = False
     """A change alone causes no update. It is stored in state with the next one."""
+    unreadable: bool = False
+    """The cloud does not report it, so an import leaves it to the next update."""
     of: str | None = None
     """Type of the elements of an array, or of the values of an object."""
 
@@ -63,6 +65,8 @@ class Resource:
     description: ClassVar[str]
     inputs: ClassVar[Mapping[str, Property]]
     outputs: ClassVar[Mapping[str, Property]]
+    cannot_import: ClassVar[str | None] = None
+    """Why an import is refused, and what to do instead. None where `read` needs the id only."""
 
     async def check(self, _call: Call, _new: Values, _old: Values | None) -> list[Failure]:
         """Validate the inputs, and add defaults to them."""
@@ -129,9 +133,13 @@ def _kind(before: Any, after: Any) -> Kind:
     return Kind.DELETE if after is None else Kind.UPDATE
 
 
-def check_shape(resource: Resource, new: Values) -> list[Failure]:
-    """Return a failure for every unknown input, missing input and wrong type."""
+def check_shape(resource: Resource, new: Values, old: Values | None = None) -> list[Failure]:
+    """Return a failure for every unknown input, missing input and wrong type.
+
+    The engine checks an import too, with what `read` returned as the new and the old inputs.
+    """
     failures = []
+    imported = bool(old) and old == new
     for name in new:
         if name not in resource.inputs:
             near = get_close_matches(name, resource.inputs, n=1)
@@ -140,7 +148,7 @@ def check_shape(resource: Resource, new: Values) -> list[Failure]:
     for name, prop in resource.inputs.items():
         value = reveal(new.get(name))
         if value is None:
-            if prop.required:
+            if prop.required and not (imported and prop.unreadable):
                 failures.append(Failure(name, f"missing: {prop.description}"))
         elif value is not UNKNOWN and not isinstance(value, _PYTHON[prop.type]):
             path = "" if prop.secret or isinstance(new.get(name), Secret) else name

@@ -14,6 +14,11 @@ RENEW_BEFORE_DAYS = 30
 class StateOnlyResource(Resource):
     """A resource that exists in state only."""
 
+    cannot_import = (
+        "its secret is in the state of its stack only, so it cannot be imported; restore an export of the state with "
+        "`pulumi stack import`, or let `pulumi up` create a new one"
+    )
+
     async def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Reading | None:
         """Return the state."""
         return Reading(self.outputs_in(state), inputs)

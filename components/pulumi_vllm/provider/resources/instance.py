@@ -50,9 +50,15 @@ class Instance(Resource):
         "maxUsdPerHour": Property(
             "number", "Price ceiling for the whole instance, USD per hour.", silent=True
         ),
-        "sshKeyId": Property("string", "Id of the SSH key at the cloud.", required=True, silent=True),
+        "sshKeyId": Property(
+            "string", "Id of the SSH key at the cloud.", required=True, silent=True, unreadable=True
+        ),
         "sshPublicKey": Property(
-            "string", "Public SSH key. It is part of the instance's identity.", required=True, replaces=True
+            "string",
+            "Public SSH key. It is part of the instance's identity.",
+            required=True,
+            replaces=True,
+            unreadable=True,
         ),
         "sshPrivateKey": Property(
             "string",
@@ -60,6 +66,7 @@ class Instance(Resource):
             required=True,
             secret=True,
             silent=True,
+            unreadable=True,
         ),
         "cloudInit": Property(
             "object", "packages, runcmd and writeFiles for the first boot, where supported.", silent=True

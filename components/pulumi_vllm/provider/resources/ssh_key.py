@@ -29,6 +29,11 @@ class SshKey(Resource):
         "privateKeyPem": Property("string", "Private key in OpenSSH format.", secret=True),
     }
 
+    cannot_import = (
+        "the cloud has no private keys, so an SSH key cannot be imported; give the private key as privateKey "
+        "(ssh_private_key of a Server), and `pulumi up` finds its registration"
+    )
+
     async def create(self, call: Call, new: Values) -> tuple[str, Values]:
         """Register the key, or adopt the registration of the same key."""
         # The plugin starts without cryptography, which takes 0.1 s to import.

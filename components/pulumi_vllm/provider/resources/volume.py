@@ -43,8 +43,11 @@ class Volume(Resource):
             "GPU of the machine that uses the volume, as in offers, such as H200, H100 or CPU.",
             required=True,
             silent=True,
+            unreadable=True,
         ),
-        "count": Property("integer", "Number of GPUs of that machine.", required=True, silent=True),
+        "count": Property(
+            "integer", "Number of GPUs of that machine.", required=True, silent=True, unreadable=True
+        ),
         "billing": Property("string", "Billing of that machine: on-demand or spot.", silent=True),
         "fallback": Property(
             "string", "on-demand, if that machine may be rented on demand too.", silent=True
