@@ -64,6 +64,24 @@ def check_lock_out_is_refused(project) -> None:
     assert set(project.changes()) == {"same"}
 
 
+def repair_what_runs(project):
+    """Change what runs, and no file: boot, firewall and gateway."""
+    on_host(
+        project,
+        "systemctl disable -q haproxy; nft flush ruleset; /usr/local/lib/pulumi-vllm/drain --timeout 0 || true",
+    )
+    shown = project.pulumi("preview").stdout
+    for sentence in (
+        "haproxy.service at boot is disabled, declared enabled; `pulumi up` enables it",
+        "firewall has none of its rules, so anybody reaches port 22, port 443",
+        "gateway answers 503 to every request: its server is DRAIN, declared UP; `pulumi up` opens it",
+    ):
+        assert sentence in shown
+    project.up()
+    on_host(project, "nft list table inet pulumi_vllm; curl -skf https://127.0.0.1/healthz")
+    assert set(project.changes()) == {"same"}
+
+
 def test_drift_is_a_diff_and_up_reverts_it(project):
     # An edited line of a unit appears as that line and one warning.
     on_host(project, f"sed -i 's/^LimitNOFILE=.*/LimitNOFILE=4711/' {UNIT}")
@@ -74,14 +92,24 @@ def test_drift_is_a_diff_and_up_reverts_it(project):
     assert "LimitNOFILE=4711" not in on_host(project, f"cat {UNIT}")
     assert set(project.changes()) == {"same"}
 
-    # An undeclared drop-in.
+    # An undeclared drop-in: its secret leaves the host masked, and `up` repairs the process too.
+    lines = "[Service]\\nUser=root\\nEnvironment=HF_TOKEN=planted-4711\\n"
     on_host(
         project,
-        f"mkdir -p {UNIT}.d && printf '[Service]\\nNice=5\\n' > {UNIT}.d/mine.conf && systemctl daemon-reload",
+        f"mkdir -p {UNIT}.d && printf '{lines}' > {UNIT}.d/mine.conf && systemctl daemon-reload; "
+        "systemctl restart vllm",
     )
-    assert "mine.conf" in project.pulumi("preview", "--diff").stdout
+    shown = project.pulumi("preview", "--diff").stdout
+    assert "mine.conf" in shown
+    assert "HF_TOKEN=***" in shown
+    assert "planted" not in shown
+    assert "vllm.service process was started with other files than declared" in shown
     project.up()
     assert "mine.conf" not in on_host(project, f"ls {UNIT}.d 2>/dev/null || true")
+    assert on_host(project, "stat -c %U /proc/$(systemctl show -P MainPID vllm)") == "vllm\n"
+    assert set(project.changes()) == {"same"}
+
+    repair_what_runs(project)
 
     # A stopped service.
     on_host(project, "systemctl stop vllm.service")

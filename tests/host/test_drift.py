@@ -25,13 +25,13 @@ def facts(**more):
 
 
 def file(text, mode="0644", owner="root:root"):
-    return {"text": text, "mode": mode, "owner": owner, "mtime": 1.0}
+    return {"text": text, "mode": mode, "owner": owner, "sha256": "0"}
 
 
 def files(declared, host, owned=None):
     texts = {path: text for path, (text, _) in declared.items()}
     attributes = {path: mode for path, (_, mode) in declared.items()}
-    return drift.files(texts, attributes, owned=owned or texts, facts=host, redact=lambda _, text: text)
+    return drift.files(texts, attributes, owned=owned or texts, facts=host, redact=lambda _, fact: fact.text)
 
 
 def test_files_differ_in_text_mode_or_owner():
@@ -53,14 +53,14 @@ def test_files_differ_in_text_mode_or_owner():
 
 
 def test_an_undeclared_drop_in_is_drift():
-    host = facts(drop_ins={"/d/declared.conf": "x", "/d/strange.conf": "[Service]\n"})
+    host = facts(drop_ins={"/d/declared.conf": file("x"), "/d/strange.conf": file("[Service]\n")})
     observed = files({"/d/declared.conf": ("x", "0644 root:root")}, host)
     assert observed.texts == {"/d/strange.conf": "[Service]\n"}
     assert observed.changed == ("/d/declared.conf", "/d/strange.conf")
 
 
 def test_a_drop_in_that_we_own_is_read_as_a_file():
-    host = facts(files={"/d/ours.conf": file("x")}, drop_ins={"/d/ours.conf": "x"})
+    host = facts(files={"/d/ours.conf": file("x")}, drop_ins={"/d/ours.conf": file("x")})
     observed = files({"/d/ours.conf": ("x", "0644 root:root")}, host)
     assert (observed.texts, observed.changed) == ({"/d/ours.conf": "x"}, ())
 
@@ -77,7 +77,7 @@ def test_texts_are_compared_after_redaction():
         {"/f": "0644 root:root"},
         owned=["/f"],
         facts=host,
-        redact=lambda _, text: text.replace("secret", "…"),
+        redact=lambda _, fact: fact.text.replace("secret", "…"),
     )
     assert (observed.texts, observed.changed) == ({"/f": "key=…"}, ())
 
@@ -87,6 +87,43 @@ def test_no_drift_means_the_same_text(declared, live):
     observed = files({"/f": (declared, "0644 root:root")}, facts(files={"/f": file(live)}))
     assert (not observed.changed) == (declared == live)
     assert observed.texts == {"/f": live}
+
+
+MODELS = {"source": "/dev/vdb", "type": "ext4", "writable": True}
+OURS = {"volume": {"volume": "name"}}
+
+
+@pytest.mark.parametrize(
+    ("host", "sentences"),
+    [
+        ({"mounts": {"/models": MODELS}, **OURS}, []),
+        ({}, []),  # the input `mounted` shows it
+        (
+            {"mounts": {"/models": MODELS | {"writable": False}}, **OURS},
+            ["/models is mounted read-only, declared writable; `pulumi up` mounts it writable"],
+        ),
+        (
+            {"mounts": {"/models": {"source": "tmpfs", "type": "tmpfs", "writable": True}}},
+            [
+                (
+                    "/models is another file system (tmpfs, tmpfs), declared the volume name; `pulumi up` unmounts "
+                    "nothing that is not its own; run `umount /models` on the host"
+                )
+            ],
+        ),
+    ],
+)
+def test_the_volume_is_told_by_its_marker(host, sentences):
+    found = drift.volume(facts(**host), name="name", unit_sha256=None)
+    assert [one.sentence for one in found] == sentences
+
+
+def test_another_mount_unit_is_a_difference():
+    unit = "/etc/systemd/system/models.mount"
+    host = facts(files={unit: file("x")})
+    assert drift.volume(host, name="name", unit_sha256="0") == ()
+    (one,) = drift.volume(host, name="name", unit_sha256="1")
+    assert one.sentence == f"{unit} has another text than declared; `pulumi up` restores it"
 
 
 def units(**more):

@@ -5,21 +5,21 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from pulumi_vllm.host import probe_program as program
 from pulumi_vllm.host.facts import Facts
 from pulumi_vllm.host.probe_request import ProbeRequest
+from pulumi_vllm.host.ssh import probe_source
 from pulumi_vllm.render import layout
-
-PROGRAM = Path(program.__file__).read_text()
 
 
 def run(request):
     command = [sys.executable, "-I", "-", request.to_json()]
-    done = subprocess.run(command, input=PROGRAM, capture_output=True, text=True, check=True, timeout=20)
+    done = subprocess.run(
+        command, input=probe_source(), capture_output=True, text=True, check=True, timeout=20
+    )
     return Facts.parse(done.stdout)
 
 
@@ -29,12 +29,14 @@ def test_this_machine_can_be_probed(tmp_path):
     ours.chmod(0o640)
     (tmp_path / "link").symlink_to("/dev/null")
     (tmp_path / "bytes").write_bytes(b"\xff\n")
+    (tmp_path / "env").write_text("HF_TOKEN=planted\nA=1\n")
     found = run(ProbeRequest(paths=(str(tmp_path / "gone"),), directories=(str(tmp_path),)))
     assert found.files[str(ours)].text == "text\n"
     assert found.files[str(ours)].mode == "0640"
     assert found.files[str(tmp_path / "gone")] is None
     assert found.files[str(tmp_path / "link")].text == "(link to /dev/null)\n"
     assert found.files[str(tmp_path / "bytes")].text == "\ufffd\n"
+    assert found.files[str(tmp_path / "env")].text == "HF_TOKEN=***\nA=1\n"
     assert "/" in found.mounts
     assert found.disk_free["/"] > 0
     assert found.python.startswith("3.")
@@ -51,25 +53,37 @@ def texts(monkeypatch):
 def test_units_are_reported_with_their_processes(texts):
     texts["/proc/77/cmdline"] = "/opt/vllm/bin/python\0-m\0vllm\0"
     texts["/proc/77/environ"] = "MODEL=/models/x\0A=1\0"
+    texts["/proc/77/status"] = "Name:\tpython\nUid:\t0\t0\t0\t0\nNoNewPrivs:\t1\n"
+    record = {"invocation": "abc", "time": 5.0, "files": {"/etc/a": "0" * 64}}
+    texts["/starts/vllm.service.json"] = json.dumps(record)
     shown = (
-        "Id=vllm.service\nActiveState=active\nMainPID=77\nActiveEnterTimestampMonotonic=0\nFragmentPath=/nowhere\n"
+        "Id=vllm.service\nActiveState=active\nMainPID=77\nInvocationID=abc\n"
         "ExecStart={ path=/opt/vllm/bin/python ; "
         "argv[]=/opt/vllm/bin/python -m ${MODEL} $A ; ignore_errors=no ; pid=77 }\n"
-        "EnvironmentFiles=/etc/passwd (ignore_errors=no)\n"
         "\nId=models.mount\nActiveState=inactive\nMainPID=0\n"
     )
-    found = program.units(shown)
+    found = program.units(shown, "/starts")
     assert found["vllm.service"]["argv"] == ["/opt/vllm/bin/python", "-m", "vllm"]
     assert found["vllm.service"]["declared"] == "/opt/vllm/bin/python -m /models/x 1"
-    assert found["vllm.service"]["newest"] == Path("/etc/passwd").stat().st_mtime
+    assert found["vllm.service"]["process"] == {"user": "root", "no_new_privileges": True}
+    assert found["vllm.service"]["record"] == record
     assert found["models.mount"]["ActiveState"] == "inactive"
-    assert program.units("") == {}
+    assert program.units("", "/starts") == {}
 
 
-def test_a_start_time_is_converted_to_wall_time():
-    now_us = int(time.clock_gettime(time.CLOCK_MONOTONIC) * 1e6)
-    assert abs(program.since(str(now_us)) - time.time()) < 1
-    assert program.since("0") == program.since("n/a") == 0.0
+def test_a_record_of_another_start_does_not_count(texts):
+    texts["/starts/vllm.service.json"] = json.dumps({"invocation": "abc", "time": 5.0, "files": {}})
+    shown = "Id=vllm.service\nActiveState=active\nMainPID=77\nInvocationID=def\n"
+    assert "record" not in program.units(shown, "/starts")["vllm.service"]
+
+
+def test_our_table_is_told_apart_from_foreign_rules():
+    ours = "table inet pulumi_vllm {\n\tchain input {\n\t\tcounter drop\n\t}\n}"
+    foreign = 'table ip nat {\n\tchain DOCKER {\n\t\tiifname != "docker0" tcp dport 80 dnat to 172.17.0.2:80\n\t}\n}\n'
+    found = program.firewall(f"{foreign}{ours}\n", f"{ours}\n", "inet pulumi_vllm")
+    assert found["rules"] == found["declared"] == ours
+    assert found["forwarding"] == ['iifname != "docker0" tcp dport 80 dnat to 172.17.0.2:80']
+    assert program.firewall(foreign, "", "inet pulumi_vllm")["rules"] == ""
 
 
 def test_mount_points_may_have_blanks_and_the_last_mount_counts(texts):
@@ -78,11 +92,14 @@ def test_mount_points_may_have_blanks_and_the_last_mount_counts(texts):
         "2 1 0:5 / /a\\040b rw,noatime shared:1 - tmpfs none rw\n"
         "3 1 0:6 / /models rw - ext4 /dev/vdb rw\n"
         "4 1 0:7 / /models ro - virtiofs tag rw\n"
+        "5 1 0:8 / /errors rw - ext4 /dev/vdc ro,errors=remount-ro\n"
         "broken\n"
     )
     found = program.mounts()
-    assert found["/a b"] == {"source": "none", "type": "tmpfs", "options": "rw,noatime"}
+    assert found["/a b"] == {"source": "none", "type": "tmpfs", "writable": True}
     assert found["/models"]["type"] == "virtiofs"
+    assert not found["/models"]["writable"]
+    assert not found["/errors"]["writable"]
 
 
 @pytest.mark.skipif(sys.byteorder != "little", reason="the table is a little-endian machine's")

@@ -1,11 +1,13 @@
 """Files, weights and service on a host that answers from a script."""
 
+import hashlib
 import json
 from types import SimpleNamespace
 
 import pytest
 from pulumi_vllm.host.errors import HostError, HostKeyChanged, Unreachable
 from pulumi_vllm.host.facts import Facts
+from pulumi_vllm.host.mask import mask
 from pulumi_vllm.host.ssh import Result
 from pulumi_vllm.provider.lifecycle import host_connection
 from pulumi_vllm.provider.plugin.errors import Cancelled, UserError
@@ -14,6 +16,7 @@ from pulumi_vllm.provider.resources import service, weights
 from pulumi_vllm.provider.resources.files import Files
 from pulumi_vllm.provider.resources.service import Service
 from pulumi_vllm.provider.resources.weights import Weights
+from pulumi_vllm.render import layout
 
 UNIT = "/etc/systemd/system/vllm.service"
 DIRECTORY = "/models/weights/o/n/f"
@@ -23,6 +26,11 @@ FILES = {
     "actions": {UNIT: "restart vllm.service", "/etc/pulumi-vllm/key": "reload haproxy.service"},
     "secrets": {"k": "hunter2"},
 }
+
+
+def file(text, mode):
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return {"text": mask(text), "mode": mode, "owner": "root:root", "sha256": digest}
 
 
 class Host:
@@ -168,13 +176,14 @@ async def test_an_update_of_an_unreachable_host_fails_and_changes_nothing(resour
 
 AS_DECLARED = {
     "files": {
-        UNIT: {"text": "[Unit]\n", "mode": "0644", "owner": "root:root"},
-        "/etc/pulumi-vllm/key": {"text": "key=hunter2\n", "mode": "0600", "owner": "root:root"},
+        UNIT: file("[Unit]\n", "0644"),
+        "/etc/pulumi-vllm/key": file("key=hunter2\n", "0600"),
     },
     "units": {
-        unit: {"ActiveState": "active"}
+        unit: {"ActiveState": "active", "UnitFileState": "enabled"}
         for unit in ("vllm.service", "haproxy.service", "vllm-firewall.service")
     },
+    "firewall": {"rules": "table", "declared": "table"},
     "manifests": {DIRECTORY: {"repository": "o/n", "revision": "f" * 40, "sha256": "5" * 64}},
 }
 
@@ -190,15 +199,15 @@ async def test_an_update_only_looks_again_at_a_host_as_declared(resource):
 
 async def test_an_update_that_looks_again_repairs_what_differs():
     reading, declared = await refreshed_and_checked(Files(), Call(None))
-    host = Host({"files": {UNIT: {"text": "[Unit]\nNice=5\n", "mode": "0644", "owner": "root:root"}}})
+    host = Host({"files": {UNIT: file("[Unit]\nNice=5\n", "0644")}})
     await Files().update(Call(host), "id", {**reading.inputs, **reading.outputs}, declared)
     assert UNIT in host.written
 
 
 async def test_drift_of_files_hides_secrets():
     live = {
-        UNIT: {"text": "[Unit]\nNice=5\n", "mode": "0644", "owner": "root:root"},
-        "/etc/pulumi-vllm/key": {"text": "key=another\n", "mode": "0600", "owner": "root:root"},
+        UNIT: file("[Unit]\nNice=5\n", "0644"),
+        "/etc/pulumi-vllm/key": file("key=another\n", "0600"),
     }
     call = Call(Host({"files": live}))
     reading = await Files().read(call, "id", {}, {**CONNECTION, **FILES})
@@ -359,12 +368,27 @@ async def test_a_readiness_check_has_a_time_limit(monkeypatch):
 
 
 async def test_stopped_units_are_drift_of_the_service():
-    call = Call(Host({"units": {"haproxy.service": {"ActiveState": "active"}}}))
+    gateway = {"ActiveState": "active", "UnitFileState": "disabled"}
+    call = Call(Host({"units": {"haproxy.service": gateway}}))
     reading = await Service().read(call, "id", {}, dict(SERVICE))
     assert reading.inputs["units"]["vllm.service"] == "missing"
     assert call.lines == [
-        "vllm-firewall.service is missing; vllm.service is missing; `pulumi up` repairs this"
+        "vllm-firewall.service is missing; vllm.service is missing; `pulumi up` repairs this",
+        "server-resource: haproxy.service at boot is disabled, declared enabled; `pulumi up` enables it",
     ]
+
+
+@pytest.mark.usefixtures("no_units")
+async def test_an_update_repairs_differences_and_refuses_what_is_left():
+    full = {**AS_DECLARED, "disk_free": {"/models": 0}}
+    host = Host({**full, "firewall": {"declared": "table"}}, **readiness(result={"passed": True}))
+    call, new = Call(host), dict(SERVICE)
+    await Service().check(call, new, None)
+    reading = await Service().read(call, "id", {}, dict(new))
+    assert sorted(reading.inputs["differences"]) == ["firewall", "free space on /models"]
+    with pytest.raises(UserError, match=r"free space on /models is 0 MiB, and 64 MiB are needed"):
+        await Service().update(call, "id", reading.inputs, new)
+    assert host.ran[0] == f"cat {layout.FIREWALL_RULES}"
 
 
 def test_a_connection_shows_no_key():

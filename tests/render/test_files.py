@@ -39,6 +39,16 @@ def test_no_secret_is_readable_by_others(stack):
     )
 
 
+def test_a_start_records_every_file_that_a_change_would_restart_or_reload(stack):
+    files = by_path(stack)
+    for unit, action in (("vllm.service", "restart"), ("haproxy.service", "reload")):
+        text = files[f"/etc/systemd/system/{unit}"].text.replace("\\\n", "")
+        (recorded,) = re.findall(r"^ExecStartPre=-\+\S+/record-start %n (.*)$", text, re.MULTILINE)
+        assert set(recorded.split()) == {
+            path for path, file in files.items() if file.on_change == f"{action} {unit}"
+        }
+
+
 def test_no_template_syntax_is_left(stack):
     for file in stacks.rendered(stack):
         if not file.path.startswith("/usr/local/lib") and "requirements" not in file.path:

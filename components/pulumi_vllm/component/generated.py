@@ -453,6 +453,7 @@ class VolumeAttachment(pulumi.CustomResource):
         observed: pulumi.Input[str] | None = None,
         unreachable: pulumi.Input[str] | None = None,
         mounted: pulumi.Input[bool] | None = None,
+        differences: pulumi.Input[Mapping[str, pulumi.Input[str]]] | None = None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         """Declare the resource. The provider validates the inputs.
@@ -470,6 +471,7 @@ class VolumeAttachment(pulumi.CustomResource):
             observed: Whether the last refresh observed the host (default: yes); otherwise the reason.
             unreachable: error or warn: whether a host that can't be observed is a difference (default: error).
             mounted: Whether it should be mounted (default true).
+            differences: What else on the host is not as declared, by subject (default: nothing).
             opts: Pulumi's resource options.
         """
         super().__init__(
@@ -487,7 +489,9 @@ class VolumeAttachment(pulumi.CustomResource):
                 "observed": observed,
                 "unreachable": unreachable,
                 "mounted": mounted,
+                "differences": differences,
                 "source": None,
+                "unitSha256": None,
                 "restarted": None,
                 "reachable": None,
                 "fileSystemGb": None,
@@ -551,9 +555,19 @@ class VolumeAttachment(pulumi.CustomResource):
         return pulumi.get(self, "mounted")  # type: ignore[no-any-return]
 
     @property
+    def differences(self) -> pulumi.Output[Mapping[str, str]]:
+        """What else on the host is not as declared, by subject (default: nothing)."""
+        return pulumi.get(self, "differences")  # type: ignore[no-any-return]
+
+    @property
     def source(self) -> pulumi.Output[str]:
         """What is mounted: the label of a device or the tag of a share."""
         return pulumi.get(self, "source")  # type: ignore[no-any-return]
+
+    @property
+    def unit_sha256(self) -> pulumi.Output[str]:
+        """sha256 of the unit that mounts it."""
+        return pulumi.get(self, "unitSha256")  # type: ignore[no-any-return]
 
     @property
     def restarted(self) -> pulumi.Output[bool]:
@@ -849,6 +863,7 @@ class Service(pulumi.CustomResource):
         weights_downloads: pulumi.Input[int] | None = None,
         units: pulumi.Input[Mapping[str, pulumi.Input[str]]] | None = None,
         command_line: pulumi.Input[str] | None = None,
+        differences: pulumi.Input[Mapping[str, pulumi.Input[str]]] | None = None,
         drain_timeout_s: pulumi.Input[float] | None = None,
         ready_timeout_s: pulumi.Input[float] | None = None,
         opts: pulumi.ResourceOptions | None = None,
@@ -868,6 +883,7 @@ class Service(pulumi.CustomResource):
             weights_downloads: Output downloads of Weights. Other weights than the loaded ones restart vLLM.
             units: State of each unit (default: all are active).
             command_line: Whether vLLM runs with the arguments of its unit (default: as-declared).
+            differences: What else on the host is not as declared, by subject (default: nothing).
             drain_timeout_s: Seconds that running requests get to finish before vLLM restarts (default: 60).
             ready_timeout_s: Seconds from the start of vLLM until the readiness check must have passed (default: 3600).
             opts: Pulumi's resource options.
@@ -887,6 +903,7 @@ class Service(pulumi.CustomResource):
                 "weightsDownloads": weights_downloads,
                 "units": units,
                 "commandLine": command_line,
+                "differences": differences,
                 "drainTimeoutS": drain_timeout_s,
                 "readyTimeoutS": ready_timeout_s,
                 "evidence": None,
@@ -949,6 +966,11 @@ class Service(pulumi.CustomResource):
     def command_line(self) -> pulumi.Output[str]:
         """Whether vLLM runs with the arguments of its unit (default: as-declared)."""
         return pulumi.get(self, "commandLine")  # type: ignore[no-any-return]
+
+    @property
+    def differences(self) -> pulumi.Output[Mapping[str, str]]:
+        """What else on the host is not as declared, by subject (default: nothing)."""
+        return pulumi.get(self, "differences")  # type: ignore[no-any-return]
 
     @property
     def drain_timeout_s(self) -> pulumi.Output[float]:

@@ -40,6 +40,7 @@ OUTPUTS: Final[dict[str, dict[str, Any]]] = {
     "vllm:spheron:VolumeAttachment": {
         "source": "unit-llm-volume",
         "restarted": False,
+        "unitSha256": "0" * 64,
         "fileSystemGb": 295.0,
         "reachable": True,
     },

@@ -4,10 +4,38 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from pulumi_vllm.render import layout
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from pulumi_vllm.host.facts import Facts, UnitFact
+    from pulumi_vllm.host.facts import Facts, FileFact, UnitFact
+
+
+class Difference(NamedTuple):
+    """Something on the host that is not as declared, and how `up` repairs it."""
+
+    subject: str
+    observed: str
+    """What was observed and what was declared, after the name of the subject."""
+    remedy: str
+    """What `up` does, or what a person has to do."""
+    commands: tuple[str, ...] = ()
+    restarts_engine: bool = False
+    """Whether vLLM has to be restarted, which the provider does after it has drained the gateway."""
+    loads_firewall: bool = False
+    """Whether the firewall's rules have to be loaded, which the provider does on trial."""
+
+    @property
+    def repairable(self) -> bool:
+        """Whether `up` repairs it."""
+        return bool(self.commands) or self.restarts_engine or self.loads_firewall
+
+    @property
+    def sentence(self) -> str:
+        """The whole difference in one sentence."""
+        return f"{self.subject} {self.observed}; {self.remedy}"
+
 
 AS_DECLARED = "as-declared"
 """The process runs with the arguments of its unit."""
@@ -37,16 +65,17 @@ def files(
     *,
     owned: Iterable[str],
     facts: Facts,
-    redact: Callable[[str, str], str],
+    redact: Callable[[str, FileFact], str],
 ) -> ObservedFiles:
     """Compare the declared `texts` and `attributes` with the files in `owned`, and with drop-ins nobody declared.
 
-    `redact` gets the path and the text of a file, and returns the text without secrets.
+    `redact` gets the path and a file, and returns its text without secrets, which is the declared one only if the whole
+    file is as declared.
     """
     owned = set(owned)
     present = {path: fact for path in owned if (fact := facts.files.get(path)) is not None}
-    undeclared = {path: text for path, text in facts.drop_ins.items() if path not in owned}
-    observed = {path: redact(path, fact.text) for path, fact in present.items()} | undeclared
+    undeclared = {path: fact.text for path, fact in facts.drop_ins.items() if path not in owned}
+    observed = {path: redact(path, fact) for path, fact in present.items()} | undeclared
     modes = {path: f"{fact.mode} {fact.owner}" for path, fact in present.items()}
     modes |= {path: attributes[path] for path in undeclared if path in attributes}
     other_text = {path for path in {*observed, *texts} if observed.get(path) != texts.get(path)}
@@ -63,6 +92,36 @@ def units(names: Iterable[str], facts: Facts, *, engine: str) -> ObservedUnits:
         command_line = NOT_AS_DECLARED
         problems.append("vllm runs with other arguments than its unit")
     return ObservedUnits(states, command_line, tuple(sorted(problems)))
+
+
+def volume(facts: Facts, *, name: str, unit_sha256: str | None) -> tuple[Difference, ...]:
+    """Compare what is mounted with the volume `name`, and the mount unit with the digest of its declared text."""
+    mount, unit = facts.mounts.get(layout.MODELS), layout.unit_file(layout.MOUNT_UNIT)
+    found = []
+    if mount is not None and facts.volume != name:
+        found.append(
+            Difference(
+                layout.MODELS,
+                f"is another file system ({mount.source}, {mount.type}), declared the volume {name}",
+                f"`pulumi up` unmounts nothing that is not its own; run `umount {layout.MODELS}` on the host",
+            )
+        )
+    elif mount is not None and not mount.writable:
+        found.append(
+            Difference(
+                layout.MODELS,
+                "is mounted read-only, declared writable",
+                "`pulumi up` mounts it writable",
+                (f"mount -o remount,rw {layout.MODELS}",),
+            )
+        )
+    fact = facts.files.get(unit)
+    if unit_sha256 is not None and (fact is None or fact.sha256 != unit_sha256):
+        observed = "has another text than declared" if fact else "is missing"
+        found.append(
+            Difference(unit, observed, "`pulumi up` restores it", ("systemctl daemon-reload",)),
+        )
+    return tuple(found)
 
 
 def process_matches(unit: UnitFact) -> bool:

@@ -10,11 +10,14 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class FileFact:
-    """A file on the host. Its text may hold secrets, so it appears in no repr."""
+    """A file on the host. Its text may hold secrets that nobody recognized, so it appears in no repr."""
 
     text: str = field(repr=False)
+    """The text, in which the host has masked what looks like a secret."""
     mode: str
     owner: str
+    sha256: str
+    """Digest of the whole text; "" where this is no regular file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,6 @@ class UnitFact:
     sub: str
     result: str
     restarts: int
-    started_at: float
     main_pid: int
     command_line: tuple[str, ...]
     """Arguments of the running process."""
@@ -34,8 +36,38 @@ class UnitFact:
     """Command line of the unit, with variables expanded as the process got them."""
     needs_reload: bool
     enabled: str
-    stale: bool
-    """Whether a file of the unit changed after its process had started."""
+    user: str
+    """User that systemd starts the process as."""
+    process_user: str
+    unprivileged: bool
+    """Whether the process can gain no privileges (NoNewPrivs), or its unit does not ask for that."""
+    started_with: Mapping[str, str] | None
+    """sha256, by path, of the files with which this invocation was started; None where that was not recorded."""
+    recorded_at: float
+    """When that was recorded, in seconds since boot."""
+
+
+@dataclass(frozen=True, slots=True)
+class FirewallFact:
+    """The rules in the kernel."""
+
+    rules: str
+    declared: str
+    """The rules that our file gives, as the same nft prints them; "" where they could not be computed."""
+    forwarding: tuple[str, ...]
+    """Rules that are not ours and send packets to another address or port."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayFact:
+    """The gateway as its admin socket reports it."""
+
+    status: str
+    """State of its server, as in UP, DOWN, DRAIN, MAINT."""
+    for_s: int
+    """Seconds since that state began."""
+    started_at: float
+    """When the process that serves new requests was started, in seconds since boot; a reload starts another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +87,7 @@ class Mount:
 
     source: str
     type: str
-    options: str
+    writable: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +106,12 @@ class Facts:
     boot_id: str
     files: Mapping[str, FileFact | None]
     """By path; None where there is no file."""
-    drop_ins: Mapping[str, str]
-    """Text, by path, of the files that override one of our units."""
+    drop_ins: Mapping[str, FileFact]
+    """By path: the files that override one of our units."""
     units: Mapping[str, UnitFact]
     mounts: Mapping[str, Mount]
+    volume: str
+    """Name of our volume, from its marker file; "" where there is none."""
     stamp: tuple[str, ...]
     engine: str | None
     driver: str | None
@@ -91,6 +125,9 @@ class Facts:
     python: str
     bootstrap: str
     disk_free: Mapping[str, int]
+    firewall: FirewallFact
+    gateway: GatewayFact | None
+    """None where its admin socket does not answer."""
 
     @classmethod
     def parse(cls, text: str | Mapping[str, Any]) -> Facts:
@@ -106,9 +143,10 @@ class Facts:
         return cls(
             boot_id=str(raw.get("boot_id") or ""),
             files={path: _file(item) for path, item in (raw.get("files") or {}).items()},
-            drop_ins=dict(raw.get("drop_ins") or {}),
+            drop_ins={path: _present(item) for path, item in (raw.get("drop_ins") or {}).items()},
             units={name: _unit(name, item) for name, item in (raw.get("units") or {}).items()},
             mounts={point: Mount(**item) for point, item in (raw.get("mounts") or {}).items()},
+            volume=str((raw.get("volume") or {}).get("volume") or ""),
             stamp=tuple(raw.get("stamp") or ()),
             engine=raw.get("engine"),
             driver=gpus[0][3] if gpus else None,
@@ -121,6 +159,8 @@ class Facts:
             python=str(raw.get("python") or ""),
             bootstrap=str(raw.get("bootstrap") or ""),
             disk_free=dict(raw.get("disk_free") or {}),
+            firewall=_firewall(raw.get("firewall") or {}),
+            gateway=_gateway(raw.get("gateway")),
         )
 
     def versions(self) -> dict[str, Any]:
@@ -137,27 +177,47 @@ class Facts:
 
 
 def _file(item: Mapping[str, Any] | None) -> FileFact | None:
-    return None if item is None else FileFact(str(item["text"]), str(item["mode"]), str(item["owner"]))
+    return None if item is None else _present(item)
+
+
+def _present(item: Mapping[str, Any]) -> FileFact:
+    return FileFact(str(item["text"]), str(item["mode"]), str(item["owner"]), str(item["sha256"]))
 
 
 def _unit(name: str, item: Mapping[str, Any]) -> UnitFact:
-    since, newest = float(item.get("since") or 0), float(item.get("newest") or 0)
     missing = item.get("LoadState") == "not-found"
-    pid = _whole(item.get("MainPID"))
+    process, record = item.get("process") or {}, item.get("record")
     return UnitFact(
         name=name,
         active="missing" if missing else str(item.get("ActiveState") or "unknown"),
         sub=str(item.get("SubState") or ""),
         result=str(item.get("Result") or ""),
         restarts=_whole(item.get("NRestarts")),
-        started_at=since,
-        main_pid=pid,
+        main_pid=_whole(item.get("MainPID")),
         command_line=tuple(item.get("argv") or ()),
         declared=str(item.get("declared") or ""),
         needs_reload=item.get("NeedDaemonReload") == "yes",
         enabled=str(item.get("UnitFileState") or ""),
-        stale=bool(pid and since and newest > since + 1.0),
+        user=str(item.get("User") or "root"),
+        process_user=str(process.get("user") or ""),
+        unprivileged=bool(process.get("no_new_privileges", True)) or item.get("NoNewPrivileges") != "yes",
+        started_with=dict(record["files"]) if record else None,
+        recorded_at=float(record["time"]) if record else 0.0,
     )
+
+
+def _firewall(item: Mapping[str, Any]) -> FirewallFact:
+    return FirewallFact(
+        rules=str(item.get("rules") or ""),
+        declared=str(item.get("declared") or ""),
+        forwarding=tuple(item.get("forwarding") or ()),
+    )
+
+
+def _gateway(item: Mapping[str, Any] | None) -> GatewayFact | None:
+    if item is None:
+        return None
+    return GatewayFact(str(item["status"]), _whole(item["seconds"]), float(item["started"]))
 
 
 def _manifest(item: Mapping[str, Any]) -> ManifestFact:

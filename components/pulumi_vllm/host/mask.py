@@ -13,6 +13,11 @@ _PATTERNS = (
     # User name and password inside a URL.
     re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"),
 )
+# A variable of an environment, also of one letter, as in `Environment=DB_PASSWORD=x "HF_TOKEN=y"`.
+_VARIABLE = re.compile(
+    r"""(?P<name>(?P<quote>["'])?\b[A-Z0-9_]*(?:TOKEN|SECRET|PASSW|CREDENTIAL|KEY)[A-Z0-9_]*=)"""
+    r"""(?(quote)(?:(?!(?P=quote))[^\n])+|(?:"[^"\n]*"|'[^'\n]*'|[^\s"']+))"""
+)
 _NAMED = re.compile(
     r"""(?P<name>\b(?:authorization|bearer|api[_-]?key|[a-z_]*token|secret|password|passwd)\b["']?\s*[:=]\s*["']?(?:bearer\s+)?"""
     r"""|\bbearer\s+)(?P<value>[^\s"',;&]{6,})""",
@@ -27,4 +32,5 @@ def mask(text: str, *secrets: str) -> str:
             text = text.replace(secret, _MASKED)
     for pattern in _PATTERNS:
         text = pattern.sub(_MASKED, text)
+    text = _VARIABLE.sub(lambda match: match["name"] + _MASKED, text)
     return _NAMED.sub(lambda match: match["name"] + _MASKED, text)

@@ -1,12 +1,14 @@
 """Program for the host (python3 >= 3.10, root): print the state of the host as one JSON object.
 
-Its argument is a `ProbeRequest` as JSON. `Facts.parse` reads its output.
+Its argument is a `ProbeRequest` as JSON. `Facts.parse` reads its output. What looks like a secret is masked before it
+leaves the host. `Host.probe` sends mask.py with this program, in place of its import.
 """
 
 # os starts faster than pathlib, and every preview runs a probe.
-# ruff: noqa: PTH110, PTH112, PTH115, PTH116, PTH118, PTH119, PTH123, PTH207, PLR2004
+# ruff: noqa: PTH112, PTH115, PTH116, PTH118, PTH119, PTH123, PTH207, PLR2004
 
 import contextlib
+import csv
 import glob
 import grp
 import hashlib
@@ -21,6 +23,8 @@ import sys
 import time
 from typing import Any
 
+from pulumi_vllm.host.mask import mask
+
 LARGEST_FILE_BYTES = 4 << 20
 DROP_IN_DIRECTORIES = (
     "/etc/systemd/system",
@@ -28,9 +32,11 @@ DROP_IN_DIRECTORIES = (
     "/etc/systemd/system.control",
     "/run/systemd/system.control",
 )
+# How nft prints a rule of its own or of iptables that sends packets to another address or port.
+FORWARDING = r"\b(dnat|redirect|DNAT|REDIRECT)\b"
 PROPERTIES = (
-    "Id,LoadState,ActiveState,SubState,Result,NRestarts,MainPID,ActiveEnterTimestampMonotonic,ActiveEnterTimestamp,"
-    "NeedDaemonReload,UnitFileState,FragmentPath,DropInPaths,ExecStart,EnvironmentFiles,ExecMainStatus"
+    "Id,LoadState,ActiveState,SubState,Result,NRestarts,MainPID,"
+    "NeedDaemonReload,UnitFileState,ExecStart,InvocationID,User,NoNewPrivileges"
 )
 
 
@@ -40,6 +46,13 @@ def main() -> None:
     systemd = start("systemctl", "show", "--no-pager", f"--property={PROPERTIES}", *request["units"])
     gpus = start(
         "nvidia-smi", "--query-gpu=name,memory.total,uuid,driver_version", "--format=csv,noheader,nounits"
+    )
+    nft = "/usr/sbin/nft"
+    table = request["firewall_table"]
+    rules = start(nft, "-s", "list", "ruleset")
+    # The same nft prints the declared rules from a network of their own, so that both texts have the same form.
+    declared = start(
+        "unshare", "-n", "sh", "-c", f"{nft} -f {request['firewall_rules']} && {nft} -s list table {table}"
     )
     facts = {
         "probe": 1,
@@ -51,6 +64,7 @@ def main() -> None:
         "files": files(request),
         "drop_ins": drop_ins(request["units"]),
         "mounts": mounts(),
+        "volume": parsed(text(request["volume_marker"])),
         "stamp": text(request["engine_stamp"]).split(),
         "engine": engine_version(request["engine_packages"]),
         "bootstrap": text(request["bootstrap_stamp"]).strip(),
@@ -59,7 +73,9 @@ def main() -> None:
         "listening": listening(),
         "disk_free": {path: free(path) for path in ("/", request["volume"], "/opt") if os.path.isdir(path)},
     }
-    facts["units"] = units(output(systemd))
+    facts["units"] = units(output(systemd), request["starts"])
+    facts["firewall"] = firewall(output(rules), output(declared), table)
+    facts["gateway"] = gateway(request["gateway_socket"])
     facts["gpus"] = [
         [part.strip() for part in line.split(",")] for line in output(gpus).splitlines() if line.strip()
     ]
@@ -121,16 +137,17 @@ def files(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def file(path: str) -> "dict[str, Any] | None":
-    """Return text, mode and owner of one file. A link or directory gets a text that no declared file has."""
+    """Return masked text, digest, mode and owner of one file. A link or directory gets a text that no file has."""
     try:
         found = os.lstat(path)
     except OSError:
         return None
-    fact = {"mode": f"{stat.S_IMODE(found.st_mode):04o}", "owner": owner(found), "mtime": found.st_mtime}
+    fact = {"mode": f"{stat.S_IMODE(found.st_mode):04o}", "owner": owner(found)}
     if not stat.S_ISREG(found.st_mode):
         kind = f"link to {os.readlink(path)}" if stat.S_ISLNK(found.st_mode) else "not a regular file"
-        return {**fact, "text": f"({kind})\n"}
-    return {**fact, "text": text(path)}
+        return {**fact, "text": f"({kind})\n", "sha256": ""}
+    content = text(path)
+    return {**fact, "text": mask(content), "sha256": hashlib.sha256(content.encode()).hexdigest()}
 
 
 def owner(found: os.stat_result) -> str:
@@ -144,18 +161,18 @@ def owner(found: os.stat_result) -> str:
 
 
 def drop_ins(names: list[str]) -> dict[str, Any]:
-    """Return the text of all files that override one of our units, in every directory that systemd reads."""
+    """Return all files that override one of our units, in every directory that systemd reads."""
     found = []
     for directory in DROP_IN_DIRECTORIES:
         for name in names:
             found += glob.glob(f"{directory}/{name}.d/*.conf")
             if directory.endswith(".control"):
                 found += glob.glob(f"{directory}/{name}")
-    return {path: text(path) for path in sorted(found)}
+    return {path: fact for path in sorted(found) if (fact := file(path)) is not None}
 
 
-def units(shown: str) -> dict[str, Any]:
-    """Return the properties of each unit, the arguments of its process, and when its files last changed."""
+def units(shown: str, starts: str) -> dict[str, Any]:
+    """Return the properties of each unit, its process, and the files with which it was started."""
     found = {}
     for block in shown.strip().split("\n\n"):
         unit: dict[str, Any] = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
@@ -165,21 +182,66 @@ def units(shown: str) -> dict[str, Any]:
         if pid.isdigit() and pid != "0":
             unit["argv"] = [part for part in text(f"/proc/{pid}/cmdline").split("\0") if part]
             unit["declared"] = expanded(unit.get("ExecStart", ""), pid)
-        sources = [unit.get("FragmentPath", ""), *unit.get("DropInPaths", "").split()]
-        sources += re.findall(r"(/\S+) \(ignore_errors", unit.get("EnvironmentFiles", ""))
-        unit["newest"] = max(
-            (os.stat(path).st_mtime for path in sources if os.path.exists(path)), default=0.0
-        )
-        unit["since"] = since(unit.get("ActiveEnterTimestampMonotonic", "0"))
+            unit["process"] = process(pid)
+            record = parsed(text(f"{starts}/{unit['Id']}.json"))
+            if isinstance(record, dict) and record.get("invocation") == unit.get("InvocationID"):
+                unit["record"] = record
         found[unit["Id"]] = unit
     return found
 
 
-def since(monotonic_us: str) -> float:
-    """Convert a monotonic timestamp to seconds since 1970. 0 means that the unit never became active."""
-    if not monotonic_us.isdigit() or monotonic_us == "0":
-        return 0.0
-    return time.time() - time.clock_gettime(time.CLOCK_MONOTONIC) + int(monotonic_us) / 1e6
+def process(pid: str) -> dict[str, Any]:
+    """Return user and sandbox of a process, as the kernel shows them."""
+    status = dict(re.findall(r"^(\w+):\s*(\S+)", text(f"/proc/{pid}/status"), re.MULTILINE))
+    user = status.get("Uid", "")
+    with contextlib.suppress(KeyError, ValueError):
+        user = pwd.getpwuid(int(user)).pw_name
+    return {"user": user, "no_new_privileges": status.get("NoNewPrivs") == "1"}
+
+
+def firewall(rules: str, declared: str, table: str) -> dict[str, Any]:
+    """Return our table in the kernel, the one that its file gives, and foreign rules that forward ports."""
+    found = re.search(rf"^table {re.escape(table)} \{{.*?^\}}$", rules, re.MULTILINE | re.DOTALL)
+    ours = found[0].strip() if found else ""
+    others = rules.replace(ours, "") if ours else rules
+    forwarding = [line.strip() for line in others.splitlines() if re.search(FORWARDING, line)]
+    return {"rules": ours, "declared": declared.strip(), "forwarding": forwarding[:20]}
+
+
+def gateway(path: str) -> "dict[str, Any] | None":
+    """Return what the gateway's admin socket says about its server, and when its worker started."""
+    try:
+        servers = asked(path, "show stat vllm 4 -1")
+        process = asked(path, "show info")
+    except OSError:
+        return None
+    rows = list(csv.DictReader(servers.removeprefix("# ").splitlines()))
+    pid = re.search(r"^Pid: (\d+)", process, re.MULTILINE)
+    # HAProxy's own uptime leaves out the time for which a host was frozen.
+    started = text(f"/proc/{pid[1]}/stat").rpartition(")")[2].split() if pid else []
+    if not rows or len(started) < 20:
+        return None
+    return {
+        "status": rows[0].get("status"),
+        "seconds": rows[0].get("lastchg"),
+        "started": int(started[19]) / os.sysconf("SC_CLK_TCK"),
+    }
+
+
+def asked(path: str, command: str) -> str:
+    """Send one command to HAProxy's admin socket and return the answer. All sessions may be in use for a moment."""
+    for pause_s in (0.1, 0.5, 1.0, None):
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+                connection.settimeout(3)
+                connection.connect(path)
+                connection.sendall(command.encode() + b"\n")
+                return b"".join(iter(lambda: connection.recv(65536), b"")).decode(errors="replace")
+        except (BlockingIOError, TimeoutError):
+            if pause_s is None:
+                raise
+            time.sleep(pause_s)
+    return ""
 
 
 def expanded(exec_start: str, pid: str) -> str:
@@ -196,14 +258,16 @@ def expanded(exec_start: str, pid: str) -> str:
 
 
 def mounts() -> dict[str, Any]:
-    """Return source, type and options by mount point. The last mount on a mount point hides the others."""
+    """Return source, type and whether it is writable, by mount point. The last mount on one hides the others."""
     found = {}
     for line in text("/proc/self/mountinfo").splitlines():
         left, _, right = line.partition(" - ")
         fields, more = left.split(), right.split()
         if len(fields) >= 6 and len(more) >= 2:
             point = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code.group(1), 8)), fields[4])
-            found[point] = {"source": more[1], "type": more[0], "options": fields[5]}
+            # A mount point may be read-only, and so may its whole file system.
+            options = {*fields[5].split(","), *(more[2].split(",") if len(more) > 2 else ())}
+            found[point] = {"source": more[1], "type": more[0], "writable": "ro" not in options}
     return found
 
 

@@ -16,6 +16,11 @@ _PATHS = {
     "readiness_result": layout.READINESS_RESULT,
     "units_directory": layout.UNITS_DIRECTORY,
     "volume": layout.MODELS,
+    "volume_marker": layout.VOLUME_MARKER,
+    "starts": layout.STARTS,
+    "gateway_socket": layout.GATEWAY_ADMIN_SOCKET,
+    "firewall_rules": layout.FIREWALL_RULES,
+    "firewall_table": layout.FIREWALL_TABLE,
 }
 
 

@@ -26,6 +26,7 @@ _ALGORITHMS = ("ssh-ed25519", "ecdsa-sha2-nistp256", "rsa-sha2-512", "rsa-sha2-2
 _KEEPALIVE_S = 5
 _KEEPALIVES = 3
 _PROGRAMS = Path(__file__).parent
+_IMPORT = "from pulumi_vllm.host.mask import mask\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +221,7 @@ class Host:
             HostError: the probe failed, or the host has no python3.
         """
         script = f"# probe\nexec python3 -I - {shlex.quote(request.to_json())}"
-        done = await self.run(script, stdin=_source("probe_program.py").encode(), timeout_s=timeout_s)
+        done = await self.run(script, stdin=probe_source().encode(), timeout_s=timeout_s)
         try:
             facts = json.loads(done.stdout)
         except ValueError:
@@ -337,6 +338,11 @@ def _cause(error: Exception) -> str:
     return os.strerror(number) if number and number > 0 else str(error)
 
 
+def probe_source() -> str:
+    """Return the probe program as it runs on a host, which has no package of ours: with the text of its module."""
+    return f"{_source('mask.py')}\n{_source('probe_program.py').replace(_IMPORT, '')}"
+
+
 def _source(name: str) -> str:
     return (_PROGRAMS / name).read_text()
 
@@ -351,4 +357,5 @@ __all__ = [
     "Result",
     "Unreachable",
     "connect",
+    "probe_source",
 ]

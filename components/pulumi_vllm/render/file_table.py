@@ -73,7 +73,7 @@ def render(plan: Plan, *, mount: Mount | None = None) -> tuple[HostFile, ...]:
     variables = _variables(plan)
     files = [_filled(row, variables) for row in _TABLE]
     for path, text in templates.programs().items():
-        on_change = _RESTART_ENGINE if path.startswith(f"{layout.ENGINE_MODULES}/") else _NOTHING
+        on_change = _RESTART_ENGINE if _is_engine_module(path) else _NOTHING
         files.append(HostFile(path, text, "0644" if path.endswith(".py") else "0755", on_change=on_change))
     for minor, text in plan.engine.locks().items():
         files.append(HostFile(layout.engine_lock(minor), text, on_change=_RESTART_ENGINE))
@@ -97,11 +97,25 @@ def _filled(row: _Row, variables: dict[str, Any]) -> HostFile:
     return HostFile(row.path, templates.fill(row.path, **variables), row.mode, row.owner, row.on_change)
 
 
+def _is_engine_module(path: str) -> bool:
+    return path.startswith(f"{layout.ENGINE_MODULES}/")
+
+
+def _read_at_start(plan: Plan) -> dict[str, tuple[str, ...]]:
+    """Files that engine and gateway read when they start, which their units record."""
+    engine = [row.path for row in _TABLE if row.on_change == _RESTART_ENGINE]
+    engine += [path for path in templates.programs() if _is_engine_module(path)]
+    engine += [layout.engine_lock(minor) for minor in plan.engine.locks()]
+    gateway = [row.path for row in _TABLE if row.on_change == _RELOAD_GATEWAY]
+    return {"engine_files": tuple(sorted(engine)), "gateway_files": tuple(gateway)}
+
+
 def _variables(plan: Plan) -> dict[str, Any]:
     deployment, machine = plan.deployment, plan.deployment.machine
     weights = plan.model.precisions[plan.precision]
     cuda = plan.engine.runs_on == "cuda"
     return {
+        **_read_at_start(plan),
         "plan": plan,
         "weights": weights,
         "command_lines": systemd.command_lines(plan.argv),

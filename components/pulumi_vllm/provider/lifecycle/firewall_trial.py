@@ -41,14 +41,15 @@ async def put_rules(call: Call, values: Values, rules: "PutFile", *, reload: boo
     return bool(await host.put([rules])) or changed
 
 
-async def load_rules(call: Call, values: Values) -> None:
-    """Load the rules on the host's disk, now and at every boot, unless they are loaded.
+async def load_rules(call: Call, values: Values, *, again: bool = False) -> None:
+    """Load the rules on the host's disk, now and at every boot, unless a table of ours is loaded. `again` replaces it.
 
     Raises:
         UserError: the rules would lock this computer out, or did not admit a new connection.
     """
     host = await connect_host(call, values)
-    rules = (await host.run(_SHOW_RULES_TO_LOAD, timeout_s=60)).stdout
+    show = f"cat {layout.FIREWALL_RULES}" if again else _SHOW_RULES_TO_LOAD
+    rules = (await host.run(show, timeout_s=60)).stdout
     if rules:
         await refuse_lock_out(call.name, values, host)
         await _load(call, values, host, rules.encode())

@@ -12,6 +12,9 @@ from pulumi_vllm.provider.plugin.protocol import has_unknown, reveal
 from pulumi_vllm.provider.plugin.resource import Failure, Property, Reading, Resource, Values
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from pulumi_vllm.host.drift import Difference
     from pulumi_vllm.host.facts import Facts
     from pulumi_vllm.host.ssh import Host
 
@@ -41,6 +44,9 @@ SHARED_INPUTS: Final = {
         silent=True,
     ),
 }
+DIFFERENCES = Property(
+    "object", "What else on the host is not as declared, by subject (default: nothing).", of="string"
+)
 REACHABLE = Property("boolean", "Whether the host answered over SSH during the last refresh.")
 
 
@@ -103,6 +109,31 @@ async def observe(
         await call.warn(f"{call.name}: {error}; showing the state of the last refresh")
         kind = _OTHER_HOST_KEY if isinstance(error, HostKeyChanged) else _NOT_OBSERVED
         return NotObserved(f"{kind}{error}")
+
+
+async def report(call: Call, found: "Collection[Difference]") -> Values:
+    """Warn of each difference. Return the input `differences`."""
+    for one in found:
+        await call.warn(f"{call.name}: {one.sentence}")
+    return {"differences": {one.subject: one.observed for one in found}}
+
+
+async def repair(call: Call, host: "Host", found: "Collection[Difference]") -> None:
+    """Run the commands that repair the differences."""
+    commands = dict.fromkeys(command for one in found for command in one.commands)
+    if commands:
+        await call.progress("; ".join(commands)[:200])
+        await host.run("\n".join(commands), timeout_s=180)
+
+
+def refuse(call: Call, left: "Collection[Difference]") -> None:
+    """Fail with what is still different, because the next preview would show it again.
+
+    Raises:
+        UserError: something is.
+    """
+    if left:
+        raise UserError(f"{call.name}: {'. '.join(one.sentence for one in left)}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,8 +88,8 @@ async def format_device(host: "Host", mount: VolumeMount, device: str) -> None:
     await host.run(script, timeout_s=300)
 
 
-async def mount_volume(host: "Host", mount: VolumeMount) -> None:
-    """Mount the volume, and check its marker file, or write it on a new volume.
+async def mount_volume(host: "Host", mount: VolumeMount) -> str:
+    """Mount the volume, and check its marker file, or write it on a new volume. Return the sha256 of the mount unit.
 
     Raises:
         HostError: it cannot be mounted, or the marker has the name of another volume.
@@ -101,6 +101,7 @@ async def mount_volume(host: "Host", mount: VolumeMount) -> None:
     await host.put([PutFile(unit.path, unit.text.encode(), unit.mode, unit.owner)])
     marker = shlex.quote('{"volume": "' + mount.volume_name + '"}')
     await host.run(_MOUNT.format(marker=marker, name=shlex.quote(mount.volume_name)), timeout_s=120)
+    return unit.sha256
 
 
 async def measure_gb(host: "Host", mount: VolumeMount) -> float:

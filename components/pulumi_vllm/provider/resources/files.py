@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pulumi_vllm.host import drift
+from pulumi_vllm.host import drift, service_drift
 from pulumi_vllm.host.errors import HostError
 from pulumi_vllm.provider.lifecycle.access import refuse_lock_out
 from pulumi_vllm.provider.lifecycle.firewall_trial import put_rules
@@ -29,6 +29,7 @@ from pulumi_vllm.provider.resources import secrets_in_files
 from pulumi_vllm.render import layout
 
 if TYPE_CHECKING:
+    from pulumi_vllm.host.facts import FileFact
     from pulumi_vllm.host.ssh import Host, PutFile
 
 # The Service resource restarts vLLM, after it has drained the gateway.
@@ -62,16 +63,19 @@ class _DeclaredFiles:
         """Return the content of a file, with secrets and values filled in."""
         return secrets_in_files.fill(self.texts[path], self.secrets, self.values).encode()
 
-    def redact(self, path: str, live: str) -> str:
+    def redact(self, path: str, live: "FileFact") -> str:
         """Return the text of a file on the host without secrets."""
-        return secrets_in_files.redact(live, self.texts.get(path, ""), self.secrets, self.values)
+        declared = self.texts.get(path, "")
+        return secrets_in_files.redact(live.text, live.sha256, declared, self.secrets, self.values)
 
     def serving_digest(self) -> str | None:
         """Return the digest of all files for which vLLM restarts, or None when one is not known yet."""
         texts = {path: text for path, text in self.texts.items() if self.actions.get(path) == _RESTART_ENGINE}
         if has_unknown(texts):
             return None
-        return hashlib.sha256(repr(sorted(texts.items())).encode()).hexdigest()
+        return service_drift.serving_digest(
+            {path: hashlib.sha256(text.encode()).hexdigest() for path, text in texts.items()}
+        )
 
 
 class Files(HostResource):
@@ -224,7 +228,7 @@ class Files(HostResource):
     ) -> None:
         """Reload systemd once, then reload or restart the affected units that are running."""
         commands = []
-        if any(path.startswith(f"{layout.UNITS_DIRECTORY}/") for path in changed):
+        if any("/systemd/" in path for path in changed):  # drop-ins may be below /run as well
             commands.append("systemctl daemon-reload")
         for action in sorted({actions[path] for path in changed if path in actions}):
             verb, _, unit = action.partition(" ")

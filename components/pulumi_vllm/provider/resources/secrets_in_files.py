@@ -1,10 +1,14 @@
 """Secrets in rendered files: filled in before a file is written, and redacted in what is read back. Pure."""
 
+import hashlib
 import re
 from collections.abc import Mapping
 
+from pulumi_vllm.host.mask import mask
+
 _PLACEHOLDER = re.compile(r"@@(secret|value):([a-z0-9_]+)@@")
 REDACTED = "(differs: secret)"
+OTHER = "(differs in a masked value, or in the last line's end)"
 
 
 def unfilled(text: str, secrets: Mapping[str, str], values: Mapping[str, str]) -> list[str]:
@@ -19,18 +23,25 @@ def fill(text: str, secrets: Mapping[str, str], values: Mapping[str, str]) -> st
     return _PLACEHOLDER.sub(lambda match: known[match[1]][match[2]], text)
 
 
-def redact(live: str, declared: str, secrets: Mapping[str, str], values: Mapping[str, str]) -> str:
+def redact(
+    live: str, sha256: str, declared: str, secrets: Mapping[str, str], values: Mapping[str, str]
+) -> str:
     """Return the text of a file on the host without secrets.
 
-    When it is what `declared` gives with its placeholders filled in, return `declared`. Otherwise, in a file with
-    secrets, show the declared lines as they are declared, and redact all others: an unknown line may hold a key.
+    `live` is its text as the host masked it, and `sha256` the digest of the whole text. When that is what `declared`
+    gives with its placeholders filled in, return `declared`. Otherwise show the declared lines as they are declared. In
+    a file with secrets, redact all others, because an unknown line may hold a key.
     """
-    if live == fill(declared, secrets, values):
+    if sha256 == hashlib.sha256(fill(declared, secrets, values).encode()).hexdigest():
         return declared
-    if not _has_secrets(declared):
-        return live
-    shown = {fill(line, secrets, values): line for line in declared.splitlines()}
-    return "\n".join(shown.get(line, REDACTED) for line in live.splitlines()) + "\n"
+    hidden = _has_secrets(declared)
+    filled = {line: fill(line, secrets, values) for line in declared.splitlines()}
+    # A masked value of ours can't be told from another one.
+    shown = {mask(text): line for line, text in filled.items() if text == mask(text) or not hidden}
+    lines = [shown.get(line, REDACTED if hidden else line) for line in live.splitlines()]
+    if lines == declared.splitlines():
+        lines.append(OTHER)
+    return "\n".join(lines) + "\n"
 
 
 def _has_secrets(text: str) -> bool:

@@ -4,13 +4,14 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pulumi_vllm.host import drift
+from pulumi_vllm.host import drift, service_drift
 from pulumi_vllm.plan.defaults import DRAIN_TIMEOUT_S, READY_TIMEOUT_S
 from pulumi_vllm.provider.lifecycle.drain import DRAIN_TIMEOUT, drain, give_back_after_failure, undo_drain
 from pulumi_vllm.provider.lifecycle.failure_reason import failure_reason
 from pulumi_vllm.provider.lifecycle.firewall_trial import load_rules
 from pulumi_vllm.provider.lifecycle.host_connection import (
     CONNECTION,
+    DIFFERENCES,
     INSTANCE_ID,
     OBSERVED,
     REACHABLE,
@@ -19,6 +20,9 @@ from pulumi_vllm.provider.lifecycle.host_connection import (
     NotObserved,
     connect_host,
     observe,
+    refuse,
+    repair,
+    report,
 )
 from pulumi_vllm.provider.lifecycle.poll import HOST_PAUSES_S, PollTimeoutError, poll
 from pulumi_vllm.provider.lifecycle.units import INSTALL, PREFLIGHT, run_unit
@@ -63,6 +67,7 @@ class Service(HostResource):
         "commandLine": Property(
             "string", "Whether vLLM runs with the arguments of its unit (default: as-declared)."
         ),
+        "differences": DIFFERENCES,
         "drainTimeoutS": DRAIN_TIMEOUT,
         "readyTimeoutS": Property(
             "number",
@@ -84,6 +89,7 @@ class Service(HostResource):
         """Add defaults: a healthy service, so that any problem shows as a diff."""
         new.setdefault("units", dict.fromkeys(_SERVING_UNITS, "active"))
         new.setdefault("commandLine", drift.AS_DECLARED)
+        new.setdefault("differences", {})
         new.setdefault("drainTimeoutS", DRAIN_TIMEOUT_S)
         new.setdefault("readyTimeoutS", READY_TIMEOUT_S)
         return await super().check(call, new, old)
@@ -93,9 +99,14 @@ class Service(HostResource):
         return f"service@{new['instanceId']}", await self._start(call, new, restart=False)
 
     async def change(self, call: Call, resource_id: str, old: Values, new: Values) -> Values:
-        """Drain and restart vLLM if it has to start with other inputs. Start the units that are down."""
+        """Repair what differs. Drain and restart vLLM if it has to start with other inputs. Start what is down."""
         restart = any(old.get(name) != new.get(name) for name in _RESTARTING_INPUTS)
-        return await self._start(call, new, restart=restart)
+        if old.get("differences"):
+            restart = await self._repair(call, new) or restart
+        outputs = await self._start(call, new, restart=restart)
+        if old.get("differences"):
+            refuse(call, await self._differences(call, new))
+        return outputs
 
     async def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Reading | None:
         """Observe the states of the units, and compare the process of vLLM with its unit."""
@@ -107,10 +118,29 @@ class Service(HostResource):
         observed = drift.units(names, facts, engine=layout.ENGINE_UNIT)
         if observed.problems:
             await call.warn(f"{'; '.join(observed.problems)}; `pulumi up` repairs this")
-        live = {"units": observed.states, "commandLine": observed.command_line}
+        others = service_drift.differences(facts, digest=str({**state, **inputs}["servingDigest"]))
+        live = {
+            "units": observed.states,
+            "commandLine": observed.command_line,
+            **await report(call, others),
+        }
         return Reading({**outputs, "reachable": True}, {**inputs, **live, **OBSERVED})
 
     # -- the host -----------------------------------------------------------------------------------
+    async def _differences(self, call: Call, new: Values) -> "tuple[drift.Difference, ...]":
+        host = await connect_host(call, new)
+        call.session.hosts().mark_changed(host)
+        facts = await call.session.hosts().facts(host, units=_SERVING_UNITS)
+        return service_drift.differences(facts, digest=str(new["servingDigest"]))
+
+    async def _repair(self, call: Call, new: Values) -> bool:
+        """Repair what a command repairs. Return whether vLLM has to be restarted."""
+        found = await self._differences(call, new)
+        await repair(call, await connect_host(call, new), found)
+        if any(one.loads_firewall for one in found):
+            await load_rules(call, new, again=True)
+        return any(one.restarts_engine for one in found)
+
     async def _start(self, call: Call, new: Values, *, restart: bool) -> Values:
         # First, because vLLM keeps serving on a host that is not fit for the new configuration. The new engine is
         # installed beside the old one, so vLLM serves meanwhile, and goes on if the installation fails.

@@ -2,9 +2,11 @@
 
 from typing import TYPE_CHECKING
 
+from pulumi_vllm.host import drift
 from pulumi_vllm.host.errors import AuthRefused, HostError, Unreachable
 from pulumi_vllm.provider.lifecycle.host_connection import (
     CONNECTION,
+    DIFFERENCES,
     INSTANCE_ID,
     OBSERVED,
     REACHABLE,
@@ -13,6 +15,9 @@ from pulumi_vllm.provider.lifecycle.host_connection import (
     NotObserved,
     connect_host,
     observe,
+    refuse,
+    repair,
+    report,
 )
 from pulumi_vllm.provider.lifecycle.instance_liveness import check_instance_alive
 from pulumi_vllm.provider.lifecycle.poll import API_PAUSES_S, PollTimeoutError, poll
@@ -63,9 +68,11 @@ class VolumeAttachment(HostResource):
         "connection": CONNECTION,
         **SHARED_INPUTS,
         "mounted": Property("boolean", "Whether it should be mounted (default true)."),
+        "differences": DIFFERENCES,
     }
     outputs = {
         "source": Property("string", "What is mounted: the label of a device or the tag of a share."),
+        "unitSha256": Property("string", "sha256 of the unit that mounts it."),
         "restarted": Property("boolean", "Whether the attachment restarted the instance."),
         "reachable": REACHABLE,
         "fileSystemGb": Property(
@@ -74,8 +81,9 @@ class VolumeAttachment(HostResource):
     }
 
     async def check(self, call: Call, new: Values, old: Values | None) -> list[Failure]:
-        """Default `mounted` to true."""
+        """Add defaults: mounted, and nothing else that differs."""
         new.setdefault("mounted", True)
+        new.setdefault("differences", {})
         return await super().check(call, new, old)
 
     async def create(self, call: Call, new: Values) -> tuple[str, Values]:
@@ -84,12 +92,19 @@ class VolumeAttachment(HostResource):
         return f"{new['volumeHandle']}@{new['instanceId']}", outputs
 
     async def change(self, call: Call, resource_id: str, old: Values, new: Values) -> Values:
-        """Attach and mount it again, and let its file system grow with the volume."""
+        """Attach and mount it again, repair what differs, and let its file system grow with the volume."""
+        if old.get("differences"):  # mounting again would write our marker on a file system that is not ours
+            found = await self._differences(call, new, old.get("unitSha256"))
+            refuse(call, [one for one in found if not one.repairable])
         grown = None not in (old.get("sizeGb"), new.get("sizeGb")) and new["sizeGb"] > old["sizeGb"]
         is_block = new["mountKind"] == "block"
         if grown and not is_block:  # the growth of a share may restart its instance
             await self._wait_grown(call, old, new)
         outputs = await self._attach_and_mount(call, new)
+        if old.get("differences"):
+            found = await self._differences(call, new, outputs["unitSha256"])
+            await repair(call, await connect_host(call, new), found)
+            refuse(call, await self._differences(call, new, outputs["unitSha256"]))
         if grown and is_block:
             outputs["fileSystemGb"] = await self._wait_grown(call, old, new)
         return outputs
@@ -107,7 +122,17 @@ class VolumeAttachment(HostResource):
         mounted = layout.MODELS in facts.mounts
         if not mounted and inputs.get("mounted", True):
             await call.warn(f"{call.name}: {layout.MODELS} is not mounted on the host; `pulumi up` mounts it")
-        return Reading({**outputs, "reachable": True}, {**inputs, "mounted": mounted, **OBSERVED})
+        found = drift.volume(facts, name=str(values["volumeName"]), unit_sha256=state.get("unitSha256"))
+        live = {"mounted": mounted, **await report(call, found), **OBSERVED}
+        return Reading({**outputs, "reachable": True}, {**inputs, **live})
+
+    async def _differences(
+        self, call: Call, new: Values, unit_sha256: str | None
+    ) -> "tuple[drift.Difference, ...]":
+        host = await connect_host(call, new)
+        call.session.hosts().mark_changed(host)
+        facts = await call.session.hosts().facts(host)
+        return drift.volume(facts, name=str(new["volumeName"]), unit_sha256=unit_sha256)
 
     # -- the cloud ----------------------------------------------------------------------------------
     async def _find_volume(self, call: Call, handle: str) -> "Volume | None":
@@ -141,8 +166,9 @@ class VolumeAttachment(HostResource):
             device = self._device_to_format(call, before, after)
             await call.info(f"formatting {device} (blank) as ext4 {mount.label}")
             await format_device(host, mount, device)
-        await mount_volume(host, mount)
+        unit_sha256 = await mount_volume(host, mount)
         return {
+            "unitSha256": unit_sha256,
             "source": mount.source,
             "restarted": after.boot != before.boot,
             "reachable": True,

@@ -1,0 +1,142 @@
+"""Change a real host in each way of drifts.py, repair it with `up`, and write docs/reference/drift.md.
+
+    python tests/e2e/drift_table.py --write            # all rows: about a quarter of an hour
+    python tests/e2e/drift_table.py --write firewall   # the rows with this word; the others stay
+
+It needs root and the engine on PATH, like the tests of tier ci. The exit code is 1 if a row failed.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import time
+
+from drifts import DRIFTS, Drift
+from harness import REPOSITORY, LocalCloud, Project, block
+
+TARGET = REPOSITORY / "docs" / "reference" / "drift.md"
+HEAD = """# What a preview finds on the host, and what `up` does about it
+
+`pulumi preview` observes the host, and reports what is not as declared. Each row was done by hand on a running host of
+the local cloud. Then ran `pulumi preview`, `pulumi up` and another `pulumi preview`, which had to be without a
+difference.
+
+A file is compared with its declared text. A process is compared with the files that it was started with: units record
+them at every start and reload (`/run/pulumi-vllm/starts`), so a file that was put back does not hide what runs.
+Rules that are not ours, and what no command can repair, are refused: `up` ends with an error that says what to do.
+
+`python tests/e2e/drift_table.py --write` writes this page.
+
+| on the host | `preview` says | `up` | seconds | `preview` after |
+| --- | --- | --- | --- | --- |
+"""
+
+
+def prove(project: Project, drift: Drift) -> str:
+    """Change the host, and let `preview` and `up` answer. Return the row of the table."""
+    before = started(project)
+    project.on_host(drift.inject)
+    said = warnings(project)
+    assert any(drift.says in line for line in said), f"{drift.says!r} is not in\n" + "\n".join(said)
+    if drift.secret:
+        printed = project.pulumi("preview", "--diff").stdout
+        project.pulumi("refresh", "--yes", "--skip-preview")
+        printed += project.pulumi("stack", "export", "--show-secrets").stdout
+        assert "***" in printed, printed
+        assert drift.secret not in printed, f"{drift.secret} is in the preview or in the state"
+    injected = started(project)
+    began = time.monotonic()
+    done = project.pulumi("up", "--yes", "--skip-preview", check=not drift.refused)
+    seconds = time.monotonic() - began
+    restarted = "vLLM restarted" if started(project) != injected else "vLLM kept running"
+    if drift.refused:
+        assert done.returncode, done.stdout
+        assert drift.says in done.stdout, done.stdout
+        outcome, after = "refused", "clean after it was removed"
+        project.on_host(drift.refused)
+    else:
+        project.on_host(drift.check)
+        outcome, after = f"repaired, {restarted}", "clean"
+        assert (started(project) != injected) == (drift.restarts or before == "0"), outcome
+    assert set(project.changes()) == {"same"}, project.pulumi("preview", "--diff").stdout
+    return line(drift.name, "<br>".join(shown(one) for one in said), outcome, f"{seconds:.0f}", after)
+
+
+def warnings(project: Project) -> list[str]:
+    """Return the warnings of a preview, which must propose a change."""
+    printed = project.pulumi("preview", "--json").stdout
+    found = json.loads(printed[printed.index("{") :])
+    assert set(found["changeSummary"]) != {"same"}, found["changeSummary"]
+    texts = [one["message"] for one in found.get("diagnostics", ()) if one["severity"] == "warning"]
+    return [re.sub(r"\x1b\[[0-9;]*m|<\{%.*?%\}>", "", text).strip() for text in texts]
+
+
+def started(project: Project) -> str:
+    """Return the process of vLLM, which a restart changes."""
+    return project.on_host("systemctl show -P MainPID vllm").strip()
+
+
+def shown(text: str) -> str:
+    """Return a warning as a cell of the table."""
+    text = text.replace("|", "/").removeprefix("warning: ")
+    return re.sub(r"^server-(service|attachment): ", "", text)
+
+
+def line(*cells: str) -> str:
+    """Return a row of the table."""
+    return "| " + " | ".join(cells) + " |"
+
+
+def write(drift: Drift, row: str) -> None:
+    """Put a row on the page, in the order of drifts.py."""
+    lines = TARGET.read_text().splitlines() if TARGET.exists() else []
+    rows = {text.split(" | ")[0].removeprefix("| "): text for text in lines if text.startswith("| ")}
+    rows[drift.name] = row
+    TARGET.write_text(HEAD + "".join(f"{rows[one.name]}\n" for one in DRIFTS if one.name in rows))
+
+
+def main() -> int:
+    """Run the selected rows."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("words", nargs="*", help="only rows whose name contains one of these words")
+    parser.add_argument("--write", action="store_true", help="write docs/reference/drift.md, row by row")
+    parsed = parser.parse_args()
+    wanted = [one for one in DRIFTS if not parsed.words or any(word in one.name for word in parsed.words)]
+    folder = REPOSITORY / ".pulumi-vllm" / f"drifts-{os.getpid()}"
+    cloud = LocalCloud(folder / "cloud", "fake")
+    failed = []
+    # An interrupt still runs the clean-up below.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(130))
+    try:
+        cloud.up()
+        project = Project(folder / "p", cloud, block(drain_timeout_s=2), "drift")
+        project.up()
+        assert set(project.changes()) == {"same"}, project.pulumi("preview", "--diff").stdout
+        for drift in wanted:
+            try:
+                row = prove(project, drift)
+            except (AssertionError, OSError) as error:
+                failed.append(drift.name)
+                sys.stdout.write(f"FAILED  {drift.name}\n{error}\n")
+                project.pulumi("up", "--yes", "--skip-preview", check=False)
+                continue
+            finally:
+                sys.stdout.flush()
+            sys.stdout.write(f"passed  {row}\n")
+            sys.stdout.flush()
+            if parsed.write:
+                write(drift, row)
+    finally:
+        cloud.down()
+        shutil.rmtree(folder, ignore_errors=True)
+    sys.stdout.write(f"{len(wanted) - len(failed)} of {len(wanted)} rows passed\n")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,166 @@
+"""The kinds of drift: what is done on the host, what a preview says, and what must hold after `up`."""
+
+from dataclasses import dataclass
+
+UNIT = "/etc/systemd/system/vllm.service"
+GATEWAY = "/etc/systemd/system/haproxy.service"
+ENVIRONMENT = "/etc/pulumi-vllm/vllm.env"
+CONFIG = "/etc/pulumi-vllm/gateway/haproxy.cfg"
+_PROCESS = "/proc/$(systemctl show -P MainPID {unit})"
+_OWNER = "stat -c %U " + _PROCESS.format(unit="vllm.service")
+
+
+@dataclass(frozen=True)
+class Drift:
+    """One kind of drift."""
+
+    name: str
+    inject: str
+    """Script for the host."""
+    says: str
+    """Part of the preview's warning."""
+    check: str = "true"
+    """Script for the host that fails if `up` has not repaired it."""
+    refused: str = ""
+    """Script that a person runs on the host after `up` has refused; empty if `up` repairs it."""
+    restarts: bool = False
+    """Whether `up` restarts vLLM."""
+    secret: str = ""
+    """What must appear in no preview and no state."""
+
+
+DRIFTS = (
+    Drift(
+        "unit edited to run as root, restarted",
+        f"sed -i 's/^User=.*/User=root/; s/^NoNewPrivileges=.*//; s/^ProtectSystem=.*//' {UNIT}; "
+        "systemctl daemon-reload; systemctl restart vllm",
+        "vllm.service process was started with other files than declared",
+        f'test "$({_OWNER})" = vllm',
+        restarts=True,
+    ),
+    Drift(
+        "line added to the environment file, restarted",
+        f"echo FOREIGN=1 >> {ENVIRONMENT}; systemctl restart vllm",
+        "vllm.service process was started with other files than declared",
+        f"! grep -z FOREIGN {_PROCESS.format(unit='vllm.service')}/environ",
+        restarts=True,
+    ),
+    Drift(
+        "environment file changed, vLLM restarted, file put back",
+        f"cp -p {ENVIRONMENT} /root/e; echo FOREIGN=1 >> {ENVIRONMENT}; systemctl restart vllm; "
+        f"cp -p /root/e {ENVIRONMENT}",
+        f"vllm.service process was started with other files than declared: {ENVIRONMENT}",
+        f"! grep -z FOREIGN {_PROCESS.format(unit='vllm.service')}/environ",
+        restarts=True,
+    ),
+    Drift(
+        "drop-in for vLLM, restarted",
+        f"mkdir -p {UNIT}.d; printf '[Service]\\nNice=5\\n' > {UNIT}.d/mine.conf; systemctl daemon-reload; "
+        "systemctl restart vllm",
+        f"{UNIT}.d/mine.conf",
+        f"test ! -e {UNIT}.d/mine.conf; test $(ps -o ni= $(systemctl show -P MainPID vllm)) = 0",
+        restarts=True,
+    ),
+    Drift(
+        "drop-in for the gateway, restarted",
+        f"mkdir -p {GATEWAY}.d; printf '[Service]\\nNice=5\\n' > {GATEWAY}.d/mine.conf; systemctl daemon-reload; "
+        "systemctl restart haproxy",
+        f"haproxy.service process was started with {GATEWAY}.d/mine.conf, which nobody declared",
+        "test $(ps -o ni= $(systemctl show -P MainPID haproxy)) = 0",
+    ),
+    Drift(
+        "unit edited, not restarted",
+        f"sed -i 's/^LimitNOFILE=.*/LimitNOFILE=4711/' {UNIT}",
+        f"changed on the host: {UNIT}",
+        f"! grep 4711 {UNIT}",
+    ),
+    Drift(
+        "units disabled",
+        "systemctl disable -q vllm haproxy vllm-firewall models.mount",
+        "vllm.service at boot is disabled, declared enabled",
+        "systemctl is-enabled vllm haproxy vllm-firewall models.mount",
+    ),
+    Drift(
+        "unit masked",
+        "systemctl mask --runtime -q vllm-firewall; systemctl mask -q --force haproxy",
+        "haproxy.service at boot is masked, declared enabled",
+        "systemctl is-enabled haproxy",
+    ),
+    Drift(
+        "gateway drained",
+        "/usr/local/lib/pulumi-vllm/drain --timeout 0 || true",
+        "gateway answers 503 to every request: its server is DRAIN, declared UP",
+        "curl -skf https://127.0.0.1/healthz",
+    ),
+    Drift(
+        "gateway's configuration changed, reloaded, file put back",
+        f"cp -p {CONFIG} /root/c; sed -i '/deny status 401/d' {CONFIG}; systemctl reload haproxy; "
+        f"cp -p /root/c {CONFIG}",
+        f"haproxy.service process runs with another {CONFIG} than on disk",
+        'test "$(curl -sk -o /dev/null -w %{http_code} https://127.0.0.1/v1/models)" = 401',
+    ),
+    Drift(
+        "firewall flushed",
+        "nft flush ruleset",
+        "firewall has none of its rules, so anybody reaches port 22, port 443",
+        "nft list table inet pulumi_vllm | grep -q 'counter.*drop'",
+    ),
+    Drift(
+        "port opened in the firewall for a foreign listener",
+        "systemd-run -q --unit foreign python3 -m http.server 9000; "
+        "nft insert rule inet pulumi_vllm input tcp dport 9000 accept",
+        "firewall has other rules than declared: + tcp dport 9000 accept",
+        "! nft list table inet pulumi_vllm | grep 9000; systemctl stop foreign",
+    ),
+    Drift(
+        "port forwarded past the firewall",
+        "nft add table ip foreign; nft add chain ip foreign pre '{ type nat hook prerouting priority -100; }'; "
+        "nft add rule ip foreign pre tcp dport 8080 redirect to :443",
+        "forwarded ports pass by our rules: tcp dport 8080 redirect to :443",
+        refused="nft delete table ip foreign",
+    ),
+    Drift(
+        "service stopped",
+        "systemctl stop vllm",
+        "vllm.service is inactive",
+        "systemctl is-active vllm",
+    ),
+    Drift(
+        "secrets in a drop-in and in the environment file",
+        f"mkdir -p {UNIT}.d; printf '[Service]\nEnvironment=HF_TOKEN=planted-4711\n' > {UNIT}.d/token.conf; "
+        f"echo WANDB_API_KEY=planted-4711 >> {ENVIRONMENT}; systemctl daemon-reload",
+        f"changed on the host: {ENVIRONMENT}, {UNIT}.d/token.conf",
+        f"test ! -e {UNIT}.d/token.conf; ! grep WANDB {ENVIRONMENT}",
+        secret="planted-4711",
+    ),
+    Drift(
+        "volume mounted read-only",
+        "mount -o remount,bind,ro /models",
+        "/models is mounted read-only, declared writable",
+        "touch /models/x; rm /models/x",
+    ),
+    Drift(
+        "another file system mounted over the volume",
+        "mount -t tmpfs tmpfs /models",
+        "/models is another file system (tmpfs, tmpfs), declared the volume",
+        refused="umount /models",
+    ),
+    Drift(
+        "mount unit edited",
+        "sed -i 's/^TimeoutSec=.*/TimeoutSec=4711/' /etc/systemd/system/models.mount",
+        "/etc/systemd/system/models.mount has another text than declared",
+        "! grep 4711 /etc/systemd/system/models.mount",
+    ),
+    Drift(
+        "root disk full",
+        "fallocate -l $(($(df --output=avail -B1 / | tail -1) - 20000000)) /root/fill",
+        "free space on / is",
+        refused="rm /root/fill",
+    ),
+    Drift(
+        "mode of a secret file",
+        "chmod 644 /etc/pulumi-vllm/gateway/keys.map",
+        "changed on the host: /etc/pulumi-vllm/gateway/keys.map",
+        "test $(stat -c %a /etc/pulumi-vllm/gateway/keys.map) = 600",
+    ),
+)

@@ -1,0 +1,252 @@
+"""Drift of the running service. Each kind names what was observed, what was declared, and what `up` does."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+from pulumi_vllm.host.facts import Facts
+from pulumi_vllm.host.service_drift import differences, serving_digest
+from pulumi_vllm.render import layout
+
+ENGINE_FILE, GATEWAY_FILE = layout.unit_file(layout.ENGINE_UNIT), layout.unit_file(layout.GATEWAY_UNIT)
+DROP_IN = f"{GATEWAY_FILE}.d/mine.conf"
+TABLE = 'table inet pulumi_vllm {\n\tchain input {\n\t\tiif "lo" accept\n\t\tcounter drop\n\t}\n}'
+
+
+def sha(text):
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+ENGINE_STARTED_WITH = {ENGINE_FILE: sha("unit"), layout.ENGINE_ENVIRONMENT: sha("env")}
+DIGEST = serving_digest(ENGINE_STARTED_WITH)
+
+
+def file(text):
+    return {"text": text, "mode": "0644", "owner": "root:root", "sha256": sha(text)}
+
+
+def unit(**more):
+    base = {
+        "LoadState": "loaded",
+        "ActiveState": "active",
+        "UnitFileState": "enabled",
+        "NeedDaemonReload": "no",
+        "MainPID": "0",
+    }
+    return base | more
+
+
+def running(files, user="", **more):
+    return unit(
+        MainPID="77",
+        User=user,
+        NoNewPrivileges="yes",
+        process={"user": user or "root", "no_new_privileges": True},
+        record={"invocation": "a", "time": 1000.0, "files": files},
+        **more,
+    )
+
+
+def healthy():
+    texts = {
+        ENGINE_FILE: "unit",
+        layout.ENGINE_ENVIRONMENT: "env",
+        GATEWAY_FILE: "gw",
+        layout.HAPROXY_CONFIG: "cfg",
+    }
+    return {
+        "probe": 1,
+        "files": {path: file(text) for path, text in texts.items()},
+        "units": {
+            layout.ENGINE_UNIT: running(ENGINE_STARTED_WITH, "vllm"),
+            layout.GATEWAY_UNIT: running({GATEWAY_FILE: sha("gw"), layout.HAPROXY_CONFIG: sha("cfg")}),
+            layout.FIREWALL_UNIT: unit(),
+            layout.MOUNT_UNIT: unit(),
+            layout.INSTALL_UNIT: unit(UnitFileState="static"),
+        },
+        "gateway": {"status": "UP", "seconds": "5", "started": 1001.0},
+        "firewall": {"rules": TABLE, "declared": TABLE, "forwarding": []},
+        "listening": [["0.0.0.0", 443], ["127.0.0.1", 8000], ["0.0.0.0", 9000]],
+        "disk_free": {"/": 2**30},
+    }
+
+
+def found(change=lambda _: None):
+    raw = healthy()
+    change(raw)
+    return differences(Facts.parse(raw), digest=DIGEST)
+
+
+def test_a_healthy_host_has_no_difference():
+    assert found() == ()
+
+
+def engine(raw):
+    return raw["units"][layout.ENGINE_UNIT]
+
+
+def gateway(raw):
+    return raw["units"][layout.GATEWAY_UNIT]
+
+
+def other_environment(raw):
+    engine(raw)["record"]["files"] = ENGINE_STARTED_WITH | {layout.ENGINE_ENVIRONMENT: sha("other")}
+
+
+def hung(raw):
+    raw["gateway"] = {"status": "DOWN", "seconds": "90", "started": 1001.0}
+
+
+def extra_rule(raw):
+    raw["firewall"]["rules"] = TABLE.replace("\t\tcounter", "\t\ttcp dport 9000 accept\n\t\tcounter")
+
+
+ENGINE_RESTARTS = "`pulumi up` drains the gateway and restarts vLLM"
+OTHER_FILES = "vllm.service process was started with other files than declared"
+READ_AGAIN = "has read its files again without its unit, so they are not known"
+GATEWAY_RELOADS = "`pulumi up` reloads the gateway"
+LEFT_ALONE = (
+    "`pulumi up` leaves rules that are not its own; remove them on the host, as in `docker ps` or `nft`"
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence", "commands"),
+    [
+        (
+            lambda raw: engine(raw).update(UnitFileState="disabled"),
+            "vllm.service at boot is disabled, declared enabled; `pulumi up` enables it",
+            ["systemctl enable -q vllm.service"],
+        ),
+        (
+            lambda raw: gateway(raw).update(UnitFileState="masked-runtime"),
+            "haproxy.service at boot is masked-runtime, declared enabled; `pulumi up` enables it",
+            [
+                "systemctl unmask haproxy.service; systemctl unmask --runtime haproxy.service",
+                "systemctl enable -q haproxy.service",
+            ],
+        ),
+        (
+            lambda raw: engine(raw).update(NeedDaemonReload="yes"),
+            "vllm.service in systemd is older than its files; `pulumi up` lets systemd read them again",
+            ["systemctl daemon-reload"],
+        ),
+        (
+            other_environment,
+            OTHER_FILES + f": /etc/pulumi-vllm/vllm.env; {ENGINE_RESTARTS}",
+            [],
+        ),
+        (
+            lambda raw: engine(raw).pop("record"),
+            f"vllm.service process was started with files that are not known; {ENGINE_RESTARTS}",
+            [],
+        ),
+        (
+            lambda raw: engine(raw)["process"].update(user="root"),
+            f"vllm.service user is root, declared vllm; {ENGINE_RESTARTS}",
+            [],
+        ),
+        (
+            lambda raw: engine(raw)["process"].update(no_new_privileges=False),
+            "vllm.service sandbox lets the process gain privileges, declared NoNewPrivileges=yes; "
+            + ENGINE_RESTARTS,
+            [],
+        ),
+        (
+            lambda raw: raw["files"].update({layout.HAPROXY_CONFIG: file("other")}),
+            f"haproxy.service process runs with another {layout.HAPROXY_CONFIG} than on disk; {GATEWAY_RELOADS}",
+            ["systemctl reload haproxy.service"],
+        ),
+        (
+            lambda raw: gateway(raw)["record"]["files"].update({DROP_IN: sha("[Service]")}),
+            f"haproxy.service process runs with another {DROP_IN} than on disk; `pulumi up` restarts the gateway",
+            ["systemctl restart haproxy.service"],
+        ),
+        (
+            lambda raw: raw["gateway"].update(started=1100.0),
+            f"haproxy.service process {READ_AGAIN}; {GATEWAY_RELOADS}",
+            ["systemctl reload haproxy.service"],
+        ),
+        (
+            lambda raw: raw["gateway"].update(status="DRAIN"),
+            "gateway answers 503 to every request: its server is DRAIN, declared UP; `pulumi up` opens it",
+            ["/usr/local/lib/pulumi-vllm/drain --undo"],
+        ),
+        (
+            lambda raw: raw.update(gateway=None),
+            "gateway does not answer on its admin socket, so its state is not known; `pulumi up` restarts it",
+            ["systemctl restart haproxy.service"],
+        ),
+        (
+            hung,
+            "vLLM listens, but has not answered the gateway's checks for 90 s; `pulumi up` restarts it",
+            [],
+        ),
+        (
+            lambda raw: raw["firewall"].update(rules=""),
+            "firewall has none of its rules, so anybody reaches port 443, port 9000; `pulumi up` loads them",
+            [],
+        ),
+        (
+            extra_rule,
+            "firewall has other rules than declared: + tcp dport 9000 accept; `pulumi up` loads the declared ones",
+            [],
+        ),
+    ],
+)
+def test_a_difference_is_a_sentence_and_its_repair(change, sentence, commands):
+    (one,) = found(change)
+    assert one.sentence == sentence
+    assert list(one.commands) == commands
+    assert one.loads_firewall == (one.subject == "firewall")
+    assert one.restarts_engine == (not commands and not one.loads_firewall)
+    assert one.repairable
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            lambda raw: raw["firewall"].update(forwarding=["tcp dport 80 dnat to 172.17.0.2:80"]),
+            f"forwarded ports pass by our rules: tcp dport 80 dnat to 172.17.0.2:80; {LEFT_ALONE}",
+        ),
+        (
+            lambda raw: raw["firewall"].update(declared=""),
+            "firewall can't be compared with its rules; run `nft -c -f /etc/pulumi-vllm/nftables.nft` on the host",
+        ),
+        (
+            lambda raw: raw["disk_free"].update({"/models": 2**20}),
+            "free space on /models is 1 MiB, and 64 MiB are needed; `pulumi up` deletes nothing; make room on the host",
+        ),
+    ],
+)
+def test_what_is_not_ours_is_refused(change, sentence):
+    (one,) = found(change)
+    assert one.sentence == sentence
+    assert not one.repairable
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda raw: raw["gateway"].update(status="DOWN", seconds="59"),
+        lambda raw: (hung(raw), raw.update(listening=[])),  # it still loads the model
+        lambda raw: raw["gateway"].update(status="UP 1/3"),
+        lambda raw: engine(raw).update(ActiveState="activating", record=None),
+        lambda raw: raw["units"].pop(layout.FIREWALL_UNIT),
+        # Files restores it, and the process is as declared.
+        lambda raw: raw["files"].update({ENGINE_FILE: file("edited")}),
+    ],
+)
+def test_what_is_no_difference(change):
+    assert found(change) == ()
+
+
+def test_a_drop_in_that_is_on_disk_and_in_the_process_is_a_difference():
+    def change(raw):
+        gateway(raw)["record"]["files"][DROP_IN] = sha("[Service]")
+        raw["drop_ins"] = {DROP_IN: file("[Service]")}
+
+    (one,) = found(change)
+    assert one.observed == f"was started with {DROP_IN}, which nobody declared"
