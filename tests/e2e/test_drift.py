@@ -1,5 +1,6 @@
 """Changes on the host appear in a plain preview, and `up` reverts them."""
 
+import json
 import re
 import subprocess
 
@@ -70,7 +71,12 @@ def repair_what_runs(project):
         project,
         "systemctl disable -q haproxy; nft flush ruleset; /usr/local/lib/pulumi-vllm/drain --timeout 0 || true",
     )
-    shown = project.pulumi("preview").stdout
+    drift = project.cli("drift", project.stack, "--json")
+    assert drift.returncode == 2, drift.stdout + drift.stderr
+    found = json.loads(drift.stdout)
+    assert {one["resource"] for one in found["differences"]} == {"server-service"}
+    assert {"property": 'differences["gateway"]', "declared": None}.items() <= found["differences"][1].items()
+    shown = "\n".join(found["messages"])
     for sentence in (
         "haproxy.service at boot is disabled, declared enabled; `pulumi up` enables it",
         "firewall has none of its rules, so anybody reaches port 22, port 443",
@@ -79,7 +85,15 @@ def repair_what_runs(project):
         assert sentence in shown
     project.up()
     on_host(project, "nft list table inet pulumi_vllm; curl -skf https://127.0.0.1/healthz")
-    assert set(project.changes()) == {"same"}
+    clean = project.cli("drift", project.stack)
+    assert (clean.returncode, clean.stdout) == (0, f"{project.stack}: everything is as declared\n")
+
+
+def check_not_observed(project):
+    """`drift` has an exit code of its own for a host that was not observed."""
+    drift = project.cli("drift", project.stack)
+    assert drift.returncode == 3, drift.stdout + drift.stderr
+    assert "not observed: server-service: " in drift.stdout
 
 
 def test_drift_is_a_diff_and_up_reverts_it(project):
@@ -135,6 +149,7 @@ def test_drift_is_a_diff_and_up_reverts_it(project):
         assert "showing the state of the last refresh" in preview.stdout
         assert re.search(r'observed *: "no: .*" => "yes"', preview.stdout), preview.stdout
         assert project.changes()["update"] == 4
+        check_not_observed(project)
         failed = project.pulumi("up", "--yes", "--skip-preview", check=False)
         assert failed.returncode
         assert "run `pulumi up` again when the host answers" in failed.stdout, failed.stdout

@@ -13,6 +13,7 @@ from pulumi_vllm.cli.terminal import TROUBLE, USAGE, say
 # Name → module with `add_parser(commands)`, which sets `run`. Only the module of the given command is imported.
 _COMMANDS = {
     "bench": "pulumi_vllm.cli.bench",
+    "drift": "pulumi_vllm.cli.stack_drift",
     "init": "pulumi_vllm.cli.init",
     "lint": "pulumi_vllm.cli.lint",
     "plan": "pulumi_vllm.cli.plan",
