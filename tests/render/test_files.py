@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+import subprocess
 
 import pytest
 from pulumi_vllm.plan import Deployment, PlanError, plan
@@ -13,6 +14,7 @@ from pulumi_vllm.render import (
     bootstrap_stamp,
     cloud_init,
     file_table,
+    layout,
     models_mount,
     render,
     templates,
@@ -47,6 +49,33 @@ def test_a_start_records_every_file_that_a_change_would_restart_or_reload(stack)
         assert set(recorded.split()) == {
             path for path, file in files.items() if file.on_change == f"{action} {unit}"
         }
+
+
+def test_security_updates_leave_the_units_and_the_driver_alone(tmp_path):
+    files = by_path("local")
+    upgrades = tmp_path / "upgrades"
+    upgrades.write_text(files[layout.UNATTENDED_UPGRADES].text)
+    command = ["apt-config", "dump", "Unattended-Upgrade", "-c", str(upgrades)]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    held = re.findall(r'Package-Blacklist:: "(.*)";', shown)
+    packages = (
+        "nvidia-driver-580-server",
+        "libnvidia-compute-580",
+        "linux-image-generic",
+        "linux-modules-6.8.0",
+    )
+    assert all(any(re.match(one, package) for one in held) for package in packages)
+    assert not any(re.match(one, "openssl") for one in held)
+    # needrestart evaluates each file, then asks the first expression that matches a unit.
+    settings = tmp_path / "settings"
+    settings.write_text(files[layout.NEEDRESTART].text)
+    script = (
+        "our %nrconf = (override_rc => {}); local (@ARGV, $/) = $ARGV[0]; eval <>; die $@ if $@; "
+        "for $u (qw(vllm.service vllm-weights.service haproxy.service ssh.service)) "
+        "{ print $u, qq(\\n) if grep { $u =~ /$_/ } keys %{$nrconf{override_rc}} }"
+    )
+    shown = subprocess.run(["perl", "-e", script, settings], capture_output=True, text=True, check=True)
+    assert shown.stdout.split() == ["vllm.service", "vllm-weights.service", "haproxy.service"]
 
 
 def test_no_template_syntax_is_left(stack):

@@ -36,6 +36,8 @@ _RESTART_FIREWALL = f"restart {layout.FIREWALL_UNIT}"
 
 # One row per templated file, sorted by path: path, mode, owner, what a change of it triggers.
 _TABLE = (
+    _Row(layout.UNATTENDED_UPGRADES, "0644", _ROOT, _NOTHING),
+    _Row(layout.NEEDRESTART, "0644", _ROOT, _NOTHING),
     _Row(layout.CA_CERTIFICATE, "0644", _ROOT, _NOTHING),
     _Row(layout.HAPROXY_CONFIG, "0644", _ROOT, _RELOAD_GATEWAY),
     _Row(layout.KEYS_MAP, "0600", _ROOT, _RELOAD_GATEWAY),

@@ -47,6 +47,10 @@ SECRETS: Final = f"{CONFIG}/secrets"
 HUB_TOKEN: Final = f"{SECRETS}/hf-token"
 READINESS_TOKEN: Final = f"{SECRETS}/readiness-token"
 
+# Settings of the system's own services
+NEEDRESTART: Final = "/etc/needrestart/conf.d/pulumi-vllm.conf"
+UNATTENDED_UPGRADES: Final = "/etc/apt/apt.conf.d/52pulumi-vllm"
+
 # Programs
 BOOTSTRAP: Final = f"{PROGRAMS}/bootstrap"
 """It runs from this path, because its stamp is its own digest."""
