@@ -16,13 +16,22 @@ def greeting(outputs: dict[str, Any], stack: str, checkout: str) -> str:
     body = json.dumps({"model": outputs["model"], "messages": [{"role": "user", "content": "Hello"}]})
     key = f"$({where}/dev pulumi stack output api_key --show-secrets --stack {stack})"
     return (
-        f"\n{outputs['model']} answers at {outputs['endpoint']}\n\n"
+        f"\n{_where(outputs)}\n\n"
         f"curl --cacert {where}/.pulumi-vllm/{stack}-ca.pem \\\n"
         f'  -H "Authorization: Bearer {key}" \\\n'
         f"  -H 'Content-Type: application/json' \\\n"
         f"  -d '{body}' \\\n"
         f"  {outputs['endpoint']}/chat/completions\n"
     )
+
+
+def _where(outputs: dict[str, Any]) -> str:
+    """Say that the endpoint answers only if `up` has tried it from here."""
+    model, endpoint = outputs["model"], outputs["endpoint"]
+    tried = str((outputs.get("evidence") or {}).get("endpoint") or "not tried")
+    if tried.startswith("answered"):
+        return f"{model} answers at {endpoint}"
+    return f"{model} is served at {endpoint}; whether it answers from here was {tried}"
 
 
 def main() -> int:

@@ -15,6 +15,7 @@ import pulumi
 pulumi.export("endpoint", "https://10.0.0.2/v1")
 pulumi.export("model", "tiny")
 pulumi.export("ca_certificate", "PEM")
+pulumi.export("evidence", {"endpoint": os.environ.get("TRIED", "answered to 10.0.0.1")})
 pulumi.export("api_key", pulumi.Output.secret("hunter2"))
 pulumi.export("cloud", os.environ.get("SPHERON_URL"))
 """
@@ -51,6 +52,16 @@ def test_up_starts_the_cloud_and_prints_no_key(clone: Any) -> None:
     fetch = done.stdout.split("$(")[1].split(")")[0]
     key = subprocess.run(("bash", "-c", fetch), capture_output=True, text=True, check=True).stdout
     assert key == "hunter2\n"
+
+
+def test_up_claims_no_answer_that_it_has_not_got(clone: Any) -> None:
+    done = clone.run("up", "--engine", "fake", TRIED="not tried: the host sees this computer as 10.0.0.1")
+    assert done.returncode == 0, done.stderr
+    assert "answers at" not in done.stdout
+    assert (
+        "tiny is served at https://10.0.0.2/v1; whether it answers from here was not tried: the host"
+        in done.stdout
+    )
 
 
 def test_a_preview_finds_the_running_cloud(clone: Any) -> None:

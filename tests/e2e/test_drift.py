@@ -96,6 +96,51 @@ def check_not_observed(project):
     assert "not observed: server-service: " in drift.stdout
 
 
+def check_closed_port_is_found(project) -> None:
+    """A port that only others find closed, as with a firewall of the cloud: the readiness check on the host passes."""
+    assert project.outputs()["evidence"]["endpoint"].startswith("answered to ")
+    on_host(
+        project,
+        """
+        nft add table inet cloud
+        nft 'add chain inet cloud input { type filter hook input priority -10; }'
+        nft add rule inet cloud input iif != lo tcp dport 443 reject with tcp reset""",
+    )
+    shown = project.pulumi("preview", "--diff", "--expect-no-changes", check=False)
+    assert shown.returncode
+    assert re.search(r'answers *: "no: Connection refused" => "yes"', shown.stdout), shown.stdout
+    failed = project.pulumi("up", "--yes", "--skip-preview", check=False)
+    assert failed.returncode
+    assert re.search(
+        r"https://\S+/v1 does not answer this computer .* Connection refused; the read", failed.stdout
+    )
+    on_host(project, "nft delete table inet cloud")
+    assert set(project.changes()) == {"same"}
+
+
+def check_the_console_is_a_way_back(project) -> None:
+    """This computer gets another address, as the host sees it. See docs/how-to/regain-access.md."""
+    client = project.outputs()["evidence"]["endpoint"].split()[-1]
+    project.write(project.block | {"access": {"allow": [f"{client}/32"]}})
+    project.up()
+    rules = "/etc/pulumi-vllm/nftables.nft"
+    on_host(project, f"sed -i s/{client}/9.9.9.9/ {rules}; systemctl reload vllm-firewall")
+    hint = f"its firewall admits SSH from {client}/32 only (server.access.allow): if this computer has another address"
+    shown = project.pulumi("preview", "--expect-no-changes", check=False)
+    assert shown.returncode
+    assert hint in shown.stdout
+    failed = project.pulumi("up", "--yes", "--skip-preview", check=False)
+    assert failed.returncode
+    assert hint in failed.stdout
+    table = ("delete", "table", "inet", "pulumi_vllm")
+    project.cloud.command("console", project.machine_id(), "--", "/usr/sbin/nft", *table)
+    project.up()
+    assert client in on_host(project, f"cat {rules}; nft list table inet pulumi_vllm")
+    project.write(project.block)
+    project.up()
+    assert set(project.changes()) == {"same"}
+
+
 def test_drift_is_a_diff_and_up_reverts_it(project):
     # An edited line of a unit appears as that line and one warning.
     on_host(project, f"sed -i 's/^LimitNOFILE=.*/LimitNOFILE=4711/' {UNIT}")
@@ -139,6 +184,8 @@ def test_drift_is_a_diff_and_up_reverts_it(project):
     on_host(project, "sed -i 1d /root/.bashrc ~ubuntu/.bashrc")
 
     check_lock_out_is_refused(project)
+    check_closed_port_is_found(project)
+    check_the_console_is_a_way_back(project)
 
     # A frozen machine was not observed, which is a difference unless the stack says otherwise.
     (machine,) = [m for m in project.cloud.machines() if m["id"] == project.machine_id()]

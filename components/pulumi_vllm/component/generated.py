@@ -864,6 +864,9 @@ class Service(pulumi.CustomResource):
         units: pulumi.Input[Mapping[str, pulumi.Input[str]]] | None = None,
         command_line: pulumi.Input[str] | None = None,
         differences: pulumi.Input[Mapping[str, pulumi.Input[str]]] | None = None,
+        endpoint: pulumi.Input[str] | None = None,
+        ca_certificate: pulumi.Input[str] | None = None,
+        answers: pulumi.Input[str] | None = None,
         drain_timeout_s: pulumi.Input[float] | None = None,
         ready_timeout_s: pulumi.Input[float] | None = None,
         opts: pulumi.ResourceOptions | None = None,
@@ -884,6 +887,9 @@ class Service(pulumi.CustomResource):
             units: State of each unit (default: all are active).
             command_line: Whether vLLM runs with the arguments of its unit (default: as-declared).
             differences: What else on the host is not as declared, by subject (default: nothing).
+            endpoint: URL of the API, as clients write it.
+            ca_certificate: CA certificate with which clients verify the gateway, PEM.
+            answers: Whether the endpoint answered the last refresh, tried from where Pulumi runs if server.access.allow admits that address (default: yes); otherwise the reason.
             drain_timeout_s: Seconds that running requests get to finish before vLLM restarts (default: 60).
             ready_timeout_s: Seconds from the start of vLLM until the readiness check must have passed (default: 3600).
             opts: Pulumi's resource options.
@@ -904,6 +910,9 @@ class Service(pulumi.CustomResource):
                 "units": units,
                 "commandLine": command_line,
                 "differences": differences,
+                "endpoint": endpoint,
+                "caCertificate": ca_certificate,
+                "answers": answers,
                 "drainTimeoutS": drain_timeout_s,
                 "readyTimeoutS": ready_timeout_s,
                 "evidence": None,
@@ -971,6 +980,21 @@ class Service(pulumi.CustomResource):
     def differences(self) -> pulumi.Output[Mapping[str, str]]:
         """What else on the host is not as declared, by subject (default: nothing)."""
         return pulumi.get(self, "differences")  # type: ignore[no-any-return]
+
+    @property
+    def endpoint(self) -> pulumi.Output[str]:
+        """URL of the API, as clients write it."""
+        return pulumi.get(self, "endpoint")  # type: ignore[no-any-return]
+
+    @property
+    def ca_certificate(self) -> pulumi.Output[str]:
+        """CA certificate with which clients verify the gateway, PEM."""
+        return pulumi.get(self, "caCertificate")  # type: ignore[no-any-return]
+
+    @property
+    def answers(self) -> pulumi.Output[str]:
+        """Whether the endpoint answered the last refresh, tried from where Pulumi runs if server.access.allow admits that address (default: yes); otherwise the reason."""
+        return pulumi.get(self, "answers")  # type: ignore[no-any-return]
 
     @property
     def drain_timeout_s(self) -> pulumi.Output[float]:

@@ -150,6 +150,9 @@ class Server(pulumi.ComponentResource):
     ) -> None:
         """Declare what runs on the host, in this order: mounted volume, files, weights, service."""
         deployment, files = planned.deployment, render(planned)
+        self.endpoint = self.machine.address.apply(
+            lambda address: f"https://{deployment.access.hostname or _bracketed(address)}/v1"
+        )
         contained = {secret for file in files for secret in file.secrets}
         reached: dict[str, Any] = {
             "instance_id": self.machine.id,
@@ -192,6 +195,8 @@ class Server(pulumi.ComponentResource):
             serving_digest=host_files.serving_digest,
             weights_revision=planned.revision,
             weights_downloads=weights.downloads,
+            endpoint=self.endpoint,
+            ca_certificate=self.ca_certificate,
             drain_timeout_s=deployment.drain_timeout_s,
             ready_timeout_s=deployment.ready_timeout_s,
             opts=self._child(weights),
@@ -199,9 +204,6 @@ class Server(pulumi.ComponentResource):
 
     def _set_outputs(self, planned: Plan, volume: resources.Volume) -> None:
         deployment = planned.deployment
-        self.endpoint = self.machine.address.apply(
-            lambda address: f"https://{deployment.access.hostname or _bracketed(address)}/v1"
-        )
         self.model = pulumi.Output.from_input(planned.served_name)
         self.usd_per_hour = pulumi.Output.all(self.machine.usd_per_hour, volume.usd_per_hour).apply(
             lambda prices: round(sum(price or 0.0 for price in prices), 6)

@@ -1,5 +1,6 @@
 """The serving units on a host: engine, gateway and firewall, and the readiness check that proves that they work."""
 
+import asyncio
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -7,6 +8,12 @@ from typing import TYPE_CHECKING, Any
 from pulumi_vllm.host import drift, service_drift
 from pulumi_vllm.plan.defaults import DRAIN_TIMEOUT_S, READY_TIMEOUT_S
 from pulumi_vllm.provider.lifecycle.drain import DRAIN_TIMEOUT, drain, give_back_after_failure, undo_drain
+from pulumi_vllm.provider.lifecycle.endpoint_check import (
+    ANSWERS,
+    ENDPOINT_INPUTS,
+    observe_endpoint,
+    prove_endpoint,
+)
 from pulumi_vllm.provider.lifecycle.failure_reason import failure_reason
 from pulumi_vllm.provider.lifecycle.firewall_trial import load_rules
 from pulumi_vllm.provider.lifecycle.host_connection import (
@@ -68,6 +75,7 @@ class Service(HostResource):
             "string", "Whether vLLM runs with the arguments of its unit (default: as-declared)."
         ),
         "differences": DIFFERENCES,
+        **ENDPOINT_INPUTS,
         "drainTimeoutS": DRAIN_TIMEOUT,
         "readyTimeoutS": Property(
             "number",
@@ -90,6 +98,7 @@ class Service(HostResource):
         new.setdefault("units", dict.fromkeys(_SERVING_UNITS, "active"))
         new.setdefault("commandLine", drift.AS_DECLARED)
         new.setdefault("differences", {})
+        new.setdefault("answers", ANSWERS)
         new.setdefault("drainTimeoutS", DRAIN_TIMEOUT_S)
         new.setdefault("readyTimeoutS", READY_TIMEOUT_S)
         return await super().check(call, new, old)
@@ -111,7 +120,10 @@ class Service(HostResource):
     async def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Reading | None:
         """Observe the states of the units, and compare the process of vLLM with its unit."""
         outputs = self.outputs_in(state)
-        facts = await observe(call, {**state, **inputs}, units=_SERVING_UNITS)
+        facts, answers = await asyncio.gather(
+            observe(call, {**state, **inputs}, units=_SERVING_UNITS),
+            observe_endpoint(call, {**state, **inputs}),
+        )
         if isinstance(facts, NotObserved):
             return facts.reading(outputs, inputs)
         names = dict.fromkeys((*_SERVING_UNITS, *({**state, **inputs}.get("units") or ())))
@@ -122,6 +134,7 @@ class Service(HostResource):
         live = {
             "units": observed.states,
             "commandLine": observed.command_line,
+            "answers": answers,
             **await report(call, others),
         }
         return Reading({**outputs, "reachable": True}, {**inputs, **live, **OBSERVED})
@@ -165,12 +178,14 @@ class Service(HostResource):
                 stop = f"systemctl stop {layout.READINESS_UNIT} {layout.ENGINE_UNIT}"
                 await host.run(stop, timeout_s=120)
             raise
+        endpoint = await prove_endpoint(call, new)
         call.session.hosts().mark_changed(host)
         facts = await call.session.hosts().facts(host, units=_SERVING_UNITS)
         evidence = {
             "engine": new["engineVersion"],
             "revision": new["weightsRevision"],
             "readiness": readiness,
+            "endpoint": endpoint,
             **facts.versions(),
         }
         return {"evidence": evidence, "reachable": True}
