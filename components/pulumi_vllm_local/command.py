@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pulumi_vllm_local.control import Running
+    from pulumi_vllm_local.machines.containers import Machines
 
 NOT_RUNNING = 3
 
@@ -76,6 +78,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], 
     logs.add_argument(
         "-n", "--lines", type=int, default=100, help="number of lines, from the end (default: 100)"
     )
+    console = verb("console", _console, "open a root shell on a machine, as a cloud's console does")
+    console.add_argument("name", help="name or id of a machine")
+    console.add_argument("words", nargs="*", metavar="COMMAND", help="run this in place of a shell")
     for name, text in (
         ("reclaim", "terminate a machine as a provider reclaims a spot machine"),
         ("pause", "freeze a machine, so that it answers nothing"),
@@ -202,22 +207,41 @@ def _logs(parsed: argparse.Namespace) -> int:
     state_dir = settings.default_state_dir()
     path = settings.Files(state_dir).log
     if parsed.name:
-        # Only the console of a machine needs the containers. `pulumi-vllm --help` loads this module too.
-        from pulumi_vllm_local.machines.containers import Machines
-
-        records = settings.read_json(settings.Files(state_dir).records) or {"deployments": []}
-        ids = [item["id"] for item in records["deployments"] if parsed.name in (item["id"], item["name"])]
-        if not ids:
-            raise settings.LocalCloudError(
-                f"local logs: no machine {parsed.name}; see `pulumi-vllm local status`"
-            )
-        path = Machines(state_dir).console(ids[-1])
+        path = _machines().console_log(_machine_id(parsed))
     if not path.exists():
         raise settings.LocalCloudError(f"local logs: {path} does not exist; nothing has been logged yet")
     text = path.read_text(encoding="utf-8", errors="replace").splitlines()
     for line in text[-parsed.lines :]:
         _print(line)
     return 0
+
+
+def _console(parsed: argparse.Namespace) -> int:
+    from pulumi_vllm_local.machines.machine import MachineError  # with the containers, see `_machines`
+
+    try:
+        command = _machines().console(_machine_id(parsed), parsed.words)
+    except MachineError as error:
+        raise settings.LocalCloudError(f"local console: {error}") from None
+    os.execvp(command[0], command)  # noqa: S606 - the user's own command
+
+
+def _machines() -> Machines:
+    # Only some commands need the containers, and `pulumi-vllm --help` loads this module too.
+    from pulumi_vllm_local.machines.containers import Machines
+
+    return Machines(settings.default_state_dir())
+
+
+def _machine_id(parsed: argparse.Namespace) -> str:
+    """Return the id of the newest machine with this name or id."""
+    records = settings.read_json(settings.Files(settings.default_state_dir()).records) or {"deployments": []}
+    ids = [item["id"] for item in records["deployments"] if parsed.name in (item["id"], item["name"])]
+    if not ids:
+        raise settings.LocalCloudError(
+            f"local {parsed.verb}: no machine {parsed.name}; see `pulumi-vllm local status`"
+        )
+    return str(ids[-1])
 
 
 def _control(parsed: argparse.Namespace) -> int:

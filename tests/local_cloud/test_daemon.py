@@ -195,7 +195,11 @@ def test_status_logs_and_controls(state, capsys):
     assert _local("reclaim", "one") == 0
     assert _local("logs") == 0
     assert "serving" in capsys.readouterr().out
-    assert _local("logs", "nobody") == 1
+    for verb in ("logs", "console"):
+        assert _local(verb, "nobody") == 1
+        assert f"local {verb}: no machine nobody; see `pulumi-vllm local status`" in capsys.readouterr().err
+    assert _local("console", "one") == 1  # a double, without a container
+    assert "machine" in capsys.readouterr().err
 
 
 def test_a_port_in_use_is_an_error(state):

@@ -1,7 +1,9 @@
 """The address from which a host is managed, compared with the ranges that its firewall admits."""
 
 import pytest
-from pulumi_vllm.provider.lifecycle.access import Access
+from pulumi_vllm.host.errors import HostKeyChanged
+from pulumi_vllm.provider.lifecycle.access import Access, way_back
+from pulumi_vllm.provider.lifecycle.host_connection import observe
 from pulumi_vllm.provider.plugin.errors import UserError
 from pulumi_vllm.provider.plugin.protocol import UNKNOWN
 from pulumi_vllm.provider.resources.files import Files
@@ -74,3 +76,41 @@ async def test_rules_in_use_are_loaded_by_a_trial_and_never_reloaded(in_use):
     ran = [script for script in host.ran if script.startswith(layout.FIREWALL)]
     assert ran == ([f"{layout.FIREWALL} try 60", f"{layout.FIREWALL} keep"] if in_use else [])
     assert not any("reload" in script for script in host.ran)
+
+
+NARROW = declared(["9.9.9.0/24"], None)
+HINT = (
+    "; its firewall admits SSH from 9.9.9.0/24 only (server.access.allow): if this computer has another address now, "
+    "docs/how-to/regain-access.md says how to get back in without another machine"
+)
+
+
+@pytest.mark.parametrize(
+    ("values", "hint"),
+    [
+        (NARROW, HINT),
+        (declared(["0.0.0.0/0"], ["9.9.9.0/24"]), HINT.replace("access.allow", "access.ssh_allow")),
+        (
+            declared(["9.9.9.0/24"], []),
+            "server.access.ssh_allow is empty, so its firewall admits nobody to SSH",
+        ),
+    ],
+)
+def test_a_host_that_does_not_answer_has_a_way_back(values, hint):
+    assert hint in way_back(values)
+
+
+@pytest.mark.parametrize("values", [{}, declared(["0.0.0.0/0"], None), declared(["9.9.9.0/24"], ["::/0"])])
+def test_a_firewall_that_admits_everybody_is_not_the_reason(values):
+    assert way_back(values) == ""
+
+
+async def test_a_preview_of_a_host_that_does_not_answer_names_the_way_back():
+    call = Call(None)
+    await observe(call, {**CONNECTION, **NARROW})
+    assert call.lines == [
+        f"server-resource: root@192.0.2.7: can't be reached{HINT}; showing the state of the last refresh"
+    ]
+    call.failure, call.lines = HostKeyChanged("root@192.0.2.7: shows another host key"), []
+    await observe(call, {**CONNECTION, **NARROW})
+    assert "regain-access" not in call.lines[0]

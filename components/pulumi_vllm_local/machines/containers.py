@@ -22,7 +22,7 @@ from pulumi_vllm_local.machines.machine import Address, Machine, MachineError, M
 from pulumi_vllm_local.machines.network import Network, NetworkError, sends_banner
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 __all__ = ["Address", "Machine", "MachineError", "MachineSpec", "Machines", "Status"]
@@ -197,7 +197,15 @@ class Machines:
             else:
                 self.disks.disclaim(volume_id)
 
-    def console(self, machine_id: str) -> Path:
+    def console(self, machine_id: str, words: Sequence[str] = ()) -> tuple[str, ...]:
+        """Return the command line that runs a command, or a shell, on a machine as root."""
+        leader = self._known(machine_id).leader()
+        if leader is None:
+            raise MachineError(f"machine {machine_id}: it does not run, so it has no console; start it")
+        command = words or ("/bin/bash", "--login")
+        return "nsenter", f"--target={leader}", "--all", "--", *command
+
+    def console_log(self, machine_id: str) -> Path:
         """Return the path of the console log."""
         return self._guest(machine_id).folder / "console.log"
 

@@ -19,6 +19,9 @@ ACCESS: Final = Property(
     of="any",
 )
 
+_EVERYBODY: Final = ("0.0.0.0/0", "::/0")
+_WAY_BACK: Final = "docs/how-to/regain-access.md says how to get back in without another machine"
+
 
 @dataclass(frozen=True, slots=True)
 class Access:
@@ -59,6 +62,19 @@ class Access:
             f"server.access.{self.ssh_key} admits {', '.join(self.ssh)} to SSH, but the host sees this computer as "
             f"{client}; admit it with: {command}"
         )
+
+
+def way_back(values: Values) -> str:
+    """Return a hint for a host that does not answer: its firewall may no longer admit this computer."""
+    access = Access.from_values(values)
+    if access is None or any(one in _EVERYBODY for one in access.ssh):
+        return ""
+    if not access.ssh:
+        return f"; server.access.ssh_allow is empty, so its firewall admits nobody to SSH: {_WAY_BACK}"
+    return (
+        f"; its firewall admits SSH from {', '.join(access.ssh)} only (server.access.{access.ssh_key}): if this "
+        f"computer has another address now, {_WAY_BACK}"
+    )
 
 
 async def refuse_lock_out(name: str, values: Values, host: "Host") -> None:

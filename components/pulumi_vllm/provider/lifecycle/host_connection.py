@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from pulumi_vllm.host.errors import HostError, HostKeyChanged
+from pulumi_vllm.host.errors import HostError, HostKeyChanged, Unreachable
 from pulumi_vllm.plan.defaults import UNREACHABLE, UNREACHABLE_CHOICES
-from pulumi_vllm.provider.lifecycle.access import ACCESS
+from pulumi_vllm.provider.lifecycle.access import ACCESS, way_back
 from pulumi_vllm.provider.plugin.call import Call
 from pulumi_vllm.provider.plugin.errors import UserError
 from pulumi_vllm.provider.plugin.protocol import has_unknown, reveal
@@ -106,7 +106,8 @@ async def observe(
         host = await connect_host(call, values)
         return await call.session.hosts().facts(host, paths=paths, units=units, weights=weights)
     except HostError as error:
-        await call.warn(f"{call.name}: {error}; showing the state of the last refresh")
+        hint = way_back(values) if isinstance(error, Unreachable) else ""
+        await call.warn(f"{call.name}: {error}{hint}; showing the state of the last refresh")
         kind = _OTHER_HOST_KEY if isinstance(error, HostKeyChanged) else _NOT_OBSERVED
         return NotObserved(f"{kind}{error}")
 

@@ -14,6 +14,7 @@ from google.protobuf import empty_pb2
 
 from pulumi_vllm import __version__
 from pulumi_vllm.host.errors import Unreachable
+from pulumi_vllm.provider.lifecycle.access import way_back
 from pulumi_vllm.provider.lifecycle.instance_liveness import check_instance_alive
 from pulumi_vllm.provider.plugin.call import Call
 from pulumi_vllm.provider.plugin.errors import Partial, UserError
@@ -168,9 +169,8 @@ class Servicer(_Servicer):  # type: ignore[misc] # generated code has no types
                 outputs = resource.outputs_in(old)
                 outputs |= await resource.preview_update(call, old, new)
                 return pb.UpdateResponse(properties=_state(resource, new, outputs, unknown=True))
-            outputs = await _explain_unreachable(
-                resource, call, new, resource.update(call, request.id, old, new)
-            )
+            updated = resource.update(call, request.id, old, new)
+            outputs = await _explain_unreachable(resource, call, new, updated, old)
             return pb.UpdateResponse(properties=_state(resource, new, outputs))
 
         return await _report_errors(context, run, resource, new)
@@ -217,9 +217,9 @@ def _state(resource: Resource, inputs: Values, outputs: Values, *, unknown: bool
 
 
 async def _explain_unreachable(
-    resource: Resource, call: Call, new: Values, work: Awaitable[Result]
+    resource: Resource, call: Call, new: Values, work: Awaitable[Result], old: Values | None = None
 ) -> Result:
-    """Run `work` on a host. When the host stops answering, ask the cloud why."""
+    """Run `work` on a host. When the host stops answering, ask the cloud why. Its firewall has the `old` ranges."""
     try:
         return await work
     except Unreachable as error:
@@ -227,7 +227,9 @@ async def _explain_unreachable(
             for pause_s in _CHECK_INSTANCE_AFTER_S:
                 await call.sleep(pause_s)
                 await check_instance_alive(call, new)
-        raise UserError(f"{call.name}: {error}; run `pulumi up` again when the host answers") from error
+        raise UserError(
+            f"{call.name}: {error}{way_back(old or {})}; run `pulumi up` again when the host answers"
+        ) from error
 
 
 async def _report_errors(
