@@ -49,6 +49,12 @@ def on_host(project, script: str) -> str:
     return done.stdout
 
 
+def check_access(project) -> None:
+    check_lock_out_is_refused(project)
+    check_closed_port_is_found(project)
+    check_the_console_is_a_way_back(project)
+
+
 def check_lock_out_is_refused(project) -> None:
     """Rules that would lock this computer out are refused, and the message names the command that helps."""
     project.write(project.block | {"access": {"allow": ["9.9.9.0/24"]}})
@@ -183,9 +189,7 @@ def test_drift_is_a_diff_and_up_reverts_it(project):
     assert set(project.changes()) == {"same"}
     on_host(project, "sed -i 1d /root/.bashrc ~ubuntu/.bashrc")
 
-    check_lock_out_is_refused(project)
-    check_closed_port_is_found(project)
-    check_the_console_is_a_way_back(project)
+    check_access(project)
 
     # A frozen machine was not observed, which is a difference unless the stack says otherwise.
     (machine,) = [m for m in project.cloud.machines() if m["id"] == project.machine_id()]

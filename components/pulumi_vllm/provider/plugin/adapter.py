@@ -1,8 +1,8 @@
 """The plugin's process: Pulumi's provider service, served over gRPC by the resources of this package."""
 
 import asyncio
-import contextlib
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Awaitable, Callable
@@ -39,6 +39,8 @@ _Servicer: type = protobuf_module("provider_pb2_grpc").ResourceProviderServicer
 
 # The engine's own limit for one message (sdk/go/common/util/rpcutil in Pulumi's repository): 400 MiB.
 _MESSAGE_BYTES = 400 * 1024 * 1024
+# The engine kills this process 5 s after SIGINT.
+_GRACE_S = 2.0
 # An instance that the provider reclaims stops answering some seconds before the API reports it.
 _CHECK_INSTANCE_AFTER_S = (0.0, 3.0, 6.0)
 
@@ -270,7 +272,7 @@ async def _report_errors(
         raise
 
 
-def _error_message(error: Exception) -> str:
+def _error_message(error: BaseException) -> str:
     """Return the message of one of our errors. Any other exception is an internal error."""
     if type(error).__module__.startswith("pulumi_vllm."):
         return str(error)
@@ -280,29 +282,68 @@ def _error_message(error: Exception) -> str:
     )
 
 
-async def serve(engine_address: str) -> None:
-    """Serve requests until the engine exits."""
-    session = Session(engine_address)
+class _ReportAllErrors(grpc.aio.ServerInterceptor):
+    """Answers a request with an error whatever its handler raises.
+
+    gRPC would end the process on SystemExit, and the engine may then end with success.
+    """
+
+    async def intercept_service(
+        self, continuation: Callable[[Message], Awaitable[Message]], details: Message
+    ) -> Message:
+        """Wrap the handler of a request."""
+        handler = await continuation(details)
+        if handler is None or handler.unary_unary is None:
+            return handler
+
+        async def answer(request: Message, context: Context) -> Message:
+            try:
+                return await handler.unary_unary(request, context)
+            except (
+                grpc.aio.AbortError,
+                NotImplementedError,
+            ):  # answered already, the latter by the generated code
+                raise
+            except (Exception, SystemExit) as error:  # noqa: BLE001 (reported to the engine)
+                await context.abort(grpc.StatusCode.UNKNOWN, _error_message(error))
+
+        return grpc.unary_unary_rpc_method_handler(
+            answer, handler.request_deserializer, handler.response_serializer
+        )
+
+
+async def start_server(servicer: Servicer) -> tuple[grpc.aio.Server, int]:
+    """Start to serve requests on loopback. Returns the server and its port."""
     limits = [
         ("grpc.max_receive_message_length", _MESSAGE_BYTES),
         ("grpc.max_send_message_length", _MESSAGE_BYTES),
     ]
-    server = grpc.aio.server(options=limits)
-    protobuf_module("provider_pb2_grpc").add_ResourceProviderServicer_to_server(Servicer(session), server)
+    server = grpc.aio.server(options=limits, interceptors=[_ReportAllErrors()])
+    protobuf_module("provider_pb2_grpc").add_ResourceProviderServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
+    return server, port
+
+
+async def serve(engine_address: str) -> None:
+    """Serve requests until the engine ends this process with SIGINT, or exits."""
+    session, stopped = Session(engine_address), asyncio.Event()
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(signum, stopped.set)
+    server, port = await start_server(Servicer(session))
     sys.stdout.write(f"{port}\n")
     sys.stdout.flush()
     watch = asyncio.create_task(session.exit_with_parent(os.getppid()))
-    await server.wait_for_termination()
+    await stopped.wait()
     watch.cancel()
+    await session.close()
+    await server.stop(_GRACE_S)
 
 
 def main() -> None:
     """Run `pulumi-resource-vllm [ENGINE_ADDRESS]`."""
     addresses = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(serve(addresses[-1] if addresses else ""))
+    asyncio.run(serve(addresses[-1] if addresses else ""))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ Result = TypeVar("Result")
 
 # Without a terminal the engine prints every progress line, so a resource gets at most one in this time.
 _PROGRESS_EVERY_S = 10.0
+_CRITICAL_PAUSE_S = 0.1
 # A refresh and a destroy do not run the program. The engine configures the provider as it was at the last `up`.
 _IN_STATE = (
     "which is the provider's own (spheronApiKey); if it was replaced at the cloud, set the new one where the program "
@@ -37,6 +38,7 @@ class Session:
         self.in_state: set[str] = set()
         """URNs of the instances that the state contains, whatever becomes of them in this run."""
         self._engine: Any = None
+        self._engine_channel: Any = None
         self._progress_at: dict[str, float] = {}
         self._warnings: set[tuple[str, str]] = set()
         self._cloud: Spheron | None = None
@@ -95,8 +97,8 @@ class Session:
 
         engine_pb = protobuf_module("engine_pb2")
         if self._engine is None:
-            channel = grpc.aio.insecure_channel(self.engine_address)
-            self._engine = protobuf_module("engine_pb2_grpc").EngineStub(channel)
+            self._engine_channel = grpc.aio.insecure_channel(self.engine_address)
+            self._engine = protobuf_module("engine_pb2_grpc").EngineStub(self._engine_channel)
         request = engine_pb.LogRequest(
             severity=getattr(engine_pb, severity), message=text, urn=urn, ephemeral=ephemeral
         )
@@ -117,6 +119,16 @@ class Session:
             await self.log(urn, text, "WARNING")
 
     # -- the process --------------------------------------------------------------------------------
+    async def close(self) -> None:
+        """Cancel what runs, wait until no paid call is in flight, and close all connections."""
+        self.cancelled.set()
+        while self._critical_sections:  # noqa: ASYNC110 (rare, and short)
+            await asyncio.sleep(_CRITICAL_PAUSE_S)
+        if self._hosts is not None:
+            await self._hosts.close()
+        if self._engine_channel is not None:
+            await self._engine_channel.close()
+
     async def exit_with_parent(self, parent: int, period_s: float = 0.5) -> None:
         """End the process once the engine that started it is gone and no paid call is in flight."""
         while os.getppid() == parent:  # noqa: ASYNC110 (a parent that exits sends no event)
