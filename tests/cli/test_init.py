@@ -33,6 +33,16 @@ def test_an_empty_folder_becomes_a_project(tmp_path, init):
     compile(written["__main__.py"][0], "__main__.py", "exec")
 
 
+def test_the_next_steps_name_the_backend_and_the_passphrase(tmp_path, capsys):
+    assert main(["init", str(tmp_path / "shop")]) == 0
+    steps = capsys.readouterr().out.partition("Next:")[2]
+    login, stack = (
+        steps.index("pulumi login --local"),
+        steps.index("pulumi stack init local   # asks for a passphrase"),
+    )
+    assert login < stack < steps.index("pulumi up")
+
+
 def test_a_second_time_changes_nothing(tmp_path, init):
     init(".")
     before = tree(tmp_path)

@@ -1,6 +1,11 @@
 """The component's resources and outputs, with Pulumi's mocks, as in users' unit tests."""
 
+import json
+import runpy
+from pathlib import Path
+
 import pulumi
+import pulumi_vllm
 import pytest
 import yaml
 from programs import STACKS, block, declare, run
@@ -27,6 +32,31 @@ def test_a_shipped_stack_asks_for_the_ranges_of_its_clients(stack):
         "server.access.allow: missing, so nobody could reach the server; set the address range of your clients: "
         "pulumi config set --path 'pulumi-vllm:server.access.allow[0]' YOUR.ADDRESS/32"
     )
+
+
+def test_the_program_of_init_exports_what_the_commands_read(monkeypatch):
+    """`smoke`, `bench`, `drift` and people read them."""
+    exported = {}
+    monkeypatch.setattr(pulumi, "export", exported.__setitem__)
+    pulumi.runtime.set_all_config({"pulumi-vllm:server": json.dumps(block())})
+    starter = Path(pulumi_vllm.__file__).parent / "cli" / "starter" / "__main__.py"
+
+    def program():
+        runpy.run_path(str(starter), run_name="__main__")
+        return {"evidence": exported["evidence"], "plan": exported["plan"]}
+
+    outputs = run(program)[1]
+    assert exported.keys() >= {
+        "endpoint",
+        "model",
+        "api_key",
+        "ca_certificate",
+        "evidence",
+        "plan",
+        "connection",
+    }
+    assert outputs["plan"]["flags"]
+    assert outputs["evidence"]["certificate_expires"]
 
 
 def test_outputs_are_what_a_client_needs():

@@ -103,11 +103,14 @@ class Project:
         steps.append(f"{venv}/bin/pulumi-vllm plan {stack}   # does it fit, and what does it cost")
         if stack == "local":
             steps.append(
-                f'eval "$({venv}/bin/pulumi-vllm local up)"   # the embedded cloud; needs root on Linux'
+                f'eval "$({venv}/bin/pulumi-vllm local up)"   # the local cloud; needs root on Linux'
             )
         else:
             steps.append("export SPHERON_API_KEY=…")
-        steps.append(f"pulumi stack init {stack}")
+        steps.append("pulumi login --local   # state on this machine; or log in to the backend that you use")
+        steps.append(
+            f"pulumi stack init {stack}   # asks for a passphrase, which every later command needs; keep it"
+        )
         if stack != "local":
             steps.append(f"{SET_COMMAND}   # who may reach the server")
         return [*steps, "pulumi up"]
