@@ -68,7 +68,7 @@ def test_every_stack_file_is_valid_and_names_the_schema(file):
 
 
 def blocks_in_the_docs() -> list[dict]:
-    """Every `yaml` example: a stack file, or some keys of its block."""
+    """Every `yaml` example: a stack file, or some keys of its block. Files of other programs are `yml`."""
     documents = "".join(document.read_text() for document in DOCUMENTS)
     examples = map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", documents, re.DOTALL))
     return [
