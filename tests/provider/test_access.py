@@ -67,6 +67,21 @@ async def test_files_refuse_a_lock_out_before_anything_is_written():
     assert host.written == []
 
 
+async def test_a_preview_warns_of_rules_that_up_refuses():
+    call, old = Call(Host()), {**CONNECTION, **RULES, **declared(["10.0.0.0/8"], None)}
+    call.host.client = "10.0.0.5"
+    await Files().preview_update(call, old, old)
+    assert call.lines == []
+    await Files().preview_update(call, old, old | declared(["9.9.9.0/24"], None))
+    (line,) = call.lines
+    assert line.startswith(
+        "server-resource: `pulumi up` refuses these firewall rules: server.access.allow admits"
+    )
+    call.host, call.lines = None, []
+    await Files().preview_update(call, old, old | declared(["9.9.9.0/24"], None))
+    assert call.lines == []
+
+
 @pytest.mark.parametrize("in_use", [True, False])
 async def test_rules_in_use_are_loaded_by_a_trial_and_never_reloaded(in_use):
     host = Host(**{"is-active": "yes\nold rules\n" if in_use else "no\n"})

@@ -8,7 +8,9 @@ import pytest
 from pulumi_vllm.provider.lifecycle import endpoint_check
 from pulumi_vllm.provider.lifecycle.endpoint_check import observe_endpoint, prove_endpoint
 from pulumi_vllm.provider.plugin.errors import UserError
+from pulumi_vllm.provider.resources import service
 from pulumi_vllm.provider.resources.issued_certificates import issue, new_authority
+from pulumi_vllm.provider.resources.service import Service
 
 from tests.provider.test_host_resources import Call, Host
 
@@ -156,6 +158,14 @@ async def test_a_failure_behind_a_proxy_proves_nothing(gateway, call, monkeypatc
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with pytest.raises(UserError, match="does not answer"):
         await prove_endpoint(call, gateway.values())
+
+
+@pytest.mark.parametrize("name", ["endpoint", "caCertificate", "access"])
+def test_another_endpoint_is_an_update_that_tries_it_and_restarts_nothing(gateway, name):
+    """Otherwise a refresh would try the old one for ever."""
+    old = gateway.values()
+    assert set(Service().compare(old, old | {name: "new"})) >= {name}
+    assert name not in service._RESTARTING_INPUTS
 
 
 async def test_without_the_endpoint_of_a_program_nothing_is_tried(call):

@@ -449,7 +449,6 @@ class VolumeAttachment(pulumi.CustomResource):
         connection: pulumi.Input[Mapping[str, Any]],
         mount_tag: pulumi.Input[str] | None = None,
         size_gb: pulumi.Input[int] | None = None,
-        access: pulumi.Input[Mapping[str, Any]] | None = None,
         observed: pulumi.Input[str] | None = None,
         unreachable: pulumi.Input[str] | None = None,
         mounted: pulumi.Input[bool] | None = None,
@@ -467,7 +466,6 @@ class VolumeAttachment(pulumi.CustomResource):
             connection: SSH connection to the host: host, port, user, hostKey and privateKey (secret).
             mount_tag: Tag of a virtiofs share.
             size_gb: Size of the volume in GB. When it grows, its file system on a block device grows too.
-            access: Address ranges that the firewall of the host admits: allow for the gateway, sshAllow for SSH (default: those of allow). An empty sshAllow closes SSH for everybody.
             observed: Whether the last refresh observed the host (default: yes); otherwise the reason.
             unreachable: error or warn: whether a host that can't be observed is a difference (default: error).
             mounted: Whether it should be mounted (default true).
@@ -485,7 +483,6 @@ class VolumeAttachment(pulumi.CustomResource):
                 "connection": connection,
                 "mountTag": mount_tag,
                 "sizeGb": size_gb,
-                "access": access,
                 "observed": observed,
                 "unreachable": unreachable,
                 "mounted": mounted,
@@ -533,11 +530,6 @@ class VolumeAttachment(pulumi.CustomResource):
     def connection(self) -> pulumi.Output[Mapping[str, Any]]:
         """SSH connection to the host: host, port, user, hostKey and privateKey (secret)."""
         return pulumi.get(self, "connection")  # type: ignore[no-any-return]
-
-    @property
-    def access(self) -> pulumi.Output[Mapping[str, Any]]:
-        """Address ranges that the firewall of the host admits: allow for the gateway, sshAllow for SSH (default: those of allow). An empty sshAllow closes SSH for everybody."""
-        return pulumi.get(self, "access")  # type: ignore[no-any-return]
 
     @property
     def observed(self) -> pulumi.Output[str]:
@@ -597,9 +589,9 @@ class Files(pulumi.CustomResource):
         files: pulumi.Input[Mapping[str, pulumi.Input[str]]],
         attributes: pulumi.Input[Mapping[str, pulumi.Input[str]]],
         actions: pulumi.Input[Mapping[str, pulumi.Input[str]]],
-        access: pulumi.Input[Mapping[str, Any]] | None = None,
         observed: pulumi.Input[str] | None = None,
         unreachable: pulumi.Input[str] | None = None,
+        access: pulumi.Input[Mapping[str, Any]] | None = None,
         secrets: pulumi.Input[Mapping[str, pulumi.Input[str]]] | None = None,
         values: pulumi.Input[Mapping[str, pulumi.Input[str]]] | None = None,
         opts: pulumi.ResourceOptions | None = None,
@@ -613,9 +605,9 @@ class Files(pulumi.CustomResource):
             files: Text of each file, by absolute path. @@secret:NAME@@ and @@value:NAME@@ are placeholders.
             attributes: Mode and owner of each file, by path, as in "0644 root:root".
             actions: What a change of each file triggers, by path: nothing, daemon-reload, or restart, reload or run and a unit.
-            access: Address ranges that the firewall of the host admits: allow for the gateway, sshAllow for SSH (default: those of allow). An empty sshAllow closes SSH for everybody.
             observed: Whether the last refresh observed the host (default: yes); otherwise the reason.
             unreachable: error or warn: whether a host that can't be observed is a difference (default: error).
+            access: Address ranges that the firewall of the host admits: allow for the gateway, sshAllow for SSH (default: those of allow). An empty sshAllow closes SSH for everybody.
             secrets: Values of the placeholders @@secret:NAME@@.
             values: Values of the placeholders @@value:NAME@@.
             opts: Pulumi's resource options.
@@ -629,9 +621,9 @@ class Files(pulumi.CustomResource):
                 "files": files,
                 "attributes": attributes,
                 "actions": actions,
-                "access": access,
                 "observed": observed,
                 "unreachable": unreachable,
+                "access": access,
                 "secrets": None if secrets is None else pulumi.Output.secret(secrets),
                 "values": values,
                 "paths": None,
@@ -652,11 +644,6 @@ class Files(pulumi.CustomResource):
         return pulumi.get(self, "connection")  # type: ignore[no-any-return]
 
     @property
-    def access(self) -> pulumi.Output[Mapping[str, Any]]:
-        """Address ranges that the firewall of the host admits: allow for the gateway, sshAllow for SSH (default: those of allow). An empty sshAllow closes SSH for everybody."""
-        return pulumi.get(self, "access")  # type: ignore[no-any-return]
-
-    @property
     def observed(self) -> pulumi.Output[str]:
         """Whether the last refresh observed the host (default: yes); otherwise the reason."""
         return pulumi.get(self, "observed")  # type: ignore[no-any-return]
@@ -665,6 +652,11 @@ class Files(pulumi.CustomResource):
     def unreachable(self) -> pulumi.Output[str]:
         """error or warn: whether a host that can't be observed is a difference (default: error)."""
         return pulumi.get(self, "unreachable")  # type: ignore[no-any-return]
+
+    @property
+    def access(self) -> pulumi.Output[Mapping[str, Any]]:
+        """Address ranges that the firewall of the host admits: allow for the gateway, sshAllow for SSH (default: those of allow). An empty sshAllow closes SSH for everybody."""
+        return pulumi.get(self, "access")  # type: ignore[no-any-return]
 
     @property
     def files(self) -> pulumi.Output[Mapping[str, str]]:
@@ -719,7 +711,6 @@ class Weights(pulumi.CustomResource):
         repository: pulumi.Input[str],
         revision: pulumi.Input[str],
         directory: pulumi.Input[str],
-        access: pulumi.Input[Mapping[str, Any]] | None = None,
         observed: pulumi.Input[str] | None = None,
         unreachable: pulumi.Input[str] | None = None,
         complete: pulumi.Input[bool] | None = None,
@@ -734,7 +725,6 @@ class Weights(pulumi.CustomResource):
             repository: Repository at the model hub, as in owner/name.
             revision: Commit of the repository: 40 hexadecimal digits.
             directory: Directory on the host.
-            access: Address ranges that the firewall of the host admits: allow for the gateway, sshAllow for SSH (default: those of allow). An empty sshAllow closes SSH for everybody.
             observed: Whether the last refresh observed the host (default: yes); otherwise the reason.
             unreachable: error or warn: whether a host that can't be observed is a difference (default: error).
             complete: Whether all files are present and verified (default: true).
@@ -749,7 +739,6 @@ class Weights(pulumi.CustomResource):
                 "repository": repository,
                 "revision": revision,
                 "directory": directory,
-                "access": access,
                 "observed": observed,
                 "unreachable": unreachable,
                 "complete": complete,
@@ -773,11 +762,6 @@ class Weights(pulumi.CustomResource):
     def connection(self) -> pulumi.Output[Mapping[str, Any]]:
         """SSH connection to the host: host, port, user, hostKey and privateKey (secret)."""
         return pulumi.get(self, "connection")  # type: ignore[no-any-return]
-
-    @property
-    def access(self) -> pulumi.Output[Mapping[str, Any]]:
-        """Address ranges that the firewall of the host admits: allow for the gateway, sshAllow for SSH (default: those of allow). An empty sshAllow closes SSH for everybody."""
-        return pulumi.get(self, "access")  # type: ignore[no-any-return]
 
     @property
     def observed(self) -> pulumi.Output[str]:
@@ -857,7 +841,6 @@ class Service(pulumi.CustomResource):
         engine_version: pulumi.Input[str],
         serving_digest: pulumi.Input[str],
         weights_revision: pulumi.Input[str],
-        access: pulumi.Input[Mapping[str, Any]] | None = None,
         observed: pulumi.Input[str] | None = None,
         unreachable: pulumi.Input[str] | None = None,
         weights_downloads: pulumi.Input[int] | None = None,
@@ -866,6 +849,7 @@ class Service(pulumi.CustomResource):
         differences: pulumi.Input[Mapping[str, pulumi.Input[str]]] | None = None,
         endpoint: pulumi.Input[str] | None = None,
         ca_certificate: pulumi.Input[str] | None = None,
+        access: pulumi.Input[Mapping[str, Any]] | None = None,
         answers: pulumi.Input[str] | None = None,
         drain_timeout_s: pulumi.Input[float] | None = None,
         ready_timeout_s: pulumi.Input[float] | None = None,
@@ -880,7 +864,6 @@ class Service(pulumi.CustomResource):
             engine_version: Version of vLLM.
             serving_digest: Digest of the files for which vLLM restarts (servingDigest of Files).
             weights_revision: Revision of the weights. Another revision restarts vLLM.
-            access: Address ranges that the firewall of the host admits: allow for the gateway, sshAllow for SSH (default: those of allow). An empty sshAllow closes SSH for everybody.
             observed: Whether the last refresh observed the host (default: yes); otherwise the reason.
             unreachable: error or warn: whether a host that can't be observed is a difference (default: error).
             weights_downloads: Output downloads of Weights. Other weights than the loaded ones restart vLLM.
@@ -889,6 +872,7 @@ class Service(pulumi.CustomResource):
             differences: What else on the host is not as declared, by subject (default: nothing).
             endpoint: URL of the API, as clients write it.
             ca_certificate: CA certificate with which clients verify the gateway, PEM.
+            access: Address ranges that the firewall of the host admits: allow for the gateway, sshAllow for SSH (default: those of allow). An empty sshAllow closes SSH for everybody.
             answers: Whether the endpoint answered the last refresh, tried from where Pulumi runs if server.access.allow admits that address (default: yes); otherwise the reason.
             drain_timeout_s: Seconds that running requests get to finish before vLLM restarts (default: 60).
             ready_timeout_s: Seconds from the start of vLLM until the readiness check must have passed (default: 3600).
@@ -903,7 +887,6 @@ class Service(pulumi.CustomResource):
                 "engineVersion": engine_version,
                 "servingDigest": serving_digest,
                 "weightsRevision": weights_revision,
-                "access": access,
                 "observed": observed,
                 "unreachable": unreachable,
                 "weightsDownloads": weights_downloads,
@@ -912,6 +895,7 @@ class Service(pulumi.CustomResource):
                 "differences": differences,
                 "endpoint": endpoint,
                 "caCertificate": ca_certificate,
+                "access": access,
                 "answers": answers,
                 "drainTimeoutS": drain_timeout_s,
                 "readyTimeoutS": ready_timeout_s,
@@ -930,11 +914,6 @@ class Service(pulumi.CustomResource):
     def connection(self) -> pulumi.Output[Mapping[str, Any]]:
         """SSH connection to the host: host, port, user, hostKey and privateKey (secret)."""
         return pulumi.get(self, "connection")  # type: ignore[no-any-return]
-
-    @property
-    def access(self) -> pulumi.Output[Mapping[str, Any]]:
-        """Address ranges that the firewall of the host admits: allow for the gateway, sshAllow for SSH (default: those of allow). An empty sshAllow closes SSH for everybody."""
-        return pulumi.get(self, "access")  # type: ignore[no-any-return]
 
     @property
     def observed(self) -> pulumi.Output[str]:
@@ -990,6 +969,11 @@ class Service(pulumi.CustomResource):
     def ca_certificate(self) -> pulumi.Output[str]:
         """CA certificate with which clients verify the gateway, PEM."""
         return pulumi.get(self, "caCertificate")  # type: ignore[no-any-return]
+
+    @property
+    def access(self) -> pulumi.Output[Mapping[str, Any]]:
+        """Address ranges that the firewall of the host admits: allow for the gateway, sshAllow for SSH (default: those of allow). An empty sshAllow closes SSH for everybody."""
+        return pulumi.get(self, "access")  # type: ignore[no-any-return]
 
     @property
     def answers(self) -> pulumi.Output[str]:

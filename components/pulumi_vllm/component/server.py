@@ -158,7 +158,6 @@ class Server(pulumi.ComponentResource):
             "instance_id": self.machine.id,
             "connection": self._connection,
             "unreachable": deployment.unreachable,
-            "access": _access(deployment),
         }
         attachment = resources.VolumeAttachment(
             f"{name}-attachment",
@@ -173,6 +172,7 @@ class Server(pulumi.ComponentResource):
         host_files = resources.Files(
             f"{name}-files",
             **reached,
+            access=_access(deployment),
             files={file.path: file.text for file in files},
             attributes={file.path: f"{file.mode} {file.owner}" for file in files},
             actions={file.path: file.on_change for file in files},
@@ -195,6 +195,7 @@ class Server(pulumi.ComponentResource):
             serving_digest=host_files.serving_digest,
             weights_revision=planned.revision,
             weights_downloads=weights.downloads,
+            access=_access(deployment),
             endpoint=self.endpoint,
             ca_certificate=self.ca_certificate,
             drain_timeout_s=deployment.drain_timeout_s,

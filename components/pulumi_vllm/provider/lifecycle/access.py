@@ -15,7 +15,6 @@ ACCESS: Final = Property(
     "object",
     "Address ranges that the firewall of the host admits: allow for the gateway, sshAllow for SSH (default: those of "
     "allow). An empty sshAllow closes SSH for everybody.",
-    silent=True,
     of="any",
 )
 
@@ -77,14 +76,19 @@ def way_back(values: Values) -> str:
     )
 
 
+async def lock_out(values: Values, host: "Host") -> str | None:
+    """Say why the declared ranges would lock out this computer, from which the host is being managed."""
+    access = Access.from_values(values)
+    return None if access is None else access.locks_out(await host.client_address())
+
+
 async def refuse_lock_out(name: str, values: Values, host: "Host") -> None:
-    """Compare the declared ranges with the address from which the host is being managed.
+    """Refuse firewall rules that would lock this computer out, before they are loaded.
 
     Raises:
-        UserError: the rules would lock this computer out.
+        UserError: they would.
     """
-    access = Access.from_values(values)
-    reason = access and access.locks_out(await host.client_address())
+    reason = await lock_out(values, host)
     if reason:
         raise UserError(
             f"{name}: these firewall rules would lock this computer out, so they were not loaded: {reason}"

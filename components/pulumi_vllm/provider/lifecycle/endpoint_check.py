@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pulumi_vllm.host.errors import HostError
 from pulumi_vllm.plan.address_ranges import admits
-from pulumi_vllm.provider.lifecycle.access import Access
+from pulumi_vllm.provider.lifecycle.access import ACCESS, Access
 from pulumi_vllm.provider.lifecycle.host_connection import Connection, connect_host
 from pulumi_vllm.provider.plugin.call import Call
 from pulumi_vllm.provider.plugin.errors import UserError
@@ -21,10 +21,9 @@ from pulumi_vllm.provider.plugin.resource import Property, Values
 
 ANSWERS: Final = "yes"
 ENDPOINT_INPUTS: Final = {
-    "endpoint": Property("string", "URL of the API, as clients write it.", silent=True),
-    "caCertificate": Property(
-        "string", "CA certificate with which clients verify the gateway, PEM.", silent=True
-    ),
+    "endpoint": Property("string", "URL of the API, as clients write it."),
+    "caCertificate": Property("string", "CA certificate with which clients verify the gateway, PEM."),
+    "access": ACCESS,
     "answers": Property(
         "string",
         "Whether the endpoint answered the last refresh, tried from where Pulumi runs if server.access.allow admits "

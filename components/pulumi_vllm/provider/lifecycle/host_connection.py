@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 from pulumi_vllm.host.errors import HostError, HostKeyChanged, Unreachable
 from pulumi_vllm.plan.defaults import UNREACHABLE, UNREACHABLE_CHOICES
-from pulumi_vllm.provider.lifecycle.access import ACCESS, way_back
+from pulumi_vllm.provider.lifecycle.access import way_back
 from pulumi_vllm.provider.plugin.call import Call
 from pulumi_vllm.provider.plugin.errors import UserError
 from pulumi_vllm.provider.plugin.protocol import has_unknown, reveal
@@ -32,7 +32,6 @@ OBSERVED: Final = {"observed": "yes"}
 _NOT_OBSERVED: Final = "no: "
 _OTHER_HOST_KEY: Final = "other host key: "
 SHARED_INPUTS: Final = {
-    "access": ACCESS,
     "observed": Property(
         "string",
         f"Whether the last refresh observed the host (default: {OBSERVED['observed']}); otherwise the reason.",

@@ -1,5 +1,6 @@
 """The rendered files on a host: text, mode and owner, and drop-ins that are not declared."""
 
+import contextlib
 import hashlib
 import shlex
 from collections.abc import Collection
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pulumi_vllm.host import drift, service_drift
 from pulumi_vllm.host.errors import HostError
-from pulumi_vllm.provider.lifecycle.access import refuse_lock_out
+from pulumi_vllm.provider.lifecycle.access import ACCESS, lock_out, refuse_lock_out
 from pulumi_vllm.provider.lifecycle.firewall_trial import put_rules
 from pulumi_vllm.provider.lifecycle.host_connection import (
     CONNECTION,
@@ -90,6 +91,7 @@ class Files(HostResource):
         "instanceId": INSTANCE_ID,
         "connection": CONNECTION,
         **SHARED_INPUTS,
+        "access": ACCESS,
         "files": Property(
             "object",
             "Text of each file, by absolute path. @@secret:NAME@@ and @@value:NAME@@ are placeholders.",
@@ -146,6 +148,16 @@ class Files(HostResource):
             "paths": sorted(new["files"]),
             "servingDigest": _DeclaredFiles.from_values(new).serving_digest(),
         }
+
+    async def preview_update(self, call: Call, old: Values, new: Values) -> Values:
+        """Warn in a preview already of firewall rules that the update refuses."""
+        outputs = await super().preview_update(call, old, new)
+        if layout.FIREWALL_RULES in new["files"] and not has_unknown(new.get("connection")):
+            with contextlib.suppress(HostError):  # the refresh has reported that the host does not answer
+                reason = await lock_out(new, await connect_host(call, new))
+                if reason:
+                    await call.warn(f"{call.name}: `pulumi up` refuses these firewall rules: {reason}")
+        return outputs
 
     async def create(self, call: Call, new: Values) -> tuple[str, Values]:
         """Run the bootstrap if it is due, and write the files."""
