@@ -48,6 +48,12 @@ def running(files, user="", **more):
     )
 
 
+H200 = ["NVIDIA H200", "143771", "GPU-1", "570.1"]
+EVIDENCE = {"vllm": "0.26.0", "driver": "570.1", "gpus": ["NVIDIA H200", "NVIDIA H200"], "kernel": "6.8"}
+INSTALLED = "`pulumi up` installs it again from its lock and restarts vLLM"
+CHECKED = "`pulumi up` checks the host, drains the gateway and restarts vLLM"
+
+
 def healthy():
     texts = {
         ENGINE_FILE: "unit",
@@ -69,13 +75,16 @@ def healthy():
         "firewall": {"rules": TABLE, "declared": TABLE, "forwarding": []},
         "listening": [["0.0.0.0", 443], ["127.0.0.1", 8000], ["0.0.0.0", 9000]],
         "disk_free": {"/": 2**30},
+        "engine": "0.26.0",
+        "gpus": [H200, H200],
+        "kernel": "6.9",
     }
 
 
 def found(change=lambda _: None):
     raw = healthy()
     change(raw)
-    return differences(Facts.parse(raw), digest=DIGEST)
+    return differences(Facts.parse(raw), digest=DIGEST, evidence=EVIDENCE)
 
 
 def test_a_healthy_host_has_no_difference():
@@ -241,6 +250,29 @@ def test_what_is_not_ours_is_refused(change, sentence):
 )
 def test_what_is_no_difference(change):
     assert found(change) == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            {"engine": "0.25.1"},
+            f"installed vLLM is 0.25.1, and was 0.26.0 at the last `pulumi up`; {INSTALLED}",
+        ),
+        (
+            {"gpus": [[*H200[:3], "580.2"]] * 2},
+            f"NVIDIA driver is 580.2, and was 570.1 at the last `pulumi up`; {CHECKED}",
+        ),
+        (
+            {"gpus": [H200]},
+            f"list of GPUs is 1x NVIDIA H200, and was 2x NVIDIA H200 at the last `pulumi up`; {CHECKED}",
+        ),
+    ],
+)
+def test_engine_driver_and_gpus_are_those_of_the_last_up(change, sentence):
+    (one,) = found(lambda raw: raw.update(change))
+    assert one.sentence == sentence
+    assert one.restarts_engine
 
 
 def test_a_drop_in_that_is_on_disk_and_in_the_process_is_a_difference():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pulumi_vllm.host.drift import Difference
 from pulumi_vllm.render import layout
@@ -38,8 +38,11 @@ def serving_digest(digests: Mapping[str, str]) -> str:
     return hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest()
 
 
-def differences(facts: Facts, *, digest: str) -> tuple[Difference, ...]:
-    """Compare the running service with its files. `digest` is the serving digest of the declared files."""
+def differences(facts: Facts, *, digest: str, evidence: Mapping[str, Any]) -> tuple[Difference, ...]:
+    """Compare the running service with its files, and engine and GPUs with the evidence of the last `up`.
+
+    `digest` is the serving digest of the declared files.
+    """
     return (
         *_boot(facts),
         *_systemd(facts),
@@ -50,6 +53,7 @@ def differences(facts: Facts, *, digest: str) -> tuple[Difference, ...]:
         *_firewall(facts),
         *_forwarding(facts),
         *_disks(facts),
+        *_versions(facts, evidence),
     )
 
 
@@ -211,6 +215,31 @@ def _disks(facts: Facts) -> Iterator[Difference]:
                 f"is {free / 2**20:.0f} MiB, and {_FULL_BELOW_BYTES / 2**20:.0f} MiB are needed",
                 "`pulumi up` deletes nothing; make room on the host",
             )
+
+
+def _versions(facts: Facts, evidence: Mapping[str, Any]) -> Iterator[Difference]:
+    now = facts.versions()
+    check = ("`pulumi up` checks the host, drains the gateway and restarts vLLM", ())
+    # Without its stamp, the engine is installed again from the lock.
+    install = (
+        "`pulumi up` installs it again from its lock and restarts vLLM",
+        (f"rm -f {layout.ENGINE_STAMP}",),
+    )
+    for name, subject, (remedy, commands) in (
+        ("vllm", "installed vLLM", install),
+        ("driver", "NVIDIA driver", check),
+        ("gpus", "list of GPUs", check),
+    ):
+        before = evidence.get(name)
+        if before and before != now.get(name):
+            observed = f"is {_words(now.get(name))}, and was {_words(before)} at the last `pulumi up`"
+            yield Difference(subject, observed, remedy, commands, restarts_engine=True)
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(f"{value.count(one)}x {one}" for one in dict.fromkeys(value))
+    return str(value or "not found")
 
 
 def _runs(fact: UnitFact) -> bool:

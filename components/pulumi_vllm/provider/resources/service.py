@@ -39,6 +39,7 @@ from pulumi_vllm.provider.plugin.resource import Failure, Property, Reading, Val
 from pulumi_vllm.render import layout
 
 if TYPE_CHECKING:
+    from pulumi_vllm.host.facts import Facts
     from pulumi_vllm.host.ssh import Host
 
 _SERVING_UNITS = (layout.ENGINE_UNIT, layout.GATEWAY_UNIT, layout.FIREWALL_UNIT)
@@ -111,10 +112,10 @@ class Service(HostResource):
         """Repair what differs. Drain and restart vLLM if it has to start with other inputs. Start what is down."""
         restart = any(old.get(name) != new.get(name) for name in _RESTARTING_INPUTS)
         if old.get("differences"):
-            restart = await self._repair(call, new) or restart
+            restart = await self._repair(call, old, new) or restart
         outputs = await self._start(call, new, restart=restart)
         if old.get("differences"):
-            refuse(call, await self._differences(call, new))
+            refuse(call, await self._differences(call, outputs, new))
         return outputs
 
     async def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Reading | None:
@@ -130,7 +131,7 @@ class Service(HostResource):
         observed = drift.units(names, facts, engine=layout.ENGINE_UNIT)
         if observed.problems:
             await call.warn(f"{'; '.join(observed.problems)}; `pulumi up` repairs this")
-        others = service_drift.differences(facts, digest=str({**state, **inputs}["servingDigest"]))
+        others = _differences_in(facts, state, {**state, **inputs})
         live = {
             "units": observed.states,
             "commandLine": observed.command_line,
@@ -140,15 +141,15 @@ class Service(HostResource):
         return Reading({**outputs, "reachable": True}, {**inputs, **live, **OBSERVED})
 
     # -- the host -----------------------------------------------------------------------------------
-    async def _differences(self, call: Call, new: Values) -> "tuple[drift.Difference, ...]":
+    async def _differences(self, call: Call, outputs: Values, new: Values) -> "tuple[drift.Difference, ...]":
         host = await connect_host(call, new)
         call.session.hosts().mark_changed(host)
         facts = await call.session.hosts().facts(host, units=_SERVING_UNITS)
-        return service_drift.differences(facts, digest=str(new["servingDigest"]))
+        return _differences_in(facts, outputs, new)
 
-    async def _repair(self, call: Call, new: Values) -> bool:
+    async def _repair(self, call: Call, old: Values, new: Values) -> bool:
         """Repair what a command repairs. Return whether vLLM has to be restarted."""
-        found = await self._differences(call, new)
+        found = await self._differences(call, old, new)
         await repair(call, await connect_host(call, new), found)
         if any(one.loads_firewall for one in found):
             await load_rules(call, new, again=True)
@@ -189,6 +190,12 @@ class Service(HostResource):
             **facts.versions(),
         }
         return {"evidence": evidence, "reachable": True}
+
+
+def _differences_in(facts: "Facts", outputs: Values, inputs: Values) -> "tuple[drift.Difference, ...]":
+    return service_drift.differences(
+        facts, digest=str(inputs["servingDigest"]), evidence=outputs.get("evidence") or {}
+    )
 
 
 @dataclass(slots=True)
