@@ -158,6 +158,15 @@ DRIFTS = (
         refused="rm /root/fill",
     ),
     Drift(
+        "byte of a weight changed, and its hash in the manifest",
+        "cd /models/weights/*/*/*/; f=$(ls *.safetensors | head -n 1); sha256sum $f > /root/w; "
+        "printf x | dd of=$f conv=notrunc bs=1 seek=1000 status=none; "
+        'sed -i "s/$(cut -c1-64 /root/w)/$(sha256sum $f | cut -c1-64)/" .manifest.json',
+        ".manifest.json lists other files or hashes than at the last `pulumi up`",
+        "cd /models/weights/*/*/*/; sha256sum -c /root/w",
+        restarts=True,
+    ),
+    Drift(
         "mode of a secret file",
         "chmod 644 /etc/pulumi-vllm/gateway/keys.map",
         "changed on the host: /etc/pulumi-vllm/gateway/keys.map",

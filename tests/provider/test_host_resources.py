@@ -378,6 +378,33 @@ async def test_stopped_units_are_drift_of_the_service():
     ]
 
 
+async def test_a_rewritten_manifest_is_a_difference_until_the_hub_was_asked_again():
+    new = inputs_of(Weights())
+    await Weights().check(Call(None), new, None)
+    state = {**new, "manifestSha256": "4" * 64}
+    call = Call(Host(AS_DECLARED))
+    reading = await Weights().read(call, "id", state, new)
+    path = f"{DIRECTORY}/.manifest.json"
+    assert Weights().compare(reading.inputs, new) == {f'differences["{path}"]': Kind.DELETE}
+    (line,) = call.lines
+    assert line == (
+        f"server-resource: {path} lists other files or hashes than at the last `pulumi up`; `pulumi up` asks the model "
+        "hub again and hashes every file"
+    )
+    assert reading.outputs["manifestSha256"] == "4" * 64
+
+
+@pytest.mark.usefixtures("no_units")
+async def test_a_rewritten_manifest_is_removed_before_the_download():
+    text = json.dumps({"files": {"a": {"size": 3}}})
+    host = Host(AS_DECLARED, sha256sum=f"{'5' * 64}\n{text}\n")
+    new = inputs_of(Weights(), differences={})
+    old = {**new, "manifestSha256": "4" * 64, "differences": {f"{DIRECTORY}/.manifest.json": "x"}}
+    outputs = await Weights().update(Call(host), "id", old, new)
+    assert host.ran[0] == f"rm -f {DIRECTORY}/.manifest.json"
+    assert outputs["manifestSha256"] == "5" * 64
+
+
 @pytest.mark.usefixtures("no_units")
 async def test_an_update_repairs_differences_and_refuses_what_is_left():
     full = {**AS_DECLARED, "disk_free": {"/models": 0}}

@@ -713,6 +713,7 @@ class Weights(pulumi.CustomResource):
         directory: pulumi.Input[str],
         observed: pulumi.Input[str] | None = None,
         unreachable: pulumi.Input[str] | None = None,
+        differences: pulumi.Input[Mapping[str, pulumi.Input[str]]] | None = None,
         complete: pulumi.Input[bool] | None = None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
@@ -727,6 +728,7 @@ class Weights(pulumi.CustomResource):
             directory: Directory on the host.
             observed: Whether the last refresh observed the host (default: yes); otherwise the reason.
             unreachable: error or warn: whether a host that can't be observed is a difference (default: error).
+            differences: What else on the host is not as declared, by subject (default: nothing).
             complete: Whether all files are present and verified (default: true).
             opts: Pulumi's resource options.
         """
@@ -741,6 +743,7 @@ class Weights(pulumi.CustomResource):
                 "directory": directory,
                 "observed": observed,
                 "unreachable": unreachable,
+                "differences": differences,
                 "complete": complete,
                 "files": None,
                 "bytes": None,
@@ -787,6 +790,11 @@ class Weights(pulumi.CustomResource):
     def directory(self) -> pulumi.Output[str]:
         """Directory on the host."""
         return pulumi.get(self, "directory")  # type: ignore[no-any-return]
+
+    @property
+    def differences(self) -> pulumi.Output[Mapping[str, str]]:
+        """What else on the host is not as declared, by subject (default: nothing)."""
+        return pulumi.get(self, "differences")  # type: ignore[no-any-return]
 
     @property
     def complete(self) -> pulumi.Output[bool]:

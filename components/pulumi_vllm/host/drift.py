@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, NamedTuple
 
 from pulumi_vllm.render import layout
@@ -9,7 +10,7 @@ from pulumi_vllm.render import layout
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from pulumi_vllm.host.facts import Facts, FileFact, UnitFact
+    from pulumi_vllm.host.facts import Facts, FileFact, ManifestFact, UnitFact
 
 
 class Difference(NamedTuple):
@@ -37,6 +38,7 @@ class Difference(NamedTuple):
         return f"{self.subject} {self.observed}; {self.remedy}"
 
 
+MANIFEST = ".manifest.json"
 AS_DECLARED = "as-declared"
 """The process runs with the arguments of its unit."""
 NOT_AS_DECLARED = "other arguments than its unit"
@@ -122,6 +124,21 @@ def volume(facts: Facts, *, name: str, unit_sha256: str | None) -> tuple[Differe
             Difference(unit, observed, "`pulumi up` restores it", ("systemctl daemon-reload",)),
         )
     return tuple(found)
+
+
+def manifest(fact: ManifestFact, *, directory: str, sha256: str | None) -> tuple[Difference, ...]:
+    """Compare the manifest on the volume with the one of the last `up`. It lists the hashes that weights must have."""
+    if sha256 is None or fact.sha256 == sha256:
+        return ()
+    path = f"{directory}/{MANIFEST}"
+    return (
+        Difference(
+            path,
+            "lists other files or hashes than at the last `pulumi up`",
+            "`pulumi up` asks the model hub again and hashes every file",
+            (f"rm -f {shlex.quote(path)}",),
+        ),
+    )
 
 
 def process_matches(unit: UnitFact) -> bool:

@@ -2,9 +2,12 @@
 
 import json
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from pulumi_vllm.host import drift
 from pulumi_vllm.provider.lifecycle.host_connection import (
     CONNECTION,
+    DIFFERENCES,
     INSTANCE_ID,
     OBSERVED,
     REACHABLE,
@@ -13,10 +16,15 @@ from pulumi_vllm.provider.lifecycle.host_connection import (
     NotObserved,
     connect_host,
     observe,
+    repair,
+    report,
 )
 from pulumi_vllm.provider.lifecycle.units import PREFLIGHT, WEIGHTS, run_unit
 from pulumi_vllm.provider.plugin.call import Call
 from pulumi_vllm.provider.plugin.resource import Failure, Property, Reading, Values
+
+if TYPE_CHECKING:
+    from pulumi_vllm.host.facts import ManifestFact
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +53,7 @@ class Weights(HostResource):
         "repository": Property("string", "Repository at the model hub, as in owner/name.", required=True),
         "revision": Property("string", "Commit of the repository: 40 hexadecimal digits.", required=True),
         "directory": Property("string", "Directory on the host.", required=True),
+        "differences": DIFFERENCES,
         "complete": Property("boolean", "Whether all files are present and verified (default: true)."),
     }
     outputs = {
@@ -63,6 +72,7 @@ class Weights(HostResource):
     async def check(self, call: Call, new: Values, old: Values | None) -> list[Failure]:
         """Add defaults. `complete` is true, so that missing files show as a diff."""
         new.setdefault("complete", True)
+        new.setdefault("differences", {})
         return await super().check(call, new, old)
 
     async def preview_update(self, call: Call, old: Values, new: Values) -> Values:
@@ -75,6 +85,12 @@ class Weights(HostResource):
 
     async def change(self, call: Call, resource_id: str, old: Values, new: Values) -> Values:
         """Download what is missing while vLLM serves what it has loaded. Service restarts it for other bytes."""
+        if old.get("differences"):
+            host = await connect_host(call, new)
+            fact = (await call.session.hosts().facts(host, weights=new["directory"])).manifests.get(
+                new["directory"]
+            )
+            await repair(call, host, _manifest_differences(fact, old, new))
         return await self._download(call, new, before=int(old.get("downloads") or 1))
 
     async def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Reading | None:
@@ -95,10 +111,14 @@ class Weights(HostResource):
                 f"{call.name}: missing or changed since they were verified: {', '.join(manifest.damaged)}; "
                 "`pulumi up` downloads them again"
             )
-        live = {"revision": manifest.revision, "complete": not manifest.damaged}
-        return Reading(
-            {**outputs, "reachable": True, "manifestSha256": manifest.sha256}, {**inputs, **live, **OBSERVED}
-        )
+        found = _manifest_differences(manifest, state, {**state, **inputs})
+        live = {
+            "revision": manifest.revision,
+            "complete": not manifest.damaged,
+            **await report(call, found),
+        }
+        outputs["manifestSha256"] = outputs["manifestSha256"] or manifest.sha256
+        return Reading({**outputs, "reachable": True}, {**inputs, **live, **OBSERVED})
 
     async def _download(self, call: Call, new: Values, *, before: int) -> Values:
         # The preflight first: its error is clearer, and it takes seconds where the download takes minutes.
@@ -120,3 +140,12 @@ class Weights(HostResource):
             "manifestSha256": manifest.sha256,
             "reachable": True,
         }
+
+
+def _manifest_differences(
+    fact: "ManifestFact | None", state: Values, inputs: Values
+) -> "tuple[drift.Difference, ...]":
+    """Compare a manifest of the declared revision with the one in the state. A new revision has another one."""
+    if fact is None or fact.revision != inputs["revision"]:
+        return ()
+    return drift.manifest(fact, directory=str(inputs["directory"]), sha256=state.get("manifestSha256"))
