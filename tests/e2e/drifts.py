@@ -31,6 +31,15 @@ class Drift:
 
 DRIFTS = (
     Drift(
+        "byte of a weight changed, and its hash in the manifest",
+        "cd /models/weights/*/*/*/; f=$(ls *.safetensors | head -n 1); sha256sum $f > /root/w; "
+        "printf x | dd of=$f conv=notrunc bs=1 seek=1000 status=none; "
+        'sed -i "s/$(cut -c1-64 /root/w)/$(sha256sum $f | cut -c1-64)/" .manifest.json',
+        ".manifest.json lists other files or hashes than at the last `pulumi up`",
+        "cd /models/weights/*/*/*/; sha256sum -c /root/w",
+        restarts=True,
+    ),
+    Drift(
         "unit edited to run as root, restarted",
         f"sed -i 's/^User=.*/User=root/; s/^NoNewPrivileges=.*//; s/^ProtectSystem=.*//' {UNIT}; "
         "systemctl daemon-reload; systemctl restart vllm",
@@ -156,15 +165,6 @@ DRIFTS = (
         "fallocate -l $(($(df --output=avail -B1 / | tail -1) - 20000000)) /root/fill",
         "free space on / is",
         refused="rm /root/fill",
-    ),
-    Drift(
-        "byte of a weight changed, and its hash in the manifest",
-        "cd /models/weights/*/*/*/; f=$(ls *.safetensors | head -n 1); sha256sum $f > /root/w; "
-        "printf x | dd of=$f conv=notrunc bs=1 seek=1000 status=none; "
-        'sed -i "s/$(cut -c1-64 /root/w)/$(sha256sum $f | cut -c1-64)/" .manifest.json',
-        ".manifest.json lists other files or hashes than at the last `pulumi up`",
-        "cd /models/weights/*/*/*/; sha256sum -c /root/w",
-        restarts=True,
     ),
     Drift(
         "mode of a secret file",
