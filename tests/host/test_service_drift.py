@@ -60,6 +60,8 @@ def healthy():
         layout.ENGINE_ENVIRONMENT: "env",
         GATEWAY_FILE: "gw",
         layout.HAPROXY_CONFIG: "cfg",
+        layout.engine_lock("3.12"): "lock",
+        layout.engine_lock("3.13"): "other lock",
     }
     return {
         "probe": 1,
@@ -76,6 +78,8 @@ def healthy():
         "listening": [["0.0.0.0", 443], ["127.0.0.1", 8000], ["0.0.0.0", 9000]],
         "disk_free": {"/": 2**30},
         "engine": "0.26.0",
+        "stamp": [sha("lock")],
+        "readiness": {"passed": True},
         "gpus": [H200, H200],
         "kernel": "6.9",
     }
@@ -255,6 +259,14 @@ def test_what_is_no_difference(change):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
+        (
+            {"stamp": []},
+            f"installed vLLM was installed from another lock than the one on disk; {INSTALLED}",
+        ),
+        (
+            {"readiness": {"passed": False, "why": "golden tokens differ"}},
+            "readiness check failed: golden tokens differ; `pulumi up` restarts vLLM and runs it again",
+        ),
         (
             {"engine": "0.25.1"},
             f"installed vLLM is 0.25.1, and was 0.26.0 at the last `pulumi up`; {INSTALLED}",

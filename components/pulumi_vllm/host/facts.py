@@ -26,9 +26,6 @@ class UnitFact:
 
     name: str
     active: str
-    sub: str
-    result: str
-    restarts: int
     main_pid: int
     command_line: tuple[str, ...]
     """Arguments of the running process."""
@@ -123,7 +120,6 @@ class Facts:
     os: str
     kernel: str
     python: str
-    bootstrap: str
     disk_free: Mapping[str, int]
     firewall: FirewallFact
     gateway: GatewayFact | None
@@ -157,7 +153,6 @@ class Facts:
             os=str((raw.get("os") or {}).get("PRETTY_NAME") or ""),
             kernel=str(raw.get("kernel") or ""),
             python=str(raw.get("python") or ""),
-            bootstrap=str(raw.get("bootstrap") or ""),
             disk_free=dict(raw.get("disk_free") or {}),
             firewall=_firewall(raw.get("firewall") or {}),
             gateway=_gateway(raw.get("gateway")),
@@ -190,9 +185,6 @@ def _unit(name: str, item: Mapping[str, Any]) -> UnitFact:
     return UnitFact(
         name=name,
         active="missing" if missing else str(item.get("ActiveState") or "unknown"),
-        sub=str(item.get("SubState") or ""),
-        result=str(item.get("Result") or ""),
-        restarts=_whole(item.get("NRestarts")),
         main_pid=_whole(item.get("MainPID")),
         command_line=tuple(item.get("argv") or ()),
         declared=str(item.get("declared") or ""),

@@ -35,7 +35,7 @@ DROP_IN_DIRECTORIES = (
 # How nft prints a rule of its own or of iptables that sends packets to another address or port.
 FORWARDING = r"\b(dnat|redirect|DNAT|REDIRECT)\b"
 PROPERTIES = (
-    "Id,LoadState,ActiveState,SubState,Result,NRestarts,MainPID,"
+    "Id,LoadState,ActiveState,MainPID,"
     "NeedDaemonReload,UnitFileState,ExecStart,InvocationID,User,NoNewPrivileges"
 )
 
@@ -67,7 +67,6 @@ def main() -> None:
         "volume": parsed(text(request["volume_marker"])),
         "stamp": text(request["engine_stamp"]).split(),
         "engine": engine_version(request["engine_packages"]),
-        "bootstrap": text(request["bootstrap_stamp"]).strip(),
         "manifests": manifests(request),
         "readiness": parsed(text(request["readiness_result"])),
         "listening": listening(),

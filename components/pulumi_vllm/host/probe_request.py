@@ -12,7 +12,6 @@ _PATHS = {
     "weights_root": layout.WEIGHTS,
     "engine_stamp": layout.ENGINE_STAMP,
     "engine_packages": f"{layout.VENV}/lib/python3*/site-packages",
-    "bootstrap_stamp": layout.BOOTSTRAP_STAMP,
     "readiness_result": layout.READINESS_RESULT,
     "units_directory": layout.UNITS_DIRECTORY,
     "volume": layout.MODELS,

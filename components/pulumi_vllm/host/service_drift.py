@@ -6,6 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any, Final
 
 from pulumi_vllm.host.drift import Difference
+from pulumi_vllm.host.mask import mask
 from pulumi_vllm.render import layout
 
 if TYPE_CHECKING:
@@ -28,6 +29,11 @@ _RELOADED_WITHIN_S: Final = 30.0
 # The reserve that preflight leaves on a machine without GPUs. With less, logs and caches can't be written.
 _FULL_BELOW_BYTES: Final = 64 * 2**20
 
+# Without its stamp, the engine is installed again from the lock.
+_INSTALL: Final = (
+    "`pulumi up` installs it again from its lock and restarts vLLM",
+    (f"rm -f {layout.ENGINE_STAMP}",),
+)
 _RELOAD_SYSTEMD: Final = "systemctl daemon-reload"
 _RESTART_GATEWAY: Final = f"systemctl restart {layout.GATEWAY_UNIT}"
 _RELOAD_GATEWAY: Final = f"systemctl reload {layout.GATEWAY_UNIT}"
@@ -53,7 +59,9 @@ def differences(facts: Facts, *, digest: str, evidence: Mapping[str, Any]) -> tu
         *_firewall(facts),
         *_forwarding(facts),
         *_disks(facts),
+        *_installed(facts),
         *_versions(facts, evidence),
+        *_readiness(facts),
     )
 
 
@@ -217,16 +225,27 @@ def _disks(facts: Facts) -> Iterator[Difference]:
             )
 
 
+def _installed(facts: Facts) -> Iterator[Difference]:
+    engine = facts.units.get(layout.ENGINE_UNIT)
+    prefix = layout.engine_lock("").removesuffix(".txt")
+    locks = {fact.sha256 for path, fact in facts.files.items() if fact and path.startswith(f"{prefix}3.")}
+    if engine is not None and _runs(engine) and locks and not locks & set(facts.stamp):
+        observed = "was installed from another lock than the one on disk"
+        yield Difference("installed vLLM", observed, *_INSTALL, restarts_engine=True)
+
+
+def _readiness(facts: Facts) -> Iterator[Difference]:
+    if facts.readiness is not None and facts.readiness.get("passed") is False:
+        why = mask(str(facts.readiness.get("why") or "no reason"))[:200]
+        remedy = "`pulumi up` restarts vLLM and runs it again"
+        yield Difference("readiness check", f"failed: {why}", remedy, restarts_engine=True)
+
+
 def _versions(facts: Facts, evidence: Mapping[str, Any]) -> Iterator[Difference]:
     now = facts.versions()
     check = ("`pulumi up` checks the host, drains the gateway and restarts vLLM", ())
-    # Without its stamp, the engine is installed again from the lock.
-    install = (
-        "`pulumi up` installs it again from its lock and restarts vLLM",
-        (f"rm -f {layout.ENGINE_STAMP}",),
-    )
     for name, subject, (remedy, commands) in (
-        ("vllm", "installed vLLM", install),
+        ("vllm", "installed vLLM", _INSTALL),
         ("driver", "NVIDIA driver", check),
         ("gpus", "list of GPUs", check),
     ):
