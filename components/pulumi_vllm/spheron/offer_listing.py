@@ -22,6 +22,9 @@ _BILLING_OF_TYPE = {
     "BARE_METAL": "bare-metal",
 }
 _TYPE_OF_BILLING = {billing: kind for kind, billing in _BILLING_OF_TYPE.items()}
+_SXM_FAMILIES = {"A100", "H100", "H200", "V100"}
+"""Families that are sold as SXM modules and as cards (NVIDIA's data sheets)."""
+_SLOWER_FORMS = ("PCIE", "NVL")
 # The bootstrap is for Debian and Ubuntu. The newest LTS that was tested comes first.
 _SYSTEMS = (("ubuntu", "24.04"), ("ubuntu", "22.04"), ("debian", "12"), ("ubuntu", ""))
 
@@ -59,14 +62,23 @@ def billing_of(instance_type: str) -> str:
 
 
 def gpu_family(gpu_type: str) -> str:
-    """Return H200 for H200_SXM5, h200-sxm5 and "H200 SXM5"."""
-    return re.split(r"[_\-\s]", gpu_type.upper(), maxsplit=1)[0]
+    """Return H200 for H200_SXM5, h200-sxm5 and "H200 SXM5", but H100_PCIE for H100_PCIE.
+
+    A card whose family has an SXM form is another GPU in any other form: less power, memory of another speed or size,
+    no NVLink between more than two.
+    """
+    family, *rest = re.split(r"[_\-\s]+", gpu_type.upper())
+    form = next((word for word in rest if word in _SLOWER_FORMS), None)
+    return f"{family}_{form}" if form and family in _SXM_FAMILIES else family
 
 
 def _offer(group: fields.Record, item: fields.Record) -> Offer | None:
     provider, offer_id = fields.text(item, "provider"), fields.text(item, "offerId")
     price, count = fields.number(item, "price"), fields.integer(item, "gpuCount")
     gpu_type = fields.text(item, "gpuType") or fields.text(group, "gpuType")
+    form = fields.text(item, "interconnectType")
+    if gpu_type and form and form.upper() in _SLOWER_FORMS and form.upper() not in gpu_type.upper():
+        gpu_type = f"{gpu_type}_{form.upper()}"  # a type such as H100 alone does not tell
     region = fields.text(item, "region")
     regions = fields.texts(item, "clusters") or ((region,) if region else ())
     systems = fields.texts(item, "os_options", "osOptions")
