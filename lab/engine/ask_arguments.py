@@ -123,6 +123,8 @@ def bounds(field):  # noqa: ANN001, ANN201
 
 def limits(dest):  # noqa: ANN001, ANN201
     """The bounds of the first section that has some for an argument."""
+    if dest == "sse_keep_alive_interval":  # checked by validate_parsed_serve_args
+        return {"least": 0}
     found = (bounds(section.__pydantic_fields__.get(dest)) for section in SECTIONS)
     return next(filter(None, found), {})
 

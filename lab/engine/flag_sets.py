@@ -234,6 +234,7 @@ ONLY_THE_LINTER = {
     "model-impl": "fails later, when the model is built",
     "tool-call-parser": "fails later, at the first call of a tool, where --enable-auto-tool-choice is not set",
     "max-loras": "has no effect without --enable-lora",
+    "max-lora-cls-labels": "has no effect without --enable-lora",
     "block-size": "fails later, when an attention backend is chosen",
     "max-model-len": "the linter refuses what the vendor does not support",
     "kv-cache-dtype": "fails later, on a GPU",
@@ -246,5 +247,6 @@ ONLY_HERE = {
     "enable-sleep-mode": "works on GPUs only",
     "enable-cumem-allocator": "works on GPUs only",
     "enable-eplb": "works on GPUs only",
+    "enable-return-routed-experts": "0.32.0 and newer run it with the model runner for GPUs",
 }
 """Argument → why vLLM refuses it where the comparison runs, and not on a host."""

@@ -29,6 +29,9 @@ def accepted(version: str) -> Mapping[str, Mapping[str, Any]]:
     """Argument name → what it accepts; empty for an unknown version."""
     path = _ENGINES / version / "arguments.json"
     found: dict[str, dict[str, Any]] = json.loads(path.read_text())["arguments"] if path.exists() else {}
+    if "mm-encoder-attn-backend" in found:  # the names are in the file once
+        names = found["attention-backend"]["values"]
+        found["mm-encoder-attn-backend"]["values"] = [name for name in names if name != "AUTO"]
     return found
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from pulumi_vllm.plan.engine_arguments import number
 from pulumi_vllm.plan.lint.findings import error
 from pulumi_vllm.plan.lint.json_arguments import json_object
+from pulumi_vllm.plan.lint.kernels import release
 from pulumi_vllm.plan.memory import accepts_images
 
 if TYPE_CHECKING:
@@ -123,12 +124,15 @@ def _by_size(launch: Launch) -> Iterator[str]:
     """Sizes that must agree with each other."""
     flags = launch.arguments.flags
     yield from _by_parallelism(flags)
+    divided = _size(flags, "decode-context-parallel-size") > 1
+    if _before_032(launch) and flags.get("dcp-comm-backend") == "a2a" and not divided:
+        yield "--dcp-comm-backend a2a is refused without --decode-context-parallel-size above 1; leave it out"
     loras = _size(flags, "max-cpu-loras", 0)
     if _set(flags, "enable-lora") and 0 < loras < _size(flags, "max-loras"):
         yield f"--max-cpu-loras {loras:g} is below --max-loras {_size(flags, 'max-loras'):g}; raise it"
     if 0 < _size(flags, "offload-group-size", 0) < _size(flags, "offload-num-in-group"):
         yield "--offload-num-in-group is above --offload-group-size; lower it"
-    images = accepts_images(launch.model.dimensions, launch.arguments)
+    images = accepts_images(launch.model.dimensions, launch.arguments) and _before_032(launch)
     if images and _size(flags, "renderer-num-workers") > 1 and _size(flags, "mm-processor-cache-gb", 4) > 0:
         yield "--renderer-num-workers above 1 is refused with the cache of images; add mm-processor-cache-gb: 0"
 
@@ -144,12 +148,15 @@ def _by_parallelism(flags: Flags) -> Iterator[str]:
         yield "--prefill-context-parallel-size and --data-parallel-size are refused together; leave one of them out"
     if prefill == 1 and context >= 1 and tensor % context:
         yield f"--decode-context-parallel-size {context:g} does not divide --tensor-parallel-size {tensor:g}; use 1"
-    if flags.get("dcp-comm-backend") == "a2a" and context <= 1:
-        yield "--dcp-comm-backend a2a is refused without --decode-context-parallel-size above 1; leave it out"
     if _set(flags, "enable-eplb") and tensor * prefill * parts <= 1:
         yield "--enable-eplb is refused on one GPU; leave it out"
     if not _set(flags, "enable-eplb") and json_object(flags, "eplb-config").get("num_redundant_experts"):
         yield "--eplb-config with num_redundant_experts is refused without --enable-eplb; add it"
+
+
+def _before_032(launch: Launch) -> bool:
+    """Whether the engine is older than 0.32.0, which dropped some checks (run on 0.26.0, 0.32.0 and 0.33.0)."""
+    return release(launch.engine.version) < (0, 32)
 
 
 def _size(flags: Flags, name: str, usual: float = 1) -> float:

@@ -116,7 +116,7 @@ def moe_backend(launch: Launch) -> Problems:
             "--moe-backend cutlass: vLLM refuses it for these weights; set moe-backend: triton",
             f"'vLLM CUTLASS FP8 MoE backend is disabled for this configuration', {_RUN}",
         )
-    elif precision == "nvfp4" and value == "auto" and _release(launch.engine.version) >= _HUMMING_SINCE:
+    elif precision == "nvfp4" and value == "auto" and release(launch.engine.version) >= _HUMMING_SINCE:
         yield warning(
             "the default MoE backend is humming here, which was never started for this catalogue; set moe-backend: "
             "marlin",
@@ -155,5 +155,6 @@ def _lacks_flashmla(launch: Launch) -> bool:
     return int(attention["kv_lora_rank"] + attention["qk_rope_head_dim"]) != _FLASHMLA_HEAD
 
 
-def _release(version: str) -> tuple[int, ...]:
+def release(version: str) -> tuple[int, ...]:
+    """The release of a version, for comparisons: (0, 32) for 0.32.0-cpu."""
     return tuple(int(part) for part in version.partition("-")[0].split(".")[:2])
