@@ -22,7 +22,7 @@ TUTORIAL = (
 
 def found(capsys, *words):
     code = main(["lint", "--json", *words])
-    return code, {(one["severity"], one["rule"]) for one in json.loads(capsys.readouterr().out)}
+    return code, {(one["severity"], one["rule"]) for one in json.loads(capsys.readouterr().out)["findings"]}
 
 
 def test_every_known_failure_of_the_tutorial_is_reported(capsys):

@@ -51,7 +51,7 @@ def test_a_refused_machine_has_its_reason(capsys):
     _, found = asked(capsys, "--context", "256Ki", "--concurrency", "4", "--max-usd-per-hour", "3.5")
     why = {(row["machine"], row["precision"]): row["why"] for row in found["refused"]}
     assert "does not fit 1x H100" in why["1x H100", "fp8"]
-    assert why["1x H200", "fp8"] == "$3.96/h is above $3.50/h"
+    assert why["1x H200", "fp8"] == "$3.96/h is above $3.50/h; on spot it costs $1.95/h, add --spot"
     assert all(row["usd_per_hour"] <= 3.5 for row in found["fitting"])
 
 
@@ -95,8 +95,8 @@ def test_expectations_of_spot_machines_have_bounds(capsys, option, most, wrong):
     for value in wrong:
         assert cli.main([*words, option, value]) == 64
         errors = capsys.readouterr().err
-        assert f"{option}: {float(value):g} is out of range; write " in errors
-        assert errors.count("\n") == 1
+        assert errors.startswith("usage: pulumi-vllm recommend ")
+        assert errors.count(f"recommend: error: {option}: {float(value):g} is out of range; write ") == 1
     worst = ["--interruptions-per-day", "144", "--cold-start-minutes", "1440"]
     assert cli.main([*words, option, most]) == cli.main([*words, *worst]) == 0
 
@@ -117,7 +117,17 @@ def test_an_unknown_model_is_one_error(capsys):
 def test_writing_changes_values_and_keeps_comments(tmp_path, capsys):
     path = tmp_path / "Pulumi.mine.yaml"
     shutil.copy(SHIPPED, path)
-    words = ["--context", "64Ki", "--concurrency", "32", "--offline", "--write", str(path)]
+    words = [
+        "--context",
+        "64Ki",
+        "--concurrency",
+        "32",
+        "--precision",
+        "nvfp4",
+        "--offline",
+        "--write",
+        str(path),
+    ]
     assert cli.main(["recommend", "--model", "mistral-small-4", *words]) == 0
     server = yaml.safe_load(path.read_text())["config"]["pulumi-vllm:server"]
     assert (server["machine"]["gpu"], server["machine"]["count"], server["precision"]) == ("H100", 1, "nvfp4")
@@ -128,6 +138,147 @@ def test_writing_changes_values_and_keeps_comments(tmp_path, capsys):
     assert cli.main(["recommend", "--model", "mistral-small-4", *words]) == 0
     assert path.read_text() == first
     assert "needs no change" in capsys.readouterr().err
+
+
+def test_writing_keeps_precision_and_context_of_the_stack(tmp_path, capsys):
+    path = tmp_path / "Pulumi.mine.yaml"
+    shutil.copy(SHIPPED, path)
+    words = [
+        "recommend",
+        "--model",
+        "mistral-small-4",
+        "--offline",
+        "--concurrency",
+        "32",
+        "--write",
+        str(path),
+    ]
+    assert cli.main([*words, "--context", "16Ki"]) == 1
+    assert "--context 16384 is below the stack's 32768; add --lower-context" in capsys.readouterr().err
+    assert path.read_text() == SHIPPED.read_text()
+    assert cli.main([*words, "--context", "32Ki", "--gpu", "H100", "--count", "1"]) == 1
+    assert (
+        "server.precision: no machine can serve this in fp8; add --precision nvfp4" in capsys.readouterr().err
+    )
+    assert cli.main([*words, "--context", "16Ki", "--lower-context"]) == 0
+    errors = capsys.readouterr().err
+    assert "context: 32Ki -> 16384" in errors
+    assert "machine.count: 2 -> 1" in errors
+    server = yaml.safe_load(path.read_text())["config"]["pulumi-vllm:server"]
+    assert (server["machine"]["gpu"], server["machine"]["count"], server["precision"]) == ("H200", 1, "fp8")
+
+
+def test_each_row_says_what_to_know(capsys):
+    _, found = asked(capsys, "--context", "32Ki", "--concurrency", "256", "--gpu", "H100", "--count", "1")
+    (row,) = found["fitting"]
+    assert row["tokens_per_request"] == row["kv_cache_tokens"] // 256
+    assert any(
+        "overcommitted: with 256 requests at once each has 1,094 of 32,768" in one for one in row["findings"]
+    )
+    assert any("nvfp4-on-hopper" in one for one in row["findings"])
+    cli.main([*WORDS, "--context", "32Ki", "--concurrency", "256", "--gpu", "H100", "--count", "1"])
+    out = capsys.readouterr().out
+    assert "4-bit quality unverified; overcommitted" in out
+    assert "note: 1x H100 nvfp4: overcommitted" in out
+    assert "H200 fp8" not in out
+
+
+def test_what_is_too_expensive_may_fit_on_spot(capsys):
+    _, found = asked(capsys, "--context", "256Ki", "--concurrency", "4", "--max-usd-per-hour", "3")
+    why = {(row["machine"], row["precision"]): row["why"] for row in found["refused"]}
+    assert why["1x H200", "fp8"] == "$3.96/h is above $3.00/h; on spot it costs $1.95/h, add --spot"
+
+
+def test_the_separate_servers_are_checked_and_spot_is_then_and_now(capsys):
+    _, found = asked(capsys, "--context", "256Ki", "--concurrency", "4")
+    assert all("each 1x H100 holds mistral-small-4 in nvfp4" in one["holds"] for one in found["separate"])
+    assert "1.4 requests of 262,144 tokens at once" in found["separate"][0]["holds"]
+    text = found["spot_then_and_now"]
+    assert "$2.38/h, $1,738 per month (tutorial, 2026-04)" in text
+    assert "$3.90/h, $2,847 per month" in text
+    _, found = asked(capsys, "--context", "256Ki", "--concurrency", "4", "--precision", "fp8")
+    assert "each 1x H100 does not hold mistral-small-4" in found["separate"][0]["holds"]
+
+
+def test_a_slower_form_of_a_card_is_another_gpu(tmp_path, capsys):
+    def offer(gpu_type, price, **more):
+        one = {"provider": "spheron-es", "offerId": f"{gpu_type}-{price}", "price": price, "gpuCount": 1}
+        one |= {"region": "EU", "os_options": ["Ubuntu 24.04"], "instanceType": "DEDICATED"}
+        return {"gpuType": gpu_type, "offers": [one | more]}
+
+    kept = tmp_path / "offers.json"
+    groups = [offer("H100_PCIE", 1.69), offer("H100_NVL", 1.79), offer("H100_SXM5", 2.54)]
+    kept.write_text(json.dumps({"data": [*groups, offer("H100", 1.5, interconnectType="PCIe")]}))
+    words = [
+        "--model",
+        "mistral-small-4",
+        "--context",
+        "32Ki",
+        "--concurrency",
+        "32",
+        "--offers",
+        str(kept),
+        "--json",
+    ]
+    assert cli.main(["recommend", *words]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["usd_per_hour"] for row in found["fitting"]] == [2.54]
+    unknown = {row["machine"] for row in found["refused"] if "not in the catalogue" in row["why"]}
+    assert unknown == {"H100_PCIE", "H100_NVL"}
+
+
+@pytest.mark.parametrize(
+    ("words", "usage"),
+    [
+        (["plan"], "plan"),
+        (["plan", "local", "--nothing"], "plan"),
+        (["plan", "a", "b", "c"], "plan"),
+        (["recommend", "--contxt", "1"], "recommend"),
+        (["recommend", "--model", "m", "--context", "x", "--concurrency", "1"], "recommend"),
+        (["lint"], "lint"),
+        (["lint", "--model", "nothing", "--", "--seed", "1"], "lint"),
+        (["sweep", "--nothing"], "sweep"),
+        (["smoke", "--url", "https://x/v1", "--stack", "a"], "smoke"),
+        (["bench", "--ca", "x"], "bench"),
+        (["init", "--nothing"], "init"),
+    ],
+)
+def test_a_wrong_command_line_has_its_own_usage_and_json(capsys, words, usage):
+    at = words.index("--") if "--" in words else len(words)
+    assert cli.main([*words[:at], "--json", *words[at:]]) == 64
+    shown = capsys.readouterr()
+    assert shown.err.startswith(f"usage: pulumi-vllm {usage} ")
+    assert f"pulumi-vllm {usage}: error: " in shown.err
+    found = json.loads(shown.out)
+    assert found["schema_version"] == 1
+    assert found["refused"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["plan", "nowhere"],
+        ["lint", "nowhere"],
+        ["recommend", "--model", "m", "--context", "1", "--concurrency", "1"],
+    ],
+)
+def test_a_refusal_is_an_object(capsys, words):
+    assert cli.main([*words, "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["schema_version"] == 1
+    assert found["refused"]
+
+
+def test_a_price_above_the_ceiling_is_a_warning(capsys):
+    words = ["plan", "spheron-h200-1x-fp8", "--set", "machine.max_usd_per_hour=3", "--json"]
+    assert cli.main(words) == 0
+    (found,) = [
+        one for one in json.loads(capsys.readouterr().out)["findings"] if one["rule"] == "price-above-ceiling"
+    ]
+    assert found["severity"] == "warning"
+    assert found["message"].endswith(
+        "raise it, or set server.machine.billing: spot ($1.95/h in the price list)"
+    )
 
 
 def test_offers_come_from_a_saved_answer_or_end_in_an_error(tmp_path, capsys):
@@ -185,7 +336,7 @@ def test_two_stacks_are_compared(capsys):
     assert re.search(r"^  billing +on-demand +on-demand$", out, re.MULTILINE)
     assert "only spheron-h200-1x-fp8: --moe-backend triton\n" in out
     assert cli.main(["plan", "--json", "spheron-h200-1x-fp8", "spheron-h100-1x-nvfp4"]) == 0
-    first, second = json.loads(capsys.readouterr().out)
+    first, second = json.loads(capsys.readouterr().out)["stacks"]
     assert (first["stack"], second["precision"]) == ("spheron-h200-1x-fp8", "nvfp4")
 
 

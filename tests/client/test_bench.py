@@ -53,7 +53,7 @@ def test_results_are_saved_and_compared_with_the_last_run(engine, tmp_path, caps
     first = bench(capsys, tmp_path, *words)[1]
     assert first["compared"] == {}
     (saved,) = tmp_path.glob("127.0.0.1*/*.json")
-    assert json.loads(saved.read_text()) == first
+    assert {**json.loads(saved.read_text()), "schema_version": 1} == first
     assert "sk-" not in saved.read_text()
     saved.rename(
         saved.with_name("20000101T000000Z.json")

@@ -1,7 +1,6 @@
 """`pulumi-vllm bench`: measure throughput and latency of a running stack, save the result, and compare it."""
 
 import argparse
-import json
 import secrets
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pulumi_vllm import __version__
 from pulumi_vllm.cli import endpoint_options
-from pulumi_vllm.cli.terminal import TROUBLE, USAGE, say
+from pulumi_vllm.cli.terminal import TROUBLE, print_json, say
 from pulumi_vllm.client.errors import UsageError, printable
 
 if TYPE_CHECKING:
@@ -79,9 +78,6 @@ def _bench(parsed: argparse.Namespace) -> int:
     try:
         endpoint = endpoint_options.find_endpoint(parsed)
         asyncio.run(_measure(parsed, endpoint, result))
-    except UsageError as error:
-        say(f"bench: {error}")
-        return USAGE
     except KeyboardInterrupt:  # keep what was measured so far
         interrupted = True
         if not result["rows"]:
@@ -111,7 +107,7 @@ def _save_and_show(parsed: argparse.Namespace, result: dict[str, Any]) -> None:
     result["conditions_of_measured"] = evidence.conditions if evidence else None
     saved = bench_results.save(parsed.out, result)
     if parsed.json:
-        print(json.dumps(result, indent=2))
+        print_json(result)
     else:
         _show(result)
         if before and before["plan"].get("flags") != result["plan"]["flags"]:

@@ -1,12 +1,11 @@
 """`pulumi-vllm init`: write the provider's folder, the lines of Pulumi.yaml, a stack file and a program."""
 
 import argparse
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pulumi_vllm.cli.terminal import TROUBLE, say
+from pulumi_vllm.cli.terminal import TROUBLE, print_json, say
 
 if TYPE_CHECKING:
     from pulumi_vllm.cli.user_project import Project
@@ -57,7 +56,7 @@ def _init(parsed: argparse.Namespace) -> int:
         )
         return TROUBLE
     if parsed.json:
-        print(json.dumps(project.report(), indent=2))
+        print_json(project.report())
     else:
         _show(project)
     return LEFT_TO_DO if project.left else 0

@@ -2,12 +2,11 @@
 
 import argparse
 import dataclasses
-import json
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pulumi_vllm.cli.terminal import TROUBLE, USAGE, say
+from pulumi_vllm.cli.terminal import TROUBLE, UsageError, print_json
 
 if TYPE_CHECKING:
     from pulumi_vllm.plan.lint import Finding
@@ -42,14 +41,11 @@ def _lint(parsed: argparse.Namespace) -> int:
         return _rules()
     words: list[str] = [word for word in parsed.words if word != "--"]
     if not words:
-        say("lint: no stack and no flags; name a stack, or write vLLM's flags after --")
-        return USAGE
+        raise UsageError("no stack and no flags; name a stack, or write vLLM's flags after --")
     stack = len(words) == 1 and not words[0].startswith("-")
     findings = _stack(words[0], parsed.engine) if stack else _flags(words, parsed)
-    if findings is None:
-        return USAGE
     if parsed.json:
-        print(json.dumps([dataclasses.asdict(one) for one in findings], indent=2))
+        print_json({"findings": [dataclasses.asdict(one) for one in findings]})
     else:
         for one in findings:
             ignored = "" if one.ignored is None else f" [ignored: {one.ignored}]"
@@ -80,8 +76,8 @@ def _stack(name: str, engine: str | None) -> "tuple[Finding, ...]":
     return planner.findings(Deployment.parse(block))
 
 
-def _flags(words: Sequence[str], parsed: argparse.Namespace) -> "tuple[Finding, ...] | None":
-    """Check a command line that a person wrote; None if an option names something unknown."""
+def _flags(words: Sequence[str], parsed: argparse.Namespace) -> "tuple[Finding, ...]":
+    """Check a command line that a person wrote."""
     # `pulumi-vllm --help` loads this module too; the rules take 0.05 s to import.
     from pulumi_vllm.plan import catalogue, memory, vllm_parser
     from pulumi_vllm.plan.engine_arguments import EngineArguments
@@ -100,11 +96,9 @@ def _flags(words: Sequence[str], parsed: argparse.Namespace) -> "tuple[Finding, 
         (parsed.gpu, known.gpus),
     ):
         if given is not None and given not in names:
-            say(f"lint: {given!r} is unknown; {suggestion(given, names)}")
-            return None
+            raise UsageError(f"{given!r} is unknown; {suggestion(given, names)}")
     if parsed.driver is not None and not re.fullmatch(r"\d+(\.\d+)*", parsed.driver):
-        say(f"lint: --driver {parsed.driver}: is not a version; write for example 580.65.06")
-        return None
+        raise UsageError(f"--driver {parsed.driver}: is not a version; write for example 580.65.06")
     assert model is not None  # noqa: S101 - it is in the catalogue
     engine = known.engines.get(version) or dataclasses.replace(engine, version=version)
     environment, rest = _command(words)

@@ -2,11 +2,10 @@
 
 import argparse
 import gc
-import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from pulumi_vllm.cli.terminal import TROUBLE, USAGE, coloured, say
+from pulumi_vllm.cli.terminal import TROUBLE, UsageError, coloured, print_json
 
 if TYPE_CHECKING:
     from pulumi_vllm.plan import Plan
@@ -47,7 +46,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="change a key of the stack (of both stacks), for example machine.count=1; may be repeated",
     )
     plan.add_argument(
-        "--json", action="store_true", help="print the whole plan as JSON; for two stacks a list"
+        "--json",
+        action="store_true",
+        help="print the whole plan as JSON; for two stacks an object with a list",
     )
     plan.set_defaults(run=_plan)
 
@@ -61,11 +62,10 @@ def _plan(parsed: argparse.Namespace) -> int:
         return 0
     if len(parsed.stack) == 1:
         found = _summary(parsed.stack[0], parsed.set)
-        print(json.dumps(found, indent=2))
+        print_json(found)
         return TROUBLE if "refused" in found else 0
     if len(parsed.stack) > 2:  # noqa: PLR2004 - two fit on a line
-        say("plan: more than two stacks; compare two at a time")
-        return USAGE
+        raise UsageError("more than two stacks; compare two at a time")
     return _compare(parsed.stack, parsed.set, as_json=parsed.json)
 
 
@@ -149,7 +149,7 @@ def _compare(stacks: list[str], changes: list[str], *, as_json: bool) -> int:
     """Print two columns and mark what differs. A stack that is refused has its errors below."""
     found = [{"stack": stack, **_summary(stack, changes)} for stack in stacks]
     if as_json:
-        print(json.dumps(found, indent=2))
+        print_json({"stacks": found})
     else:
         _columns(found)
     return TROUBLE if any("refused" in one for one in found) else 0

@@ -2,13 +2,14 @@
 
 import argparse
 import dataclasses
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pulumi_vllm.cli.terminal import USAGE, say
+from pulumi_vllm.cli.terminal import UsageError, print_json, say
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from pulumi_vllm.plan.recommendation import Fitting, Recommendation, Wish
 
 NOTHING_FITS = 2
@@ -25,6 +26,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--context", required=True, help="tokens, for example 131072 or 128Ki")
     parser.add_argument("--concurrency", type=int, required=True, help="requests served at the same time")
     parser.add_argument("--precision", help="only this precision (default: every published one)")
+    parser.add_argument("--gpu", help="only this GPU of the catalogue (default: every one on offer)")
+    parser.add_argument("--count", type=int, metavar="N", help="only machines with so many GPUs")
+    parser.add_argument("--region", help="only offers in this region (default: any)")
     parser.add_argument(
         "--full-length",
         action="store_true",
@@ -53,7 +57,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument(
-        "--write", metavar="STACK", help="write the cheapest machine into this stack file, for review"
+        "--write",
+        metavar="STACK",
+        help="write the cheapest machine into this stack file, for review; it keeps the stack's precision unless "
+        "--precision names one",
+    )
+    parser.add_argument(
+        "--lower-context", action="store_true", help="with --write: the stack's context may become shorter"
     )
     parser.set_defaults(run=_recommend)
 
@@ -64,32 +74,39 @@ def _recommend(parsed: argparse.Namespace) -> int:
     from pulumi_vllm.plan.recommendation import recommend
 
     wish = _wish(parsed)
-    if wish is None:
-        return USAGE
     found = recommend(wish, offers.find(parsed.offers, offline=parsed.offline))
     if parsed.json:
-        print(json.dumps(dataclasses.asdict(found), indent=2))
+        print_json(dataclasses.asdict(found))
     else:
         _show(found)
     if not found.fitting:
         say("no machine can serve this; the reasons are above")
         return NOTHING_FITS
     if parsed.write:
-        _write(parsed.write, wish, found.fitting[0])
+        _write(parsed.write, wish, found.fitting, lower_context=parsed.lower_context)
     return 0
 
 
-def _wish(parsed: argparse.Namespace) -> "Wish | None":
-    """The capacity that the options ask for; None, after every error is reported, if they are invalid."""
+def _wish(parsed: argparse.Namespace) -> "Wish":
+    """The capacity that the options ask for; UsageError with every error if they are invalid."""
     # `pulumi-vllm --help` loads this module too; pydantic takes 0.2 s to import.
+    from pulumi_vllm.plan import catalogue
     from pulumi_vllm.plan import quantities as units
     from pulumi_vllm.plan.recommendation import Wish
+    from pulumi_vllm.plan.suggestions import suggestion
 
     errors, context = [], 1
     try:
         context = units.tokens(parsed.context)
     except ValueError as error:
         errors.append(f"--context: {error}")
+    gpus = [name for name in catalogue.load().gpus if name != catalogue.CPU]
+    if parsed.gpu is not None and parsed.gpu not in gpus:
+        errors.append(f"--gpu: {parsed.gpu!r} is not in the catalogue; {suggestion(parsed.gpu, gpus)}")
+    if parsed.count is not None and parsed.count not in catalogue.GPU_COUNTS:
+        errors.append(
+            f"--count: {parsed.count} is not offered; write {', '.join(map(str, catalogue.GPU_COUNTS))}"
+        )
     usd, minutes, days = parsed.max_usd_per_hour, parsed.cold_start_minutes, parsed.interruptions_per_day
     for name, wanted, right in (
         ("--max-usd-per-hour", "more than 0", usd is None or 0 < usd < float("inf")),
@@ -107,10 +124,8 @@ def _wish(parsed: argparse.Namespace) -> "Wish | None":
         if not right:
             given = getattr(parsed, name.removeprefix("--").replace("-", "_"))
             errors.append(f"{name}: {given:g} is out of range; write {wanted}")
-    for message in errors:
-        say(message)
     if errors:
-        return None
+        raise UsageError("\n".join(errors))
     return Wish(
         parsed.model,
         context,
@@ -121,13 +136,17 @@ def _wish(parsed: argparse.Namespace) -> "Wish | None":
         parsed.full_length,
         days,
         parsed.cold_start_minutes,
+        parsed.gpu,
+        parsed.count,
+        parsed.region,
     )
 
 
 def _show(found: "Recommendation") -> None:
     print(f"Prices: {found.prices}.")
     head = ("machine", "precision", "billing", "$/h", "$/730 h", "+ storage", "$/M out", "streams", "full")
-    print("{:9} {:9} {:10} {:>7} {:>10} {:>9} {:>8} {:>10} {:>6} {:>10}  ".format(*head, "KV tokens"))
+    layout = "{:9} {:9} {:10} {:>7} {:>10} {:>9} {:>8} {:>10} {:>6} {:>9} {:>10}  "
+    print(layout.format(*head, "each", "KV tokens"))
     for row in found.fitting:
         million = row.usd_per_million_output_tokens
         streams = " to ".join(map(str, row.rate_from_streams)) or "-"
@@ -135,15 +154,17 @@ def _show(found: "Recommendation") -> None:
             f"{f'{row.count}x {row.gpu}':9} {row.precision:9} {row.billing:10} {row.usd_per_hour:7.2f} "
             f"{row.usd_per_month:10,.2f} {row.storage_usd_per_month:9.2f} "
             f"{'-' if million is None else f'{million:.2f}':>8} {streams:>10} {row.full_requests:6.1f} "
-            f"{row.kv_cache_tokens:10,}  {_remark(row)}"
+            f"{row.tokens_per_request:9,} {row.kv_cache_tokens:10,}  {_remark(row)}"
         )
     if found.fitting:
         print(
             "full: number of requests with the full context that the KV cache holds at once\n"
+            "each: tokens of the KV cache for each of the requested requests\n"
             "$/M out: USD per million output tokens (512 in, 256 out) at the requested concurrency, always busy\n"
             "streams: the measured levels of concurrency that this price is derived from. Between two levels, the rate "
             "is interpolated; above the highest, the rate of the highest is used"
         )
+    _show_findings(found)
     for refused in found.refused:
         print(
             f"no: {' '.join(filter(None, (refused.machine, refused.precision, refused.billing)))}: {refused.why}"
@@ -151,16 +172,32 @@ def _show(found: "Recommendation") -> None:
     cheapest = found.fitting[0].usd_per_hour if found.fitting else None
     for one in found.separate:
         print(f"compared with {one.sentence(cheapest)}")
+    print(f"spot: {found.spot_then_and_now}")
+
+
+def _show_findings(found: "Recommendation") -> None:
+    """Print each finding once, with the machines that have it."""
+    machines: dict[str, list[str]] = {}
+    for row in found.fitting:
+        for finding in row.findings:
+            known = machines.setdefault(finding, [])
+            name = f"{row.count}x {row.gpu} {row.precision}"
+            if name not in known:
+                known.append(name)
+    for finding, names in machines.items():
+        print(f"note: {', '.join(names)}: {finding}")
 
 
 def _remark(row: "Fitting") -> str:
     words = [_REMARKS[row.measured]] if row.measured in _REMARKS else []
+    words += ["4-bit quality unverified"] if any("(nvfp4-on-hopper)" in one for one in row.findings) else []
+    words += ["overcommitted"] if any(one.startswith("overcommitted") for one in row.findings) else []
     if row.billing == "spot":
         words.append(f"serves {row.availability:.1%}, ${row.usd_per_serving_hour:.2f} per hour of serving")
     return "; ".join(words)
 
 
-def _write(stack: str, wish: "Wish", row: "Fitting") -> None:
+def _write(stack: str, wish: "Wish", rows: "Sequence[Fitting]", *, lower_context: bool) -> None:
     """Change the stack file, if the result is a stack that plans."""
     # Only --write needs the whole plan package.
     from pulumi_vllm.cli import stack_file
@@ -169,6 +206,7 @@ def _write(stack: str, wish: "Wish", row: "Fitting") -> None:
 
     path = stack_file.find(stack)
     text, before = path.read_text(), stack_file.block_of(path)
+    row = _row_for(before, wish, rows, lower_context=lower_context)
     values: dict[str, str | int | float | None] = {
         "model": wish.model,
         "precision": row.precision,
@@ -198,4 +236,46 @@ def _write(stack: str, wish: "Wish", row: "Fitting") -> None:
         say(f"{path}: needs no change")
         return
     path.write_text(changed)
+    for dotted, value in values.items():
+        old = _value(before, dotted)
+        if old != value:
+            say(
+                f"{path}: {dotted}: {'unset' if old is None else old} -> {'unset' if value is None else value}"
+            )
     say(f"{path}: written; check that its comments still apply, then run `pulumi-vllm plan {path}`")
+
+
+def _row_for(
+    before: "Mapping[str, Any]", wish: "Wish", rows: "Sequence[Fitting]", *, lower_context: bool
+) -> "Fitting":
+    """The cheapest row that lowers neither precision nor context of the stack, unless an option says so."""
+    # Only --write needs these.
+    from pulumi_vllm.plan import ConfigError, catalogue, quantities
+
+    model = catalogue.load().models[wish.model]
+    kept = before.get("precision") or next(iter(model.precisions))
+    errors = []
+    same = [row for row in rows if wish.precision is not None or row.precision == kept]
+    if not same and before.get("model") == wish.model:
+        others = ", ".join(dict.fromkeys(row.precision for row in rows))
+        errors.append(
+            f"server.precision: no machine can serve this in {kept}; add --precision {others} to change it"
+        )
+    try:
+        context = quantities.tokens(before.get("context", 0))
+    except ValueError:
+        context = 0
+    if context > wish.context and not lower_context:
+        errors.append(
+            f"server.context: --context {wish.context} is below the stack's {context}; add --lower-context to change it"
+        )
+    if errors:
+        raise ConfigError(tuple(errors))
+    return (same or list(rows))[0]
+
+
+def _value(block: "Mapping[str, Any]", dotted: str) -> Any:
+    at: Any = block
+    for key in dotted.split("."):
+        at = at.get(key) if isinstance(at, dict) else None
+    return at

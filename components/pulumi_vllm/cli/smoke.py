@@ -2,12 +2,11 @@
 
 import argparse
 import dataclasses
-import json
 from typing import TYPE_CHECKING
 
 from pulumi_vllm.cli import endpoint_options
-from pulumi_vllm.cli.terminal import TROUBLE, USAGE, say
-from pulumi_vllm.client.errors import UsageError, printable
+from pulumi_vllm.cli.terminal import TROUBLE, print_json, say
+from pulumi_vllm.client.errors import printable
 
 if TYPE_CHECKING:
     from pulumi_vllm.client.checks import Finding
@@ -32,16 +31,12 @@ def _smoke(parsed: argparse.Namespace) -> int:
     # `pulumi-vllm --help` loads this module too; asyncio takes 0.05 s to import.
     import asyncio
 
-    try:
-        endpoint = endpoint_options.find_endpoint(parsed)
-    except UsageError as error:
-        say(f"smoke: {error}")
-        return USAGE
+    endpoint = endpoint_options.find_endpoint(parsed)
     findings = asyncio.run(_run_checks(endpoint, parsed.model, as_json=parsed.json))
     failed = [one.check for one in findings if one.outcome == "fail"]
     if parsed.json:
         checks = [dataclasses.asdict(one) for one in findings]
-        print(json.dumps({"endpoint": endpoint.url, "passed": not failed, "checks": checks}, indent=2))
+        print_json({"endpoint": endpoint.url, "passed": not failed, "checks": checks})
     elif failed:
         say(f"{len(failed)} of {len(findings)} failed: {', '.join(failed)}")
     return TROUBLE if failed else 0

@@ -1,17 +1,15 @@
 """`pulumi-vllm sweep`: our instances and volumes at the cloud, which of them no state contains, and their deletion."""
 
 import argparse
-import json
 import os
 import sys
 
 from pulumi_vllm.cli.pulumi_states import read_states
 from pulumi_vllm.cli.sweep_deletion import delete
-from pulumi_vllm.cli.terminal import TROUBLE, say
+from pulumi_vllm.cli.terminal import TROUBLE, print_json, say
 from pulumi_vllm.spheron.inventory import Claim, Row, inventory
 
 LEFT_OVER, NOT_READ = 2, 3
-_SCHEMA_VERSION = 1
 _BEING_CREATED = (
     "an update of {} is creating it, or was interrupted then; run `pulumi up` or `pulumi destroy` there, or name it "
     "here to delete it all the same"
@@ -90,7 +88,7 @@ def _run(parsed: argparse.Namespace) -> int:
             results |= delete(cloud, chosen)
     read = sorted(f"{project}/{stack}" for stack, project in states.stacks)
     if parsed.json:
-        print(json.dumps(_document(rows, results, read), indent=2))
+        print_json(_document(rows, results, read))
     else:
         _show(rows, results, read)
     deleted = {found for found, reason in results.items() if reason is None}
@@ -146,7 +144,6 @@ def _confirmed(rows: list[Row]) -> bool:
 
 def _document(rows: list[Row], results: dict[str, str | None], read: list[str]) -> dict[str, object]:
     return {
-        "schema_version": _SCHEMA_VERSION,
         "stacks_read": read,
         "found": [
             {

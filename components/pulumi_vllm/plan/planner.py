@@ -10,18 +10,17 @@ from pulumi_vllm.plan import engine_setup, host_paths, pricing, spot_pricing, st
 from pulumi_vllm.plan.errors import DoesNotFit, LintError
 from pulumi_vllm.plan.evidence import best_match
 from pulumi_vllm.plan.launch import Launch
-from pulumi_vllm.plan.lint import lint
+from pulumi_vllm.plan.lint import Finding, lint
 from pulumi_vllm.plan.selection import select
 from pulumi_vllm.plan.shortfall import shortfall
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from pulumi_vllm.plan.catalogue import Catalogue, Engine, Measured, Model
+    from pulumi_vllm.plan.catalogue import Catalogue, Engine, Gpu, Measured, Model
     from pulumi_vllm.plan.config import Deployment
     from pulumi_vllm.plan.engine_arguments import EngineArguments
     from pulumi_vllm.plan.evidence import Match
-    from pulumi_vllm.plan.lint import Finding
     from pulumi_vllm.plan.memory import Budget
     from pulumi_vllm.plan.offer import Offer
     from pulumi_vllm.plan.pricing import Price, Rate
@@ -174,6 +173,7 @@ def plan(
     run = None if evidence is None else evidence.run
     price = pricing.machine_price(deployment, selection.gpu, offers, known.prices_from, paid)
     rate = pricing.rate(run, deployment.sequences)
+    findings += tuple(_price_findings(price, selection.gpu, deployment.machine.count))
     usd_per_serving_hour = spot_pricing.usd_per_serving_hour(price.usd_per_hour, price.billing, run)
     return Plan(
         deployment=deployment,
@@ -186,6 +186,23 @@ def plan(
         price=price,
         rate=rate,
         usd_per_million_output_tokens=pricing.per_million(usd_per_serving_hour, rate),
+    )
+
+
+def _price_findings(price: Price, gpu: Gpu, count: int) -> Iterator[Finding]:
+    """A price above the ceiling, at which no machine is rented."""
+    if price.usd_per_hour is None or price.usd_per_hour <= price.ceiling:
+        return
+    spot = pricing.list_price(gpu, count, "spot")
+    on_spot = ""
+    if price.billing != "spot" and spot is not None and spot <= price.ceiling:
+        on_spot = f", or set server.machine.billing: spot (${spot:.2f}/h in the price list)"
+    yield Finding(
+        "price-above-ceiling",
+        "warning",
+        f"server.machine.max_usd_per_hour: ${price.ceiling:.2f}/h is below ${price.usd_per_hour:.2f}/h, and no machine "
+        f"is rented at that price; raise it{on_spot}",
+        price.source,
     )
 
 

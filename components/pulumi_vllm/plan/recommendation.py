@@ -31,6 +31,9 @@ class Wish:
     full_length: bool = False
     interruptions_per_day: float | None = None
     cold_start_min: float | None = None
+    gpu: str | None = None
+    count: int | None = None
+    region: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,7 @@ class Fitting:
 
     `measured` is yes (exactly these flags were started), "other flags", or no. `rate_from_streams` holds the measured
     concurrency levels from which the price of tokens is derived: one, or the two nearest (see `pricing.rate`).
+    `findings` are what to know before choosing the row.
     """
 
     gpu: str
@@ -54,8 +58,10 @@ class Fitting:
     availability: float
     kv_cache_tokens: int
     full_requests: float
+    tokens_per_request: int
     measured: str
     source: str
+    findings: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,7 @@ class Recommendation:
     fitting: tuple[Fitting, ...]
     refused: tuple[Refused, ...]
     separate: tuple[price_comparison.Separate, ...]
+    spot_then_and_now: str
 
 
 def recommend(
@@ -91,7 +98,7 @@ def recommend(
     model = known.models[wish.model]
     precisions = tuple(model.precisions) if wish.precision is None else (wish.precision,)
     rows: list[Fitting | Refused] = []
-    for gpu, count in _machines(offers, known):
+    for gpu, count in _machines(wish, offers, known):
         if gpu not in known.gpus:
             rows.append(Refused(gpu, None, None, "is not in the catalogue, so its memory is unknown"))
             continue
@@ -101,7 +108,33 @@ def recommend(
     fitting.sort(key=lambda row: (row.usd_per_serving_hour, row.count, row.gpu, row.precision))
     prices = f"price list of {known.prices_from}, not today's offers" if offers is None else "today's offers"
     refused = tuple(row for row in rows if isinstance(row, Refused))
-    return Recommendation(prices, tuple(fitting), refused, price_comparison.separate(offers))
+    each = price_comparison.separate_machine()
+    return Recommendation(
+        prices,
+        tuple(fitting),
+        refused,
+        price_comparison.separate(offers, _held_by(each, wish, precisions, known)),
+        price_comparison.spot_then_and_now(
+            offers, known.gpus["H200"].usd_per_hour.get("spot"), known.prices_from
+        ),
+    )
+
+
+def _held_by(machine: tuple[str, int], wish: Wish, precisions: tuple[str, ...], known: Catalogue) -> str:
+    """What a separate server holds of the request: context and concurrency, in the first precision that fits it."""
+    gpu, count = machine
+    name = f"each {count}x {gpu}"
+    for precision in precisions:
+        try:
+            decided = plan(_deployment(wish, gpu, count, precision), catalogue=known)
+        except PlanError:
+            continue
+        assert decided.memory is not None  # noqa: S101 - a GPU has a budget
+        return (
+            f"{name} holds {wish.model} in {precision} with {decided.memory.kv_tokens:,} KV tokens, which is "
+            f"{decided.memory.full_requests:.1f} requests of {wish.context:,} tokens at once"
+        )
+    return f"{name} does not hold {wish.model} with {wish.context:,} tokens in any precision asked for"
 
 
 def _check(wish: Wish, known: Catalogue) -> None:
@@ -127,8 +160,17 @@ def _deployment(wish: Wish, gpu: str, count: int, precision: str | None) -> Depl
     )
 
 
-def _machines(offers: Sequence[Offer] | None, known: Catalogue) -> list[tuple[str, int]]:
-    """Machines to try. Those without a GPU are left out, because they only serve the local cloud's tiny model."""
+def _machines(wish: Wish, offers: Sequence[Offer] | None, known: Catalogue) -> list[tuple[str, int]]:
+    """Machines to try that the wish allows."""
+    return [
+        (gpu, count)
+        for gpu, count in _offered(offers, known)
+        if wish.gpu in {None, gpu} and (wish.count is None or count in {0, wish.count})
+    ]
+
+
+def _offered(offers: Sequence[Offer] | None, known: Catalogue) -> list[tuple[str, int]]:
+    """Machines on offer. Those without a GPU are left out, because they only serve the local cloud's tiny model."""
     if offers is None:
         return [
             (gpu, count) for gpu in known.gpus if gpu != catalogues.CPU for count in catalogues.GPU_COUNTS
@@ -161,21 +203,14 @@ def _priced(
 ) -> Fitting | Refused:
     gpu, count = decided.deployment.machine.gpu, decided.deployment.machine.count
     machine = f"{count}x {gpu}"
-    if offers is None:
-        usd, source = (
-            pricing.list_price(known.gpus[gpu], count, billing),
-            f"price list of {known.prices_from}",
-        )
-        missing = f"no {billing} price is recorded"
-    else:
-        found = pricing.cheapest(offers, gpu, count, billing)
-        usd = None if found is None else found.usd_per_hour
-        source = "" if found is None else found.place()
-        missing = f"no {billing} offer today"
+    usd, source = _price(gpu, count, billing, wish.region, offers, known)
     if usd is None:
-        return Refused(machine, decided.precision, billing, missing)
+        return Refused(machine, decided.precision, billing, source)
     if wish.max_usd_per_hour is not None and usd > wish.max_usd_per_hour:
         why = f"${usd:.2f}/h is above ${wish.max_usd_per_hour:.2f}/h"
+        on_spot, _ = _price(gpu, count, "spot", wish.region, offers, known)
+        if "spot" not in wish.billings and on_spot is not None and on_spot <= wish.max_usd_per_hour:
+            why += f"; on spot it costs ${on_spot:.2f}/h, add --spot"
         return Refused(machine, decided.precision, billing, why)
     spot = spot_pricing.expected(decided.measured_run, wish.interruptions_per_day, wish.cold_start_min)
     serving, availability = (spot.effective(usd), spot.availability) if billing == "spot" else (usd, 1.0)
@@ -194,6 +229,34 @@ def _priced(
         availability=availability,
         kv_cache_tokens=decided.memory.kv_tokens,
         full_requests=round(decided.memory.full_requests, 2),
+        tokens_per_request=decided.memory.kv_tokens // wish.concurrency,
         measured=decided.measured,
         source=source,
+        findings=tuple(_to_know(wish, decided)),
     )
+
+
+def _price(  # noqa: PLR0917 (a machine, a place, and the two sources of data)
+    gpu: str, count: int, billing: str, region: str | None, offers: Sequence[Offer] | None, known: Catalogue
+) -> tuple[float | None, str]:
+    """USD per hour and the place of the cheapest offer, or why there is none."""
+    if offers is None:
+        usd = pricing.list_price(known.gpus[gpu], count, billing)
+        source = f"price list of {known.prices_from}{' for any region' if region else ''}"
+        return usd, source if usd is not None else f"no {billing} price is recorded"
+    found = pricing.cheapest(offers, gpu, count, billing, region)
+    if found is None:
+        return None, f"no {billing} offer today{f' in {region}' if region else ''}"
+    return found.usd_per_hour, found.place(region)
+
+
+def _to_know(wish: Wish, decided: Plan) -> Iterator[str]:
+    """What to know before choosing a machine: requests that wait, and the linter's findings."""
+    assert decided.memory is not None  # noqa: S101 - checked by the caller
+    if decided.memory.full_requests < wish.concurrency:
+        yield (
+            f"overcommitted: with {wish.concurrency} requests at once each has "
+            f"{decided.memory.kv_tokens // wish.concurrency:,} of {wish.context:,} tokens, and the others wait"
+        )
+    for finding in decided.findings:
+        yield f"{finding.severity} ({finding.rule}): {finding.message}"
