@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import struct
+import zlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,6 +60,19 @@ def image(address: str) -> list[dict[str, Any]]:
     return [{"role": "user", "content": [{"type": "text", "text": "What is this?"}, part]}]
 
 
+def vast_image() -> str:
+    """A white PNG of 200 million pixels, of 25 kB, as a data URL."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    width, height = 20_000, 10_000
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    lines = zlib.compress(bytes(1 + width // 8) * height, 9)
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", lines) + chunk(b"IEND", b"")
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
 DEVELOPER = [{"role": "developer", "content": "Be short."}, *QUESTION]
 ADAPTED = [
     chat("developer", 200, 400, messages=DEVELOPER),
@@ -100,6 +115,7 @@ LIMITED = [
         {"type": "input_image", "image_url": "http://127.0.0.1:9/x.png"}]}]),
     message("message, address", 400, 200, "send a data: URL", messages=[{"role": "user", "content": [
         {"type": "image", "source": {"type": "url", "url": "http://127.0.0.1:9/x.png"}}]}]),
+    chat("pixels", 400, 400, "exceed the maximum of", messages=image(vast_image())),
     chat("files", 400, 200, "65 images", messages=[{"role": "user", "content": [
         {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}] * 65}]),
 ]  # fmt: skip

@@ -143,8 +143,8 @@ def test_every_error_is_reported_at_once():
             {"engine__flags": {"allowed-media-domains": "x"}},
             "server.engine.flags.allowed-media-domains: cannot be set here; set server.gateway.media_domains",
         ),
-        ({"aliases": ["../x"]}, "server.aliases.0: '../x' is"),
-        ({"aliases": ["a b"]}, "server.aliases.0: 'a b' is"),
+        ({"aliases": ["../x"]}, "server.aliases.0: '../x' is not a model name; write up to four"),
+        ({"aliases": ["a b"]}, "server.aliases.0: 'a b' is not a model name"),
         (
             {"gateway__cors_origins": ["*"]},
             "server.gateway.cors_origins.0: '*' is not an origin; write scheme and host",

@@ -50,7 +50,7 @@ _HOST_NAME = re.compile(rf"({_LABEL}\.)+(?=[a-z]){_LABEL}")
 _ORIGIN = re.compile(
     r"(https?|[a-z][a-z0-9-]{0,40}-extension)://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?"
 )
-_MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._:-]{0,95}){0,3}$"
+_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._:-]{0,95}){0,3}")
 
 
 def _host_name(value: object) -> str:
@@ -99,6 +99,14 @@ def _rule_id(name: str) -> str:
     return name
 
 
+def _model_name(value: object) -> str:
+    text = str(value)
+    if not _MODEL_NAME.fullmatch(text):
+        msg = f"{text[:80]!r} is not a model name; write up to four parts of letters, digits and ._:-, with / between"
+        raise ValueError(msg)
+    return text
+
+
 def _origin(value: object) -> str:
     text = str(value)
     if len(text) > 300 or not _ORIGIN.fullmatch(text):  # noqa: PLR2004 - longer than any name and port
@@ -118,7 +126,7 @@ Cidr = Annotated[str, BeforeValidator(client_range)]
 HostName = Annotated[str, BeforeValidator(_host_name)]
 KeyName = Annotated[str, Field(pattern=_KEY_NAME)]
 Origin = Annotated[str, BeforeValidator(_origin)]
-ModelName = Annotated[str, Field(pattern=_MODEL_NAME)]
+ModelName = Annotated[str, BeforeValidator(_model_name)]
 Effort = Annotated[str, Field(pattern="^(none|minimal|low|medium|high|xhigh|max)$")]
 FlagName = Annotated[str, AfterValidator(_flag_name)]
 RuleId = Annotated[str, AfterValidator(_rule_id)]
@@ -265,9 +273,13 @@ class Requests(_Block):
     """A client's reasoning effort → the model's. Unset takes the catalogue's; `{}` passes every effort on unchanged."""
     choices: Annotated[int, _key(_RESTART, "answers", ge=1, le=16_384)] = 32
     """Answers that one request may ask for: prompts times `n`. vLLM's own limit is 16,384, and 2,000 let another client
-    wait for 42 s."""
+    wait for 42 s. The number is part of the key of vLLM's compile cache, so the first start after a change is a cold
+    one."""
     media: Annotated[int, _key(_RESTART, "files", ge=0, le=999)] = 64
     """Images and other files in one request."""
+    image_megapixels: Annotated[int, _key(_RESTART, "million pixels", ge=1, le=178)] = 64
+    """Size of one image once it is unpacked, 3 bytes a pixel. A few kilobytes can hold an image of 178 million pixels,
+    which is vLLM's own limit."""
     tools: Annotated[int, _key(_RESTART, "tools", ge=0, le=10_000)] = 256
     """Tools in one request."""
     schema_kib: Annotated[int, _key(_RESTART, "KiB", ge=1, le=16_384)] = 128

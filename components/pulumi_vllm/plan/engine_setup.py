@@ -92,6 +92,7 @@ def environment(deployment: Deployment, selection: Selection) -> dict[str, str]:
         "PYTHONPATH": host_paths.ENGINE_MODULES,
         "PULUMI_VLLM_REQUESTS": host_paths.REQUESTS_CONFIG,
         "VLLM_MAX_N_SEQUENCES": str(deployment.requests.choices),
+        "VLLM_MAX_IMAGE_PIXELS": str(deployment.requests.image_megapixels * 10**6),
         "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",  # a redirect could lead away from the allowed domains
         "XDG_CACHE_HOME": caches,
         "VLLM_CACHE_ROOT": f"{caches}/vllm",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -194,6 +195,9 @@ def chat(engine: Engine, body: dict[str, Any]) -> Reply:
     images = script.images(messages)
     if images and not engine.images:
         raise Refused(400, "At most 0 image(s) may be provided in one prompt.")
+    most, found = int(os.environ.get("VLLM_MAX_IMAGE_PIXELS", "178956970")), script.pixels(messages)
+    if found > most:
+        raise Refused(400, f"Image dimensions ({found} pixels) exceed the maximum of {most} pixels.")
     tools = bool(body.get("tools")) and body.get("tool_choice") != "none"
     if tools and not engine.tools:
         raise Refused(

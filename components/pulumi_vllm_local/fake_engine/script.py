@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
+import struct
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +62,20 @@ def images(messages: list[dict[str, Any]]) -> int:
     """Count the images in the messages."""
     parts = (part for message in messages for part in _parts(message))
     return sum(part.get("type") in {"image_url", "image"} for part in parts)
+
+
+def pixels(messages: list[dict[str, Any]]) -> int:
+    """Return the pixels of the largest PNG in the messages. Other files count as none."""
+    found = [0]
+    for part in (part for message in messages for part in _parts(message)):
+        held = part.get("image_url") or part.get("source") or ""
+        text = held if isinstance(held, str) else str(held.get("url") or held.get("data") or "")
+        with contextlib.suppress(ValueError, struct.error):
+            head = base64.b64decode(text.rpartition(",")[2][:32])
+            if head.startswith(b"\x89PNG"):
+                width, height = struct.unpack(">II", head[16:24])
+                found.append(width * height)
+    return max(found)
 
 
 def _parts(message: dict[str, Any]) -> list[dict[str, Any]]:
