@@ -80,7 +80,7 @@ BROKEN_ENGINES = {
     ),
     "no chat": (
         f"""sed -i.right 's/reply = prepare/raise answers.Refused(400, "no chat today"); reply = prepare/' \\
-            {ENGINE}/server.py""",
+            {ENGINE}/application.py""",
         ("the readiness check failed", "a chat got status 400 and no token", "no chat today"),
     ),
 }
