@@ -47,7 +47,11 @@ class Running:
 
     def environment(self) -> dict[str, str]:
         """Return the environment variables of a stack."""
-        return {"SPHERON_URL": self.url, "SPHERON_API_KEY": self.api_key, "HF_ENDPOINT": self.hub_url}
+        return {
+            "SPHERON_URL": self.url,
+            "SPHERON_API_KEY": self.api_key,
+            "PULUMI_VLLM_LOCAL_HUB": self.hub_url,
+        }
 
     def plain(self) -> dict[str, Any]:
         """Return the fields for JSON."""

@@ -59,6 +59,14 @@ def test_the_program_of_init_exports_what_the_commands_read(monkeypatch):
     assert outputs["evidence"]["certificate_expires"]
 
 
+def test_the_shell_of_a_person_does_not_change_what_is_declared(monkeypatch):
+    before = declare()[0]["llm-files"]["files"]
+    monkeypatch.setenv("HF_ENDPOINT", "https://mirror.example")
+    assert declare()[0]["llm-files"]["files"] == before
+    monkeypatch.setenv("PULUMI_VLLM_LOCAL_HUB", "http://127.0.0.1:7000/")
+    assert '"endpoint": "http://127.0.0.1:7000"' in str(declare()[0]["llm-files"]["files"])
+
+
 def test_outputs_are_what_a_client_needs():
     _, outputs = declare()
     assert outputs["endpoint"] == "https://192.0.2.7/v1"

@@ -66,7 +66,7 @@ class LocalCloud:
 
         answer = requests.request(
             method,
-            self.environment["HF_ENDPOINT"] + path,
+            self.environment["PULUMI_VLLM_LOCAL_HUB"] + path,
             params={k: str(v) for k, v in values.items()},
             timeout=30,
         )

@@ -116,7 +116,8 @@ class Fleet(Consumer):
 
     def __init__(self, place: Path, cloud, blocks: dict):
         super().__init__(
-            place / "fleet", "two", HF_ENDPOINT=cloud.environment["HF_ENDPOINT"], BLOCKS=json.dumps(blocks),
+            place / "fleet", "two", BLOCKS=json.dumps(blocks),
+            PULUMI_VLLM_LOCAL_HUB=cloud.environment["PULUMI_VLLM_LOCAL_HUB"],
             # The explicit provider has the account; the environment does not.
             ACCOUNT_KEY=cloud.environment["SPHERON_API_KEY"], ACCOUNT_URL=cloud.environment["SPHERON_URL"],
         )  # fmt: skip

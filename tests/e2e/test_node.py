@@ -46,7 +46,7 @@ def project(clouds, place, language_host):
     subprocess.run([sys.executable, "-m", "pulumi_vllm.cli", "init", folder], check=True, capture_output=True)
     (folder / ".venv").symlink_to(REPOSITORY / ".venv")
     made = Consumer(
-        folder, "local", HF_ENDPOINT=cloud.environment["HF_ENDPOINT"],
+        folder, "local", PULUMI_VLLM_LOCAL_HUB=cloud.environment["PULUMI_VLLM_LOCAL_HUB"],
         ACCOUNT_KEY=cloud.environment["SPHERON_API_KEY"], ACCOUNT_URL=cloud.environment["SPHERON_URL"],
         PATH=f"{language_host}:{os.environ['PATH']}",
         TMPDIR=str(place),  # ts-node and the language host leave folders there

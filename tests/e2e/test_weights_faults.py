@@ -64,7 +64,7 @@ def large(clouds, tmp_path):
     for number, mib in enumerate(SHARDS_MIB, 1):
         content._noise(folder / f"consolidated-9000{number}.safetensors", mib << 20, "a test")
     repository = content.Repository.read(model_files.REPOSITORY, folder, pinned["revision"])
-    gateway = urlsplit(cloud.environment["HF_ENDPOINT"]).hostname
+    gateway = urlsplit(cloud.environment["PULUMI_VLLM_LOCAL_HUB"]).hostname
     with serving(model_hub.application([repository]), host=gateway, dated=False) as url:
         yield LargeHub(url, repository)
 

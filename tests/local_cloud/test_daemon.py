@@ -82,7 +82,7 @@ def test_up_is_idempotent_and_prints_only_environment_lines(state, capsys):
     assert _local("up", "--factor", "6000") == 0
     out, err = capsys.readouterr()
     lines = dict(line.removeprefix("export ").split("=", 1) for line in out.splitlines())
-    assert set(lines) == {"SPHERON_URL", "SPHERON_API_KEY", "HF_ENDPOINT"}
+    assert set(lines) == {"SPHERON_URL", "SPHERON_API_KEY", "PULUMI_VLLM_LOCAL_HUB"}
     assert "serving on" in err
     first = control.running(state)
     assert _local("up", "--factor", "6000", "--json") == 0

@@ -50,6 +50,7 @@ _NO_ALLOW = (
     "server.access.allow: missing, so nobody could reach the server; set the address range of your clients: "
     f"{SET_COMMAND}"
 )
+_LOCAL_HUB = "PULUMI_VLLM_LOCAL_HUB"
 _COMMAND_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
 
 
@@ -122,8 +123,11 @@ def _command_value_errors(where: str, command: Mapping[str, Any]) -> Iterator[st
 
 
 def _with_hub_address(block: Any) -> Any:
-    """Take the hub's address from HF_ENDPOINT, as every client of the hub does, unless the stack file has one."""
-    endpoint = os.environ.get("HF_ENDPOINT")
+    """On the local cloud, use its hub unless the stack file names one. It sets the variable in its shell.
+
+    HF_ENDPOINT does not count: it belongs to the person's shell, and the same program declares the same in another one.
+    """
+    endpoint = os.environ.get(_LOCAL_HUB)
     weights = (block.get("weights") or {}) if isinstance(block, Mapping) else None
     if not endpoint or not isinstance(weights, Mapping) or weights.get("endpoint"):
         return block  # parsing reports a block that is not a map
