@@ -318,3 +318,36 @@ def test_a_chunk_is_done_only_after_its_buffer_is_stored(tmp_path: Path) -> None
     words = [sys.executable, "-I", "-c", _PROGRAM, str(PROGRAMS), str(tmp_path)]
     run = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (run.stdout, run.stderr) == ("True\n", "")
+
+
+@pytest.mark.parametrize(
+    "headers", [{"RateLimit": '"api";r=0;t=3'}, {"RateLimit": "limit=10, t=3"}, {"Retry-After": "3"}]
+)
+def test_a_limited_rate_is_waited_for(
+    weights: Program, hub: SmallHub, config: dict[str, Any], found: Found, headers: dict[str, str]
+) -> None:
+    hub.statuses, hub.headers = [429], headers
+    started = time.monotonic()
+    run = weights(**config)
+    assert (run.returncode, found(config)) == (0, hub.kept)
+    assert time.monotonic() - started >= 3
+    assert "status 429, the hub limits the rate of this address; retrying in 3." in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("token", "remedy"),
+    [
+        ("", "set the secret hf_token, since a token has its own budget; or run it again"),
+        ("hf_x", "run it again later"),
+    ],
+)
+def test_a_rate_that_stays_limited_says_what_helps(
+    weights: Program, hub: SmallHub, config: dict[str, Any], token: str, remedy: str
+) -> None:
+    hub.statuses, hub.headers = [429] * 99, {"RateLimit": '"resolvers";r=0;t=1'}
+    secret = weights.folder / "token"
+    secret.write_text(token)
+    run = weights(**config | {"attempts": 2, "token_file": str(secret)})
+    assert run.returncode == 1
+    assert remedy in run.stderr
+    assert "check the network" not in run.stderr

@@ -15,16 +15,24 @@ from reporting import CONFIG, Failure, printable
 
 REDIRECTS, RETRIED = (301, 302, 303, 307, 308), (408, 425, 429, 500, 502, 503, 504)
 REFUSED = 3  # exit code: token, licence, revision or name; a person has to act
-LONGEST_RETRY_AFTER_S = 300.0
+LONGEST_RETRY_AFTER_S = 300.0  # the window of the public hub's limit
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class TryAgain(Exception):  # noqa: N818
-    """The hub asks for another try; `wait_s` is its Retry-After."""
+    """The hub asks for another try; `wait_s` is how long it asks to wait, `remedy` what a person may do."""
 
-    def __init__(self, reason: str, wait_s: float = 0.0) -> None:
+    def __init__(self, reason: str, wait_s: float = 0.0, remedy: str = "check the network") -> None:
         super().__init__(reason)
-        self.wait_s = wait_s
+        self.wait_s, self.remedy = wait_s, remedy
+
+
+def asked_wait_s(response: http.client.HTTPResponse) -> float:
+    """The seconds of Retry-After, or until the window of RateLimit ("api";r=0;t=156) ends."""
+    later = response.getheader("Retry-After", "").strip()
+    window = re.search(r"(?:^|[;,\s])t=(\d{1,6})(?![\d.])", response.getheader("RateLimit", ""))
+    seconds = later if later.isdecimal() else window[1] if window else "0"
+    return min(float(seconds), LONGEST_RETRY_AFTER_S)
 
 
 def origin(url: SplitResult) -> str:
@@ -130,9 +138,14 @@ class Hub:
         if (
             status in RETRIED or foreign
         ):  # a signed URL of another host expires, and the hub hands out a new one
-            later = response.getheader("Retry-After", "")
-            wait_s = min(float(later), LONGEST_RETRY_AFTER_S) if later.isdecimal() else 0.0
-            return TryAgain(f"status {status}", wait_s)
+            if status != http.client.TOO_MANY_REQUESTS or foreign:
+                return TryAgain(f"status {status}", asked_wait_s(response))
+            whose = "this token" if self.token else "this address"
+            own = "" if self.token else "set the secret hf_token, since a token has its own budget; or "
+            remedy = f"{own}run it again later"
+            return TryAgain(
+                f"status {status}, the hub limits the rate of {whose}", asked_wait_s(response), remedy
+            )
         reply = printable(response.getheader("X-Error-Message") or body) or response.reason
         account = "the token was refused" if self.token else "no token is set"
         remedy = f"set the secret hf_token to a token of an account that may read {name}"

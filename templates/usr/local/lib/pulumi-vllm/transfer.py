@@ -109,7 +109,12 @@ class Transfer:
         start = at = index * self.partial.chunk
         end, failures, hashing = at + self.partial.length(file, index), 0, False
         while at < end:
-            before, reason, wait = at, "connection closed early", 0.0
+            before, reason, wait, remedy = (
+                at,
+                "connection closed early",
+                0.0,
+                "run it again when the hub answers",
+            )
             try:
                 response, file.url = self.request_range(file, at, end)
                 while at < end and (
@@ -125,12 +130,13 @@ class Transfer:
                 raise Failure(f"{self.hub.endpoint}: {reason}; check the clock and the endpoint") from None
             except TryAgain as again:
                 reason, wait = str(again), again.wait_s
+                remedy = again.remedy if again.wait_s else remedy
             except (OSError, http.client.HTTPException) as error:
                 reason = printable(str(error)) or type(error).__name__
             if at < end:
                 self.hub.drop_connection(file.url or self.hub.file_url(file.path))
                 file.url, failures = "", 1 if at > before else failures + 1
-                self.pause(f"{file.path}: {reason}", failures, wait)
+                self.pause(f"{file.path}: {reason}", failures, wait, remedy)
         self.partial.record_chunk(file, index)
         with self.changed:
             file.in_flight -= 1
@@ -167,11 +173,11 @@ class Transfer:
             raise Failure(f"{file.path}: {answered}: {remedy}", REFUSED)
         return response, url
 
-    def pause(self, reason: str, failures: int, wait: float) -> None:
+    def pause(self, reason: str, failures: int, wait: float, remedy: str) -> None:
         """Wait before another try: longer each time, with jitter, and at least as long as the hub asked for."""
         if failures >= self.attempts:
             message = f"{reason} ({failures} tries in a row without a byte)"
-            raise Failure(f"{message}; run it again when the hub answers")
+            raise Failure(f"{message}; {remedy}")
         backoff = min(LONGEST_PAUSE_S, self.backoff_s * 2 ** (failures - 1))
         wait += random.uniform(0.5, 1) * backoff  # noqa: S311
         log(f"{reason}; retrying in {wait:.1f} s")
