@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pulumi_vllm.host import drift
-from pulumi_vllm.host.facts import Facts
+from pulumi_vllm.host.facts import Facts, ManifestFact
 
 VLLM = {
     "LoadState": "loaded",
@@ -164,3 +164,12 @@ def test_a_process_with_other_arguments_is_drift():
 def test_a_process_is_compared_with_its_unit(change, matches):
     host = facts(units={"vllm.service": VLLM | change})
     assert drift.process_matches(host.units["vllm.service"]) is matches
+
+
+@pytest.mark.parametrize(
+    ("stored", "differs"),
+    [("0" * 64, False), ("1" * 64, True), (None, False), ("/etc/bash.bashrc: line 7: PS1: unbound", False)],
+)
+def test_a_manifest_is_compared_with_the_stored_hash(stored, differs):
+    fact = ManifestFact("o/n", "f" * 40, "0" * 64, ())
+    assert bool(drift.manifest(fact, directory="/models/w", sha256=stored)) == differs

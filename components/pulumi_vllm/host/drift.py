@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -128,7 +129,8 @@ def volume(facts: Facts, *, name: str, unit_sha256: str | None) -> tuple[Differe
 
 def manifest(fact: ManifestFact, *, directory: str, sha256: str | None) -> tuple[Difference, ...]:
     """Compare the manifest on the volume with the one of the last `up`. It lists the hashes that weights must have."""
-    if sha256 is None or fact.sha256 == sha256:
+    # Earlier versions stored what the login shell printed before the hash.
+    if sha256 is None or not re.fullmatch("[0-9a-f]{64}", sha256) or fact.sha256 == sha256:
         return ()
     path = f"{directory}/{MANIFEST}"
     return (
