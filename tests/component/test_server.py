@@ -55,7 +55,7 @@ def test_the_program_of_init_exports_what_the_commands_read(monkeypatch):
         "plan",
         "connection",
     }
-    assert outputs["plan"]["flags"]
+    assert "--max-model-len 32768" in outputs["plan"]["flags"].splitlines(), "one flag per line"
     assert outputs["evidence"]["certificate_expires"]
 
 

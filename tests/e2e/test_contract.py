@@ -22,6 +22,8 @@ TOOLS = [
     }
 ]
 EXPORTS = {"endpoint", "model", "ca_certificate", "api_key", "usd_per_hour", "plan", "evidence", "connection"}
+MOST_LINES = 70
+"""Lines of a preview --diff for one changed value; they were 136 while the explanations of the plan were exported."""
 # Tokens of a stream that takes some seconds; the engines differ in speed.
 LONG = {"fake": 150, "real": 600}
 CASES = [
@@ -97,6 +99,12 @@ def test_a_stack_serves_and_its_volume_outlives_the_machine(projects, tmp_path, 
         smoke_and_bench(project)
 
     assert set(project.changes()) == {"same"}, "a second preview proposes changes"
+
+    project.write(project.block | {"gateway": {"requests_per_minute": 601}})
+    shown = project.pulumi("preview", "--diff").stdout
+    assert "requests_per_minute: 6000 => 601" in shown
+    assert len(shown.splitlines()) < MOST_LINES, f"a change of one line is lost in\n{shown}"
+    project.write(project.block)
 
     drained(project, ai, model, LONG[engine])
     left = project.sweep()

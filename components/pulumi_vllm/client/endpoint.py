@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import shlex
 import ssl
 import subprocess
 from dataclasses import dataclass, field
@@ -66,9 +67,15 @@ def from_stack(stack: str | None) -> Endpoint:
         tls=_tls_context(base, certificate, f"stack {name}: its output ca_certificate"),
         stack=name,
         model=model if isinstance(model, str) else None,
-        plan=plan if isinstance(plan, dict) else {},
+        plan=_with_flags_as_words(plan) if isinstance(plan, dict) else {},
         usd_per_hour=float(price) if isinstance(price, int | float) else None,
     )
+
+
+def _with_flags_as_words(plan: dict[str, Any]) -> dict[str, Any]:
+    """Return the plan with its flags as a list. `Server.export_outputs` exports them as a text."""
+    flags = plan.get("flags")
+    return plan | {"flags": shlex.split(flags)} if isinstance(flags, str) else plan
 
 
 def from_url(url: str, ca: Path | None) -> Endpoint:

@@ -258,7 +258,7 @@ class Server(pulumi.ComponentResource):
             "api_key": self.api_keys.apply(lambda keys: next(iter(keys.values()))),
             "api_keys": self.api_keys,
             "usd_per_hour": self.usd_per_hour,
-            "plan": self.plan,
+            "plan": self.plan.apply(explain.exported),
             "evidence": self.evidence,
             "connection": self.connection_info,
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from pulumi_vllm.plan import memory_text, pricing, spot_pricing, weight_memory
@@ -10,7 +11,7 @@ from pulumi_vllm.plan.evidence import difference
 from pulumi_vllm.plan.memory_settings import GIB
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from pulumi_vllm.plan.evidence import Match
     from pulumi_vllm.plan.memory import Budget
@@ -29,7 +30,7 @@ _DRAWING_WIDTH = 60
 
 
 def summary(plan: Plan) -> dict[str, Any]:
-    """The plan as JSON without secrets: the output `plan` of a stack."""
+    """The plan as JSON without secrets: the output `plan` of a Server."""
     month = None if plan.usd_per_hour is None else round(plan.usd_per_hour * pricing.HOURS_PER_MONTH, 2)
     per_million = plan.usd_per_million_output_tokens
     return {
@@ -51,6 +52,22 @@ def summary(plan: Plan) -> dict[str, Any]:
         "because": list(because(plan)),
         "findings": [dataclasses.asdict(finding) for finding in plan.findings],
     }
+
+
+def exported(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """A summary as a stack exports it: what `smoke` and `bench` read, and the figures.
+
+    Where one value of an output changes, the engine prints all of them, a list line by line, but of a text only the
+    changed lines. So the explanations are left to `pulumi-vllm plan`, and the flags are a text with one per line.
+    """
+    explanations = {"environment", "budget", "labels", "because", "findings"}
+    short = {key: value for key, value in summary.items() if key not in explanations}
+    lines: list[list[str]] = []
+    for word in summary["flags"]:
+        if word.startswith("--"):
+            lines.append([])
+        lines[-1].append(word)
+    return short | {"flags": "\n".join(map(shlex.join, lines))}
 
 
 def labels(plan: Plan) -> dict[str, str]:
