@@ -76,6 +76,7 @@ REGISTRIES = {
     "load-format": list(typing.get_args(LoadFormats)),
     "distributed-executor-backend": _literal("parallel", "DistributedExecutorBackend"),
     "data-parallel-backend": _literal("parallel", "DataParallelBackend"),
+    "kv-cache-dtype": _literal("cache", "CacheDType"),
     "tokenizer-mode": _literal("model", "TokenizerMode"),
     "model-impl": _literal("model", "ModelImpl"),
     "config-format": [
@@ -180,11 +181,15 @@ def json_keys(dest):  # noqa: ANN001, ANN201
 
 def argument(action, longs):  # noqa: ANN001, ANN201
     """One argument: its name, and what it accepts."""
-    no = [one for one in longs if one.startswith("--no-") and "--" + one[5:] in longs]
+    # 0.33.0 pairs --enable-x with --disable-x, and accepts --no-enable-x as well.
+    negative = getattr(action, "negative_option_strings", ())
+    no = [one for one in longs if one in negative or (one.startswith("--no-") and "--" + one[5:] in longs)]
     name, *also = dict.fromkeys(one[2:].replace("_", "-") for one in longs if one not in no)
     one = {}
     if action.nargs == 0 or no:
         one["switch"] = "both" if no else "on"
+        opposite = next((word[2:] for word in no if not word.startswith("--no-")), None)
+        one |= {"opposite": opposite} if opposite else {}
     else:
         one["type"] = kind(action)
         one |= limits(action.dest) if one["type"] in {"integer", "number", "tokens", "tokens or auto"} else {}
@@ -193,7 +198,7 @@ def argument(action, longs):  # noqa: ANN001, ANN201
             one |= {"object": True, "keys": keys} if keys else {"object": True}
     if action.choices is not None:
         one["choices"] = [str(value) for value in action.choices]
-    if name in REGISTRIES:
+    if name in REGISTRIES and action.choices is None:
         one["values"] = sorted(REGISTRIES[name])
     if name == "quantization":
         one["retired"] = sorted(DEPRECATED_QUANTIZATION_METHODS)

@@ -121,7 +121,7 @@ def test_no_suggestion_is_the_opposite_of_what_was_written():
         for name in known:
             head, _, rest = name.partition("-")
             opposite = {"enable": "disable", "disable": "enable"}.get(head)
-            if opposite and f"{opposite}-{rest}" not in known:
+            if opposite and f"{opposite}-{rest}" not in known and known[name].get("opposite") is None:
                 (message,) = vllm_parser.unknown({f"{opposite}-{rest}": True}, version)
                 assert f"did you mean {name}" not in message
 
@@ -160,3 +160,15 @@ def test_trust_is_a_finding(flag):
 
 def test_an_ignored_error_still_plans():
     plan(deployment({"load-format": "dummy"}, ignore={"loads-from-elsewhere": "a load test without weights"}))
+
+
+def test_the_opposite_of_a_switch_is_switched_off():
+    """0.33.0 accepts --disable-x for --enable-x."""
+    assert vllm_parser.parse(["--disable-log-requests"], "0.33.0") == {"enable-log-requests": False}
+    assert vllm_parser.parse(["--no-enable-prefix-caching"], "0.33.0") == {"enable-prefix-caching": False}
+    (message,) = vllm_parser.unknown({"disable-log-requests": True}, "0.33.0")
+    assert (
+        message
+        == "--disable-log-requests is the opposite of enable-log-requests; write enable-log-requests: false"
+    )
+    assert errors({"enable-prefix-caching": False}, version="0.33.0") == []

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from pulumi_vllm.plan.engine_arguments import Flags, FlagValue
 
+_OPPOSITES = {"disable": "enable", "enable": "disable"}
 _ENGINES = pathlib.Path(__file__).parent / "data" / "engines"
 
 
@@ -49,8 +50,8 @@ def parse(words: Sequence[str], version: str) -> dict[str, FlagValue]:
             continue
         name, equals, value = word.partition("=")
         name = _long_name(name, known)
-        if name.startswith("no-") and known.get(name[3:], {}).get("switch") == "both":
-            flags[name[3:]] = False
+        if (positive := _negated(name, known)) is not None:
+            flags[positive] = False
             continue
         argument = known.get(name.partition(".")[0])
         if argument is not None and "switch" in argument:
@@ -74,7 +75,9 @@ def unknown(flags: Flags, version: str) -> Iterator[str]:
     """A message for each argument that this version does not have."""
     known = accepted(version)
     for name in flags if known else ():
-        if name.partition(".")[0] not in known:
+        if (positive := _negated(name, known)) is not None:
+            yield f"--{name} is the opposite of {positive}; write {positive}: false"
+        elif name.partition(".")[0] not in known:
             yield f"--{name}: vLLM {version} has no such argument; {_remedy(name, known)}"
 
 
@@ -109,6 +112,15 @@ def deprecated(flags: Flags, version: str) -> Iterator[str]:
     for name in flags:
         if known.get(name, {}).get("deprecated"):
             yield f"--{name} is deprecated in vLLM {version}; leave it out"
+
+
+def _negated(name: str, known: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """The switch that a word switches off: --no-x, or the opposite of --enable-x in 0.33.0."""
+    if name.startswith("no-") and known.get(name[3:], {}).get("switch") == "both":
+        return name[3:]
+    head, _, rest = name.partition("-")
+    positive = f"{_OPPOSITES.get(head, '')}-{rest}"
+    return positive if known.get(positive, {}).get("opposite") == name else None
 
 
 def _is_flag(word: str) -> bool:
