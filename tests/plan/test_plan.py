@@ -101,17 +101,28 @@ def test_the_nearest_machine_is_the_cheapest_of_that_billing(billing, nearest):
     assert refusal.value.errors[0].endswith(f"use precision nvfp4 here or {nearest}")
 
 
-def test_every_figure_has_a_label_of_the_three():
+def test_every_figure_has_a_label_of_the_four():
     for stack in STACKS:
         found = explain.summary(plan(Deployment.parse(block_of(stack))))
         wanted = {
             "fits", "weights_gib_per_gpu", "kv_cache_gib_per_gpu", "kv_cache_tokens", "usd_per_hour",
-            "usd_per_million_output_tokens", "flags", "findings", "because",
+            "usd_per_million_output_tokens", "flags", "findings", "because", "machine", "billing", "model", "precision",
+            "engine", "disk_gib", "budget",
         }  # fmt: skip
         assert wanted <= found["labels"].keys() <= found.keys()
         assert {one.partition(":")[0] for one in found["labels"].values()} <= {
-            "measured", "computed", "unverified",
+            "asked", "measured", "computed", "unverified",
         }  # fmt: skip
+
+
+def test_what_was_measured_with_one_model_is_not_measured_with_another():
+    wanted = {**block_of("spheron-h200-2x-fp8"), "model": "qwen2.5-32b-instruct", "precision": "bf16"}
+    found = explain.summary(plan(Deployment.parse(wanted)))
+    (other,) = [line for line in found["budget"] if line.startswith("other")]
+    assert other.endswith("(unverified: measured with mistral-small-4 only)")
+    ours = explain.summary(plan(Deployment.parse(block_of("spheron-h200-2x-fp8"))))
+    assert "and vLLM reported 3,3" in ours["labels"]["kv_cache_tokens"]
+    assert "(measured)" in next(line for line in ours["budget"] if line.startswith("other"))
 
 
 def test_a_spot_machine_is_priced_by_the_hour_of_serving():
@@ -163,7 +174,9 @@ def test_a_newer_engine_is_measured_and_says_what_is_not_known(count, context):
         decided.memory.kv_tokens < decided.measured_run.kv_tokens < 1.005 * decided.memory.kv_tokens_at_most
     )
     assert "the KV cache may hold up to" in " ".join(explain.because(decided))
-    assert "the most that vLLM estimated" in " ".join(explain.memory_lines(decided.memory))
+    assert "the most that vLLM estimated" in " ".join(
+        explain.memory_lines(decided.memory, decided.model.name)
+    )
     assert decided.environment.get("VLLM_ALLREDUCE_USE_FLASHINFER") == ("0" if count > 1 else None)
     assert not decided.findings
 

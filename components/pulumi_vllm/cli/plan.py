@@ -106,12 +106,13 @@ def _show(decided: "Plan") -> None:
     print(f"{head}, vLLM {found['engine']}")
     if decided.memory is not None:
         print(explain.memory_drawing(decided.memory, coloured))
-    for name in ("fits", *(name for name in _COMPARED if name in labels)):
+    figures = [name for name in _COMPARED if name in explain.MEMORY_FIGURES or "usd" in name]
+    for name in ("fits", *figures):
         value = found[name]
         written = "yes" if value is True else "-" if value is None else format(value, _COMPARED.get(name, ""))
         label = labels[name] if name == "fits" or "usd" in name else labels[name].partition(":")[0]
         print(f"{name}: {written} ({label})")
-    print(f"disk_gib: {found['disk_gib']}")
+    print(f"disk_gib: {found['disk_gib']} (computed)")
     for title in ("budget", "because"):
         print(f"{title}:")
         for line in found[title]:

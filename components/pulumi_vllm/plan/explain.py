@@ -41,7 +41,7 @@ def summary(plan: Plan) -> dict[str, Any]:
         "engine": plan.engine.version,
         "flags": list(plan.argv),
         "environment": dict(plan.environment),
-        "budget": list(memory_lines(plan.memory)),
+        "budget": list(memory_lines(plan.memory, plan.model.name)),
         "disk_gib": plan.disk_gib,
         "usd_per_hour": plan.usd_per_hour,
         "usd_per_month": month,
@@ -71,10 +71,23 @@ def exported(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def labels(plan: Plan) -> dict[str, str]:
-    """Figure → `measured`, `computed` or `unverified`, and where the figure comes from."""
+    """Figure → `asked`, `measured`, `computed` or `unverified`, and where the figure comes from."""
     price = f"{'unverified' if plan.usd_per_hour is None else 'computed'}: {plan.price.source}"
+    deployment = plan.deployment
     return {
+        "machine": "asked: server.machine",
+        "billing": "asked: server.machine.billing",
+        "model": "asked: server.model",
+        "precision": "computed: the model's first"
+        if deployment.precision is None
+        else "asked: server.precision",
+        "engine": "computed: the catalogue's default"
+        if deployment.engine.version is None
+        else "asked: server.engine.version",
+        "disk_gib": "computed: published size of the weights, and the engine's caches",
+        "budget": "computed: each line has its own label",
         **dict.fromkeys(MEMORY_FIGURES, _memory_label(plan)),
+        "kv_cache_tokens": _cache_label(plan),
         "usd_per_hour": price,
         "usd_per_month": f"{price}; 730 hours",
         "storage_usd_per_month": f"unverified: {pricing.assumptions()['storage']['source']}; 730 hours",
@@ -90,16 +103,21 @@ def because(plan: Plan) -> tuple[str, ...]:
     return tuple(_because(plan))
 
 
-def memory_lines(budget: Budget | None) -> tuple[str, ...]:
-    """One line for each part of a GPU's memory."""
+_MEASURED_WITH = "mistral-small-4"
+"""Model with which the constants of the engines' memory were measured (lab/notes/fits.md)."""
+
+
+def memory_lines(budget: Budget | None, model: str) -> tuple[str, ...]:
+    """One line for each part of a GPU's memory, with its label."""
     if budget is None:
         return ("CPU: the KV cache is 1 GiB of main memory.",)
+    other = "measured" if model == _MEASURED_WITH else f"unverified: measured with {_MEASURED_WITH} only"
     return (
-        f"visible {budget.visible_gib:.2f} GiB, vLLM may use {budget.limit_gib:.2f} (measured)",
+        f"visible {budget.visible_gib:.2f} GiB (measured), vLLM may use {budget.limit_gib:.2f} (computed)",
         f"weights {budget.weights_gib:.2f} GiB (computed from published dimensions)",
         f"activation {budget.activation_gib:.2f} GiB (computed){_images_in_step(budget)}",
         _graphs_line(budget),
-        f"other {budget.other_gib:.2f} GiB (measured)",
+        f"other {budget.other_gib:.2f} GiB ({other})",
         (
             f"KV cache {budget.cache_gib:.2f} GiB = {budget.kv_tokens:,} tokens, "
             f"{budget.full_requests:.1f} requests of {budget.context:,} tokens (computed)"
@@ -162,6 +180,14 @@ def _memory_label(plan: Plan) -> str:
         "other flags": f"computed: {source}; other flags were started on {machine}",
         "no": f"unverified: computed {source}, never started on {machine}",
     }[plan.measured]
+
+
+def _cache_label(plan: Plan) -> str:
+    """The label of the KV cache, with what vLLM reported where exactly these flags were started."""
+    label, run = _memory_label(plan), plan.measured_run
+    if plan.measured != "yes" or run is None:
+        return label
+    return f"{label}, and vLLM reported {run.kv_tokens:,} tokens ({run.date})"
 
 
 def _flags_label(plan: Plan) -> str:
