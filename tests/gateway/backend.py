@@ -64,11 +64,13 @@ class Backend:
 
     async def _stop(self) -> None:
         self._server.close()
-        await asyncio.sleep(0.01)  # a connection that is being accepted has no writer yet that could close it
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
+        # A connection that is being accepted has no writer yet that could close it, so its task must end by itself.
+        accepting = asyncio.all_tasks() - {asyncio.current_task()} - set(self._links.values())
+        await asyncio.gather(*accepting, return_exceptions=True)
+        serving = list(self._links.values())
+        for task in serving:
             task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.gather(*serving, return_exceptions=True)
         for writer in self._links:  # a task cancelled before its first step has not closed its connection
             writer.transport.abort()
 
