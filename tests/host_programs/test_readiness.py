@@ -212,3 +212,24 @@ def test_an_answer_without_a_token_fails(
     run = readiness(**config)
     assert run.returncode == 1
     assert "no token" in result_of(config)["why"]
+
+
+ANSWERS = [{"prompt": f"Say hello {number}", "expected": "hello"} for number in range(2)]
+
+
+def test_questions_are_asked_through_the_gateway_and_one_wrong_answer_is_tolerated(
+    readiness: Program, behaviour: Behaviour, config: dict[str, Any]
+) -> None:
+    answers = [*ANSWERS, {"prompt": "What is 1 + 1?", "expected": "2"}]
+    run = readiness(**config | {"golden": [], "answers": answers})
+    assert (run.returncode, run.stderr) == (0, "")
+    asked = [body["messages"][0]["content"] for place, body in behaviour.bodies if place == "gateway"]
+    assert asked[1:] == [answer["prompt"] for answer in answers]
+
+
+def test_wrong_answers_fail_and_are_shown(readiness: Program, config: dict[str, Any]) -> None:
+    answers = [*ANSWERS, *({"prompt": f"What is {n} + 1?", "expected": str(n + 1)} for n in (1, 2))]
+    run = readiness(**config | {"golden": [], "answers": answers})
+    assert run.returncode == 1
+    assert "2 of 4 questions got a wrong answer: 'What is 1 + 1?' got 'hello'; 'What is 2 + 1?'" in run.stderr
+    assert "check the weights with `weights --verify`" in run.stderr

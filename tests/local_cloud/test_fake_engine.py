@@ -19,6 +19,7 @@ import pytest
 import requests
 from mistral_common.tokens.tokenizers.tekken import Tekkenizer
 from openai import OpenAI
+from pulumi_vllm.plan import answer_checks
 from pulumi_vllm_local import fake_engine
 from pulumi_vllm_local.fake_engine import arguments, script
 from pulumi_vllm_local.tiny_model import model_files, weights
@@ -353,3 +354,9 @@ def test_no_core_outlives_its_server(start):
     running.process.send_signal(signal.SIGTERM)
     assert running.process.wait(10) == 0
     assert not Path(f"/proc/{core}").exists() or "zombie" in Path(f"/proc/{core}/status").read_text()
+
+
+@pytest.mark.parametrize("check", answer_checks.ANSWER_CHECKS, ids=lambda check: check.expected)
+def test_the_questions_of_the_readiness_check_are_answered(engine, check):
+    answer = engine.chat(messages=[{"role": "user", "content": check.prompt}]).json()
+    assert answer["choices"][0]["message"]["content"] == check.expected

@@ -91,8 +91,10 @@ def test_json_files_are_json_with_the_agreed_keys(stack):
     assert weights["directory"] == f"/models/weights/{weights['repository']}/{weights['revision']}"
     readiness = json.loads(files["/etc/pulumi-vllm/readiness.json"].text)
     assert set(readiness) == {
-        "gateway", "server_name", "ca", "token_file", "model", "golden", "engine_url", "timeout_s", "result",
+        "gateway", "server_name", "ca", "token_file", "model", "golden", "answers", "engine_url", "timeout_s",
+        "result",
     }  # fmt: skip
+    assert len(readiness["answers"]) == (0 if readiness["golden"] else 4)
     install = json.loads(files["/etc/pulumi-vllm/install.json"].text)
     for path in [*install["locks"].values(), install["uv_lock"]]:
         assert path in files

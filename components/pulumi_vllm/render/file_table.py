@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pulumi_vllm.plan import PlanError, catalogue
+from pulumi_vllm.plan.answer_checks import ANSWER_CHECKS
 from pulumi_vllm.plan.config import MOST_RUNNING_REQUESTS, READINESS_KEY
 from pulumi_vllm.render import firewall, gateway_routes, layout, systemd, templates
 from pulumi_vllm.render.first_boot import bootstrap
@@ -135,6 +136,7 @@ def _variables(plan: Plan) -> dict[str, Any]:
         "firewall": firewall.rules(deployment.access.allow, deployment.access.ssh),
         "readiness_unit_timeout_s": deployment.ready_timeout_s + 60,
         "golden": [dataclasses.asdict(one) for one in plan.model.golden],
+        "answers": [] if plan.model.golden else [dataclasses.asdict(one) for one in ANSWER_CHECKS],
         "gpus": (
             {"name": machine.gpu, "count": machine.count, "memory_mib": plan.selection.gpu.memory_mib}
             if cuda

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import re
 import struct
 from dataclasses import dataclass
 from typing import Any
@@ -106,10 +107,21 @@ def chat(messages: list[dict[str, Any]], *, effort: str, tools: bool) -> list[To
         return _tokens(CALL_NAME, "name") + _tokens(CALL_ARGUMENTS, "arguments") + end
     if images(messages):
         return _tokens(IMAGE, "content") + end
+    if known := _known_answer(text_of(messages[-1:])):
+        return [Token(_BYTES + byte, chr(byte), "content") for byte in known.encode("ascii", "replace")] + end
     if effort == "high":
         thought = [Token(THINK, "", "none"), *_tokens(THOUGHT, "reasoning"), Token(END_THINK, "", "none")]
         return thought + answer + end
     return answer + end
+
+
+def _known_answer(question: str) -> str | None:
+    """The answer to a sum, a product, or the request to answer with one word, as every trained model gives it."""
+    if found := re.search(r"What is (\d{1,9}) ([+*]) (\d{1,9})\?", question):
+        left, right = int(found[1]), int(found[3])
+        return str(left + right if found[2] == "+" else left * right)
+    found = re.search(r"Answer with this word and nothing else: (\S+)$", question)
+    return found[1] if found else None
 
 
 def structured(schema: dict[str, Any]) -> list[Token]:
