@@ -94,7 +94,8 @@ def repair_what_runs(project):
     project.up()
     on_host(project, "nft list table inet pulumi_vllm; curl -skf https://127.0.0.1/healthz")
     clean = project.cli("drift", project.stack)
-    assert (clean.returncode, clean.stdout) == (0, f"{project.stack}: everything is as declared\n")
+    assert clean.returncode == 0, clean.stdout + clean.stderr
+    assert clean.stdout.endswith(f"{project.stack}: everything is as declared\n")
 
 
 def check_not_observed(project):
