@@ -9,6 +9,7 @@ from pulumi_vllm.host.errors import HostError
 from pulumi_vllm.host.login import log_in
 from pulumi_vllm.host.ssh import Host, PutFile, connect
 from pulumi_vllm.plan import Deployment, plan
+from pulumi_vllm.provider.lifecycle import firewall_trial
 from pulumi_vllm.provider.lifecycle.access import refuse_lock_out
 from pulumi_vllm.provider.lifecycle.firewall_trial import load_rules, put_rules
 from pulumi_vllm.provider.plugin.call import Call
@@ -209,7 +210,10 @@ async def an_empty_ssh_allow_closes_ssh(on: Managed, ours: str) -> None:
     assert not await on.reached(within_s=2)
 
 
-async def test_nobody_is_locked_out(container, pem, session):
+async def test_nobody_is_locked_out(container, pem, session, monkeypatch):
+    monkeypatch.setattr(
+        firewall_trial, "_CONNECT_S", 3.0
+    )  # a refused connection takes all of it, three times
     machines, address = container
     host = await log_in_when_up(address, pem)
     on = Managed(machines, host, pem, session, await host.client_address())

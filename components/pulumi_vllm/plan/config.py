@@ -206,7 +206,8 @@ class Access(_Block):
     allow: Annotated[tuple[Cidr, ...], _key(_FIREWALL, min_length=1)] = ()
     """Address ranges that may reach the gateway (port 443). `plan` answers without, `preview` and `up` need them."""
     ssh_allow: Annotated[tuple[Cidr, ...] | None, _key(_FIREWALL)] = None
-    """Address ranges that may reach SSH; unset means the same as `allow`."""
+    """Address ranges that may reach SSH; unset means the same as `allow`. An empty list closes SSH for everybody, also
+    for the next `preview` and `up`. Ranges that don't admit the computer that runs `up` are refused."""
     hostname: Annotated[HostName | None, _key("issues a new certificate and reloads the gateway")] = None
     """DNS name that clients use. It must point to the machine. Unset means that clients use the machine's address."""
     keys: Annotated[tuple[KeyName, ...], _key(_RELOAD, min_length=1)] = ("default",)
