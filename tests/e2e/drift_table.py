@@ -87,7 +87,7 @@ def started(project: Project) -> str:
 
 def shown(text: str) -> str:
     """Return a warning as a cell of the table."""
-    text = text.replace("|", "/")
+    text = re.sub(r"\b10(\.\d+){3}\b", "ADDRESS", text.replace("|", "/"))
     return re.sub(r"^server-(service|attachment): ", "", text)
 
 
