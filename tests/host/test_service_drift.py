@@ -71,9 +71,11 @@ def healthy():
             layout.GATEWAY_UNIT: running({GATEWAY_FILE: sha("gw"), layout.HAPROXY_CONFIG: sha("cfg")}),
             layout.FIREWALL_UNIT: unit(),
             layout.MOUNT_UNIT: unit(),
+            layout.CANARY_TIMER: unit(),
             layout.INSTALL_UNIT: unit(UnitFileState="static"),
         },
         "gateway": {"status": "UP", "seconds": "5", "started": 1001.0},
+        "canary": {"age_s": 59.0, "engine": "answers", "gateway": "answers"},
         "firewall": {"rules": TABLE, "declared": TABLE, "forwarding": []},
         "listening": [["0.0.0.0", 443], ["127.0.0.1", 8000], ["0.0.0.0", 9000]],
         "disk_free": {"/": 2**30},
@@ -197,6 +199,26 @@ LEFT_ALONE = (
             [],
         ),
         (
+            lambda raw: raw["canary"].update(age_s=301.0),
+            "canary has not asked vLLM for a token for 301 s, declared every minute; `pulumi up` starts it again",
+            ["systemctl restart vllm-canary.timer; systemctl start vllm-canary.service"],
+        ),
+        (
+            lambda raw: raw.update(canary=None),
+            "canary has not asked vLLM for a token ever, declared every minute; `pulumi up` starts it again",
+            ["systemctl restart vllm-canary.timer; systemctl start vllm-canary.service"],
+        ),
+        (
+            lambda raw: raw["canary"].update(engine="refuses", observed="status 404 (no such model)"),
+            "vLLM refuses to answer one token: status 404 (no such model); `pulumi up` restarts it",
+            [],
+        ),
+        (
+            lambda raw: raw["canary"].update(gateway="status 401 (no)"),
+            "gateway passes no answer of vLLM on: status 401 (no); `pulumi up` restarts it",
+            ["systemctl restart haproxy.service"],
+        ),
+        (
             lambda raw: raw["firewall"].update(rules=""),
             "firewall has none of its rules, so anybody reaches port 443, port 9000; `pulumi up` loads them",
             [],
@@ -246,6 +268,13 @@ def test_what_is_not_ours_is_refused(change, sentence):
         lambda raw: raw["gateway"].update(status="DOWN", seconds="59"),
         lambda raw: (hung(raw), raw.update(listening=[])),  # it still loads the model
         lambda raw: raw["gateway"].update(status="UP 1/3"),
+        lambda raw: raw["canary"].update(engine="busy", gateway="not asked"),
+        lambda raw: raw["canary"].update(gateway="status 429 (limit)"),
+        # Service reports a timer that is stopped.
+        lambda raw: (
+            raw["units"][layout.CANARY_TIMER].update(ActiveState="inactive"),
+            raw.update(canary=None),
+        ),
         lambda raw: engine(raw).update(ActiveState="activating", record=None),
         lambda raw: raw["units"].pop(layout.FIREWALL_UNIT),
         # Files restores it, and the process is as declared.

@@ -306,11 +306,11 @@ def _core(running) -> int:
     """Return the core, which is the only child of the server."""
     children = Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children")
     for _ in range(200):
-        if pids := children.read_text().split():
-            assert Path(f"/proc/{pids[0]}/comm").read_text() == "VLLM::EngineCor\n"
+        pids = children.read_text().split()
+        if pids and Path(f"/proc/{pids[0]}/comm").read_text() == "VLLM::EngineCor\n":
             return int(pids[0])
         time.sleep(0.02)
-    raise AssertionError("the fake engine has no core")
+    raise AssertionError("the fake engine has no core of that name")
 
 
 def test_a_core_that_dies_ends_the_server_with_code_0(start):

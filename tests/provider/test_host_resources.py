@@ -181,7 +181,7 @@ AS_DECLARED = {
     },
     "units": {
         unit: {"ActiveState": "active", "UnitFileState": "enabled"}
-        for unit in ("vllm.service", "haproxy.service", "vllm-firewall.service")
+        for unit in ("vllm.service", "haproxy.service", "vllm-firewall.service", "vllm-canary.timer")
     },
     "firewall": {"rules": "table", "declared": "table"},
     "manifests": {DIRECTORY: {"repository": "o/n", "revision": "f" * 40, "sha256": "5" * 64}},
@@ -369,11 +369,14 @@ async def test_a_readiness_check_has_a_time_limit(monkeypatch):
 
 async def test_stopped_units_are_drift_of_the_service():
     gateway = {"ActiveState": "active", "UnitFileState": "disabled"}
+    missing = [
+        f"{unit} is missing" for unit in ("vllm-canary.timer", "vllm-firewall.service", "vllm.service")
+    ]
     call = Call(Host({"units": {"haproxy.service": gateway}}))
     reading = await Service().read(call, "id", {}, dict(SERVICE))
     assert reading.inputs["units"]["vllm.service"] == "missing"
     assert call.lines == [
-        "vllm-firewall.service is missing; vllm.service is missing; `pulumi up` repairs this",
+        f"{'; '.join(missing)}; `pulumi up` repairs this",
         "server-resource: haproxy.service at boot is disabled, declared enabled; `pulumi up` enables it",
     ]
 

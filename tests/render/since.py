@@ -51,6 +51,7 @@ DIRECTIVES = {
     "Unit": UNIT,
     "Service": SERVICE,
     "Mount": MOUNT,
+    "Timer": {"OnActiveSec": 0, "OnUnitActiveSec": 0, "AccuracySec": 209},
     "Install": {"WantedBy": 0, "RequiredBy": 0, "Alias": 0},
 }
 SERVICE_TYPES = {"simple": 0, "oneshot": 0, "notify": 0, "forking": 0, "exec": 240, "notify-reload": 253}

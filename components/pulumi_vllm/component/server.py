@@ -143,6 +143,7 @@ class Server(pulumi.ComponentResource):
             "keys_map": api_keys.gateway_map(self.api_keys, readiness),
             "tls_pem": certificate.pem,
             "hf_token": args.get("hf_token") or "",
+            "notify_url": args.get("notify_url") or "",
         }
 
     def _declare_host(
@@ -237,8 +238,8 @@ class Server(pulumi.ComponentResource):
         """Declare the server that the stack's configuration describes.
 
         The namespace is `pulumi-vllm`: `server` is the block of the stack file, `keys` has API keys by name (secret),
-        `hfToken` is a token for the model hub (secret), and `tlsCertificate` and `tlsPrivateKey` (secret) are a custom
-        certificate. Only `server` is required.
+        `hfToken` is a token for the model hub (secret), `notifyUrl` is the address for notifications (secret), and
+        `tlsCertificate` and `tlsPrivateKey` (secret) are a custom certificate. Only `server` is required.
 
         Args:
             name: name in the program.

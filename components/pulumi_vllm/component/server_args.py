@@ -36,6 +36,8 @@ class ServerArgs(TypedDict):
     """API keys by name (secret). A name in server.access.keys without a value here gets a random key."""
     hf_token: NotRequired[pulumi.Input[str]]
     """Token for the model hub (secret), where the repository is gated."""
+    notify_url: NotRequired[pulumi.Input[str]]
+    """Address that gets a POST with a JSON message when vLLM or the gateway has failed for good (secret)."""
     ssh_private_key: NotRequired[pulumi.Input[str]]
     """Private SSH key to use (secret). By default one is created and kept in state."""
     tls_certificate: NotRequired[pulumi.Input[str]]

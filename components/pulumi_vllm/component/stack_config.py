@@ -25,6 +25,8 @@ def read_args() -> ServerArgs:
     }
     if token := config.get_secret("hfToken"):
         args["hf_token"] = token
+    if notify_url := config.get_secret("notifyUrl"):
+        args["notify_url"] = notify_url
     if certificate := config.get("tlsCertificate"):
         args["tls_certificate"] = certificate
     if private_key := config.get_secret("tlsPrivateKey"):

@@ -97,6 +97,20 @@ class Gpu:
 
 
 @dataclass(frozen=True, slots=True)
+class CanaryFact:
+    """What the last run of the canary saw."""
+
+    age_s: float
+    engine: str
+    """answers, busy, refuses, starting, down or hung."""
+    observed: str
+    gateway: str
+    """What the gateway did with the same question: answers, or what came in its place."""
+    restarts: tuple[tuple[str, str], ...]
+    """Time and reason of each restart of a hung engine."""
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """The state of a host at one moment."""
 
@@ -116,6 +130,8 @@ class Facts:
     manifests: Mapping[str, ManifestFact]
     """By directory of weights."""
     readiness: Mapping[str, Any] | None
+    canary: CanaryFact | None
+    """None where it has never run."""
     listening: tuple[tuple[str, int], ...]
     os: str
     kernel: str
@@ -149,6 +165,7 @@ class Facts:
             gpus=tuple(Gpu(row[0], _whole(row[1]), row[2]) for row in gpus),
             manifests={folder: _manifest(item) for folder, item in (raw.get("manifests") or {}).items()},
             readiness=raw.get("readiness") if isinstance(raw.get("readiness"), Mapping) else None,
+            canary=_canary(raw.get("canary")),
             listening=tuple((str(address), int(port)) for address, port in raw.get("listening") or ()),
             os=str((raw.get("os") or {}).get("PRETTY_NAME") or ""),
             kernel=str(raw.get("kernel") or ""),
@@ -210,6 +227,19 @@ def _gateway(item: Mapping[str, Any] | None) -> GatewayFact | None:
     if item is None:
         return None
     return GatewayFact(str(item["status"]), _whole(item["seconds"]), float(item["started"]))
+
+
+def _canary(item: Any) -> CanaryFact | None:
+    if not isinstance(item, Mapping):
+        return None
+    restarts = (item.get("memory") or {}).get("restarts") or ()
+    return CanaryFact(
+        age_s=float(item["age_s"]),
+        engine=str(item.get("engine") or ""),
+        observed=str(item.get("observed") or ""),
+        gateway=str(item.get("gateway") or ""),
+        restarts=tuple((str(one.get("time")), str(one.get("reason"))) for one in restarts),
+    )
 
 
 def _manifest(item: Mapping[str, Any]) -> ManifestFact:

@@ -69,6 +69,7 @@ def main() -> None:
         "engine": engine_version(request["engine_packages"]),
         "manifests": manifests(request),
         "readiness": parsed(text(request["readiness_result"])),
+        "canary": canary(request["canary_result"]),
         "listening": listening(),
         "disk_free": {path: free(path) for path in ("/", request["volume"], "/opt") if os.path.isdir(path)},
     }
@@ -118,6 +119,16 @@ def parsed(json_text: str) -> object:
         return json.loads(json_text)
     except ValueError:
         return None
+
+
+def canary(path: str) -> "dict[str, Any] | None":
+    """Return the result of the canary's last run and the seconds since then, or since the boot, or None."""
+    result = parsed(text(path))
+    if not isinstance(result, dict):
+        return None
+    started = text("/proc/1/stat").rpartition(")")[2].split()
+    up_s = float(text("/proc/uptime").split()[0]) - int(started[19]) / os.sysconf("SC_CLK_TCK")
+    return {"age_s": min(time.time() - os.stat(path).st_mtime, up_s), **result}
 
 
 def boot_identity() -> str:

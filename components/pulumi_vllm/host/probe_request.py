@@ -13,6 +13,7 @@ _PATHS = {
     "engine_stamp": layout.ENGINE_STAMP,
     "engine_packages": f"{layout.VENV}/lib/python3*/site-packages",
     "readiness_result": layout.READINESS_RESULT,
+    "canary_result": layout.CANARY_RESULT,
     "units_directory": layout.UNITS_DIRECTORY,
     "volume": layout.MODELS,
     "volume_marker": layout.VOLUME_MARKER,

@@ -19,11 +19,14 @@ _STARTED_AT_BOOT: Final = (
     layout.FIREWALL_UNIT,
     layout.ENGINE_UNIT,
     layout.GATEWAY_UNIT,
+    layout.CANARY_TIMER,
 )
 _RUNNING: Final = (layout.ENGINE_UNIT, layout.GATEWAY_UNIT)
 _OPEN: Final = ("UP", "no check")
 # vLLM answers the gateway's checks while it computes. After this time without an answer it hangs.
 _HUNG_AFTER_S: Final = 60
+# The canary runs every minute, and a run that sees a hang takes two.
+_ASKED_WITHIN_S: Final = 300
 # A reload records the files, then starts another worker within a second.
 _RELOADED_WITHIN_S: Final = 30.0
 # The reserve that preflight leaves on a machine without GPUs. With less, logs and caches can't be written.
@@ -34,6 +37,7 @@ _INSTALL: Final = (
     "`pulumi up` installs it again from its lock and restarts vLLM",
     (f"rm -f {layout.ENGINE_STAMP}",),
 )
+_ASK: Final = f"systemctl restart {layout.CANARY_TIMER}; systemctl start {layout.CANARY_UNIT}"
 _RELOAD_SYSTEMD: Final = "systemctl daemon-reload"
 _RESTART_GATEWAY: Final = f"systemctl restart {layout.GATEWAY_UNIT}"
 _RELOAD_GATEWAY: Final = f"systemctl reload {layout.GATEWAY_UNIT}"
@@ -56,6 +60,7 @@ def differences(facts: Facts, *, digest: str, evidence: Mapping[str, Any]) -> tu
         *_gateway_files(facts),
         *_processes(facts),
         *_gateway_state(facts),
+        *_canary(facts),
         *_firewall(facts),
         *_forwarding(facts),
         *_disks(facts),
@@ -184,6 +189,29 @@ def _gateway_state(facts: Facts) -> Iterator[Difference]:
             "`pulumi up` restarts it",
             restarts_engine=True,
         )
+
+
+def _canary(facts: Facts) -> Iterator[Difference]:
+    """What only a question for a token shows. A stopped timer and a closed gateway are differences of their own."""
+    engine, gateway = facts.units.get(layout.ENGINE_UNIT), facts.units.get(layout.GATEWAY_UNIT)
+    timer, canary = facts.units.get(layout.CANARY_TIMER), facts.canary
+    if engine is None or not _runs(engine) or timer is None or timer.active != "active":
+        return
+    if canary is None or canary.age_s > _ASKED_WITHIN_S:
+        since = "ever" if canary is None else f"for {canary.age_s:.0f} s"
+        observed = f"has not asked vLLM for a token {since}, declared every minute"
+        yield Difference("canary", observed, "`pulumi up` starts it again", (_ASK,))
+    elif canary.engine == "refuses":
+        observed = f"refuses to answer one token: {canary.observed}"
+        yield Difference("vLLM", observed, "`pulumi up` restarts it", restarts_engine=True)
+    elif (
+        canary.engine == "answers" and canary.gateway != "answers" and gateway is not None and _runs(gateway)
+    ):
+        limited = canary.gateway.startswith("status 429")
+        if limited or facts.gateway is None or facts.gateway.status.startswith(("DRAIN", "MAINT")):
+            return
+        observed = f"passes no answer of vLLM on: {canary.gateway}"
+        yield Difference("gateway", observed, "`pulumi up` restarts it", (_RESTART_GATEWAY,))
 
 
 def _firewall(facts: Facts) -> Iterator[Difference]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pulumi_vllm.plan.pricing import Price, Rate
     from pulumi_vllm.plan.selection import Selection
 
-_SECRETS = ("hf_token", "readiness_token", "keys_map", "tls_pem")
+_SECRETS = ("hf_token", "notify_url", "readiness_token", "keys_map", "tls_pem")
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ VOLUME_MARKER: Final = f"{MODELS}/.pulumi-vllm-volume"
 CONFIG: Final = "/etc/pulumi-vllm"
 PROGRAMS: Final = "/usr/local/lib/pulumi-vllm"
 
+CANARY_CONFIG: Final = f"{CONFIG}/canary.json"
 FIREWALL_RULES: Final = f"{CONFIG}/nftables.nft"
 INSTALL_CONFIG: Final = f"{CONFIG}/install.json"
 PREFLIGHT_CONFIG: Final = f"{CONFIG}/preflight.json"
@@ -45,6 +46,7 @@ GATEWAY_CERTIFICATE: Final = f"{GATEWAY_CONFIG}/tls.pem"
 
 SECRETS: Final = f"{CONFIG}/secrets"
 HUB_TOKEN: Final = f"{SECRETS}/hf-token"
+NOTIFY_URL: Final = f"{SECRETS}/notify-url"
 READINESS_TOKEN: Final = f"{SECRETS}/readiness-token"
 
 # Settings of the system's own services
@@ -54,10 +56,12 @@ UNATTENDED_UPGRADES: Final = "/etc/apt/apt.conf.d/52pulumi-vllm"
 # Programs
 BOOTSTRAP: Final = f"{PROGRAMS}/bootstrap"
 """It runs from this path, because its stamp is its own digest."""
+CANARY: Final = f"{PROGRAMS}/canary"
 DRAIN: Final = f"{PROGRAMS}/drain"
 FIREWALL: Final = f"{PROGRAMS}/firewall"
 """Loads firewall rules on trial: the host restores the previous rules unless they are kept in time."""
 INSTALL: Final = f"{PROGRAMS}/install"
+NOTIFY: Final = f"{PROGRAMS}/notify"
 PREFLIGHT: Final = f"{PROGRAMS}/preflight"
 READINESS: Final = f"{PROGRAMS}/readiness"
 RECORD_START: Final = f"{PROGRAMS}/record-start"
@@ -67,6 +71,8 @@ DOWNLOAD_WEIGHTS: Final = f"{PROGRAMS}/weights"
 STATE: Final = "/var/lib/pulumi-vllm"
 BOOTSTRAP_STAMP: Final = f"{STATE}/bootstrap.stamp"
 """Holds the sha256 of the bootstrap script that last ran to its end."""
+CANARY_RESULT: Final = f"{STATE}/canary.json"
+"""What the last run of the canary saw, and the restarts that it caused."""
 ENGINE_HOME: Final = "/var/lib/vllm"
 VENV: Final = "/opt/vllm"
 ENGINE_PYTHON: Final = f"{VENV}/bin/python"
@@ -104,6 +110,10 @@ ENGINE_PROCESSES: Final = f"/sys/fs/cgroup/system.slice/{ENGINE_UNIT}/cgroup.pro
 GATEWAY_UNIT: Final = "haproxy.service"
 READINESS_UNIT: Final = "vllm-readiness.service"
 FIREWALL_UNIT: Final = "vllm-firewall.service"
+CANARY_UNIT: Final = "vllm-canary.service"
+CANARY_TIMER: Final = "vllm-canary.timer"
+NOTIFY_UNIT: Final = "vllm-notify@.service"
+"""A template: its instance is named after the unit that has failed."""
 
 FIREWALL_TABLE: Final = "inet pulumi_vllm"
 """Family and name of the nftables table."""
@@ -117,6 +127,8 @@ UNITS: Final = (
     GATEWAY_UNIT,
     READINESS_UNIT,
     FIREWALL_UNIT,
+    CANARY_UNIT,
+    CANARY_TIMER,
 )
 """All of our units."""
 

@@ -58,6 +58,8 @@ class Engine:
     token_s: float = 0.025
     version: str = "0"
     running: int = 0
+    scheduled: int = 0
+    """Requests of which the core has generated a token, and that have not ended."""
     draining: bool = False
     aborted: bool = False
     dead: bool = False
@@ -72,22 +74,28 @@ class Engine:
 
     def generate(self, tokens: list[Token], prompt: int, reason: str) -> Iterator[Token]:
         """Yield the tokens at the speed of the engine and count them."""
-        began = time.monotonic()
-        with self.guard:
-            self.prompt_tokens += prompt
-        for index, token in enumerate(tokens):
-            time.sleep(self.token_s)
-            self._wait_for_core()
-            if self.aborted:
-                self._count("abort")
-                raise Aborted
+        began, scheduled = time.monotonic(), 0
+        try:
+            for index, token in enumerate(tokens):
+                time.sleep(self.token_s)
+                self._wait_for_core()
+                if self.aborted:
+                    self._count("abort")
+                    raise Aborted
+                with self.guard:
+                    self.generated_tokens += 1
+                    if index == 0:
+                        # As in vLLM, these come from the core: while it hangs, a new request changes neither.
+                        scheduled = 1
+                        self.scheduled += scheduled
+                        self.prompt_tokens += prompt
+                        self.first_token.add(time.monotonic() - began)
+                    else:
+                        self.between_tokens.add(self.token_s)
+                yield token
+        finally:
             with self.guard:
-                self.generated_tokens += 1
-                if index == 0:
-                    self.first_token.add(time.monotonic() - began)
-                else:
-                    self.between_tokens.add(self.token_s)
-            yield token
+                self.scheduled -= scheduled
         with self.guard:
             self.whole.add(time.monotonic() - began)
         self._count("stop" if reason == "tool_calls" else reason)
@@ -132,7 +140,7 @@ class Engine:
         gauges: dict[str, Any] = {
             "vllm:num_requests_running": self.running,
             "vllm:num_requests_waiting": 0,
-            "vllm:kv_cache_usage_perc": min(1.0, 0.01 * self.running),
+            "vllm:kv_cache_usage_perc": min(1.0, 0.01 * self.scheduled),
         }
         counters = {
             "vllm:prompt_tokens_total": self.prompt_tokens,

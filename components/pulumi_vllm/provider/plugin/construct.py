@@ -17,7 +17,7 @@ from pulumi_vllm.provider.plugin.protocol import Context, Message, protobuf_modu
 
 # Annotations can't mark a property of the component as secret.
 _SECRET: Final = {
-    "inputProperties": ("keys", "hfToken", "sshPrivateKey", "tlsPrivateKey"),
+    "inputProperties": ("keys", "hfToken", "notifyUrl", "sshPrivateKey", "tlsPrivateKey"),
     "properties": ("apiKeys",),
 }
 

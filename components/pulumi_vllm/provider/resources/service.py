@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from pulumi_vllm.host.facts import Facts
     from pulumi_vllm.host.ssh import Host
 
-_SERVING_UNITS = (layout.ENGINE_UNIT, layout.GATEWAY_UNIT, layout.FIREWALL_UNIT)
+_SERVING_UNITS = (layout.ENGINE_UNIT, layout.GATEWAY_UNIT, layout.FIREWALL_UNIT, layout.CANARY_TIMER)
 # The check on the host knows the same time limit, and its result says more.
 _RESULT_AFTER_S = 90
 # Inputs that vLLM reads when it starts.
@@ -131,6 +131,10 @@ class Service(HostResource):
         observed = drift.units(names, facts, engine=layout.ENGINE_UNIT)
         if observed.problems:
             await call.warn(f"{'; '.join(observed.problems)}; `pulumi up` repairs this")
+        if facts.canary and facts.canary.restarts:
+            time, reason = facts.canary.restarts[-1]
+            times = len(facts.canary.restarts)
+            await call.warn(f"vLLM hung and was restarted {times} times, last at {time}: {reason}")
         others = _differences_in(facts, state, {**state, **inputs})
         live = {
             "units": observed.states,
@@ -180,6 +184,8 @@ class Service(HostResource):
                 await host.run(stop, timeout_s=120)
             raise
         endpoint = await prove_endpoint(call, new)
+        # Its last result may be about the time before this change.
+        await host.run(f"systemctl start {layout.CANARY_UNIT} || true", timeout_s=180)
         call.session.hosts().mark_changed(host)
         facts = await call.session.hosts().facts(host, units=_SERVING_UNITS)
         evidence = {
@@ -263,6 +269,7 @@ _START_UNITS = f"""
 systemctl enable -q {layout.GATEWAY_UNIT} {layout.ENGINE_UNIT}
 systemctl reset-failed {layout.ENGINE_UNIT} {layout.GATEWAY_UNIT} 2>/dev/null || true
 systemctl start --no-block {layout.ENGINE_UNIT} {layout.GATEWAY_UNIT}
+systemctl enable -q --now {layout.CANARY_TIMER}
 """
 
 _START_READINESS = f"""
