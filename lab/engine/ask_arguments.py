@@ -72,6 +72,7 @@ REGISTRIES = {
     "tool-call-parser": ToolParserManager.list_registered(),
     "reasoning-parser": ReasoningParserManager.list_registered(),
     "attention-backend": ["AUTO", *AttentionBackendEnum.__members__],
+    "mm-encoder-attn-backend": list(AttentionBackendEnum.__members__),
     "quantization": list(QUANTIZATION_METHODS),
     "load-format": list(typing.get_args(LoadFormats)),
     "distributed-executor-backend": _literal("parallel", "DistributedExecutorBackend"),

@@ -28,12 +28,32 @@ def versions() -> list[str]:
 @functools.cache
 def accepted(version: str) -> Mapping[str, Mapping[str, Any]]:
     """Argument name → what it accepts; empty for an unknown version."""
+    known = _entries(version)
+    return {name: _with_values(entry, known) for name, entry in known.items()}
+
+
+def _entries(version: str) -> dict[str, dict[str, Any]]:
+    """The arguments as the files have them. A file with `like` has only those that differ from another version."""
     path = _ENGINES / version / "arguments.json"
-    found: dict[str, dict[str, Any]] = json.loads(path.read_text())["arguments"] if path.exists() else {}
-    if "mm-encoder-attn-backend" in found:  # the names are in the file once
-        names = found["attention-backend"]["values"]
-        found["mm-encoder-attn-backend"]["values"] = [name for name in names if name != "AUTO"]
-    return found
+    if not path.exists():
+        return {}
+    found = json.loads(path.read_text())
+    entries = (_entries(found["like"]) if "like" in found else {}) | found["arguments"]
+    return {name: entry for name, entry in entries.items() if entry is not None}
+
+
+def _with_values(entry: Any, known: Mapping[str, Mapping[str, Any]]) -> Any:
+    """Write out a list that a file describes by that of another argument."""
+    if not isinstance(entry, dict):
+        return entry
+    if "of" in entry:
+        names = (
+            set(known[entry["of"]]["values"])
+            .difference(entry.get("without", ()))
+            .union(entry.get("with", ()))
+        )
+        return sorted(names)
+    return {key: _with_values(value, known) for key, value in entry.items()}
 
 
 def parse(words: Sequence[str], version: str) -> dict[str, FlagValue]:
