@@ -91,6 +91,7 @@ def write(folder: Path, server: dict[str, object]) -> None:
         "keys_map": "".join(f"{hashlib.sha256(one.encode()).hexdigest()} {name}\n" for one, name in digests.items()),
         "readiness_token": readiness,
         "hf_token": "",
+        "notify_url": "",
         "ca_certificate": ca,
     }  # fmt: skip
     for file in render(plan(Deployment.parse(server))):

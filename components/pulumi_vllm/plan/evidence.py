@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 _NOT_COMPARED = ("served-model-name", "middleware", "allowed-media-domains")
 """Arguments that decide which requests are answered, not how an answer is computed."""
 
+REQUEST_VARIABLES = (
+    "PULUMI_VLLM_REQUESTS", "PYTHONPATH", "VLLM_MAX_IMAGE_PIXELS", "VLLM_MAX_N_SEQUENCES",
+    "VLLM_MEDIA_URL_ALLOW_REDIRECTS",
+)  # fmt: skip
+"""Environment variables of the same kind."""
+
 
 @dataclass(frozen=True, slots=True)
 class Match:
