@@ -71,7 +71,6 @@ class Host:
             "locks": {MINOR: str(self.lock)},
             "uv_lock": str(self.folder / "uv.txt"),
             "venv": str(self.venv),
-            "stamp": str(self.venv / ".stamp"),
             "extra_args": ["--no-index", "--find-links", str(self.wheels)],
             "progress": str(self.folder / "progress.json"),
             "state": str(self.folder / "state"),
@@ -80,6 +79,10 @@ class Host:
 
     def install(self, **change: Any) -> subprocess.CompletedProcess[str]:
         return self.program(**self.config | change)
+
+    def switch(self) -> None:
+        run = self.program("--switch", **self.config)
+        assert (run.returncode, run.stderr) == (0, "")
 
     def version(self) -> str:
         command = [str(self.venv / "bin" / "python"), "-c", "import engine; print(engine.VERSION)"]
@@ -110,9 +113,40 @@ def test_an_engine_is_installed_once_and_replaced_by_another_lock(host: Host) ->
 
     before = host.venv.resolve()
     host.lock.write_text(wheel(host.wheels, "2.0"))
-    assert host.install().returncode == 0
+    for _ in range(2):
+        assert "vLLM runs from it after its next start" in host.install().stdout
+        assert (host.version(), host.venv.resolve()) == (
+            "1.0",
+            before,
+        )  # a running engine still imports from it
+    host.switch()
     assert host.version() == "2.0"
-    assert before.is_dir()  # a running engine still reads it
+    assert before.is_dir()
+
+
+@pytest.mark.ci
+def test_a_lock_that_returns_before_the_next_start_keeps_the_engine(host: Host) -> None:
+    first, second = wheel(host.wheels, "1.0"), wheel(host.wheels, "2.0")
+    for lock in (first, second, first):
+        host.lock.write_text(lock)
+        assert host.install().returncode == 0
+    host.switch()
+    assert host.version() == "1.0"
+
+
+@pytest.mark.ci
+def test_a_damaged_engine_is_installed_beside_the_one_that_runs(host: Host) -> None:
+    host.lock.write_text(wheel(host.wheels, "1.0"))
+    for _ in range(3):
+        assert host.install().returncode == 0
+        before = host.venv.resolve()
+        (host.venv / ".stamp").unlink()
+        assert host.install().returncode == 0
+        assert host.venv.resolve() == before
+        assert host.version() == "1.0"
+        host.switch()
+        assert host.venv.resolve() != before
+        assert host.version() == "1.0"
 
 
 @pytest.mark.ci
@@ -141,6 +175,7 @@ def test_a_kill_leaves_the_old_engine_and_the_next_run_completes(host: Host) -> 
                 os.killpg(run.pid, signal.SIGKILL)
         assert host.version() in ("1.0", "2.0")
     assert host.install().returncode == 0
+    host.switch()
     assert host.version() == "2.0"
 
 
