@@ -55,7 +55,7 @@ def summary(plan: Plan) -> dict[str, Any]:
 
 
 def exported(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """A summary as a stack exports it: what `smoke` and `bench` read, and the figures.
+    """A summary as a stack exports it: what `smoke` and `bench` read, the figures, and where the price comes from.
 
     Where one value of an output changes, the engine prints all of them, a list line by line, but of a text only the
     changed lines. So the explanations are left to `pulumi-vllm plan`, and the flags are a text with one per line.
@@ -67,7 +67,8 @@ def exported(summary: Mapping[str, Any]) -> dict[str, Any]:
         if word.startswith("--"):
             lines.append([])
         lines[-1].append(word)
-    return short | {"flags": "\n".join(map(shlex.join, lines))}
+    source = summary["labels"]["usd_per_hour"]
+    return short | {"flags": "\n".join(map(shlex.join, lines)), "usd_per_hour_source": source}
 
 
 def labels(plan: Plan) -> dict[str, str]:
