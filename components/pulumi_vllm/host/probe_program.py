@@ -126,15 +126,19 @@ def canary(path: str) -> "dict[str, Any] | None":
     result = parsed(text(path))
     if not isinstance(result, dict):
         return None
-    started = text("/proc/1/stat").rpartition(")")[2].split()
-    up_s = float(text("/proc/uptime").split()[0]) - int(started[19]) / os.sysconf("SC_CLK_TCK")
+    up_s = float(text("/proc/uptime").split()[0]) - start_ticks("1") / os.sysconf("SC_CLK_TCK")
     return {"age_s": min(time.time() - os.stat(path).st_mtime, up_s), **result}
 
 
 def boot_identity() -> str:
     """Return what `boot_identity.PRINT_BOOT_IDENTITY` prints: it changes with every boot of the host."""
-    started = text("/proc/1/stat").rpartition(")")[2].split()
-    return f"{text('/proc/sys/kernel/random/boot_id').strip()}-{started[19] if len(started) > 19 else 0}"
+    return f"{text('/proc/sys/kernel/random/boot_id').strip()}-{start_ticks('1')}"
+
+
+def start_ticks(pid: str) -> int:
+    """Return when a process started, in clock ticks since the kernel did; 0 where that is not known."""
+    fields = text(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    return int(fields[19]) if len(fields) > 19 else 0
 
 
 def files(request: dict[str, Any]) -> dict[str, Any]:
@@ -228,13 +232,13 @@ def gateway(path: str) -> "dict[str, Any] | None":
     rows = list(csv.DictReader(servers.removeprefix("# ").splitlines()))
     pid = re.search(r"^Pid: (\d+)", process, re.MULTILINE)
     # HAProxy's own uptime leaves out the time for which a host was frozen.
-    started = text(f"/proc/{pid[1]}/stat").rpartition(")")[2].split() if pid else []
-    if not rows or len(started) < 20:
+    started = start_ticks(pid[1]) if pid else 0
+    if not rows or not started:
         return None
     return {
         "status": rows[0].get("status"),
         "seconds": rows[0].get("lastchg"),
-        "started": int(started[19]) / os.sysconf("SC_CLK_TCK"),
+        "started": started / os.sysconf("SC_CLK_TCK"),
     }
 
 
