@@ -6,6 +6,7 @@ import threading
 import traceback
 
 import pytest
+from pulumi_vllm.spheron.api_address import FROM_ENVIRONMENT
 from pulumi_vllm.spheron.client import Spheron
 from pulumi_vllm.spheron.error_responses import error_from_response
 from pulumi_vllm.spheron.errors import CloudError, RateLimitedError, TooEarlyError, UnauthorizedError
@@ -57,6 +58,8 @@ def test_a_get_is_repeated_after_a_transient_error(cloud, spheron, answer, troub
         ({"status": 302, "headers": {"Location": "https://login.example/x"}}, ["redirects to login.example"]),
         ({"status": 401, "body": {"error": "Invalid"}}, ["401: Invalid", "SPHERON_API_KEY"]),
         ({"status": 403, "text": "Forbidden"}, ["403: Forbidden", "pulumi-vllm/"]),
+        ({"status": 404, "text": "<html>lost</html>"}, ["404", "no answer of the API", "SPHERON_URL"]),
+        ({"status": 404, "body": {"error": "Team not found"}}, ["404: Team not found"]),
     ],
 )
 def test_a_lasting_error_is_one_message(cloud, spheron, *, answer, clock, bad, words):
@@ -77,7 +80,9 @@ def test_a_refusal_is_not_repeated(cloud, spheron, answer):
 
 def test_an_address_without_a_server_is_reported(cloud, key, clock):
     client = Spheron(key, url="http://127.0.0.1:9", clock=clock, sleep=clock.sleep)
-    with pytest.raises(CloudError, match="can't be reached; check the network and SPHERON_URL") as caught:
+    with pytest.raises(
+        CloudError, match="can't be reached; check the network, then check SPHERON_URL"
+    ) as caught:
         client.account.balance_usd()
     assert caught.value.effect_unknown is False
 
@@ -161,7 +166,7 @@ def test_a_password_in_the_url_is_never_shown(key):
 )
 def test_every_shape_of_error_body_has_a_message(body, message):
     assert message in str(
-        error_from_response("renting x", 400, body, secret="k" * 9, agent="a", key_remedy="")
+        error_from_response("renting x", 400, body, secret="k" * 9, agent="a", remedies=FROM_ENVIRONMENT)
     )
 
 
@@ -171,7 +176,7 @@ def test_the_minimum_run_time_is_read_from_field_or_text():
         {"error": "Minimum runtime not met", "message": "at least 20 minutes. Time remaining: 7 minutes."},
     ]
     for body in bodies:
-        error = error_from_response("ending m", 400, body, secret="", agent="", key_remedy="")
+        error = error_from_response("ending m", 400, body, secret="", agent="", remedies=FROM_ENVIRONMENT)
         assert isinstance(error, TooEarlyError)
         assert error.remaining_min == 7
 

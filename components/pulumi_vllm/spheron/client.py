@@ -6,13 +6,13 @@ import time
 from typing import TYPE_CHECKING
 
 from pulumi_vllm.spheron.account import Account
-from pulumi_vllm.spheron.api_address import DEFAULT_URL
+from pulumi_vllm.spheron.api_address import DEFAULT_URL, FROM_ENVIRONMENT, Remedies
 from pulumi_vllm.spheron.instance_creation import LOOKUP_S
 from pulumi_vllm.spheron.instances import Instances
 from pulumi_vllm.spheron.known_names import KnownNames
 from pulumi_vllm.spheron.offer_listing import Offers
 from pulumi_vllm.spheron.ssh_keys import SshKeys
-from pulumi_vllm.spheron.transport import KEY_REMEDY, Transport
+from pulumi_vllm.spheron.transport import Transport
 from pulumi_vllm.spheron.volumes import Volumes
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Spheron:
         sleep: Callable[[float], None] = time.sleep,
         timeouts_s: Mapping[str, float] | None = None,
         lookup_s: float = LOOKUP_S,
-        key_remedy: str = KEY_REMEDY,
+        remedies: Remedies = FROM_ENVIRONMENT,
     ) -> None:
         """Make the client of one API key.
 
@@ -42,7 +42,7 @@ class Spheron:
             sleep: waits this many seconds.
             timeouts_s: time limits per HTTP method, in place of the defaults.
             lookup_s: how long an instance is looked for after a lost answer to its creation.
-            key_remedy: end of the message when the key is not accepted; it says where the key comes from.
+            remedies: ends of the messages about a key or a URL that does not work.
         """
         self.transport = Transport(
             url or DEFAULT_URL,
@@ -50,7 +50,7 @@ class Spheron:
             clock=clock,
             sleep=sleep,
             timeouts_s=timeouts_s,
-            key_remedy=key_remedy,
+            remedies=remedies,
         )
         names = KnownNames()
         self.account = Account(self.transport)

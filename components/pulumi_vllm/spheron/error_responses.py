@@ -18,6 +18,8 @@ from pulumi_vllm.spheron.errors import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pulumi_vllm.spheron.api_address import Remedies
+
 _MAX_LENGTH = 300
 _KEY = re.compile(r"sai_pk_[A-Za-z0-9_-]*")
 _OUT_OF_STOCK = re.compile(
@@ -34,11 +36,11 @@ _MINUTES = re.compile(r"(\d+)\s*min", re.IGNORECASE)
 
 
 def error_from_response(
-    action: str, status: int, body: Any, *, secret: str, agent: str, key_remedy: str
+    action: str, status: int, body: Any, *, secret: str, agent: str, remedies: Remedies
 ) -> CloudError:
     """Return the error for a response that is not a success. `body` is parsed JSON, or the text as received.
 
-    `key_remedy` ends the message where the API key is not accepted.
+    `remedies` end the messages about a refused API key and about a path that the server does not know.
     """
     payload: Mapping[str, Any] = body if isinstance(body, dict) else {}
     reason = redact(error_text(body), secret)
@@ -49,7 +51,7 @@ def error_from_response(
     }
     heading = f"{action}: the cloud answered {status}" + (f": {reason}" if reason else "")
     if status == HTTPStatus.UNAUTHORIZED:
-        return UnauthorizedError(f"{heading}; the API key was not accepted, {key_remedy}", **details)
+        return UnauthorizedError(f"{heading}; the API key was not accepted, {remedies.key}", **details)
     if status == HTTPStatus.FORBIDDEN:
         hint = f"the key lacks the right, or something before the API refused this client ({agent})"
         return UnauthorizedError(f"{heading}; {hint}", **details)
@@ -62,7 +64,7 @@ def error_from_response(
         )
     if _OUT_OF_STOCK.search(reason):
         return OutOfStockError(f"{heading}; take another offer or region, or try later", **details)
-    return CloudError(heading + _remedy(status, reason), **details)
+    return CloudError(heading + _remedy(status, body, reason, remedies), **details)
 
 
 def error_text(body: Any) -> str:
@@ -104,11 +106,13 @@ def _remaining_min(payload: Mapping[str, Any], reason: str) -> int:
     return max(1, int(minutes[-1])) if minutes else 1
 
 
-def _remedy(status: int, reason: str) -> str:
+def _remedy(status: int, body: Any, reason: str, remedies: Remedies) -> str:
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return "; this is a problem on the cloud's side, try again in some minutes"
     if _CREDIT.search(reason):
         return "; add credit to the team's balance"
     if _NAME_TAKEN.search(reason):
         return "; the team already has something with this name, look at the cloud's console"
+    if status == HTTPStatus.NOT_FOUND and not isinstance(body, dict):
+        return f"; that is no answer of the API, {remedies.url}"
     return ""

@@ -16,7 +16,7 @@ from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from pulumi_vllm import __version__
 from pulumi_vllm.spheron import json_fields as fields
-from pulumi_vllm.spheron.api_address import checked_key, checked_url
+from pulumi_vllm.spheron.api_address import FROM_ENVIRONMENT, Remedies, checked_key, checked_url
 from pulumi_vllm.spheron.error_responses import error_from_response, redact
 from pulumi_vllm.spheron.errors import CloudError, RateLimitedError
 from pulumi_vllm.spheron.rate_limiter import RateLimiter
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 AGENT = f"pulumi-vllm/{__version__}"
-KEY_REMEDY = "check SPHERON_API_KEY"
-"""What to do about a refused API key that comes from the environment."""
 _TIMEOUTS_S = {"GET": 30.0, "DELETE": 60.0, "POST": 120.0, "PATCH": 60.0}
 _CONNECT_TIMEOUT_S = 10.0
 _ATTEMPTS = 5
@@ -62,11 +60,11 @@ class Transport:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         timeouts_s: Mapping[str, float] | None = None,
-        key_remedy: str = KEY_REMEDY,
+        remedies: Remedies = FROM_ENVIRONMENT,
     ) -> None:
-        self._key_remedy = key_remedy
-        self._url, self._loopback = checked_url(url)
-        self._secret = checked_key(api_key)
+        self._remedies = remedies
+        self._url, self._loopback = checked_url(url, remedies)
+        self._secret = checked_key(api_key, remedies)
         self._auth = _BearerToken(self._secret)
         self._limiter = RateLimiter(clock=clock)
         self.clock = clock
@@ -210,7 +208,8 @@ class Transport:
         if HTTPStatus.MULTIPLE_CHOICES <= response.status_code < HTTPStatus.BAD_REQUEST:
             target = urlsplit(response.headers.get("Location", "")).netloc or "another page"
             raise CloudError(
-                f"{action}: {self._url} redirects to {target}; check SPHERON_URL", status=response.status_code
+                f"{action}: {self._url} redirects to {target}; {self._remedies.url}",
+                status=response.status_code,
             )
         if response.status_code >= HTTPStatus.BAD_REQUEST:
             error = error_from_response(
@@ -219,7 +218,7 @@ class Transport:
                 body,
                 secret=self._secret,
                 agent=AGENT,
-                key_remedy=self._key_remedy,
+                remedies=self._remedies,
             )
             if isinstance(error, RateLimitedError):
                 error.retry_after_s = _retry_after_s(response.headers, error.payload)
@@ -227,7 +226,7 @@ class Transport:
         if problem:
             raise CloudError(
                 f"{action}: {self._url} answered {response.status_code} with {redact(problem, self._secret)}; "
-                "check SPHERON_URL, or try again in some minutes",
+                f"try again in some minutes, or {self._remedies.url}",
                 status=response.status_code,
                 effect_unknown=True,
             )
@@ -242,7 +241,9 @@ class Transport:
 
     def _connection_error(self, action: str, error: requests.RequestException, reason: str) -> CloudError:
         if _was_never_sent(error):
-            return CloudError(f"{action}: {self._url} can't be reached; check the network and SPHERON_URL")
+            return CloudError(
+                f"{action}: {self._url} can't be reached; check the network, then {self._remedies.url}"
+            )
         return CloudError(
             f"{action}: {reason} ({self._url}); check the network, then run it again", effect_unknown=True
         )

@@ -12,6 +12,7 @@ from pulumi_vllm.provider.plugin.protocol import protobuf_module
 
 if TYPE_CHECKING:
     from pulumi_vllm.host.connection_pool import ConnectionPool
+    from pulumi_vllm.spheron.api_address import Remedies
     from pulumi_vllm.spheron.client import Spheron
 
 Arguments = ParamSpec("Arguments")
@@ -22,9 +23,8 @@ _PROGRESS_EVERY_S = 10.0
 _CRITICAL_PAUSE_S = 0.1
 # A refresh and a destroy do not run the program. The engine configures the provider as it was at the last `up`.
 _IN_STATE = (
-    "which is the provider's own (spheronApiKey); if it was replaced at the cloud, set the new one where the program "
-    "takes it from, then run `pulumi up --refresh=false` once: refresh, preview and destroy use the key in the state "
-    "until then"
+    "check the {0}, which is the provider's own ({1}); if it was replaced, set the new one where the program takes it "
+    "from, then run `pulumi up --refresh=false` once: refresh, preview and destroy use the one in the state until then"
 )
 
 
@@ -54,18 +54,28 @@ class Session:
         """
         if self._cloud is None:
             from pulumi_vllm.spheron.client import Spheron  # requests takes 0.1 s to import
-            from pulumi_vllm.spheron.transport import KEY_REMEDY
 
-            configured = self.config.get("spheronApiKey")
-            key = configured or os.environ.get("SPHERON_API_KEY", "")
+            key = self.config.get("spheronApiKey") or os.environ.get("SPHERON_API_KEY", "")
             url = self.config.get("spheronUrl") or os.environ.get("SPHERON_URL")
             if not key:
                 raise UserError(
                     "there is no key for the Spheron API; set SPHERON_API_KEY, "
                     "or run `pulumi config set --secret vllm:spheronApiKey`"
                 )
-            self._cloud = Spheron(key, url=url, key_remedy=_IN_STATE if configured else KEY_REMEDY)
+            self._cloud = Spheron(key, url=url, remedies=self._remedies())
         return self._cloud
+
+    def _remedies(self) -> "Remedies":
+        """Return what to do about a key or a URL that does not work: the state may hold an old one."""
+        from pulumi_vllm.spheron.api_address import Remedies  # a process that needs no cloud does not load it
+
+        remedies = Remedies()
+        if self.config.get("spheronUrl"):
+            url = _IN_STATE.format("URL", "spheronUrl")
+            remedies = Remedies(key=f"{remedies.key}, or {url}", url=url)
+        if self.config.get("spheronApiKey"):
+            remedies = Remedies(key=_IN_STATE.format("key", "spheronApiKey"), url=remedies.url)
+        return remedies
 
     def hosts(self) -> "ConnectionPool":
         """Return the connections to the hosts: one per host, shared by its resources."""
