@@ -16,7 +16,7 @@ from pulumi_vllm.provider.resources import service, weights
 from pulumi_vllm.provider.resources.files import Files
 from pulumi_vllm.provider.resources.service import Service
 from pulumi_vllm.provider.resources.weights import Weights
-from pulumi_vllm.render import layout
+from pulumi_vllm.render import layout, package_files
 
 UNIT = "/etc/systemd/system/vllm.service"
 DIRECTORY = "/models/weights/o/n/f"
@@ -56,6 +56,7 @@ class Host:
 
     async def put(self, files):
         self.written = [file.path for file in files]
+        self.texts = {file.path: file.data.decode() for file in files}
         return tuple(self.written)
 
 
@@ -216,6 +217,58 @@ async def test_drift_of_files_hides_secrets():
     assert call.lines == [
         f"changed on the host: /etc/pulumi-vllm/key, {UNIT}; `pulumi up` restores the files"
     ]
+
+
+CANARY = f"{layout.PROGRAMS}/canary"
+
+
+def with_program(live_text):
+    """Return inputs with one program of the package, and a call whose host has `live_text` in its place."""
+    (ours,) = [one for path, one in package_files.programs().items() if path == CANARY]
+    declared = package_files.reference(hashlib.sha256(ours.encode()).hexdigest())
+    inputs = {
+        **CONNECTION,
+        "files": {CANARY: declared},
+        "attributes": {CANARY: "0755 root:root"},
+        "actions": {},
+    }
+    call = Call(Host({"files": {CANARY: file(live_text(ours), "0755")}}))
+    return inputs, call
+
+
+async def test_a_program_of_the_package_is_declared_by_its_digest_and_written_as_its_text():
+    inputs, call = with_program(lambda ours: ours)
+    assert await Files().check(call, dict(inputs), None) == []
+    host = Host()
+    await Files().create(Call(host), inputs)
+    assert host.texts == {CANARY: package_files.programs()[CANARY]}
+    reading = await Files().read(call, "id", {}, inputs)
+    assert reading.inputs["files"] == inputs["files"]
+    assert call.lines == []
+
+
+async def test_a_changed_program_shows_the_lines_that_differ_without_secrets():
+    inputs, call = with_program(
+        lambda ours: ours.replace("import json\n", "import json\nTOKEN = 'hf_abcdefghijklmnopqrst'\n")
+    )
+    reading = await Files().read(call, "id", {}, inputs)
+    shown = reading.inputs["files"][CANARY]
+    assert shown.startswith(f"{inputs['files'][CANARY]}, changed on the host:\n@@ ")
+    assert "\n+TOKEN = " in shown
+    assert "abcdefghijklmnopqrst" not in shown
+    assert len(shown.splitlines()) == 3
+    assert call.lines == [f"changed on the host: {CANARY}; `pulumi up` restores the files"]
+
+
+async def test_a_file_of_another_version_of_the_package_is_refused():
+    inputs = {
+        **CONNECTION,
+        "files": {CANARY: package_files.reference("0" * 64)},
+        "attributes": {CANARY: "0755 root:root"},
+    }
+    (failure,) = await Files().check(Call(None), inputs, None)
+    assert failure.property == f'files["{CANARY}"]'
+    assert "another version of pulumi-vllm" in failure.reason
 
 
 async def test_changed_files_reload_their_units_but_do_not_restart_vllm():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import tree
 from pulumi_vllm.plan import explain
-from pulumi_vllm.render import HostFile, cloud_init, templates
+from pulumi_vllm.render import HostFile, cloud_init, package_files
 
 import stacks
 
@@ -23,7 +23,7 @@ def texts(
     planned: Plan, files: Sequence[HostFile], block: Mapping[str, Any], args: Mapping[str, Any]
 ) -> dict[str, str]:
     """Every templated file, the list of all files, the plan, the user data, and the resources that Server registers."""
-    same = {*templates.programs(), *(file.path for file in files if "/requirements-" in file.path)}
+    same = {*package_files.programs(), *(file.path for file in files if "/requirements-" in file.path)}
     found = {file.path.lstrip("/"): file.text for file in files if file.path not in same}
     found["files.txt"] = "".join(
         f"{file.mode} {file.owner} {file.path}: {file.on_change}\n" for file in files if file.path not in same

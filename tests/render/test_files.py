@@ -16,6 +16,7 @@ from pulumi_vllm.render import (
     file_table,
     layout,
     models_mount,
+    package_files,
     render,
     templates,
 )
@@ -28,7 +29,7 @@ def by_path(stack):
 
 
 def test_every_template_is_rendered(stack):
-    folder = templates.directory()
+    folder = package_files.templates()
     wanted = {f"/{path.relative_to(folder)}".removesuffix(".j2") for path in folder.rglob("*.j2")}
     assert wanted <= set(by_path(stack))
 

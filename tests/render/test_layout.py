@@ -4,7 +4,7 @@ import ast
 import re
 
 import pytest
-from pulumi_vllm.render import layout, templates
+from pulumi_vllm.render import layout, package_files
 
 import stacks
 
@@ -47,7 +47,7 @@ def test_the_product_writes_host_paths_and_units_once():
     assert found == [], "import these from render/layout.py"
 
 
-@pytest.mark.parametrize("path", sorted(templates.directory().rglob("*.j2")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(package_files.templates().rglob("*.j2")), ids=lambda path: path.name)
 def test_templates_take_host_paths_and_units_from_the_layout(path):
     assert [line for line in path.read_text().splitlines() if OURS.search(line)] == []
 
@@ -55,7 +55,7 @@ def test_templates_take_host_paths_and_units_from_the_layout(path):
 def test_host_programs_agree_with_the_layout():
     """They run with the host's bare Python, so each default path stands in them once more."""
     known = {value for value in vars(layout).values() if isinstance(value, str)}
-    for path, text in templates.programs().items():
+    for path, text in package_files.programs().items():
         for line, literal in literals(text):
             if OURS.search(literal) and " " not in literal:
                 assert literal in known, f"{path}:{line}: {literal} is not in render/layout.py"

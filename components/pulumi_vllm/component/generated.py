@@ -602,7 +602,7 @@ class Files(pulumi.CustomResource):
             resource_name: name in the program.
             instance_id: Id of the instance. Another instance replaces this resource.
             connection: SSH connection to the host: host, port, user, hostKey and privateKey (secret).
-            files: Text of each file, by absolute path. @@secret:NAME@@ and @@value:NAME@@ are placeholders.
+            files: Text of each file, by absolute path. @@secret:NAME@@ and @@value:NAME@@ are placeholders. @@package:SHA256@@ is the file with that digest in the package pulumi-vllm.
             attributes: Mode and owner of each file, by path, as in "0644 root:root".
             actions: What a change of each file triggers, by path: nothing, daemon-reload, or restart, reload or run and a unit.
             observed: Whether the last refresh observed the host (default: yes); otherwise the reason.
@@ -660,7 +660,7 @@ class Files(pulumi.CustomResource):
 
     @property
     def files(self) -> pulumi.Output[Mapping[str, str]]:
-        """Text of each file, by absolute path. @@secret:NAME@@ and @@value:NAME@@ are placeholders."""
+        """Text of each file, by absolute path. @@secret:NAME@@ and @@value:NAME@@ are placeholders. @@package:SHA256@@ is the file with that digest in the package pulumi-vllm."""
         return pulumi.get(self, "files")  # type: ignore[no-any-return]
 
     @property

@@ -174,7 +174,7 @@ class Server(pulumi.ComponentResource):
             f"{name}-files",
             **reached,
             access=_access(deployment),
-            files={file.path: file.text for file in files},
+            files={file.path: file.declared for file in files},
             attributes={file.path: f"{file.mode} {file.owner}" for file in files},
             actions={file.path: file.on_change for file in files},
             secrets={secret: value for secret, value in secrets.items() if secret in contained},

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from pulumi_vllm.plan import engine_locks
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -127,9 +129,7 @@ class Engine:
 
     def locks(self) -> dict[str, str]:
         """Python minor version → text of its hashed requirements."""
-        folder = _DATA / "engines" / self.version
-        found = sorted(folder.glob("requirements-3.*.txt"), key=lambda path: (len(path.name), path.name))
-        return {path.stem.removeprefix("requirements-"): path.read_text() for path in found}
+        return engine_locks.of(self.version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,11 +190,6 @@ class Catalogue:
         """The newest engine that runs on such a GPU and need not be named."""
         fitting = [one for one in self.engines.values() if one.runs_on == gpu.runs and one.default]
         return max(fitting, key=lambda engine: _order(engine.version))
-
-
-def uv_lock() -> str:
-    """Hashed requirements of uv, which installs an engine on a host whose Python has no lock."""
-    return (_DATA / "engines" / "requirements-uv.txt").read_text()
 
 
 @functools.cache

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pulumi_vllm.plan import PlanError, catalogue
+from pulumi_vllm.plan import PlanError, engine_locks
 from pulumi_vllm.plan.answer_checks import ANSWER_CHECKS
 from pulumi_vllm.plan.config import MOST_RUNNING_REQUESTS, READINESS_KEY
-from pulumi_vllm.render import firewall, gateway_routes, layout, systemd, templates
+from pulumi_vllm.render import firewall, gateway_routes, layout, package_files, systemd, templates
 from pulumi_vllm.render.first_boot import bootstrap
 from pulumi_vllm.render.host_file import HostFile, Mount
 
@@ -86,12 +86,13 @@ def render(plan: Plan, *, mount: Mount | None = None) -> tuple[HostFile, ...]:
     """Every file on the host, sorted by path. The mount unit is included only if the mount is known."""
     variables = _variables(plan)
     files = [_filled(row, variables) for row in _TABLE]
-    for path, text in templates.programs().items():
+    for path, text in package_files.programs().items():
         on_change = _RESTART_ENGINE if _is_engine_module(path) else _NOTHING
-        files.append(HostFile(path, text, "0644" if path.endswith(".py") else "0755", on_change=on_change))
+        mode = "0644" if path.endswith(".py") else "0755"
+        files.append(HostFile(path, text, mode, on_change=on_change, packaged=True))
     for minor, text in plan.engine.locks().items():
-        files.append(HostFile(layout.engine_lock(minor), text, on_change=_RESTART_ENGINE))
-    files += [HostFile(layout.UV_LOCK, catalogue.uv_lock()), bootstrap(plan)]
+        files.append(HostFile(layout.engine_lock(minor), text, on_change=_RESTART_ENGINE, packaged=True))
+    files += [HostFile(layout.UV_LOCK, engine_locks.uv(), packaged=True), bootstrap(plan)]
     if mount is not None:
         files.append(models_mount(mount.kind, mount.source))
     return tuple(sorted(files, key=lambda file: file.path))
@@ -118,7 +119,7 @@ def _is_engine_module(path: str) -> bool:
 def _read_at_start(plan: Plan) -> dict[str, tuple[str, ...]]:
     """Files that engine and gateway read when they start, which their units record."""
     engine = [row.path for row in _TABLE if row.on_change == _RESTART_ENGINE]
-    engine += [path for path in templates.programs() if _is_engine_module(path)]
+    engine += [path for path in package_files.programs() if _is_engine_module(path)]
     engine += [layout.engine_lock(minor) for minor in plan.engine.locks()]
     gateway = [row.path for row in _TABLE if row.on_change == _RELOAD_GATEWAY]
     return {"engine_files": tuple(sorted(engine)), "gateway_files": tuple(gateway)}

@@ -6,6 +6,8 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 
+from pulumi_vllm.render import package_files
+
 _SECRET = re.compile(r"@@secret:([a-z0-9_]+)@@")
 _VALUE = re.compile(r"@@value:([a-z0-9_]+)@@")
 
@@ -26,10 +28,17 @@ class HostFile:
     mode: str = "0644"
     owner: str = "root:root"
     on_change: str = "nothing"
+    packaged: bool = False
+    """Whether the text is a file of this package, the same for every stack, which a state need not hold."""
     sha256: str = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sha256", hashlib.sha256(self.text.encode()).hexdigest())
+
+    @property
+    def declared(self) -> str:
+        """What the resource `Files` declares: the text, or the digest of a file of this package."""
+        return package_files.reference(self.sha256) if self.packaged else self.text
 
     @property
     def secrets(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pulumi_vllm.host import drift, service_drift
 from pulumi_vllm.host.errors import HostError
+from pulumi_vllm.host.mask import mask
 from pulumi_vllm.provider.lifecycle.access import ACCESS, lock_out, refuse_lock_out
 from pulumi_vllm.provider.lifecycle.firewall_trial import put_rules
 from pulumi_vllm.provider.lifecycle.host_connection import (
@@ -27,7 +28,7 @@ from pulumi_vllm.provider.plugin.errors import UserError
 from pulumi_vllm.provider.plugin.protocol import has_unknown, reveal
 from pulumi_vllm.provider.plugin.resource import Failure, Property, Reading, Values
 from pulumi_vllm.provider.resources import secrets_in_files
-from pulumi_vllm.render import layout
+from pulumi_vllm.render import layout, package_files
 
 if TYPE_CHECKING:
     from pulumi_vllm.host.facts import FileFact
@@ -38,6 +39,10 @@ _RESTART_ENGINE = f"restart {layout.ENGINE_UNIT}"
 # cloud-init installs packages on a new host, which takes minutes. So does our own bootstrap.
 _CLOUD_INIT_WITHIN_S = 900
 _BOOTSTRAP_WITHIN_S = 1200
+_OTHER_VERSION = (
+    "is a file of another version of pulumi-vllm than this plugin's; install the same version for the program and the "
+    "plugin"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +67,19 @@ class _DeclaredFiles:
 
     def content(self, path: str) -> bytes:
         """Return the content of a file, with secrets and values filled in."""
-        return secrets_in_files.fill(self.texts[path], self.secrets, self.values).encode()
+        text = self.texts[path]
+        packaged = package_files.digest(text)
+        if packaged is not None:
+            return (package_files.text(packaged) or "").encode()  # `check` has refused an unknown one
+        return secrets_in_files.fill(text, self.secrets, self.values).encode()
 
     def redact(self, path: str, live: "FileFact") -> str:
         """Return the text of a file on the host without secrets."""
         declared = self.texts.get(path, "")
+        packaged = package_files.digest(declared)
+        if packaged is not None:
+            same = live.sha256 == packaged
+            return declared if same else package_files.changed(declared, live.text, mask)
         return secrets_in_files.redact(live.text, live.sha256, declared, self.secrets, self.values)
 
     def serving_digest(self) -> str | None:
@@ -75,7 +88,10 @@ class _DeclaredFiles:
         if has_unknown(texts):
             return None
         return service_drift.serving_digest(
-            {path: hashlib.sha256(text.encode()).hexdigest() for path, text in texts.items()}
+            {
+                path: package_files.digest(text) or hashlib.sha256(text.encode()).hexdigest()
+                for path, text in texts.items()
+            }
         )
 
 
@@ -94,7 +110,8 @@ class Files(HostResource):
         "access": ACCESS,
         "files": Property(
             "object",
-            "Text of each file, by absolute path. @@secret:NAME@@ and @@value:NAME@@ are placeholders.",
+            "Text of each file, by absolute path. @@secret:NAME@@ and @@value:NAME@@ are placeholders. "
+            "@@package:SHA256@@ is the file with that digest in the package pulumi-vllm.",
             required=True,
             of="string",
         ),
@@ -135,7 +152,10 @@ class Files(HostResource):
                 failures.append(Failure(f'files["{path}"]', "not an absolute path; begin it with /"))
             if path not in declared.attributes:
                 failures.append(Failure(f'attributes["{path}"]', 'missing; add "0644 root:root"'))
-            if values_known:
+            packaged = package_files.digest(text)
+            if packaged is not None and package_files.text(packaged) is None:
+                failures.append(Failure(f'files["{path}"]', _OTHER_VERSION))
+            elif values_known:
                 failures += [
                     Failure(f'files["{path}"]', f"{placeholder} has no value; add it to secrets or values")
                     for placeholder in secrets_in_files.unfilled(text, declared.secrets, declared.values)
