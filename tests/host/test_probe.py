@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
-from pulumi_vllm.host import probe_program as program
 from pulumi_vllm.host.facts import Facts
-from pulumi_vllm.host.probe_request import ProbeRequest
-from pulumi_vllm.host.ssh import probe_source
+from pulumi_vllm.host.probe_request import ProbeRequest, probe_source
 from pulumi_vllm.render import layout
+
+# One module, as on a host.
+program = types.ModuleType("probe")
+exec(probe_source(), program.__dict__)
 
 
 def run(request):

@@ -1,11 +1,29 @@
-"""What a probe looks at. Our own directories and units are always included, so that one probe serves every resource."""
+"""What a probe looks at, and the text of its program.
+
+Our own directories and units are always included, so that one probe serves every resource.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from pulumi_vllm.render import layout
+
+# The modules of the probe program: each imports earlier ones only.
+_MODULES = (
+    "mask",
+    "probe_reading",
+    "probe_files",
+    "probe_processes",
+    "probe_network",
+    "probe_gateway",
+    "probe_engine",
+    "probe_program",
+)
+_IMPORT = re.compile(r"^from pulumi_vllm\.host\.\w+ import (?:\([^)]*\)|.*)\n", re.MULTILINE)
 
 # Where the probe program finds the rest of what it reports.
 _PATHS = {
@@ -46,3 +64,9 @@ class ProbeRequest:
     def to_json(self) -> str:
         """Format the request as the argument of `probe_program.py`."""
         return json.dumps({**asdict(self), **_PATHS}, sort_keys=True)
+
+
+def probe_source() -> str:
+    """Return the probe program as it runs on a host, which has no package of ours: one text of all its modules."""
+    folder = Path(__file__).parent
+    return "\n".join(_IMPORT.sub("", (folder / f"{name}.py").read_text()) for name in _MODULES)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import asyncssh
 
 from pulumi_vllm.host.errors import AuthRefused, HostError, HostKeyChanged, Unreachable
+from pulumi_vllm.host.probe_request import probe_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
 _ALGORITHMS = ("ssh-ed25519", "ecdsa-sha2-nistp256", "rsa-sha2-512", "rsa-sha2-256")
 _KEEPALIVE_S = 5
 _KEEPALIVES = 3
-_PROGRAMS = Path(__file__).parent
-_IMPORT = "from pulumi_vllm.host.mask import mask\n"
+_PUT_FILES = Path(__file__).parent / "put_files_program.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +204,7 @@ class Host:
         ]
         if not items:
             return ()
-        script = "# write files\nexec python3 -I -c " + shlex.quote(_source("put_files_program.py"))
+        script = "# write files\nexec python3 -I -c " + shlex.quote(_PUT_FILES.read_text())
         done = await self.run(script, stdin=json.dumps(items).encode(), timeout_s=timeout_s)
         return tuple(json.loads(done.stdout))
 
@@ -338,13 +338,6 @@ def _cause(error: Exception) -> str:
     return os.strerror(number) if number and number > 0 else str(error)
 
 
-def probe_source() -> str:
-    """Return the probe program as it runs on a host, which has no package of ours: with the text of its module."""
-    return f"{_source('mask.py')}\n{_source('probe_program.py').replace(_IMPORT, '')}"
-
-
-def _source(name: str) -> str:
-    return (_PROGRAMS / name).read_text()
 
 
 __all__ = [
@@ -357,5 +350,4 @@ __all__ = [
     "Result",
     "Unreachable",
     "connect",
-    "probe_source",
 ]
