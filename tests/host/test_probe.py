@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import os
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -53,10 +56,10 @@ def texts(monkeypatch):
     return table
 
 
-def test_units_are_reported_with_their_processes(texts):
+def test_units_are_reported_with_their_processes(texts, monkeypatch):
+    monkeypatch.setattr(program, "process", lambda pid: {"pid": pid})
     texts["/proc/77/cmdline"] = "/opt/vllm/bin/python\0-m\0vllm\0"
     texts["/proc/77/environ"] = "MODEL=/models/x\0A=1\0"
-    texts["/proc/77/status"] = "Name:\tpython\nUid:\t0\t0\t0\t0\nNoNewPrivs:\t1\n"
     record = {"invocation": "abc", "time": 5.0, "files": {"/etc/a": "0" * 64}}
     texts["/starts/vllm.service.json"] = json.dumps(record)
     shown = (
@@ -68,10 +71,44 @@ def test_units_are_reported_with_their_processes(texts):
     found = program.units(shown, "/starts")
     assert found["vllm.service"]["argv"] == ["/opt/vllm/bin/python", "-m", "vllm"]
     assert found["vllm.service"]["declared"] == "/opt/vllm/bin/python -m /models/x 1"
-    assert found["vllm.service"]["process"] == {"user": "root", "no_new_privileges": True}
+    assert found["vllm.service"]["process"] == {"pid": "77"}
     assert found["vllm.service"]["record"] == record
     assert found["models.mount"]["ActiveState"] == "inactive"
     assert program.units("", "/starts") == {}
+
+
+def test_a_process_is_reported_with_its_sandbox_and_limits():
+    """A child of this test, in a mount namespace of its own where that is possible, with another limit of files."""
+    apart = ["unshare", "--mount"] if os.geteuid() == 0 else []
+    command = ["prlimit", "--nofile=100:200", "--core=0", *apart, "sleep", "60"]
+    with subprocess.Popen(command) as child:
+        try:
+            end = time.monotonic() + 10
+            while Path(f"/proc/{child.pid}/comm").read_text() != "sleep\n" and time.monotonic() < end:
+                time.sleep(0.01)
+            found = program.process(str(child.pid))
+        finally:
+            child.kill()
+    status = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    assert found["user"] == getpass.getuser()
+    assert found["seccomp"] == (status["Seccomp"] != "0")
+    assert found["own_mounts"] == bool(apart)
+    assert found["root"] == "/"
+    assert (found["limits"]["NOFILE"], found["limits"]["CORE"]) == ("200", "0")
+    bits = int(status["CapBnd"], 16)
+    assert len(found["capabilities"]) == bin(bits).count("1")
+    assert ("cap_kill" in found["capabilities"]) == bool(bits & 1 << 5)
+    assert program.process("0") is None
+
+
+def test_a_capability_that_is_not_known_is_a_number():
+    assert program.capabilities(1 | 1 << 40 | 1 << 41) == ["cap_chown", "cap_checkpoint_restore", "cap_41"]
+
+
+def test_limits_of_a_control_group_are_those_of_controllers_that_are_on(texts):
+    texts["/group/memory.max"] = "max\n"
+    texts["/group/cpu.max"] = "200000 100000\n"
+    assert program.cgroup_limits("/group") == {"memory.max": "max", "cpu.max": "200000"}
 
 
 def test_a_record_of_another_start_does_not_count(texts):
@@ -132,6 +169,14 @@ def test_missing_weights_are_reported_as_damaged(tmp_path):
     facts = Facts.parse({"probe": 1, "manifests": found})
     assert facts.manifests[str(place)].damaged == ("gone",)
     assert facts.manifests[str(place)].revision == "f" * 40
+
+
+def test_distributions_are_listed_from_their_directories(tmp_path):
+    for name in ("torch-2.11.0.dist-info", "typing_extensions-4.16.0.dist-info", "torch", "x.dist-info.txt"):
+        (tmp_path / name).mkdir()
+    found = [("torch", "2.11.0"), ("typing_extensions", "4.16.0")]
+    assert program.packages(f"{tmp_path}*") == found
+    assert program.packages(f"{tmp_path}/none*") == []
 
 
 def test_drop_ins_are_found_in_every_directory(tmp_path, monkeypatch):

@@ -6,7 +6,8 @@ import hashlib
 
 import pytest
 from pulumi_vllm.host.facts import Facts
-from pulumi_vllm.host.service_drift import differences, serving_digest
+from pulumi_vllm.host.process_drift import serving_digest
+from pulumi_vllm.host.service_drift import differences
 from pulumi_vllm.render import layout
 
 ENGINE_FILE, GATEWAY_FILE = layout.unit_file(layout.ENGINE_UNIT), layout.unit_file(layout.GATEWAY_UNIT)
@@ -37,17 +38,41 @@ def unit(**more):
     return base | more
 
 
-def running(files, user="", **more):
+def running(name, files, user="", capabilities=(), **more):
+    control_group = f"/system.slice/{name}"
     return unit(
         MainPID="77",
         User=user,
         NoNewPrivileges="yes",
-        process={"user": user or "root", "no_new_privileges": True},
+        CapabilityBoundingSet=" ".join(capabilities),
+        SystemCallArchitectures="native",
+        ProtectSystem="strict",
+        LimitNOFILE="65536",
+        LimitMEMLOCK="infinity",
+        LimitCORE="0",
+        ControlGroup=control_group,
+        MemoryMax="infinity",
+        TasksMax="4915",
+        CPUQuotaPerSecUSec="infinity",
+        process={
+            "user": user or "root",
+            "no_new_privileges": True,
+            "seccomp": True,
+            "capabilities": list(capabilities),
+            "own_mounts": True,
+            "root": "/",
+            "limits": {"NOFILE": "65536", "MEMLOCK": "unlimited", "CORE": "0"},
+            "cgroup": control_group,
+            "cgroup_limits": {"memory.max": "max", "pids.max": "4915", "cpu.max": "max"},
+        },
         record={"invocation": "a", "time": 1000.0, "files": files},
         **more,
     )
 
 
+LOCK = "numpy==2.3.5 \\\n    --hash=sha256:00\nPyYAML==6.0.3 \\\n    --hash=sha256:00\nvllm==0.26.0\n"
+PACKAGES = [["numpy", "2.3.5"], ["pyyaml", "6.0.3"], ["vllm", "0.26.0"]]
+OTHER_PACKAGES = "packages of vLLM are not those of the lock: "
 H200 = ["NVIDIA H200", "143771", "GPU-1", "570.1"]
 EVIDENCE = {"vllm": "0.26.0", "driver": "570.1", "gpus": ["NVIDIA H200", "NVIDIA H200"], "kernel": "6.8"}
 INSTALLED = "`pulumi up` installs it again from its lock and restarts vLLM"
@@ -60,27 +85,39 @@ def healthy():
         layout.ENGINE_ENVIRONMENT: "env",
         GATEWAY_FILE: "gw",
         layout.HAPROXY_CONFIG: "cfg",
-        layout.engine_lock("3.12"): "lock",
+        layout.engine_lock("3.12"): LOCK,
         layout.engine_lock("3.13"): "other lock",
     }
     return {
         "probe": 1,
         "files": {path: file(text) for path, text in texts.items()},
         "units": {
-            layout.ENGINE_UNIT: running(ENGINE_STARTED_WITH, "vllm"),
-            layout.GATEWAY_UNIT: running({GATEWAY_FILE: sha("gw"), layout.HAPROXY_CONFIG: sha("cfg")}),
+            layout.ENGINE_UNIT: running(layout.ENGINE_UNIT, ENGINE_STARTED_WITH, "vllm"),
+            layout.GATEWAY_UNIT: running(
+                layout.GATEWAY_UNIT,
+                {GATEWAY_FILE: sha("gw"), layout.HAPROXY_CONFIG: sha("cfg")},
+                capabilities=("cap_kill", "cap_net_bind_service"),
+            ),
             layout.FIREWALL_UNIT: unit(),
             layout.MOUNT_UNIT: unit(),
             layout.CANARY_TIMER: unit(),
             layout.INSTALL_UNIT: unit(UnitFileState="static"),
         },
-        "gateway": {"status": "UP", "seconds": "5", "started": 1001.0},
+        "gateway": {
+            "status": "UP",
+            "seconds": "5",
+            "started": 1001.0,
+            "server": "127.0.0.1:8000",
+            "certificate": {"memory": "AB" * 20, "file": "AB" * 20},
+            "maps": {layout.KEYS_MAP: {"added": [], "missing": []}},
+        },
         "canary": {"age_s": 59.0, "engine": "answers", "gateway": "answers"},
         "firewall": {"rules": TABLE, "declared": TABLE, "forwarding": []},
         "listening": [["0.0.0.0", 443], ["127.0.0.1", 8000], ["0.0.0.0", 9000]],
         "disk_free": {"/": 2**30},
         "engine": "0.26.0",
-        "stamp": [sha("lock")],
+        "packages": PACKAGES,
+        "stamp": [sha(LOCK)],
         "readiness": {"passed": True},
         "gpus": [H200, H200],
         "kernel": "6.9",
@@ -110,7 +147,7 @@ def other_environment(raw):
 
 
 def hung(raw):
-    raw["gateway"] = {"status": "DOWN", "seconds": "90", "started": 1001.0}
+    raw["gateway"].update(status="DOWN", seconds="90")
 
 
 def extra_rule(raw):
@@ -169,6 +206,24 @@ LEFT_ALONE = (
             [],
         ),
         (
+            lambda raw: engine(raw)["process"].update(
+                seccomp=False, capabilities=["cap_chown"], own_mounts=False, root="/srv", cgroup="/"
+            ),
+            "vllm.service sandbox lets the process make every system call, declared SystemCallFilter; has the "
+            "capabilities cap_chown, declared none; sees the mounts of the host, declared ProtectSystem=strict; has the "
+            "root directory /srv, declared /; runs in the control group /, declared /system.slice/vllm.service; "
+            + ENGINE_RESTARTS,
+            [],
+        ),
+        (
+            lambda raw: engine(raw)["process"]["cgroup_limits"].update(
+                {"memory.max": "4096", "cpu.max": "5"}
+            ),
+            "vllm.service limits are memory.max 4096, declared MemoryMax=infinity; cpu.max 5, declared "
+            f"CPUQuotaPerSecUSec=infinity; {ENGINE_RESTARTS}",
+            [],
+        ),
+        (
             lambda raw: raw["files"].update({layout.HAPROXY_CONFIG: file("other")}),
             f"haproxy.service process runs with another {layout.HAPROXY_CONFIG} than on disk; {GATEWAY_RELOADS}",
             ["systemctl reload haproxy.service"],
@@ -176,6 +231,36 @@ LEFT_ALONE = (
         (
             lambda raw: gateway(raw)["record"]["files"].update({DROP_IN: sha("[Service]")}),
             f"haproxy.service process runs with another {DROP_IN} than on disk; `pulumi up` restarts the gateway",
+            ["systemctl restart haproxy.service"],
+        ),
+        (
+            lambda raw: raw["gateway"]["certificate"].update(memory="CD" * 20),
+            f"certificate in the gateway's memory is {'CD' * 20}, and {layout.GATEWAY_CERTIFICATE} holds {'AB' * 20} "
+            f"(SHA-1 fingerprints); {GATEWAY_RELOADS}",
+            ["systemctl reload haproxy.service"],
+        ),
+        (
+            lambda raw: raw["gateway"]["maps"].update(
+                {layout.KEYS_MAP: {"added": ["mallory"], "missing": ["alice", "bob"]}}
+            ),
+            f"{layout.KEYS_MAP} has other entries in the gateway's memory than on disk: + mallory; - alice; - bob; "
+            + GATEWAY_RELOADS,
+            ["systemctl reload haproxy.service"],
+        ),
+        (
+            lambda raw: raw["gateway"].update(server="10.0.0.9:80"),
+            f"server in the gateway's memory is 10.0.0.9:80, declared 127.0.0.1:8000; {GATEWAY_RELOADS}",
+            ["systemctl reload haproxy.service"],
+        ),
+        (
+            lambda raw: gateway(raw)["process"].update(capabilities=["cap_kill", "cap_sys_admin"]),
+            "haproxy.service sandbox has the capabilities cap_sys_admin, declared cap_kill cap_net_bind_service; "
+            "`pulumi up` restarts it",
+            ["systemctl restart haproxy.service"],
+        ),
+        (
+            lambda raw: gateway(raw)["process"]["limits"].update(NOFILE="1024"),
+            "haproxy.service limits are open files 1024, declared 65536; `pulumi up` restarts it",
             ["systemctl restart haproxy.service"],
         ),
         (
@@ -268,6 +353,15 @@ def test_what_is_not_ours_is_refused(change, sentence):
         lambda raw: raw["gateway"].update(status="DOWN", seconds="59"),
         lambda raw: (hung(raw), raw.update(listening=[])),  # it still loads the model
         lambda raw: raw["gateway"].update(status="UP 1/3"),
+        # It has ended since systemd was asked.
+        lambda raw: engine(raw).update(process=None),
+        # The kernel rounds down to pages, and shows a share of the CPU in another unit.
+        lambda raw: (
+            engine(raw).update(MemoryMax="5000", CPUQuotaPerSecUSec="2s"),
+            engine(raw)["process"]["cgroup_limits"].update({"memory.max": "4096", "cpu.max": "200000"}),
+        ),
+        # A host without these controllers.
+        lambda raw: engine(raw)["process"].update(cgroup_limits={}),
         lambda raw: raw["canary"].update(engine="busy", gateway="not asked"),
         lambda raw: raw["canary"].update(gateway="status 429 (limit)"),
         # Service reports a timer that is stopped.
@@ -277,6 +371,8 @@ def test_what_is_not_ours_is_refused(change, sentence):
         ),
         lambda raw: engine(raw).update(ActiveState="activating", record=None),
         lambda raw: raw["units"].pop(layout.FIREWALL_UNIT),
+        # The stamp of an image for tests names every lock.
+        lambda raw: raw.update(stamp=[sha(LOCK), sha("other lock")], packages=[]),
         # Files restores it, and the process is as declared.
         lambda raw: raw["files"].update({ENGINE_FILE: file("edited")}),
     ],
@@ -299,6 +395,20 @@ def test_what_is_no_difference(change):
         (
             {"engine": "0.25.1"},
             f"installed vLLM is 0.25.1, and was 0.26.0 at the last `pulumi up`; {INSTALLED}",
+        ),
+        (
+            {"packages": [["PyYAML", "6.0.3"], ["numpy", "2.3.4"], ["pip", "24.0"]]},
+            f"{OTHER_PACKAGES}numpy is 2.3.4 (locked 2.3.5); pip is 24.0 (not locked); vllm is missing (locked 0.26.0); "
+            + INSTALLED,
+        ),
+        (
+            {"packages": [*PACKAGES, ["numpy", "2.3.4"]]},
+            f"{OTHER_PACKAGES}numpy is 2.3.4 (locked 2.3.5); {INSTALLED}",
+        ),
+        (
+            {"packages": [*PACKAGES, *([f"p{number}", "1"] for number in range(7))]},
+            f"{OTHER_PACKAGES}{'; '.join(f'p{number} is 1 (not locked)' for number in range(5))}; and 2 more; "
+            + INSTALLED,
         ),
         (
             {"gpus": [[*H200[:3], "580.2"]] * 2},

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pulumi_vllm.host.process_facts import ProcessFact
+
 
 @dataclass(frozen=True, slots=True)
 class FileFact:
@@ -35,13 +37,17 @@ class UnitFact:
     enabled: str
     user: str
     """User that systemd starts the process as."""
-    process_user: str
-    unprivileged: bool
-    """Whether the process can gain no privileges (NoNewPrivs), or its unit does not ask for that."""
+    process: ProcessFact | None
+    """None while none runs."""
     started_with: Mapping[str, str] | None
     """sha256, by path, of the files with which this invocation was started; None where that was not recorded."""
     recorded_at: float
     """When that was recorded, in seconds since boot."""
+
+    @property
+    def runs(self) -> bool:
+        """Whether its process runs."""
+        return self.active == "active" and self.main_pid > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,22 @@ class GatewayFact:
     """Seconds since that state began."""
     started_at: float
     """When the process that serves new requests was started, in seconds since boot; a reload starts another one."""
+    server: str
+    """Address and port to which it sends requests."""
+    certificate: str
+    """SHA-1 fingerprint of the certificate in its memory; "" where it has none."""
+    certificate_file: str
+    """SHA-1 fingerprint of the certificate in its file."""
+    maps: Mapping[str, MapChanges]
+    """By path."""
+
+
+@dataclass(frozen=True, slots=True)
+class MapChanges:
+    """How a map in the gateway's memory differs from its file. Entries are without digests of API keys."""
+
+    added: tuple[str, ...]
+    missing: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +147,8 @@ class Facts:
     """Name of our volume, from its marker file; "" where there is none."""
     stamp: tuple[str, ...]
     engine: str | None
+    packages: tuple[tuple[str, str], ...]
+    """Name and version of every distribution that is installed beside the engine."""
     driver: str | None
     gpus: tuple[Gpu, ...]
     manifests: Mapping[str, ManifestFact]
@@ -161,6 +185,7 @@ class Facts:
             volume=str((raw.get("volume") or {}).get("volume") or ""),
             stamp=tuple(raw.get("stamp") or ()),
             engine=raw.get("engine"),
+            packages=tuple((str(name), str(version)) for name, version in raw.get("packages") or ()),
             driver=gpus[0][3] if gpus else None,
             gpus=tuple(Gpu(row[0], _whole(row[1]), row[2]) for row in gpus),
             manifests={folder: _manifest(item) for folder, item in (raw.get("manifests") or {}).items()},
@@ -198,7 +223,7 @@ def _present(item: Mapping[str, Any]) -> FileFact:
 
 def _unit(name: str, item: Mapping[str, Any]) -> UnitFact:
     missing = item.get("LoadState") == "not-found"
-    process, record = item.get("process") or {}, item.get("record")
+    process, record = item.get("process"), item.get("record")
     return UnitFact(
         name=name,
         active="missing" if missing else str(item.get("ActiveState") or "unknown"),
@@ -208,8 +233,7 @@ def _unit(name: str, item: Mapping[str, Any]) -> UnitFact:
         needs_reload=item.get("NeedDaemonReload") == "yes",
         enabled=str(item.get("UnitFileState") or ""),
         user=str(item.get("User") or "root"),
-        process_user=str(process.get("user") or ""),
-        unprivileged=bool(process.get("no_new_privileges", True)) or item.get("NoNewPrivileges") != "yes",
+        process=ProcessFact.parse(process, item) if process else None,
         started_with=dict(record["files"]) if record else None,
         recorded_at=float(record["time"]) if record else 0.0,
     )
@@ -226,7 +250,19 @@ def _firewall(item: Mapping[str, Any]) -> FirewallFact:
 def _gateway(item: Mapping[str, Any] | None) -> GatewayFact | None:
     if item is None:
         return None
-    return GatewayFact(str(item["status"]), _whole(item["seconds"]), float(item["started"]))
+    certificate = item["certificate"]
+    return GatewayFact(
+        status=str(item["status"]),
+        for_s=_whole(item["seconds"]),
+        started_at=float(item["started"]),
+        server=str(item["server"]),
+        certificate=str(certificate["memory"]),
+        certificate_file=str(certificate["file"]),
+        maps={
+            path: MapChanges(tuple(map(str, one["added"])), tuple(map(str, one["missing"])))
+            for path, one in item["maps"].items()
+        },
+    )
 
 
 def _canary(item: Any) -> CanaryFact | None:

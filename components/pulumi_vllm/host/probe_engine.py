@@ -1,7 +1,7 @@
 """Part of the probe: the engine, its packages and weights, and what the canary saw of it."""
 
 # os starts faster than pathlib, and every preview runs a probe.
-# ruff: noqa: PTH116, PTH119, PTH120, PTH207
+# ruff: noqa: PTH116, PTH119, PTH207, PTH208
 
 import glob
 import hashlib
@@ -18,6 +18,13 @@ def engine_version(packages: str) -> "str | None":
     for path in glob.glob(f"{packages}/vllm*-[0-9]*.dist-info"):
         return os.path.basename(path)[: -len(".dist-info")].rpartition("-")[2]
     return None
+
+
+def packages(pattern: str) -> list[tuple[str, str]]:
+    """Return name and version of every distribution in the folders of packages, as their directories are called."""
+    names = [name for folder in glob.glob(pattern) for name in os.listdir(folder)]
+    found = [name[: -len(".dist-info")].rpartition("-") for name in names if name.endswith(".dist-info")]
+    return sorted((name, version) for name, _, version in found)
 
 
 def manifests(request: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Part of the probe: files, drop-ins of units, and mounts."""
 
 # os starts faster than pathlib, and every preview runs a probe.
-# ruff: noqa: PTH115, PTH116, PTH118, PTH207, PLR2004
+# ruff: noqa: PTH115, PTH118, PTH207, PLR2004
 
 import contextlib
 import glob

@@ -1,13 +1,53 @@
 """Part of the probe: units, and their processes as the kernel shows them."""
 
-# ruff: noqa: PLR2004
+# os starts faster than pathlib, and every preview runs a probe.
+# ruff: noqa: PTH115, PLR2004
 
 import contextlib
+import os
 import pwd
 import re
 from typing import Any
 
 from pulumi_vllm.host.probe_reading import parsed, text
+
+CGROUPS = "/sys/fs/cgroup"
+LIMITS = {"NOFILE": "Max open files", "MEMLOCK": "Max locked memory", "CORE": "Max core file size"}
+# By number, from include/uapi/linux/capability.h.
+CAPABILITIES = (
+    *("chown", "dac_override", "dac_read_search", "fowner", "fsetid", "kill", "setgid", "setuid", "setpcap"),
+    *(
+        "linux_immutable",
+        "net_bind_service",
+        "net_broadcast",
+        "net_admin",
+        "net_raw",
+        "ipc_lock",
+        "ipc_owner",
+    ),
+    *(
+        "sys_module",
+        "sys_rawio",
+        "sys_chroot",
+        "sys_ptrace",
+        "sys_pacct",
+        "sys_admin",
+        "sys_boot",
+        "sys_nice",
+    ),
+    *(
+        "sys_resource",
+        "sys_time",
+        "sys_tty_config",
+        "mknod",
+        "lease",
+        "audit_write",
+        "audit_control",
+        "setfcap",
+    ),
+    *("mac_override", "mac_admin", "syslog", "wake_alarm", "block_suspend", "audit_read", "perfmon", "bpf"),
+    "checkpoint_restore",
+)
 
 
 def boot_identity() -> str:
@@ -40,13 +80,46 @@ def units(shown: str, starts: str) -> dict[str, Any]:
     return found
 
 
-def process(pid: str) -> dict[str, Any]:
-    """Return user and sandbox of a process, as the kernel shows them."""
+def process(pid: str) -> "dict[str, Any] | None":
+    """Return user, sandbox and limits of a process, as the kernel shows them, or None if it has ended."""
     status = dict(re.findall(r"^(\w+):\s*(\S+)", text(f"/proc/{pid}/status"), re.MULTILINE))
     user = status.get("Uid", "")
     with contextlib.suppress(KeyError, ValueError):
         user = pwd.getpwuid(int(user)).pw_name
-    return {"user": user, "no_new_privileges": status.get("NoNewPrivs") == "1"}
+    cgroup = text(f"/proc/{pid}/cgroup").partition("::")[2].strip()
+    try:
+        return {
+            "user": user,
+            "no_new_privileges": status["NoNewPrivs"] == "1",
+            "seccomp": status["Seccomp"] != "0",
+            "capabilities": capabilities(int(status["CapBnd"], 16) | int(status["CapPrm"], 16)),
+            # This program sees the mounts of the host.
+            "own_mounts": os.readlink(f"/proc/{pid}/ns/mnt") != os.readlink("/proc/self/ns/mnt"),
+            "root": os.readlink(f"/proc/{pid}/root"),
+            "limits": limits(text(f"/proc/{pid}/limits")),
+            "cgroup": cgroup,
+            "cgroup_limits": cgroup_limits(f"{CGROUPS}{cgroup}"),
+        }
+    except (KeyError, OSError):
+        return None
+
+
+def capabilities(mask_of_bits: int) -> list[str]:
+    """Return the names of capabilities, or their numbers where this program does not know them."""
+    numbers = (number for number in range(64) if mask_of_bits >> number & 1)
+    return [f"cap_{CAPABILITIES[one]}" if one < len(CAPABILITIES) else f"cap_{one}" for one in numbers]
+
+
+def limits(shown: str) -> dict[str, str]:
+    """Return the hard limits of a process by systemd's names."""
+    found = dict(re.findall(r"^(Max [a-z ]+?)  +\S+ +(\S+)", shown, re.MULTILINE))
+    return {name: found[title] for name, title in LIMITS.items() if title in found}
+
+
+def cgroup_limits(folder: str) -> dict[str, str]:
+    """Return the limits of a control group, for each controller that is on."""
+    found = {name: text(f"{folder}/{name}").split() for name in ("memory.max", "pids.max", "cpu.max")}
+    return {name: words[0] for name, words in found.items() if words}
 
 
 def expanded(exec_start: str, pid: str) -> str:

@@ -13,7 +13,7 @@ import re
 import sys
 import time
 
-from pulumi_vllm.host.probe_engine import canary, engine_version, manifests
+from pulumi_vllm.host.probe_engine import canary, engine_version, manifests, packages
 from pulumi_vllm.host.probe_files import drop_ins, files, free, mounts
 from pulumi_vllm.host.probe_gateway import gateway
 from pulumi_vllm.host.probe_network import firewall, listening
@@ -21,8 +21,9 @@ from pulumi_vllm.host.probe_processes import boot_identity, units
 from pulumi_vllm.host.probe_reading import output, parsed, start, text
 
 PROPERTIES = (
-    "Id,LoadState,ActiveState,MainPID,"
-    "NeedDaemonReload,UnitFileState,ExecStart,InvocationID,User,NoNewPrivileges"
+    "Id,LoadState,ActiveState,MainPID,NeedDaemonReload,UnitFileState,ExecStart,InvocationID,User,NoNewPrivileges,"
+    "CapabilityBoundingSet,SystemCallArchitectures,ProtectSystem,LimitNOFILE,LimitMEMLOCK,LimitCORE,ControlGroup,"
+    "MemoryMax,TasksMax,CPUQuotaPerSecUSec"
 )
 
 
@@ -53,6 +54,7 @@ def main() -> None:
         "volume": parsed(text(request["volume_marker"])),
         "stamp": text(request["engine_stamp"]).split(),
         "engine": engine_version(request["engine_packages"]),
+        "packages": packages(request["engine_packages"]),
         "manifests": manifests(request),
         "readiness": parsed(text(request["readiness_result"])),
         "canary": canary(request["canary_result"]),
@@ -61,7 +63,9 @@ def main() -> None:
     }
     facts["units"] = units(output(systemd), request["starts"])
     facts["firewall"] = firewall(output(rules), output(declared), table)
-    facts["gateway"] = gateway(request["gateway_socket"])
+    facts["gateway"] = gateway(
+        request["gateway_socket"], request["gateway_certificate"], request["gateway_maps"]
+    )
     facts["gpus"] = [
         [part.strip() for part in line.split(",")] for line in output(gpus).splitlines() if line.strip()
     ]

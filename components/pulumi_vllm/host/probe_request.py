@@ -9,8 +9,12 @@ import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pulumi_vllm.render import layout
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # The modules of the probe program: each imports earlier ones only.
 _MODULES = (
@@ -26,7 +30,7 @@ _MODULES = (
 _IMPORT = re.compile(r"^from pulumi_vllm\.host\.\w+ import (?:\([^)]*\)|.*)\n", re.MULTILINE)
 
 # Where the probe program finds the rest of what it reports.
-_PATHS = {
+_PATHS: Mapping[str, str | tuple[str, ...]] = {
     "weights_root": layout.WEIGHTS,
     "engine_stamp": layout.ENGINE_STAMP,
     "engine_packages": f"{layout.VENV}/lib/python3*/site-packages",
@@ -37,6 +41,8 @@ _PATHS = {
     "volume_marker": layout.VOLUME_MARKER,
     "starts": layout.STARTS,
     "gateway_socket": layout.GATEWAY_ADMIN_SOCKET,
+    "gateway_certificate": layout.GATEWAY_CERTIFICATE,
+    "gateway_maps": (layout.KEYS_MAP, layout.LIMITS_MAP),
     "firewall_rules": layout.FIREWALL_RULES,
     "firewall_table": layout.FIREWALL_TABLE,
 }

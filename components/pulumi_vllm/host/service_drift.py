@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Any, Final
 
+from pulumi_vllm.host import engine_drift, gateway_drift, process_drift
 from pulumi_vllm.host.drift import Difference
+from pulumi_vllm.host.gateway_drift import RESTART_GATEWAY
 from pulumi_vllm.host.mask import mask
 from pulumi_vllm.render import layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from pulumi_vllm.host.facts import Facts, UnitFact
+    from pulumi_vllm.host.facts import Facts
 
 _STARTED_AT_BOOT: Final = (
     layout.MOUNT_UNIT,
@@ -21,31 +22,13 @@ _STARTED_AT_BOOT: Final = (
     layout.GATEWAY_UNIT,
     layout.CANARY_TIMER,
 )
-_RUNNING: Final = (layout.ENGINE_UNIT, layout.GATEWAY_UNIT)
-_OPEN: Final = ("UP", "no check")
-# vLLM answers the gateway's checks while it computes. After this time without an answer it hangs.
-_HUNG_AFTER_S: Final = 60
 # The canary runs every minute, and a run that sees a hang takes two.
 _ASKED_WITHIN_S: Final = 300
-# A reload records the files, then starts another worker within a second.
-_RELOADED_WITHIN_S: Final = 30.0
 # The reserve that preflight leaves on a machine without GPUs. With less, logs and caches can't be written.
 _FULL_BELOW_BYTES: Final = 64 * 2**20
 
-# Without its stamp, the engine is installed again from the lock.
-_INSTALL: Final = (
-    "`pulumi up` installs it again from its lock and restarts vLLM",
-    (f"rm -f {layout.ENGINE_STAMP}",),
-)
 _ASK: Final = f"systemctl restart {layout.CANARY_TIMER}; systemctl start {layout.CANARY_UNIT}"
 _RELOAD_SYSTEMD: Final = "systemctl daemon-reload"
-_RESTART_GATEWAY: Final = f"systemctl restart {layout.GATEWAY_UNIT}"
-_RELOAD_GATEWAY: Final = f"systemctl reload {layout.GATEWAY_UNIT}"
-
-
-def serving_digest(digests: Mapping[str, str]) -> str:
-    """Return one digest of the files with which vLLM starts, from the sha256 of each by path."""
-    return hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest()
 
 
 def differences(facts: Facts, *, digest: str, evidence: Mapping[str, Any]) -> tuple[Difference, ...]:
@@ -56,16 +39,13 @@ def differences(facts: Facts, *, digest: str, evidence: Mapping[str, Any]) -> tu
     return (
         *_boot(facts),
         *_systemd(facts),
-        *_engine(facts, digest),
-        *_gateway_files(facts),
-        *_processes(facts),
-        *_gateway_state(facts),
+        *process_drift.running(facts, digest),
+        *gateway_drift.gateway(facts),
         *_canary(facts),
         *_firewall(facts),
         *_forwarding(facts),
         *_disks(facts),
-        *_installed(facts),
-        *_versions(facts, evidence),
+        *engine_drift.installed(facts, evidence),
         *_readiness(facts),
     )
 
@@ -97,105 +77,11 @@ def _systemd(facts: Facts) -> Iterator[Difference]:
             )
 
 
-def _engine(facts: Facts, digest: str) -> Iterator[Difference]:
-    fact = facts.units.get(layout.ENGINE_UNIT)
-    if fact is None or not _runs(fact):
-        return
-    if fact.started_with is None:
-        observed = "was started with files that are not known"
-    elif serving_digest(fact.started_with) != digest:
-        names = ", ".join(_other_than_on_disk(fact.started_with, facts))
-        observed = f"was started with other files than declared{f': {names}' if names else ''}"
-    else:
-        return
-    yield Difference(
-        f"{layout.ENGINE_UNIT} process",
-        observed,
-        "`pulumi up` drains the gateway and restarts vLLM",
-        restarts_engine=True,
-    )
-
-
-def _gateway_files(facts: Facts) -> Iterator[Difference]:
-    fact, subject = facts.units.get(layout.GATEWAY_UNIT), f"{layout.GATEWAY_UNIT} process"
-    if fact is None or not _runs(fact):
-        return
-    if fact.started_with is None:
-        observed = "was started with files that are not known"
-        yield Difference(subject, observed, "`pulumi up` restarts it", (_RESTART_GATEWAY,))
-        return
-    other = _other_than_on_disk(fact.started_with, facts)
-    drop_ins = [path for path in fact.started_with if _is_drop_in(path) and path not in other]
-    if drop_ins:
-        observed = f"was started with {', '.join(drop_ins)}, which nobody declared"
-        yield Difference(
-            subject, observed, "`pulumi up` removes it and restarts the gateway", (_RESTART_GATEWAY,)
-        )
-    if other:
-        of_unit = any(path.startswith("/etc/systemd/") or _is_drop_in(path) for path in other)
-        yield Difference(
-            subject,
-            f"runs with another {', '.join(other)} than on disk",
-            f"`pulumi up` {'restarts' if of_unit else 'reloads'} the gateway",
-            (_RESTART_GATEWAY if of_unit else _RELOAD_GATEWAY,),
-        )
-    started = facts.gateway.started_at if facts.gateway else 0.0
-    if not other and started > fact.recorded_at + _RELOADED_WITHIN_S:
-        observed = "has read its files again without its unit, so they are not known"
-        yield Difference(subject, observed, "`pulumi up` reloads the gateway", (_RELOAD_GATEWAY,))
-
-
-def _processes(facts: Facts) -> Iterator[Difference]:
-    for unit in _RUNNING:
-        fact = facts.units.get(unit)
-        if fact is None or not _runs(fact):
-            continue
-        engine = unit == layout.ENGINE_UNIT
-        commands = () if engine else (f"systemctl restart {unit}",)
-        remedy = f"`pulumi up` {'drains the gateway and restarts vLLM' if engine else 'restarts it'}"
-        if fact.process_user and fact.process_user != fact.user:
-            observed = f"is {fact.process_user}, declared {fact.user}"
-            yield Difference(f"{unit} user", observed, remedy, commands, engine)
-        if not fact.unprivileged:
-            observed = "lets the process gain privileges, declared NoNewPrivileges=yes"
-            yield Difference(f"{unit} sandbox", observed, remedy, commands, engine)
-
-
-def _gateway_state(facts: Facts) -> Iterator[Difference]:
-    unit, engine = facts.units.get(layout.GATEWAY_UNIT), facts.units.get(layout.ENGINE_UNIT)
-    if unit is None or not _runs(unit):
-        return
-    gateway = facts.gateway
-    if gateway is None:
-        observed = "does not answer on its admin socket, so its state is not known"
-        yield Difference("gateway", observed, "`pulumi up` restarts it", (_RESTART_GATEWAY,))
-    elif gateway.status.startswith(("DRAIN", "MAINT")):
-        yield Difference(
-            "gateway",
-            f"answers 503 to every request: its server is {gateway.status}, declared UP",
-            "`pulumi up` opens it",
-            (f"{layout.DRAIN} --undo",),
-        )
-    elif (
-        not gateway.status.startswith(_OPEN)
-        and gateway.for_s >= _HUNG_AFTER_S
-        and engine is not None
-        and engine.active == "active"
-        and (layout.ENGINE_ADDRESS, layout.ENGINE_PORT) in facts.listening
-    ):
-        yield Difference(
-            "vLLM",
-            f"listens, but has not answered the gateway's checks for {gateway.for_s} s",
-            "`pulumi up` restarts it",
-            restarts_engine=True,
-        )
-
-
 def _canary(facts: Facts) -> Iterator[Difference]:
     """What only a question for a token shows. A stopped timer and a closed gateway are differences of their own."""
     engine, gateway = facts.units.get(layout.ENGINE_UNIT), facts.units.get(layout.GATEWAY_UNIT)
     timer, canary = facts.units.get(layout.CANARY_TIMER), facts.canary
-    if engine is None or not _runs(engine) or timer is None or timer.active != "active":
+    if engine is None or not engine.runs or timer is None or timer.active != "active":
         return
     if canary is None or canary.age_s > _ASKED_WITHIN_S:
         since = "ever" if canary is None else f"for {canary.age_s:.0f} s"
@@ -204,14 +90,12 @@ def _canary(facts: Facts) -> Iterator[Difference]:
     elif canary.engine == "refuses":
         observed = f"refuses to answer one token: {canary.observed}"
         yield Difference("vLLM", observed, "`pulumi up` restarts it", restarts_engine=True)
-    elif (
-        canary.engine == "answers" and canary.gateway != "answers" and gateway is not None and _runs(gateway)
-    ):
+    elif canary.engine == "answers" and canary.gateway != "answers" and gateway is not None and gateway.runs:
         limited = canary.gateway.startswith("status 429")
         if limited or facts.gateway is None or facts.gateway.status.startswith(("DRAIN", "MAINT")):
             return
         observed = f"passes no answer of vLLM on: {canary.gateway}"
-        yield Difference("gateway", observed, "`pulumi up` restarts it", (_RESTART_GATEWAY,))
+        yield Difference("gateway", observed, "`pulumi up` restarts it", (RESTART_GATEWAY,))
 
 
 def _firewall(facts: Facts) -> Iterator[Difference]:
@@ -253,57 +137,11 @@ def _disks(facts: Facts) -> Iterator[Difference]:
             )
 
 
-def _installed(facts: Facts) -> Iterator[Difference]:
-    engine = facts.units.get(layout.ENGINE_UNIT)
-    prefix = layout.engine_lock("").removesuffix(".txt")
-    locks = {fact.sha256 for path, fact in facts.files.items() if fact and path.startswith(f"{prefix}3.")}
-    if engine is not None and _runs(engine) and locks and not locks & set(facts.stamp):
-        observed = "was installed from another lock than the one on disk"
-        yield Difference("installed vLLM", observed, *_INSTALL, restarts_engine=True)
-
-
 def _readiness(facts: Facts) -> Iterator[Difference]:
     if facts.readiness is not None and facts.readiness.get("passed") is False:
         why = mask(str(facts.readiness.get("why") or "no reason"))[:200]
         remedy = "`pulumi up` restarts vLLM and runs it again"
         yield Difference("readiness check", f"failed: {why}", remedy, restarts_engine=True)
-
-
-def _versions(facts: Facts, evidence: Mapping[str, Any]) -> Iterator[Difference]:
-    now = facts.versions()
-    check = ("`pulumi up` checks the host, drains the gateway and restarts vLLM", ())
-    for name, subject, (remedy, commands) in (
-        ("vllm", "installed vLLM", _INSTALL),
-        ("driver", "NVIDIA driver", check),
-        ("gpus", "list of GPUs", check),
-    ):
-        before = evidence.get(name)
-        if before and before != now.get(name):
-            observed = f"is {_words(now.get(name))}, and was {_words(before)} at the last `pulumi up`"
-            yield Difference(subject, observed, remedy, commands, restarts_engine=True)
-
-
-def _words(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(f"{value.count(one)}x {one}" for one in dict.fromkeys(value))
-    return str(value or "not found")
-
-
-def _runs(fact: UnitFact) -> bool:
-    return fact.active == "active" and fact.main_pid > 0
-
-
-def _is_drop_in(path: str) -> bool:
-    return path.endswith(".conf") and ".d/" in path
-
-
-def _other_than_on_disk(started_with: Mapping[str, str], facts: Facts) -> list[str]:
-    return sorted(path for path, digest in started_with.items() if digest != _digest_on_disk(path, facts))
-
-
-def _digest_on_disk(path: str, facts: Facts) -> str:
-    fact = facts.files.get(path) or facts.drop_ins.get(path)
-    return fact.sha256 if fact else ""
 
 
 def _open_ports(facts: Facts) -> str:

@@ -338,8 +338,6 @@ def _cause(error: Exception) -> str:
     return os.strerror(number) if number and number > 0 else str(error)
 
 
-
-
 __all__ = [
     "Address",
     "AuthRefused",

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pulumi_vllm.host import drift, service_drift
+from pulumi_vllm.host import drift, process_drift
 from pulumi_vllm.host.errors import HostError
 from pulumi_vllm.host.mask import mask
 from pulumi_vllm.provider.lifecycle.access import ACCESS, lock_out, refuse_lock_out
@@ -87,7 +87,7 @@ class _DeclaredFiles:
         texts = {path: text for path, text in self.texts.items() if self.actions.get(path) == _RESTART_ENGINE}
         if has_unknown(texts):
             return None
-        return service_drift.serving_digest(
+        return process_drift.serving_digest(
             {
                 path: package_files.digest(text) or hashlib.sha256(text.encode()).hexdigest()
                 for path, text in texts.items()

@@ -1,0 +1,78 @@
+"""Drift of the running processes: files they were started with, user, sandbox and limits against their units. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Final
+
+from pulumi_vllm.host.drift import Difference
+from pulumi_vllm.render import layout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from pulumi_vllm.host.facts import Facts
+
+_RUNNING: Final = (layout.ENGINE_UNIT, layout.GATEWAY_UNIT)
+
+
+def running(facts: Facts, digest: str) -> Iterator[Difference]:
+    """Compare vLLM with the serving digest of the declared files, and the processes with their units."""
+    yield from _engine(facts, digest)
+    yield from _sandbox(facts)
+
+
+def serving_digest(digests: Mapping[str, str]) -> str:
+    """Return one digest of the files with which vLLM starts, from the sha256 of each by path."""
+    return hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest()
+
+
+def _engine(facts: Facts, digest: str) -> Iterator[Difference]:
+    fact = facts.units.get(layout.ENGINE_UNIT)
+    if fact is None or not fact.runs:
+        return
+    if fact.started_with is None:
+        observed = "was started with files that are not known"
+    elif serving_digest(fact.started_with) != digest:
+        names = ", ".join(other_than_on_disk(fact.started_with, facts))
+        observed = f"was started with other files than declared{f': {names}' if names else ''}"
+    else:
+        return
+    yield Difference(
+        f"{layout.ENGINE_UNIT} process",
+        observed,
+        "`pulumi up` drains the gateway and restarts vLLM",
+        restarts_engine=True,
+    )
+
+
+def _sandbox(facts: Facts) -> Iterator[Difference]:
+    for unit in _RUNNING:
+        fact = facts.units.get(unit)
+        if fact is None or not fact.runs or fact.process is None:
+            continue
+        engine = unit == layout.ENGINE_UNIT
+        commands = () if engine else (f"systemctl restart {unit}",)
+        remedy = f"`pulumi up` {'drains the gateway and restarts vLLM' if engine else 'restarts it'}"
+        if fact.process.user != fact.user:
+            observed = f"is {fact.process.user}, declared {fact.user}"
+            yield Difference(f"{unit} user", observed, remedy, commands, engine)
+        if outside := "; ".join(fact.process.outside_of_sandbox()):
+            yield Difference(f"{unit} sandbox", outside, remedy, commands, engine)
+        if limits := "; ".join(fact.process.other_limits()):
+            yield Difference(f"{unit} limits", f"are {limits}", remedy, commands, engine)
+
+
+def other_than_on_disk(started_with: Mapping[str, str], facts: Facts) -> list[str]:
+    """Return the files that differ from those with which a unit was started, given by path and digest."""
+    return sorted(path for path, digest in started_with.items() if digest != _digest_on_disk(path, facts))
+
+
+def is_drop_in(path: str) -> bool:
+    """Whether a file is a drop-in of a unit."""
+    return path.endswith(".conf") and ".d/" in path
+
+
+def _digest_on_disk(path: str, facts: Facts) -> str:
+    fact = facts.files.get(path) or facts.drop_ins.get(path)
+    return fact.sha256 if fact else ""
