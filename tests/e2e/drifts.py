@@ -6,6 +6,15 @@ UNIT = "/etc/systemd/system/vllm.service"
 GATEWAY = "/etc/systemd/system/haproxy.service"
 ENVIRONMENT = "/etc/pulumi-vllm/vllm.env"
 CONFIG = "/etc/pulumi-vllm/gateway/haproxy.cfg"
+KEYS = "/etc/pulumi-vllm/gateway/keys.map"
+CERTIFICATE = "/etc/pulumi-vllm/gateway/tls.pem"
+ASK_HAPROXY = """
+ask() { python3 -c 'import socket, sys
+with socket.socket(socket.AF_UNIX) as link:
+    link.connect("/run/pulumi-vllm-gateway/admin.sock")
+    link.sendall(sys.stdin.buffer.read() + b"\\n")
+    print(b"".join(iter(lambda: link.recv(65536), b"")).decode())'; }
+"""
 _PROCESS = "/proc/$(systemctl show -P MainPID {unit})"
 _OWNER = "stat -c %U " + _PROCESS.format(unit="vllm.service")
 
@@ -27,6 +36,8 @@ class Drift:
     """Whether `up` restarts vLLM."""
     secret: str = ""
     """What must appear in no preview and no state."""
+    engine: str = "fake"
+    """Engine of the local cloud's images; "none" for a machine on which the locked one is installed."""
 
 
 DRIFTS = (
@@ -78,6 +89,13 @@ DRIFTS = (
         "test $(ps -o ni= $(systemctl show -P MainPID haproxy)) = 0",
     ),
     Drift(
+        "limit of the running process changed",
+        "prlimit --nofile=4711:4711 --pid $(systemctl show -P MainPID vllm)",
+        "vllm.service limits are open files 4711, declared 65536",
+        f"grep -E '^Max open files +65536 +65536' {_PROCESS.format(unit='vllm.service')}/limits",
+        restarts=True,
+    ),
+    Drift(
         "unit edited, not restarted",
         f"sed -i 's/^LimitNOFILE=.*/LimitNOFILE=4711/' {UNIT}",
         f"changed on the host: {UNIT}",
@@ -107,6 +125,21 @@ DRIFTS = (
         f"cp -p /root/c {CONFIG}",
         f"haproxy.service process runs with another {CONFIG} than on disk",
         'test "$(curl -sk -o /dev/null -w %{http_code} https://127.0.0.1/v1/models)" = 401',
+    ),
+    Drift(
+        "API key added in the gateway's memory",
+        f"{ASK_HAPROXY}echo add map {KEYS} $(printf mine | sha256sum | cut -c1-64) mallory | ask",
+        f"{KEYS} has other entries in the gateway's memory than on disk: + mallory",
+        'test "$(curl -sk -o /dev/null -w %{http_code} -H "Authorization: Bearer mine" '
+        'https://127.0.0.1/v1/models)" = 401',
+    ),
+    Drift(
+        "certificate changed in the gateway's memory",
+        "cd /root; openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=foreign -keyout k.pem -out c.pem 2>/dev/null; "
+        f"{ASK_HAPROXY}(echo 'set ssl cert {CERTIFICATE} <<'; cat c.pem k.pem; echo) | ask; "
+        f"echo commit ssl cert {CERTIFICATE} | ask",
+        "certificate in the gateway's memory is ",
+        f"{ASK_HAPROXY}! echo show ssl cert {CERTIFICATE} | ask | grep foreign",
     ),
     Drift(
         "firewall flushed",
@@ -165,5 +198,13 @@ DRIFTS = (
         "chmod 644 /etc/pulumi-vllm/gateway/keys.map",
         "changed on the host: /etc/pulumi-vllm/gateway/keys.map",
         "test $(stat -c %a /etc/pulumi-vllm/gateway/keys.map) = 600",
+    ),
+    Drift(
+        "package of vLLM in another version",
+        "cd /opt/vllm/lib/python3*/site-packages; mv numpy-*.dist-info numpy-0.0.1.dist-info",
+        "packages of vLLM are not those of the lock: numpy is 0.0.1 (locked ",
+        "ls -d /opt/vllm/lib/python3*/site-packages/numpy-[1-9]*.dist-info",
+        restarts=True,
+        engine="none",
     ),
 )

@@ -96,7 +96,7 @@ def test_a_process_is_reported_with_its_sandbox_and_limits():
     assert found["root"] == "/"
     assert (found["limits"]["NOFILE"], found["limits"]["CORE"]) == ("200", "0")
     bits = int(status["CapBnd"], 16)
-    assert len(found["capabilities"]) == bin(bits).count("1")
+    assert len(found["capabilities"]) == bits.bit_count()
     assert ("cap_kill" in found["capabilities"]) == bool(bits & 1 << 5)
     assert program.process("0") is None
 

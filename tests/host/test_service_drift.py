@@ -154,6 +154,14 @@ def extra_rule(raw):
     raw["firewall"]["rules"] = TABLE.replace("\t\tcounter", "\t\ttcp dport 9000 accept\n\t\tcounter")
 
 
+OUTSIDE = (
+    "lets the process make every system call, declared SystemCallFilter; has the capabilities cap_chown, declared none; "
+    "sees the mounts of the host, declared ProtectSystem=strict; has the root directory /srv, declared /; runs in the "
+    "control group /, declared /system.slice/vllm.service"
+)
+MORE_CAPABILITIES = "has the capabilities cap_sys_admin, declared cap_kill cap_net_bind_service"
+LESS_MEMORY = "memory.max 4096, declared MemoryMax=infinity; cpu.max 5, declared CPUQuotaPerSecUSec=infinity"
+OTHER_CERTIFICATE = f"is {'CD' * 20}, and {layout.GATEWAY_CERTIFICATE} holds {'AB' * 20} (SHA-1 fingerprints)"
 ENGINE_RESTARTS = "`pulumi up` drains the gateway and restarts vLLM"
 OTHER_FILES = "vllm.service process was started with other files than declared"
 READ_AGAIN = "has read its files again without its unit, so they are not known"
@@ -209,18 +217,14 @@ LEFT_ALONE = (
             lambda raw: engine(raw)["process"].update(
                 seccomp=False, capabilities=["cap_chown"], own_mounts=False, root="/srv", cgroup="/"
             ),
-            "vllm.service sandbox lets the process make every system call, declared SystemCallFilter; has the "
-            "capabilities cap_chown, declared none; sees the mounts of the host, declared ProtectSystem=strict; has the "
-            "root directory /srv, declared /; runs in the control group /, declared /system.slice/vllm.service; "
-            + ENGINE_RESTARTS,
+            f"vllm.service sandbox {OUTSIDE}; {ENGINE_RESTARTS}",
             [],
         ),
         (
             lambda raw: engine(raw)["process"]["cgroup_limits"].update(
                 {"memory.max": "4096", "cpu.max": "5"}
             ),
-            "vllm.service limits are memory.max 4096, declared MemoryMax=infinity; cpu.max 5, declared "
-            f"CPUQuotaPerSecUSec=infinity; {ENGINE_RESTARTS}",
+            f"vllm.service limits are {LESS_MEMORY}; {ENGINE_RESTARTS}",
             [],
         ),
         (
@@ -235,8 +239,7 @@ LEFT_ALONE = (
         ),
         (
             lambda raw: raw["gateway"]["certificate"].update(memory="CD" * 20),
-            f"certificate in the gateway's memory is {'CD' * 20}, and {layout.GATEWAY_CERTIFICATE} holds {'AB' * 20} "
-            f"(SHA-1 fingerprints); {GATEWAY_RELOADS}",
+            f"certificate in the gateway's memory {OTHER_CERTIFICATE}; {GATEWAY_RELOADS}",
             ["systemctl reload haproxy.service"],
         ),
         (
@@ -254,8 +257,7 @@ LEFT_ALONE = (
         ),
         (
             lambda raw: gateway(raw)["process"].update(capabilities=["cap_kill", "cap_sys_admin"]),
-            "haproxy.service sandbox has the capabilities cap_sys_admin, declared cap_kill cap_net_bind_service; "
-            "`pulumi up` restarts it",
+            f"haproxy.service sandbox {MORE_CAPABILITIES}; `pulumi up` restarts it",
             ["systemctl restart haproxy.service"],
         ),
         (
@@ -398,8 +400,8 @@ def test_what_is_no_difference(change):
         ),
         (
             {"packages": [["PyYAML", "6.0.3"], ["numpy", "2.3.4"], ["pip", "24.0"]]},
-            f"{OTHER_PACKAGES}numpy is 2.3.4 (locked 2.3.5); pip is 24.0 (not locked); vllm is missing (locked 0.26.0); "
-            + INSTALLED,
+            f"{OTHER_PACKAGES}numpy is 2.3.4 (locked 2.3.5); pip is 24.0 (not locked); "
+            + f"vllm is missing (locked 0.26.0); {INSTALLED}",
         ),
         (
             {"packages": [*PACKAGES, ["numpy", "2.3.4"]]},
