@@ -62,6 +62,7 @@ def running(name, files, user="", capabilities=(), **more):
             "own_mounts": True,
             "root": "/",
             "limits": {"NOFILE": "65536", "MEMLOCK": "unlimited", "CORE": "0"},
+            "highest_limits": {"NOFILE": "524288", "MEMLOCK": "unlimited", "CORE": "unlimited"},
             "cgroup": control_group,
             "cgroup_limits": {"memory.max": "max", "pids.max": "4915", "cpu.max": "max"},
         },
@@ -72,6 +73,7 @@ def running(name, files, user="", capabilities=(), **more):
 
 LOCK = "numpy==2.3.5 \\\n    --hash=sha256:00\nPyYAML==6.0.3 \\\n    --hash=sha256:00\nvllm==0.26.0\n"
 PACKAGES = [["numpy", "2.3.5"], ["pyyaml", "6.0.3"], ["vllm", "0.26.0"]]
+MISSING = "vllm is missing (locked 0.26.0)"
 OTHER_PACKAGES = "packages of vLLM are not those of the lock: "
 H200 = ["NVIDIA H200", "143771", "GPU-1", "570.1"]
 EVIDENCE = {"vllm": "0.26.0", "driver": "570.1", "gpus": ["NVIDIA H200", "NVIDIA H200"], "kernel": "6.8"}
@@ -155,8 +157,8 @@ def extra_rule(raw):
 
 
 OUTSIDE = (
-    "lets the process make every system call, declared SystemCallFilter; has the capabilities cap_chown, declared none; "
-    "sees the mounts of the host, declared ProtectSystem=strict; has the root directory /srv, declared /; runs in the "
+    "lets the process make every system call, declared SystemCallFilter; has the capabilities cap_chown, declared "
+    "none; sees the mounts of the host, declared ProtectSystem=strict; has the root directory /srv, declared /; runs in the "
     "control group /, declared /system.slice/vllm.service"
 )
 MORE_CAPABILITIES = "has the capabilities cap_sys_admin, declared cap_kill cap_net_bind_service"
@@ -362,6 +364,11 @@ def test_what_is_not_ours_is_refused(change, sentence):
             engine(raw).update(MemoryMax="5000", CPUQuotaPerSecUSec="2s"),
             engine(raw)["process"]["cgroup_limits"].update({"memory.max": "4096", "cpu.max": "200000"}),
         ),
+        # In a container, systemd can't give more than it has.
+        lambda raw: engine(raw)["process"].update(
+            limits={"NOFILE": "20000", "MEMLOCK": "8388608"},
+            highest_limits={"NOFILE": "20000", "MEMLOCK": "8388608"},
+        ),
         # A host without these controllers.
         lambda raw: engine(raw)["process"].update(cgroup_limits={}),
         lambda raw: raw["canary"].update(engine="busy", gateway="not asked"),
@@ -400,8 +407,7 @@ def test_what_is_no_difference(change):
         ),
         (
             {"packages": [["PyYAML", "6.0.3"], ["numpy", "2.3.4"], ["pip", "24.0"]]},
-            f"{OTHER_PACKAGES}numpy is 2.3.4 (locked 2.3.5); pip is 24.0 (not locked); "
-            + f"vllm is missing (locked 0.26.0); {INSTALLED}",
+            f"{OTHER_PACKAGES}numpy is 2.3.4 (locked 2.3.5); pip is 24.0 (not locked); {MISSING}; {INSTALLED}",
         ),
         (
             {"packages": [*PACKAGES, ["numpy", "2.3.4"]]},

@@ -97,6 +97,7 @@ def process(pid: str) -> "dict[str, Any] | None":
             "own_mounts": os.readlink(f"/proc/{pid}/ns/mnt") != os.readlink("/proc/self/ns/mnt"),
             "root": os.readlink(f"/proc/{pid}/root"),
             "limits": limits(text(f"/proc/{pid}/limits")),
+            "highest_limits": limits(text("/proc/1/limits")),
             "cgroup": cgroup,
             "cgroup_limits": cgroup_limits(f"{CGROUPS}{cgroup}"),
         }

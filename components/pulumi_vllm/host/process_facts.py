@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ class ProcessFact:
     root: str
     limits: Mapping[str, str]
     """Hard limits, by systemd's name without its prefix Limit."""
+    highest_limits: Mapping[str, str]
+    """Those of systemd itself, which in a container can't give a process more."""
     cgroup: str
     cgroup_limits: Mapping[str, str]
     """Limits of its control group, by the kernel's file; without those that this host can't set."""
@@ -50,9 +53,10 @@ class ProcessFact:
             capabilities=tuple(map(str, process["capabilities"])),
             own_mounts=bool(process["own_mounts"]),
             root=str(process["root"]),
-            limits={str(name): str(value) for name, value in process["limits"].items()},
+            limits=_texts(process["limits"]),
+            highest_limits=_texts(process["highest_limits"]),
             cgroup=str(process["cgroup"]),
-            cgroup_limits={str(name): str(value) for name, value in process["cgroup_limits"].items()},
+            cgroup_limits=_texts(process["cgroup_limits"]),
             unit={name: value for name, value in unit.items() if isinstance(value, str)},
         )
 
@@ -77,12 +81,21 @@ class ProcessFact:
         """Compare the limits of the process and of its control group with the unit, as "open files 1, declared 2"."""
         for name, words in _LIMITS.items():
             observed, declared = self.limits.get(name), self.unit.get(f"Limit{name}", "")
-            if observed is not None and declared and observed.replace("unlimited", "infinity") != declared:
+            highest = self.highest_limits.get(name, "unlimited")
+            if observed and declared and _number(observed) != min(_number(declared), _number(highest)):
                 yield f"{words} {observed}, declared {declared}"
         for name, file in _CGROUP.items():
             observed, declared = self.cgroup_limits.get(file), self.unit.get(name, "")
             if observed is not None and declared and not _same_limit(observed, declared):
                 yield f"{file} {observed}, declared {name}={declared}"
+
+
+def _texts(item: Mapping[str, Any]) -> dict[str, str]:
+    return {str(name): str(value) for name, value in item.items()}
+
+
+def _number(limit: str) -> float:
+    return float(limit) if limit.isdigit() else math.inf
 
 
 def _same_limit(observed: str, declared: str) -> bool:
