@@ -90,6 +90,7 @@ DRIFTS = (
     ),
     Drift(
         "limit of the running process changed",
+        "setpriv --reuid vllm --regid vllm --clear-groups "
         "prlimit --nofile=4711:4711 --pid $(systemctl show -P MainPID vllm)",
         "vllm.service limits are open files 4711, declared 65536",
         f"! grep 4711 {_PROCESS.format(unit='vllm.service')}/limits",
@@ -166,6 +167,7 @@ DRIFTS = (
         "systemctl stop vllm",
         "vllm.service is inactive",
         "systemctl is-active vllm",
+        restarts=True,
     ),
     Drift(
         "secrets in a drop-in and in the environment file",
@@ -198,6 +200,38 @@ DRIFTS = (
         "chmod 644 /etc/pulumi-vllm/gateway/keys.map",
         "changed on the host: /etc/pulumi-vllm/gateway/keys.map",
         "test $(stat -c %a /etc/pulumi-vllm/gateway/keys.map) = 600",
+    ),
+    Drift(
+        "sudo rule added",
+        "echo 'mallory ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/mallory",
+        "sudoers file /etc/sudoers.d/mallory is new since the last `pulumi up`: mallory ALL=(ALL) NOPASSWD: ALL",
+        refused="rm /etc/sudoers.d/mallory",
+    ),
+    Drift(
+        "SSH key added for the managed user",
+        "ssh-keygen -q -t ed25519 -N '' -C mallory -f /root/k; cat /root/k.pub >> ~ubuntu/.ssh/authorized_keys",
+        " of ubuntu is new since the last `pulumi up`: ssh-ed25519 mallory",
+        refused="sed -i /mallory/d ~ubuntu/.ssh/authorized_keys",
+    ),
+    Drift(
+        "account added",
+        "useradd --non-unique --uid 0 --shell /bin/sh mallory",
+        "account mallory is new since the last `pulumi up`: uid 0, shell /bin/sh",
+        refused="userdel --force mallory",
+    ),
+    Drift(
+        "password login of sshd allowed",
+        "printf 'PasswordAuthentication yes\n' > /etc/ssh/sshd_config.d/00-mine.conf",
+        "sshd option passwordauthentication is yes, and was no at the last `pulumi up`",
+        refused="rm /etc/ssh/sshd_config.d/00-mine.conf",
+    ),
+    Drift(
+        "clock behind",
+        # A container has the clock of its host, so what its programs read is changed.
+        "cp -p /etc/python3.*/sitecustomize.py /root/s; "
+        "echo 'import time; now = time.time; time.time = lambda: now() - 400' | tee -a /etc/python3.*/sitecustomize.py",
+        "clock is 400 s behind that of this computer, and may differ by 60 s",
+        refused="cp -p /root/s /etc/python3.*/sitecustomize.py",
     ),
     Drift(
         "package of vLLM in another version",

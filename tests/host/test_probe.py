@@ -10,6 +10,7 @@ import sys
 import time
 import types
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from pulumi_vllm.host.facts import Facts
@@ -205,3 +206,81 @@ def test_a_program_that_is_missing_or_fails_has_no_output():
 def test_the_boot_identity_is_stable():
     assert program.boot_identity() == program.boot_identity()
     assert Path("/proc/1/stat").exists() == (not program.boot_identity().endswith("-0"))
+
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGyXj7P2ucbQbpZ3RzLZyHg9OIGZ0nYmlnmgUDrS0rDw"
+
+
+def fingerprint(tmp_path):
+    """The fingerprint of KEY, from ssh-keygen."""
+    public = tmp_path / "key.pub"
+    public.write_text(f"{KEY} x\n")
+    shown = subprocess.run(
+        ["ssh-keygen", "-l", "-f", str(public)], capture_output=True, text=True, check=True
+    )
+    return shown.stdout.split()[1]
+
+
+@pytest.fixture
+def account(tmp_path, monkeypatch):
+    """A user whose home is a folder of the test."""
+    entry = SimpleNamespace(pw_name="ubuntu", pw_uid=1000, pw_shell="/bin/bash", pw_dir=str(tmp_path))
+    daemon = SimpleNamespace(pw_name="vllm", pw_uid=999, pw_shell="/usr/sbin/nologin", pw_dir="/var/lib/vllm")
+    group = SimpleNamespace(gr_name="sudo", gr_mem=["ubuntu", "mallory"])
+    passwd = SimpleNamespace(getpwall=lambda: [entry, daemon], getpwnam={"ubuntu": entry}.__getitem__)
+    monkeypatch.setattr(program, "pwd", passwd)
+    monkeypatch.setattr(program, "grp", SimpleNamespace(getgrall=lambda: [group]))
+    monkeypatch.setattr(program, "SUDOERS_DIRECTORY", str(tmp_path / "sudoers.d"))
+    monkeypatch.setattr(program, "SSHD_DIRECTORY", str(tmp_path / "sshd"))
+
+
+def test_who_can_log_in_is_reported_without_secrets(account, texts, tmp_path):
+    (tmp_path / "sudoers.d").mkdir()
+    for name in ("90-cloud", "old.bak", "x~"):
+        (tmp_path / "sudoers.d" / name).touch()
+    texts["/etc/sudoers"] = "# comment\nroot ALL=(ALL) ALL\n#includedir /etc/sudoers.d\n"
+    texts[f"{tmp_path}/sudoers.d/90-cloud"] = "ubuntu ALL=(ALL) NOPASSWD:ALL\n"
+    texts["/etc/ssh/sshd_config"] = "Port 22\nMatch User git\n  # x\n  PasswordAuthentication yes\n"
+    texts[f"{tmp_path}/.ssh/authorized_keys"] = (
+        f'# mine\n\n{KEY} me@here\ncommand="HF_TOKEN=planted-4711 run",no-pty {KEY.replace("yXj7P", "yXj8P")} two\n'
+    )
+    shown = (
+        "port 22\nciphers aes\nallowusers a\nallowusers b\nauthorizedkeysfile .ssh/authorized_keys %h/none\n"
+    )
+    found = program.access("ubuntu", shown)
+    other = next(name for name in found if name.startswith("SSH key") and fingerprint(tmp_path) not in name)
+    assert found == {
+        "sudoers file /etc/sudoers": "root ALL=(ALL) ALL; #includedir /etc/sudoers.d",
+        f"sudoers file {tmp_path}/sudoers.d/90-cloud": "ubuntu ALL=(ALL) NOPASSWD:ALL",
+        "sshd option port": "22",
+        "sshd option allowusers": "a, b",
+        "sshd option authorizedkeysfile": ".ssh/authorized_keys %h/none",
+        "sshd block 1": "Match User git; PasswordAuthentication yes",
+        "account ubuntu": "uid 1000, shell /bin/bash",
+        "group sudo": "mallory, ubuntu",
+        f"SSH key {fingerprint(tmp_path)} of ubuntu": "ssh-ed25519 me@here",
+        other: found[other],
+    }
+    assert "planted" not in json.dumps(found)
+    assert found[other].startswith('command="HF_TOKEN=***')
+
+
+def test_a_long_text_ends_with_its_digest():
+    shown = program.shortened(["x" * 300])
+    assert shown.startswith("x" * 200 + " … (sha256 ")
+    assert shown != program.shortened(["x" * 299 + "y"])
+
+
+def test_a_host_without_sudo_and_sshd_has_accounts_only(account, texts):
+    assert program.access("ubuntu", "") == {
+        "sudoers file /etc/sudoers": "",
+        "account ubuntu": "uid 1000, shell /bin/bash",
+        "group sudo": "mallory, ubuntu",
+    }
+
+
+def test_a_container_has_the_clock_of_its_host(monkeypatch):
+    monkeypatch.setattr(program.os.path, "exists", lambda path: path == "/run/systemd/container")
+    assert program.synchronised() is None
+    monkeypatch.setattr(program.os.path, "exists", lambda path: False)
+    assert program.synchronised() in (True, False, None)

@@ -81,6 +81,9 @@ INSTALLED = "`pulumi up` installs it again from its lock and restarts vLLM"
 CHECKED = "`pulumi up` checks the host, drains the gateway and restarts vLLM"
 
 
+ACCESS = {"sudoers file /etc/sudoers": "root ALL=(ALL) ALL", "sshd option passwordauthentication": "no"}
+
+
 def healthy():
     texts = {
         ENGINE_FILE: "unit",
@@ -123,13 +126,16 @@ def healthy():
         "readiness": {"passed": True},
         "gpus": [H200, H200],
         "kernel": "6.9",
+        "access": ACCESS,
+        "skew_s": 60.0,
+        "synchronised": True,
     }
 
 
 def found(change=lambda _: None):
     raw = healthy()
     change(raw)
-    return differences(Facts.parse(raw), digest=DIGEST, evidence=EVIDENCE)
+    return differences(Facts.parse(raw), digest=DIGEST, evidence=EVIDENCE, access=ACCESS)
 
 
 def test_a_healthy_host_has_no_difference():
@@ -158,8 +164,8 @@ def extra_rule(raw):
 
 OUTSIDE = (
     "lets the process make every system call, declared SystemCallFilter; has the capabilities cap_chown, declared "
-    "none; sees the mounts of the host, declared ProtectSystem=strict; has the root directory /srv, declared /; runs in the "
-    "control group /, declared /system.slice/vllm.service"
+    "none; sees the mounts of the host, declared ProtectSystem=strict; has the root directory /srv, declared /; runs "
+    "in the control group /, declared /system.slice/vllm.service"
 )
 MORE_CAPABILITIES = "has the capabilities cap_sys_admin, declared cap_kill cap_net_bind_service"
 LESS_MEMORY = "memory.max 4096, declared MemoryMax=infinity; cpu.max 5, declared CPUQuotaPerSecUSec=infinity"
@@ -168,6 +174,13 @@ ENGINE_RESTARTS = "`pulumi up` drains the gateway and restarts vLLM"
 OTHER_FILES = "vllm.service process was started with other files than declared"
 READ_AGAIN = "has read its files again without its unit, so they are not known"
 GATEWAY_RELOADS = "`pulumi up` reloads the gateway"
+ACCESS_LEFT = (
+    "`pulumi up` leaves it; restore it on the host, or accept it with another text in server.access.accepted"
+)
+CLOCK_LEFT = (
+    "and may differ by 60 s; `pulumi up` sets no clock under a running engine; run `timedatectl set-ntp true` on the "
+    "host, or correct this computer's clock"
+)
 LEFT_ALONE = (
     "`pulumi up` leaves rules that are not its own; remove them on the host, as in `docker ps` or `nft`"
 )
@@ -340,6 +353,27 @@ def test_a_difference_is_a_sentence_and_its_repair(change, sentence, commands):
             "firewall can't be compared with its rules; run `nft -c -f /etc/pulumi-vllm/nftables.nft` on the host",
         ),
         (
+            lambda raw: raw.update(skew_s=-400.4),
+            f"clock is 400 s behind that of this computer, {CLOCK_LEFT}",
+        ),
+        (
+            lambda raw: raw.update(skew_s=61.0, synchronised=False),
+            f"clock is 61 s ahead of that of this computer, and nothing synchronises it, {CLOCK_LEFT}",
+        ),
+        (
+            lambda raw: raw.update(access=ACCESS | {"account mallory": "uid 0, shell /bin/sh"}),
+            f"account mallory is new since the last `pulumi up`: uid 0, shell /bin/sh; {ACCESS_LEFT}",
+        ),
+        (
+            lambda raw: raw.update(access=ACCESS | {"sshd option passwordauthentication": "yes"}),
+            f"sshd option passwordauthentication is yes, and was no at the last `pulumi up`; {ACCESS_LEFT}",
+        ),
+        (
+            lambda raw: raw.update(access={"sshd option passwordauthentication": "no"}),
+            "sudoers file /etc/sudoers is gone since the last `pulumi up`, and was: root ALL=(ALL) ALL; "
+            + ACCESS_LEFT,
+        ),
+        (
             lambda raw: raw["disk_free"].update({"/models": 2**20}),
             "free space on /models is 1 MiB, and 64 MiB are needed; `pulumi up` deletes nothing; make room on the host",
         ),
@@ -441,3 +475,8 @@ def test_a_drop_in_that_is_on_disk_and_in_the_process_is_a_difference():
 
     (one,) = found(change)
     assert one.observed == f"was started with {DROP_IN}, which nobody declared"
+
+
+def test_a_state_of_an_earlier_version_knows_nothing_about_access():
+    facts = Facts.parse(healthy())
+    assert differences(facts, digest=DIGEST, evidence=EVIDENCE, access={}) == ()

@@ -8,6 +8,7 @@ import stat
 
 import asyncssh
 import pytest
+from pulumi_vllm.host import ssh
 from pulumi_vllm.host.probe_request import ProbeRequest
 from pulumi_vllm.host.ssh import (
     Address,
@@ -109,6 +110,13 @@ async def test_output_of_a_start_file_is_not_the_scripts(sshd, host, tmp_path, s
     assert (await host.probe(ProbeRequest()))["probe"] == 1
     with pytest.raises(HostError, match=r"failed with code 3: oops$"):
         await host.run("echo oops >&2; exit 3")
+
+
+@pytest.mark.parametrize(
+    ("shown", "skew_s"), [(99.0, -1.0), (100.0, 0.0), (102.0, 0.0), (105.5, 3.5), (None, 0.0)]
+)
+def test_a_slow_answer_is_no_difference_of_the_clocks(shown, skew_s):
+    assert ssh._skew_s(shown, before=100.0, after=102.0) == skew_s
 
 
 async def test_a_script_that_did_not_begin_is_no_success(sshd, host):

@@ -859,6 +859,7 @@ class Service(pulumi.CustomResource):
         ca_certificate: pulumi.Input[str] | None = None,
         access: pulumi.Input[Mapping[str, Any]] | None = None,
         answers: pulumi.Input[str] | None = None,
+        access_accepted: pulumi.Input[str] | None = None,
         drain_timeout_s: pulumi.Input[float] | None = None,
         ready_timeout_s: pulumi.Input[float] | None = None,
         opts: pulumi.ResourceOptions | None = None,
@@ -882,6 +883,7 @@ class Service(pulumi.CustomResource):
             ca_certificate: CA certificate with which clients verify the gateway, PEM.
             access: Address ranges that the firewall of the host admits: allow for the gateway, sshAllow for SSH (default: those of allow). An empty sshAllow closes SSH for everybody.
             answers: Whether the endpoint answered the last refresh, tried from where Pulumi runs if server.access.allow admits that address (default: yes); otherwise the reason.
+            access_accepted: A text. With another one, the next `up` accepts accounts, SSH keys, sudo rules and options of sshd as the host has them then; otherwise a change of them is a difference.
             drain_timeout_s: Seconds that running requests get to finish before vLLM restarts (default: 60).
             ready_timeout_s: Seconds from the start of vLLM until the readiness check must have passed (default: 3600).
             opts: Pulumi's resource options.
@@ -905,9 +907,11 @@ class Service(pulumi.CustomResource):
                 "caCertificate": ca_certificate,
                 "access": access,
                 "answers": answers,
+                "accessAccepted": access_accepted,
                 "drainTimeoutS": drain_timeout_s,
                 "readyTimeoutS": ready_timeout_s,
                 "evidence": None,
+                "hostAccess": None,
                 "reachable": None,
             },
             _options(opts),
@@ -989,6 +993,11 @@ class Service(pulumi.CustomResource):
         return pulumi.get(self, "answers")  # type: ignore[no-any-return]
 
     @property
+    def access_accepted(self) -> pulumi.Output[str]:
+        """A text. With another one, the next `up` accepts accounts, SSH keys, sudo rules and options of sshd as the host has them then; otherwise a change of them is a difference."""
+        return pulumi.get(self, "accessAccepted")  # type: ignore[no-any-return]
+
+    @property
     def drain_timeout_s(self) -> pulumi.Output[float]:
         """Seconds that running requests get to finish before vLLM restarts (default: 60)."""
         return pulumi.get(self, "drainTimeoutS")  # type: ignore[no-any-return]
@@ -1002,6 +1011,11 @@ class Service(pulumi.CustomResource):
     def evidence(self) -> pulumi.Output[Mapping[str, Any]]:
         """Versions, result of the readiness check, and durations of the start's phases."""
         return pulumi.get(self, "evidence")  # type: ignore[no-any-return]
+
+    @property
+    def host_access(self) -> pulumi.Output[Mapping[str, str]]:
+        """Accounts, SSH keys, sudo rules and options of sshd, as they were when they were last accepted."""
+        return pulumi.get(self, "hostAccess")  # type: ignore[no-any-return]
 
     @property
     def reachable(self) -> pulumi.Output[bool]:

@@ -70,7 +70,11 @@ OUTPUTS: Final[dict[str, dict[str, Any]]] = {
         "manifestSha256": "e" * 64,
         "reachable": True,
     },
-    "vllm:host:Service": {"evidence": {"readiness": {"passed": True}}, "reachable": True},
+    "vllm:host:Service": {
+        "evidence": {"readiness": {"passed": True}},
+        "hostAccess": {"sshd option passwordauthentication": "no"},
+        "reachable": True,
+    },
 }
 """Outputs by type of resource. A test may change them."""
 

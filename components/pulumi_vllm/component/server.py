@@ -197,6 +197,7 @@ class Server(pulumi.ComponentResource):
             weights_revision=planned.revision,
             weights_downloads=weights.downloads,
             access=_access(deployment),
+            access_accepted=deployment.access.accepted,
             endpoint=self.endpoint,
             ca_certificate=self.ca_certificate,
             drain_timeout_s=deployment.drain_timeout_s,

@@ -137,6 +137,10 @@ class Facts:
     """The state of a host at one moment."""
 
     boot_id: str
+    skew_s: float
+    """Seconds by which the host's clock is ahead of this computer's."""
+    synchronised: bool | None
+    """Whether something synchronises the host's clock; None where that is not known, as in a container."""
     files: Mapping[str, FileFact | None]
     """By path; None where there is no file."""
     drop_ins: Mapping[str, FileFact]
@@ -164,6 +168,8 @@ class Facts:
     firewall: FirewallFact
     gateway: GatewayFact | None
     """None where its admin socket does not answer."""
+    access: Mapping[str, str]
+    """What decides who can log in and become root, by subject."""
 
     @classmethod
     def parse(cls, text: str | Mapping[str, Any]) -> Facts:
@@ -178,6 +184,8 @@ class Facts:
         gpus = [row for row in raw.get("gpus") or () if len(row) == 4]  # noqa: PLR2004 (its columns)
         return cls(
             boot_id=str(raw.get("boot_id") or ""),
+            skew_s=float(raw.get("skew_s") or 0.0),
+            synchronised=raw.get("synchronised"),
             files={path: _file(item) for path, item in (raw.get("files") or {}).items()},
             drop_ins={path: _present(item) for path, item in (raw.get("drop_ins") or {}).items()},
             units={name: _unit(name, item) for name, item in (raw.get("units") or {}).items()},
@@ -198,6 +206,7 @@ class Facts:
             disk_free=dict(raw.get("disk_free") or {}),
             firewall=_firewall(raw.get("firewall") or {}),
             gateway=_gateway(raw.get("gateway")),
+            access={str(name): str(value) for name, value in (raw.get("access") or {}).items()},
         )
 
     def versions(self) -> dict[str, Any]:

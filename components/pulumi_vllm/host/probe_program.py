@@ -13,6 +13,8 @@ import re
 import sys
 import time
 
+from pulumi_vllm.host.probe_access import access
+from pulumi_vllm.host.probe_clock import synchronised
 from pulumi_vllm.host.probe_engine import canary, engine_version, manifests, packages
 from pulumi_vllm.host.probe_files import drop_ins, files, free, mounts
 from pulumi_vllm.host.probe_gateway import gateway
@@ -31,6 +33,7 @@ def main() -> None:
     """Start the slow programs first, and read everything else while they run."""
     request = json.loads(sys.argv[1])
     systemd = start("systemctl", "show", "--no-pager", f"--property={PROPERTIES}", *request["units"])
+    sshd = start("/usr/sbin/sshd", "-T")
     gpus = start(
         "nvidia-smi", "--query-gpu=name,memory.total,uuid,driver_version", "--format=csv,noheader,nounits"
     )
@@ -44,6 +47,7 @@ def main() -> None:
     facts = {
         "probe": 1,
         "time": time.time(),
+        "synchronised": synchronised(),
         "boot_id": boot_identity(),
         "os": dict(re.findall(r'^([A-Z_]+)="?([^"\n]*)"?$', text("/etc/os-release"), re.MULTILINE)),
         "kernel": os.uname().release,
@@ -66,6 +70,7 @@ def main() -> None:
     facts["gateway"] = gateway(
         request["gateway_socket"], request["gateway_certificate"], request["gateway_maps"]
     )
+    facts["access"] = access(request["login"], output(sshd))
     facts["gpus"] = [
         [part.strip() for part in line.split(",")] for line in output(gpus).splitlines() if line.strip()
     ]

@@ -25,6 +25,8 @@ _MODULES = (
     "probe_network",
     "probe_gateway",
     "probe_engine",
+    "probe_access",
+    "probe_clock",
     "probe_program",
 )
 _IMPORT = re.compile(r"^from pulumi_vllm\.host\.\w+ import (?:\([^)]*\)|.*)\n", re.MULTILINE)
@@ -67,9 +69,9 @@ class ProbeRequest:
             weights=tuple(sorted({*self.weights, *((weights,) if weights else ())})),
         )
 
-    def to_json(self) -> str:
-        """Format the request as the argument of `probe_program.py`."""
-        return json.dumps({**asdict(self), **_PATHS}, sort_keys=True)
+    def to_json(self, login: str = "root") -> str:
+        """Format the request as the argument of `probe_program.py`, for a host whose managed user is `login`."""
+        return json.dumps({**asdict(self), **_PATHS, "login": login}, sort_keys=True)
 
 
 def probe_source() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from pulumi_vllm.host import engine_drift, gateway_drift, process_drift
+from pulumi_vllm.host import access_drift, engine_drift, gateway_drift, process_drift
 from pulumi_vllm.host.drift import Difference
 from pulumi_vllm.host.gateway_drift import RESTART_GATEWAY
 from pulumi_vllm.host.mask import mask
@@ -24,6 +24,9 @@ _STARTED_AT_BOOT: Final = (
 )
 # The canary runs every minute, and a run that sees a hang takes two.
 _ASKED_WITHIN_S: Final = 300
+# A clock that NTP keeps is right within a second, so a minute is a fault. TLS fails much later: our certificates hold
+# from one hour before they were made, and signed links of model hubs for 15 minutes to an hour.
+_CLOCK_WITHIN_S: Final = 60
 # The reserve that preflight leaves on a machine without GPUs. With less, logs and caches can't be written.
 _FULL_BELOW_BYTES: Final = 64 * 2**20
 
@@ -31,10 +34,13 @@ _ASK: Final = f"systemctl restart {layout.CANARY_TIMER}; systemctl start {layout
 _RELOAD_SYSTEMD: Final = "systemctl daemon-reload"
 
 
-def differences(facts: Facts, *, digest: str, evidence: Mapping[str, Any]) -> tuple[Difference, ...]:
-    """Compare the running service with its files, and engine and GPUs with the evidence of the last `up`.
+def differences(
+    facts: Facts, *, digest: str, evidence: Mapping[str, Any], access: Mapping[str, str]
+) -> tuple[Difference, ...]:
+    """Compare the running service with its files, and the host with what was observed at the last `up`.
 
-    `digest` is the serving digest of the declared files.
+    `digest` is the serving digest of the declared files. `evidence` names engine and GPUs of the last `up`, and
+    `access` what decided about access then.
     """
     return (
         *_boot(facts),
@@ -45,6 +51,8 @@ def differences(facts: Facts, *, digest: str, evidence: Mapping[str, Any]) -> tu
         *_firewall(facts),
         *_forwarding(facts),
         *_disks(facts),
+        *_clock(facts),
+        *access_drift.access(facts, access),
         *engine_drift.installed(facts, evidence),
         *_readiness(facts),
     )
@@ -124,6 +132,19 @@ def _forwarding(facts: Facts) -> Iterator[Difference]:
             "forwarded ports",
             f"pass by our rules: {'; '.join(facts.firewall.forwarding)}",
             "`pulumi up` leaves rules that are not its own; remove them on the host, as in `docker ps` or `nft`",
+        )
+
+
+def _clock(facts: Facts) -> Iterator[Difference]:
+    if abs(facts.skew_s) > _CLOCK_WITHIN_S:
+        direction = "ahead of" if facts.skew_s > 0 else "behind"
+        loose = ", and nothing synchronises it" if facts.synchronised is False else ""
+        yield Difference(
+            "clock",
+            f"is {abs(facts.skew_s):.0f} s {direction} that of this computer{loose}, and may differ by "
+            f"{_CLOCK_WITHIN_S} s",
+            "`pulumi up` sets no clock under a running engine; run `timedatectl set-ntp true` on the host, or correct "
+            "this computer's clock",
         )
 
 

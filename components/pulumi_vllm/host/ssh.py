@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import shlex
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -220,15 +221,17 @@ class Host:
         Raises:
             HostError: the probe failed, or the host has no python3.
         """
-        script = f"# probe\nexec python3 -I - {shlex.quote(request.to_json())}"
+        script = f"# probe\nexec python3 -I - {shlex.quote(request.to_json(self.address.user))}"
+        before = time.time()
         done = await self.run(script, stdin=probe_source().encode(), timeout_s=timeout_s)
+        after = time.time()
         try:
             facts = json.loads(done.stdout)
         except ValueError:
             raise HostError(f"{self.address}: the probe printed no JSON", done.stdout[-200:]) from None
         if not isinstance(facts, dict):
             raise HostError(f"{self.address}: the probe printed no JSON object")
-        return facts
+        return {**facts, "skew_s": _skew_s(facts.get("time"), before, after)}
 
     def _check_began(self, name: str, result: Result) -> None:
         """Explain a script that did not begin. With a failure of another kind, the caller reads its exit code."""
@@ -311,6 +314,13 @@ class Host:
             f"{self.address}: shows another host key than the pinned one, so nothing was sent to it; "
             "if the host was reinstalled on purpose, replace it in the stack"
         )
+
+
+def _skew_s(shown: object, before: float, after: float) -> float:
+    """Return by how much a clock is ahead, of which the host printed the time between `before` and `after`."""
+    if not isinstance(shown, float):
+        return 0.0
+    return min(shown - before, 0.0) + max(shown - after, 0.0)
 
 
 def _client_key(address: Address, pem: str) -> asyncssh.SSHKey:

@@ -77,6 +77,11 @@ class Service(HostResource):
         ),
         "differences": DIFFERENCES,
         **ENDPOINT_INPUTS,
+        "accessAccepted": Property(
+            "string",
+            "A text. With another one, the next `up` accepts accounts, SSH keys, sudo rules and options of sshd as the "
+            "host has them then; otherwise a change of them is a difference.",
+        ),
         "drainTimeoutS": DRAIN_TIMEOUT,
         "readyTimeoutS": Property(
             "number",
@@ -90,6 +95,11 @@ class Service(HostResource):
             "object",
             "Versions, result of the readiness check, and durations of the start's phases.",
             of="any",
+        ),
+        "hostAccess": Property(
+            "object",
+            "Accounts, SSH keys, sudo rules and options of sshd, as they were when they were last accepted.",
+            of="string",
         ),
         "reachable": REACHABLE,
     }
@@ -114,6 +124,8 @@ class Service(HostResource):
         if old.get("differences"):
             restart = await self._repair(call, old, new) or restart
         outputs = await self._start(call, new, restart=restart)
+        if old.get("accessAccepted") == new.get("accessAccepted"):
+            outputs["hostAccess"] = old.get("hostAccess") or outputs["hostAccess"]
         if old.get("differences"):
             refuse(call, await self._differences(call, outputs, new))
         return outputs
@@ -135,6 +147,11 @@ class Service(HostResource):
             time, reason = facts.canary.restarts[-1]
             times = len(facts.canary.restarts)
             await call.warn(f"vLLM hung and was restarted {times} times, last at {time}: {reason}")
+        outputs["hostAccess"] = outputs["hostAccess"] or dict(facts.access)
+        if facts.synchronised is False:
+            await call.warn(
+                f"{call.name}: nothing synchronises the clock of the host; run `timedatectl set-ntp true`"
+            )
         others = _differences_in(facts, state, {**state, **inputs})
         live = {
             "units": observed.states,
@@ -195,12 +212,15 @@ class Service(HostResource):
             "endpoint": endpoint,
             **facts.versions(),
         }
-        return {"evidence": evidence, "reachable": True}
+        return {"evidence": evidence, "hostAccess": dict(facts.access), "reachable": True}
 
 
 def _differences_in(facts: "Facts", outputs: Values, inputs: Values) -> "tuple[drift.Difference, ...]":
     return service_drift.differences(
-        facts, digest=str(inputs["servingDigest"]), evidence=outputs.get("evidence") or {}
+        facts,
+        digest=str(inputs["servingDigest"]),
+        evidence=outputs.get("evidence") or {},
+        access=outputs.get("hostAccess") or {},
     )
 
 

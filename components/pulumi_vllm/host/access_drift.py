@@ -1,0 +1,33 @@
+"""Drift of who can log in to the host and become root there, against the last `up`. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pulumi_vllm.host.drift import Difference
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from pulumi_vllm.host.facts import Facts
+
+_REMEDY: Final = (
+    "`pulumi up` leaves it; restore it on the host, or accept it with another text in server.access.accepted"
+)
+
+
+def access(facts: Facts, before: Mapping[str, str]) -> Iterator[Difference]:
+    """Compare accounts, SSH keys, sudo rules and sshd's options with those of the last `up`."""
+    if not before:
+        return
+    for subject in sorted({*before, *facts.access}):
+        was, now = before.get(subject), facts.access.get(subject)
+        if was == now:
+            continue
+        if was is None:
+            observed = f"is new since the last `pulumi up`: {now}"
+        elif now is None:
+            observed = f"is gone since the last `pulumi up`, and was: {was}"
+        else:
+            observed = f"is {now}, and was {was} at the last `pulumi up`"
+        yield Difference(subject, observed, _REMEDY)
