@@ -208,10 +208,10 @@ DRIFTS = (
         refused="rm /etc/sudoers.d/mallory",
     ),
     Drift(
-        "SSH key added for the managed user",
-        "ssh-keygen -q -t ed25519 -N '' -C mallory -f /root/k; cat /root/k.pub >> ~ubuntu/.ssh/authorized_keys",
-        " of ubuntu is new since the last `pulumi up`: ssh-ed25519 mallory",
-        refused="sed -i /mallory/d ~ubuntu/.ssh/authorized_keys",
+        "SSH key added for root",
+        "ssh-keygen -q -t ed25519 -N '' -C mallory -f /root/k; cat /root/k.pub >> ~root/.ssh/authorized_keys",
+        " of root is new since the last `pulumi up`: ssh-ed25519 mallory",
+        refused="sed -i /mallory/d ~root/.ssh/authorized_keys",
     ),
     Drift(
         "account added",
@@ -220,9 +220,9 @@ DRIFTS = (
         refused="userdel --force mallory",
     ),
     Drift(
-        "password login of sshd allowed",
-        "printf 'PasswordAuthentication yes\n' > /etc/ssh/sshd_config.d/00-mine.conf",
-        "sshd option passwordauthentication is yes, and was no at the last `pulumi up`",
+        "option of sshd changed",
+        "printf 'PermitRootLogin yes\n' > /etc/ssh/sshd_config.d/00-mine.conf",
+        "sshd option permitrootlogin is yes, and was without-password at the last `pulumi up`",
         refused="rm /etc/ssh/sshd_config.d/00-mine.conf",
     ),
     Drift(
