@@ -158,7 +158,7 @@ def test_a_gpu_stack_is_compared_with_its_evidence(start, gateway, project, caps
     limits = {"requests_per_minute": 60, "streams_per_key": 40}
     outputs = {
         "endpoint": there.url, "model": decided.served_name, "ca_certificate": there.ca.read_text(),
-        "api_key": key, "usd_per_hour": 2.54, "plan": explain.exported(explain.summary(decided) | {"gateway": limits}),
+        "api_key": key, "usd_per_hour": 2.54, **explain.exported(explain.summary(decided) | {"gateway": limits}),
     }  # fmt: skip
     (project / "outputs.json").write_text(json.dumps(outputs))
     (project / "__main__.py").write_text(PROGRAM)

@@ -43,7 +43,7 @@ def test_the_program_of_init_exports_what_the_commands_read(monkeypatch):
 
     def program():
         runpy.run_path(str(starter), run_name="__main__")
-        return {"evidence": exported["evidence"], "plan": exported["plan"]}
+        return {name: exported[name] for name in ("evidence", "plan", "memory", "flags", "gateway")}
 
     outputs = run(program)[1]
     assert exported.keys() >= {
@@ -53,9 +53,15 @@ def test_the_program_of_init_exports_what_the_commands_read(monkeypatch):
         "ca_certificate",
         "evidence",
         "plan",
+        "memory",
+        "flags",
+        "gateway",
         "connection",
     }
-    assert "--max-model-len 32768" in outputs["plan"]["flags"].splitlines(), "one flag per line"
+    assert "--max-model-len 32768" in outputs["flags"].splitlines(), "one flag per line"
+    assert outputs["plan"]["machine"] == "2x H200"
+    assert outputs["memory"]["fits"] is True
+    assert outputs["gateway"]["requests_per_minute"] > 0
     assert outputs["evidence"]["certificate_expires"]
 
 

@@ -88,7 +88,7 @@ def test_an_h200_stack_comes_up_on_the_local_cloud(projects, tmp_path):
     project.up()
     outputs = project.outputs()
     assert outputs["usd_per_hour"] > 7.9
-    assert "--tensor-parallel-size" in outputs["plan"]["flags"]
+    assert "--tensor-parallel-size" in outputs["flags"]
     ai = client(outputs, tmp_path)
     assert (
         ai.chat.completions.create(

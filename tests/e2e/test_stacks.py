@@ -124,9 +124,7 @@ def test_every_stack_comes_up(projects, tmp_path, stack):
     assert len(cards) == machine["count"]
     assert all(machine["gpu"] in card for card in cards)
     words = project.on_host("tr '\\0' ' ' </proc/$(systemctl show -p MainPID --value vllm)/cmdline")
-    (context,) = [
-        line for line in outputs["plan"]["flags"].splitlines() if line.startswith("--max-model-len ")
-    ]
+    (context,) = [line for line in outputs["flags"].splitlines() if line.startswith("--max-model-len ")]
     assert context in words
     ai = client(outputs, tmp_path)
     answer = ai.chat.completions.create(

@@ -58,7 +58,7 @@ def from_stack(stack: str | None) -> Endpoint:
         outputs.get("usd_per_hour"),
     )
     first = next(iter(keys.values()), None) if isinstance(keys, dict) else None
-    plan, model = outputs.get("plan"), outputs.get("model")
+    model = outputs.get("model")
     base = _base_url(url)
     return Endpoint(
         url=base,
@@ -67,15 +67,19 @@ def from_stack(stack: str | None) -> Endpoint:
         tls=_tls_context(base, certificate, f"stack {name}: its output ca_certificate"),
         stack=name,
         model=model if isinstance(model, str) else None,
-        plan=_with_flags_as_words(plan) if isinstance(plan, dict) else {},
+        plan=_plan(outputs),
         usd_per_hour=float(price) if isinstance(price, int | float) else None,
     )
 
 
-def _with_flags_as_words(plan: dict[str, Any]) -> dict[str, Any]:
-    """Return the plan with its flags as a list. `Server.export_outputs` exports them as a text."""
-    flags = plan.get("flags")
-    return plan | {"flags": shlex.split(flags)} if isinstance(flags, str) else plan
+def _plan(outputs: dict[str, Any]) -> dict[str, Any]:
+    """Return what the outputs of a stack say about its plan, with the flags as a list of words."""
+    plan, flags, gateway = outputs.get("plan"), outputs.get("flags"), outputs.get("gateway")
+    return {
+        **(plan if isinstance(plan, dict) else {}),
+        **({"flags": shlex.split(flags)} if isinstance(flags, str) else {}),
+        **({"gateway": gateway} if isinstance(gateway, dict) else {}),
+    }
 
 
 def from_url(url: str, ca: Path | None) -> Endpoint:

@@ -253,6 +253,7 @@ class Server(pulumi.ComponentResource):
 
     def export_outputs(self) -> None:
         """Export the server's outputs from the stack. `pulumi-vllm smoke` and `bench` read them."""
+        planned = self.plan.apply(explain.exported)
         outputs = {
             "endpoint": self.endpoint,
             "model": self.model,
@@ -260,7 +261,7 @@ class Server(pulumi.ComponentResource):
             "api_key": self.api_keys.apply(lambda keys: next(iter(keys.values()))),
             "api_keys": self.api_keys,
             "usd_per_hour": self.usd_per_hour,
-            "plan": self.plan.apply(explain.exported),
+            **{name: planned[name] for name in explain.EXPORTED},
             "evidence": self.evidence,
             "connection": self.connection_info,
         }

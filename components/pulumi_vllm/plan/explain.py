@@ -26,6 +26,21 @@ MEMORY_FIGURES = (
 )
 """Figures of `summary` that the memory formulas yield; GiB are those of one GPU."""
 
+EXPORTED = ("plan", "memory", "flags", "usd_per_million_output_tokens", "gateway")
+"""Outputs of a stack that `exported` returns."""
+
+_RENTED = (
+    "machine",
+    "billing",
+    "model",
+    "precision",
+    "engine",
+    "disk_gib",
+    "usd_per_hour",
+    "usd_per_month",
+    "storage_usd_per_month",
+)
+
 _DRAWING_WIDTH = 60
 
 
@@ -55,20 +70,24 @@ def summary(plan: Plan) -> dict[str, Any]:
 
 
 def exported(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """A summary as a stack exports it: what `smoke` and `bench` read, the figures, and where the price comes from.
+    """A summary and the gateway's settings as a stack exports them: outputs by name, those of `EXPORTED`.
 
-    Where one value of an output changes, the engine prints all of them, a list line by line, but of a text only the
-    changed lines. So the explanations are left to `pulumi-vllm plan`, and the flags are a text with one per line.
+    Where one value of an output changes, the engine prints all of them, but of a text only the changed lines. So what
+    changes together is one output, the flags are a text, and the explanations are left to `pulumi-vllm plan`.
     """
-    explanations = {"environment", "budget", "labels", "because", "findings"}
-    short = {key: value for key, value in summary.items() if key not in explanations}
     lines: list[list[str]] = []
     for word in summary["flags"]:
         if word.startswith("--"):
             lines.append([])
         lines[-1].append(word)
     source = summary["labels"]["usd_per_hour"]
-    return short | {"flags": "\n".join(map(shlex.join, lines)), "usd_per_hour_source": source}
+    return {
+        "plan": {key: summary[key] for key in _RENTED} | {"usd_per_hour_source": source},
+        "memory": {key: summary[key] for key in MEMORY_FIGURES},
+        "flags": "".join(f"{shlex.join(line)}\n" for line in lines),
+        "usd_per_million_output_tokens": summary["usd_per_million_output_tokens"],
+        "gateway": summary["gateway"],
+    }
 
 
 def labels(plan: Plan) -> dict[str, str]:
