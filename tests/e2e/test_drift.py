@@ -1,12 +1,15 @@
 """Changes on the host appear in a plain preview, and `up` reverts them."""
 
+import contextlib
 import json
 import re
 import subprocess
+import threading
 
 import pytest
 from harness import wait_for
 
+PREVIEWS = 200
 UNIT = "/etc/systemd/system/vllm.service"
 
 
@@ -98,6 +101,24 @@ def repair_what_runs(project):
     assert clean.stdout.endswith(f"{project.stack}: everything is as declared\n")
 
 
+def accept_access(project) -> None:
+    """`up` leaves a foreign sudo rule and says so, until the stack file accepts it."""
+    on_host(project, "echo 'mallory ALL=(ALL) ALL' > /etc/sudoers.d/mallory")
+    sentence = "sudoers file /etc/sudoers.d/mallory is new since the last `pulumi up`: mallory ALL=(ALL) ALL"
+    refused = project.pulumi("up", "--yes", "--skip-preview", check=False)
+    assert refused.returncode
+    assert sentence in refused.stdout
+    project.write(project.block | {"access": project.block["access"] | {"accepted": "mallory is one of us"}})
+    project.up()
+    assert set(project.changes()) == {"same"}
+    # What was accepted may not disappear without notice either.
+    on_host(project, "rm /etc/sudoers.d/mallory")
+    assert f"{sentence.partition(' is')[0]} is gone since" in project.pulumi("preview", check=False).stdout
+    project.write(project.block)
+    project.up()
+    assert set(project.changes()) == {"same"}
+
+
 def check_not_observed(project):
     """`drift` has an exit code of its own for a host that was not observed."""
     drift = project.cli("drift", project.stack)
@@ -178,6 +199,7 @@ def test_drift_is_a_diff_and_up_reverts_it(project):
     assert set(project.changes()) == {"same"}
 
     repair_what_runs(project)
+    accept_access(project)
 
     # A stopped service.
     on_host(project, "systemctl stop vllm.service")
@@ -216,7 +238,40 @@ def test_drift_is_a_diff_and_up_reverts_it(project):
     assert set(project.changes()) == {"same"}
 
 
+@contextlib.contextmanager
+def under_load(project):
+    """Send requests through the gateway, eight at once, as `bench` does. Yields the exit codes of its runs."""
+    codes, stopped = [], threading.Event()
+
+    def run():
+        while not stopped.is_set():
+            words = (
+                "--levels",
+                "8",
+                "--input",
+                "64",
+                "--output",
+                "64",
+                "--out",
+                str(project.folder / "bench"),
+            )
+            codes.append(project.cli("bench", "--json", *words).returncode)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield codes
+    finally:
+        stopped.set()
+        thread.join()
+
+
 @pytest.mark.all
-def test_twenty_previews_of_an_unchanged_machine_show_nothing(project):
-    for _ in range(20):
-        assert set(project.changes()) == {"same"}
+def test_two_hundred_previews_under_load_show_nothing(project):
+    with under_load(project) as codes:
+        for number in range(PREVIEWS):
+            shown = project.cli("drift", project.stack, "--json")
+            assert shown.returncode == 0, f"preview {number}: {shown.stdout}{shown.stderr}"
+            assert json.loads(shown.stdout)["messages"] == []
+    assert codes
+    assert set(codes) == {0}
