@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -108,6 +109,79 @@ def test_verify_finds_a_bit_flip_that_left_no_trace(
     assert weights("--verify", **config).returncode == 0
     assert hub.fetched == ["params.json"]
     assert found(config) == hub.kept
+
+
+def catalogue_of(hub: SmallHub) -> dict[str, str]:
+    """The hashes of two files, one that the hub lists by sha256 and one by git's id."""
+    names = ("consolidated-00001.safetensors", "params.json")
+    return {name: hashlib.sha256(hub.files[name]).hexdigest() for name in names}
+
+
+@pytest.mark.parametrize("name", ["consolidated-00001.safetensors", "params.json"])
+def test_verify_trusts_the_catalogue_and_not_a_rewritten_manifest(
+    weights: Program, hub: SmallHub, config: dict[str, Any], found: Found, name: str
+) -> None:
+    config |= {"digests": catalogue_of(hub)}
+    assert weights(**config).returncode == 0
+    root = Path(config["directory"])
+    changed = b"x" + hub.files[name][1:]
+    (root / name).write_bytes(changed)
+    manifest = json.loads((root / ".manifest.json").read_text())
+    assert set(manifest["files"][name]) == {"size", "sha256"}
+    manifest["files"][name]["sha256"] = hashlib.sha256(changed).hexdigest()
+    (root / ".manifest.json").write_text(json.dumps(manifest))
+    later = time.time() + 60
+    os.utime(root / ".manifest.json", (later, later))
+    # Without the catalogue, the manifest would prove itself.
+    without = {key: value for key, value in config.items() if key != "digests"}
+    assert weights("--verify", **without).returncode == 0
+    assert (root / name).read_bytes() == changed
+    # Also without --verify: such a manifest is none.
+    hub.requests.clear()
+    run = weights(**config)
+    assert run.returncode == 0, run.stderr
+    assert f".manifest.json lists another sha256 of {name} than the catalogue; asking the hub" in run.stdout
+    assert set(hub.fetched) == {name}
+    assert found(config) == hub.kept
+
+
+def test_verify_uses_the_catalogue_where_the_manifest_has_another_kind_of_hash(
+    weights: Program, hub: SmallHub, config: dict[str, Any], found: Found
+) -> None:
+    assert weights(**config).returncode == 0
+    root = Path(config["directory"])
+    manifest = json.loads((root / ".manifest.json").read_text())
+    changed = b"x" + hub.files["params.json"][1:]
+    (root / "params.json").write_bytes(changed)
+    blob = hashlib.sha1(b"blob %d\0" % len(changed) + changed).hexdigest()
+    manifest["files"]["params.json"]["git_sha1"] = blob
+    (root / ".manifest.json").write_text(json.dumps(manifest))
+    assert weights("--verify", **config).returncode == 0
+    assert (root / "params.json").read_bytes() == changed
+    assert weights("--verify", **config, digests=catalogue_of(hub)).returncode == 0
+    assert found(config) == hub.kept
+
+
+def test_a_hub_that_contradicts_the_catalogue_is_refused(
+    weights: Program, hub: SmallHub, config: dict[str, Any], found: Found
+) -> None:
+    digests = catalogue_of(hub)
+    for other, message in (
+        (
+            digests | {"consolidated-00001.safetensors": "0" * 64},
+            "another sha256 of consolidated-00001.safetensors",
+        ),
+        (digests | {"gone": "0" * 64}, "no gone, which the catalogue names"),
+    ):
+        run = weights(**config, digests=other)
+        assert run.returncode == 3
+        assert f"{hub.url}: lists {message}" in run.stderr
+        assert found(config) == {}
+    # What the hub lists by git's id, it can't list by sha256; the bytes decide.
+    run = weights(**config, digests=digests | {"params.json": "0" * 64})
+    assert run.returncode == 3
+    assert "params.json: sha256 is" in run.stdout + run.stderr
+    assert "params.json" not in found(config)
 
 
 def test_a_change_with_a_restored_mtime_is_found(

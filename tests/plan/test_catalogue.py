@@ -1,6 +1,8 @@
 """The catalogue must not alter a model; a plan uses the evidence that is most similar to it."""
 
+import fnmatch
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -44,3 +46,13 @@ def test_a_recorded_command_line_equals_the_flags_that_it_was_made_from():
     words = EngineArguments.of(flags).command_line()
     recorded = {**flags, "max-model-len": "2048", "gpu-memory-utilization": "0.9"}
     assert recorded_flags(words) == recorded
+
+
+@pytest.mark.parametrize("model", catalogue.load().models.values(), ids=lambda model: model.name)
+def test_digests_are_those_of_selected_files(model):
+    """The host refuses a hub that does not list a file with a digest, so a wrong path would end every download."""
+    for precision in model.precisions.values():
+        for path, digest in precision.digests.items():
+            assert re.fullmatch("[0-9a-f]{64}", digest)
+            assert any(fnmatch.fnmatchcase(path, pattern) for pattern in precision.include)
+            assert not any(fnmatch.fnmatchcase(path, pattern) for pattern in precision.exclude)

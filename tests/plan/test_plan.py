@@ -61,6 +61,8 @@ def test_the_local_stack_is_the_tiny_model_of_the_local_hub():
     assert (decided.repository, decided.revision) == (record["repository"], record["revision"])
     sizes = sum(file["size"] for file in record["files"].values())
     assert decided.model.precisions["bf16"].bytes == sizes
+    digests = {path: file["sha256"] for path, file in record["files"].items() if path != "README.md"}
+    assert decided.model.precisions["bf16"].digests == digests
     assert {one.reasoning_effort: one.sha256_12 for one in decided.model.golden} == record["golden"]["tokens"]
     assert decided.environment["VLLM_MLA_DISABLE"] == "1"
 

@@ -32,7 +32,10 @@ WARM_REPLACEMENT = "replacement host, warm caches"
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """One published form of the weights. `linear_bytes` and `expert_bytes` are bytes per parameter."""
+    """One published form of the weights. `linear_bytes` and `expert_bytes` are bytes per parameter.
+
+    `digests` are the sha256 of files by path. They come before what the hub and the manifest on the volume say.
+    """
 
     name: str
     repository: str
@@ -42,6 +45,7 @@ class Precision:
     expert_bytes: float
     include: tuple[str, ...]
     exclude: tuple[str, ...]
+    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,4 +149,4 @@ def record() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(record(), indent=2) + "\n")
+    sys.stdout.write(json.dumps(record()) + "\n")
