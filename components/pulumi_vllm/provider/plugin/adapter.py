@@ -344,6 +344,8 @@ def main() -> None:
     """Run `pulumi-resource-vllm [ENGINE_ADDRESS]`."""
     addresses = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
     asyncio.run(serve(addresses[-1] if addresses else ""))
+    # The engine waits for this process, and Python would take longer to free its modules than a request takes.
+    os._exit(0)
 
 
 if __name__ == "__main__":
