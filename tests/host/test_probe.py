@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import hashlib
 import json
 import os
 import subprocess
@@ -13,9 +14,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 from pulumi_vllm.host.facts import Facts
+from pulumi_vllm.host.mask import mask
 from pulumi_vllm.host.probe_request import ProbeRequest, probe_source
-from pulumi_vllm.render import layout
+from pulumi_vllm.plan import Deployment, plan
+from pulumi_vllm.render import Mount, layout, package_files, render
+
+ROOT = Path(__file__).resolve().parents[2]
 
 # One module, as on a host.
 program = types.ModuleType("probe")
@@ -284,3 +290,22 @@ def test_a_container_has_the_clock_of_its_host(monkeypatch):
     assert program.synchronised() is None
     monkeypatch.setattr(program.os.path, "exists", lambda path: False)
     assert program.synchronised() in (True, False, None)
+
+
+def test_one_probe_reports_everything_that_is_ours():
+    """A resource that had to ask for more would cost each preview another probe."""
+    block = yaml.safe_load((ROOT / "stacks/Pulumi.local.yaml").read_text())["config"]["pulumi-vllm:server"]
+    decided = plan(Deployment.parse({**block, "access": {"allow": ["9.9.9.0/24"]}}))
+    paths = tuple(one.path for one in render(decided, mount=Mount("block", "LABEL=pv-0123456789")))
+    asked = ProbeRequest().including(paths, layout.UNITS, decided.weights_directory)
+    assert asked == ProbeRequest()
+
+
+def test_a_file_of_the_package_is_reported_by_its_digest_alone(tmp_path):
+    ours, *_ = package_files.programs().values()
+    for name, content in {"ours": ours, "changed": f"{ours}# TOKEN=planted\n"}.items():
+        (tmp_path / name).write_text(content)
+    found = run(ProbeRequest(directories=(str(tmp_path),))).files
+    assert found[str(tmp_path / "ours")].text == ""
+    assert found[str(tmp_path / "ours")].sha256 == hashlib.sha256(ours.encode()).hexdigest()
+    assert found[str(tmp_path / "changed")].text == mask(f"{ours}# TOKEN=planted\n")

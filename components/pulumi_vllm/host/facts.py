@@ -15,7 +15,7 @@ class FileFact:
     """A file on the host. Its text may hold secrets that nobody recognized, so it appears in no repr."""
 
     text: str = field(repr=False)
-    """The text, in which the host has masked what looks like a secret."""
+    """The text, in which the host has masked what looks like a secret; "" where it is a file of our package."""
     mode: str
     owner: str
     sha256: str

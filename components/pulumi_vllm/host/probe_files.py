@@ -30,11 +30,15 @@ def files(request: dict[str, Any]) -> dict[str, Any]:
     for directory in request["directories"]:
         for folder, _, names in os.walk(directory):
             paths.update(os.path.join(folder, name) for name in names if not name.startswith("."))
-    return {path: file(path) for path in sorted(paths)}
+    known = set(request["known"])
+    return {path: file(path, known) for path in sorted(paths)}
 
 
-def file(path: str) -> "dict[str, Any] | None":
-    """Return masked text, digest, mode and owner of one file. A link or directory gets a text that no file has."""
+def file(path: str, known: "set[str]") -> "dict[str, Any] | None":
+    """Return masked text, digest, mode and owner of one file. A link or directory gets a text that no file has.
+
+    A file whose digest is `known` is sent without its text: masking and sending all programs would take the longest.
+    """
     try:
         found = os.lstat(path)
     except OSError:
@@ -44,7 +48,8 @@ def file(path: str) -> "dict[str, Any] | None":
         kind = f"link to {os.readlink(path)}" if stat.S_ISLNK(found.st_mode) else "not a regular file"
         return {**fact, "text": f"({kind})\n", "sha256": ""}
     content = text(path)
-    return {**fact, "text": mask(content), "sha256": hashlib.sha256(content.encode()).hexdigest()}
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    return {**fact, "text": "" if digest in known else mask(content), "sha256": digest}
 
 
 def owner(found: os.stat_result) -> str:
@@ -65,7 +70,7 @@ def drop_ins(names: list[str]) -> dict[str, Any]:
             found += glob.glob(f"{directory}/{name}.d/*.conf")
             if directory.endswith(".control"):
                 found += glob.glob(f"{directory}/{name}")
-    return {path: fact for path in sorted(found) if (fact := file(path)) is not None}
+    return {path: fact for path in sorted(found) if (fact := file(path, set())) is not None}
 
 
 def mounts() -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What a probe looks at, and the text of its program.
 
-Our own directories and units are always included, so that one probe serves every resource.
+All that is ours on a host is always included, so that one probe serves every resource.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pulumi_vllm.render import layout
+from pulumi_vllm.render import layout, package_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,14 +54,17 @@ _PATHS: Mapping[str, str | tuple[str, ...]] = {
 class ProbeRequest:
     """Files, units and directories of weights that a probe reports."""
 
-    paths: tuple[str, ...] = ()
+    paths: tuple[str, ...] = layout.FILES_ELSEWHERE
     units: tuple[str, ...] = layout.UNITS
     directories: tuple[str, ...] = (layout.CONFIG, layout.PROGRAMS)
     weights: tuple[str, ...] = ()
 
     def including(self, paths: tuple[str, ...], units: tuple[str, ...], weights: str | None) -> ProbeRequest:
         """Extend the request. It only grows, so that a shared probe also serves the next resource."""
-        more = {path for path in paths if not path.startswith(self.directories)}
+        known = {layout.unit_file(unit) for unit in self.units}
+        more = {path for path in paths if not path.startswith(self.directories)} - known
+        if weights is not None and weights.startswith(f"{layout.WEIGHTS}/"):
+            weights = None  # a probe reports every manifest there
         return ProbeRequest(
             paths=tuple(sorted({*self.paths, *more})),
             units=(*layout.UNITS, *sorted({*self.units, *units} - set(layout.UNITS))),
@@ -71,7 +74,8 @@ class ProbeRequest:
 
     def to_json(self, login: str = "root") -> str:
         """Format the request as the argument of `probe_program.py`, for a host whose managed user is `login`."""
-        return json.dumps({**asdict(self), **_PATHS, "login": login}, sort_keys=True)
+        known = sorted(package_files.digests())
+        return json.dumps({**asdict(self), **_PATHS, "login": login, "known": known}, sort_keys=True)
 
 
 def probe_source() -> str:

@@ -138,6 +138,10 @@ def unit_file(unit: str) -> str:
     return f"{UNITS_DIRECTORY}/{unit}"
 
 
+FILES_ELSEWHERE: Final = (UNATTENDED_UPGRADES, NEEDRESTART, unit_file(NOTIFY_UNIT))
+"""Our files that are neither below `CONFIG` or `PROGRAMS` nor the file of one of `UNITS`."""
+
+
 # Addresses and ports
 LOOPBACK: Final = ENGINE_ADDRESS
 GATEWAY_PORT: Final = 443

@@ -55,6 +55,11 @@ def digest(declared: str) -> str | None:
     return match[1] if match else None
 
 
+def digests() -> frozenset[str]:
+    """The sha256 of every file of this package."""
+    return frozenset(_texts())
+
+
 def text(sha256: str) -> str | None:
     """The text of a file of this package, or None if this version has no such file."""
     return _texts().get(sha256)
