@@ -7,6 +7,7 @@ import json
 import pytest
 from pulumi_vllm.host.facts import Facts, FileFact
 from pulumi_vllm.host.mask import mask
+from pulumi_vllm.plan import engine_locks
 
 VLLM = {
     "Id": "vllm.service",
@@ -113,6 +114,14 @@ def test_missing_and_truncated_weights_are_damaged():
 )
 def test_secrets_are_masked(text, secret):
     assert secret not in mask(text, "planted")
+
+
+def test_packages_with_their_versions_are_no_secrets():
+    locks = engine_locks.every()
+    assert any("tiktoken==" in lock for lock in locks)
+    assert [mask(lock) for lock in locks] == locks
+    assert mask("token==0.14.0 y") == "token==0.14.0 y"
+    assert "1.2.3abc" not in mask("password=1.2.3abc")
 
 
 def test_text_without_secrets_is_unchanged():

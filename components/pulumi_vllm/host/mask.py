@@ -18,8 +18,9 @@ _VARIABLE = re.compile(
     r"""(?P<name>(?P<quote>["'])?\b[A-Z0-9_]*(?:TOKEN|SECRET|PASSW|CREDENTIAL|KEY)[A-Z0-9_]*=)"""
     r"""(?(quote)(?:(?!(?P=quote))[^\n])+|(?:"[^"\n]*"|'[^'\n]*'|[^\s"']+))"""
 )
+# Not a package with its version, as in tiktoken==0.14.0.
 _NAMED = re.compile(
-    r"""(?P<name>\b(?:authorization|bearer|api[_-]?key|[a-z_]*token|secret|password|passwd)\b["']?\s*[:=]\s*["']?(?:bearer\s+)?"""
+    r"""(?P<name>\b(?:authorization|bearer|api[_-]?key|[a-z_]*token|secret|password|passwd)\b["']?\s*[:=](?!=\d[\w.]*\s)\s*["']?(?:bearer\s+)?"""
     r"""|\bbearer\s+)(?P<value>[^\s"',;&]{6,})""",
     re.IGNORECASE,
 )
