@@ -254,6 +254,15 @@ def test_truncated_weights_fail(start, model, tmp_path):
     assert "file not fully covered" in running.end()[1]
 
 
+def test_a_missing_chat_template_fails_after_the_core_has_started(start):
+    running = start("--chat-template", "/nowhere/template.jinja")
+    running.process.wait(10)
+    code, errors = running.end()
+    assert code == 1
+    assert "(/nowhere/template.jinja) looks like a file path, but it failed to be opened" in errors
+    assert start("--chat-template", "{{ messages }}").ready().chat().status_code == 200
+
+
 def _stream(running, received, **more):
     body = {"model": "tiny", "messages": QUESTION, "stream": True, "ignore_eos": True, **more}
     with requests.post(f"{running.url}/v1/chat/completions", json=body, stream=True, timeout=20) as answer:

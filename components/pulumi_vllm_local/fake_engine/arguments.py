@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from pathlib import Path
 
 _DTYPES = ("auto", "half", "float16", "bfloat16", "float", "float32")
 _FORMATS = (
@@ -116,3 +117,17 @@ def parse(argv: list[str]) -> argparse.Namespace:
     if args.enable_auto_tool_choice and not args.tool_call_parser:
         out.error("--enable-auto-tool-choice requires --tool-call-parser")
     return args
+
+
+def template_error(template: str | None) -> str | None:
+    """Why vLLM, after the engine core has started, does not serve with a chat template; None where it does."""
+    if template is None or any(one in template for one in "{}\n"):
+        return None
+    try:
+        Path(template).read_text(encoding="utf-8")
+    except OSError as error:
+        return (
+            f"ValueError: The supplied chat template ({template}) looks like a file path, but it failed to be opened. "
+            f"Reason: {error}"
+        )
+    return None

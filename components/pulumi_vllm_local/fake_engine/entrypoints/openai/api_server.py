@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ... import __version__
-from ...arguments import parse
+from ...arguments import parse, template_error
 from ...core import Core
 from ...model import LoadError, check
 from ...server import Engine, serve
@@ -61,6 +61,9 @@ def _serve(args: argparse.Namespace, core: Core) -> int:
     if reason:
         sys.stderr.write(f"(EngineCore pid={core.pid}) {reason}\n")
         sys.stderr.write("RuntimeError: Engine core initialization failed. See root cause above.\n")
+        return 1
+    if refused := template_error(args.chat_template):
+        sys.stderr.write(f"{refused}\n")
         return 1
     keys = [*args.api_key, *filter(None, [os.environ.get("VLLM_API_KEY")])]
     engine = Engine(
