@@ -9,7 +9,7 @@ from pulumi_vllm.host.errors import HostError, HostKeyChanged, Unreachable
 from pulumi_vllm.host.facts import Facts
 from pulumi_vllm.host.mask import mask
 from pulumi_vllm.host.ssh import Result
-from pulumi_vllm.provider.lifecycle import host_connection
+from pulumi_vllm.provider.lifecycle import host_connection, readiness_check
 from pulumi_vllm.provider.plugin.errors import Cancelled, UserError
 from pulumi_vllm.provider.plugin.resource import Kind
 from pulumi_vllm.provider.resources import service, weights
@@ -37,7 +37,8 @@ class Host:
     """A host: its facts, and what it prints for a script that contains a word."""
 
     def __init__(self, facts=None, **answers):
-        self.observed, self.answers, self.ran, self.written = facts or {}, answers, [], []
+        self.observed, self.ran, self.written = facts or {}, [], []
+        self.answers = {"rollback.json": '{"nothing": "vLLM was not ready on this host"}'} | answers
         self.client = ""
         self.failures = {}
 
@@ -271,6 +272,19 @@ async def test_a_file_of_another_version_of_the_package_is_refused():
     assert "another version of pulumi-vllm" in failure.reason
 
 
+async def test_files_that_a_failed_update_put_back_are_named_as_such():
+    observed = {"files": {UNIT: file("[Unit]\nold\n", "0644"), "/etc/pulumi-vllm/key": None}}
+    call = Call(Host({**observed, "restored": [UNIT]}))
+    state = inputs_of(Files()) | {"paths": [*FILES["files"]], "servingDigest": "of the new files"}
+    reading = await Files().read(call, "id", state, inputs_of(Files()))
+    assert call.lines == [
+        f"restored on the host after an update that failed: {UNIT}",
+        "changed on the host: /etc/pulumi-vllm/key; `pulumi up` restores the files",
+    ]
+    old = {**FILES, "files": reading.inputs["files"]}
+    assert reading.outputs["servingDigest"] == (await Files().preview(call, old))["servingDigest"]
+
+
 async def test_changed_files_reload_their_units_but_do_not_restart_vllm():
     host = Host()
     await Files().create(Call(host), {**CONNECTION, **FILES})
@@ -334,7 +348,7 @@ async def test_what_fails_before_the_restart_leaves_vllm_serving(monkeypatch, un
     host = Host()
     with pytest.raises(type(failure), match=str(failure)):
         await start(host, {**SERVICE, "servingDigest": "old"})
-    assert host.ran == []
+    assert [script for script in host.ran if "rollback" not in script] == []
 
 
 @pytest.mark.usefixtures("no_units")
@@ -345,8 +359,9 @@ async def test_a_restart_that_fails_starts_vllm_again_and_undoes_the_drain(step,
     host.failures[step] = failure
     with pytest.raises(type(failure), match=str(failure)):
         await start(host, {**SERVICE, "servingDigest": "old"})
-    assert host.ran[-2] == "systemctl start --no-block vllm.service || true"
-    assert "drain --undo" in host.ran[-1]
+    ran = [script for script in host.ran if "rollback.json" not in script]
+    assert ran[-2] == "systemctl start --no-block vllm.service || true"
+    assert "drain --undo" in ran[-1]
 
 
 SERVICE = {**CONNECTION, "engineVersion": "0.26.0", "weightsRevision": "f" * 40, "servingDigest": "d"}
@@ -399,11 +414,12 @@ async def test_a_vllm_that_ends_is_reported_by_its_journal_and_stopped_unless_it
     answers = readiness("failed", result={**ENDED, "invocation": "abc"}, before=before)
     host = Host(**answers, journalctl="CUDA out of memory\n")
     with pytest.raises(
-        UserError, match=r"vllm\.service failed: CUDA out of memory \(vllm\.service ended 2 times\)$"
+        UserError,
+        match=r"vllm\.service failed: CUDA out of memory \(vllm\.service ended 2 times\); vLLM was not ready on",
     ):
         await start(host, old)
     assert any("invocation=abc" in script for script in host.ran)
-    assert (host.ran[-1] == "systemctl stop vllm-readiness.service vllm.service") == stops
+    assert ("systemctl stop vllm-readiness.service vllm.service" in host.ran) == stops
 
 
 @pytest.mark.usefixtures("no_units")
@@ -415,7 +431,7 @@ async def test_a_failed_readiness_check_reports_its_reason():
 
 @pytest.mark.usefixtures("no_units")
 async def test_a_readiness_check_has_a_time_limit(monkeypatch):
-    monkeypatch.setattr(service, "_RESULT_AFTER_S", 0)
+    monkeypatch.setattr(readiness_check, "_RESULT_AFTER_S", 0)
     with pytest.raises(UserError, match="not ready after 0 s; read `journalctl -u vllm`"):
         await start(Host(**readiness()), readyTimeoutS=0)
 

@@ -160,6 +160,8 @@ class Facts:
     readiness: Mapping[str, Any] | None
     canary: CanaryFact | None
     """None where it has never run."""
+    restored: frozenset[str]
+    """Files that were restored on the host after an update that failed."""
     listening: tuple[tuple[str, int], ...]
     os: str
     kernel: str
@@ -199,6 +201,7 @@ class Facts:
             manifests={folder: _manifest(item) for folder, item in (raw.get("manifests") or {}).items()},
             readiness=raw.get("readiness") if isinstance(raw.get("readiness"), Mapping) else None,
             canary=_canary(raw.get("canary")),
+            restored=frozenset(raw.get("restored") or ()),
             listening=tuple((str(address), int(port)) for address, port in raw.get("listening") or ()),
             os=str((raw.get("os") or {}).get("PRETTY_NAME") or ""),
             kernel=str(raw.get("kernel") or ""),

@@ -62,6 +62,7 @@ def main() -> None:
         "manifests": manifests(request),
         "readiness": parsed(text(request["readiness_result"])),
         "canary": canary(request["canary_result"]),
+        "restored": parsed(text(request["restored_files"])),
         "listening": listening(),
         "disk_free": {path: free(path) for path in ("/", request["volume"], "/opt") if os.path.isdir(path)},
     }

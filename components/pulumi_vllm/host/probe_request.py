@@ -38,6 +38,7 @@ _PATHS: Mapping[str, str | tuple[str, ...]] = {
     "engine_packages": f"{layout.VENV}/lib/python3*/site-packages",
     "readiness_result": layout.READINESS_RESULT,
     "canary_result": layout.CANARY_RESULT,
+    "restored_files": layout.RESTORED_FILES,
     "units_directory": layout.UNITS_DIRECTORY,
     "volume": layout.MODELS,
     "volume_marker": layout.VOLUME_MARKER,

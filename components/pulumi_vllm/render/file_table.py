@@ -69,6 +69,7 @@ _TABLE = (
     _Row(layout.unit_file(layout.NOTIFY_UNIT), "0644", _ROOT, _DAEMON_RELOAD),
     _Row(layout.unit_file(layout.PREFLIGHT_UNIT), "0644", _ROOT, _DAEMON_RELOAD),
     _Row(layout.unit_file(layout.READINESS_UNIT), "0644", _ROOT, _DAEMON_RELOAD),
+    _Row(layout.unit_file(layout.ROLLBACK_UNIT), "0644", _ROOT, _DAEMON_RELOAD),
     _Row(layout.unit_file(layout.WEIGHTS_UNIT), "0644", _ROOT, _DAEMON_RELOAD),
     _Row(layout.unit_file(layout.ENGINE_UNIT), "0644", _ROOT, _RESTART_ENGINE),
 )

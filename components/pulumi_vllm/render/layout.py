@@ -65,6 +65,8 @@ NOTIFY: Final = f"{PROGRAMS}/notify"
 PREFLIGHT: Final = f"{PROGRAMS}/preflight"
 READINESS: Final = f"{PROGRAMS}/readiness"
 RECORD_START: Final = f"{PROGRAMS}/record-start"
+ROLLBACK: Final = f"{PROGRAMS}/rollback"
+"""Keeps the files and the engine with which vLLM was last ready, and restores them."""
 DOWNLOAD_WEIGHTS: Final = f"{PROGRAMS}/weights"
 
 # State that survives a reboot
@@ -73,6 +75,8 @@ BOOTSTRAP_STAMP: Final = f"{STATE}/bootstrap.stamp"
 """Holds the sha256 of the bootstrap script that last ran to its end."""
 CANARY_RESULT: Final = f"{STATE}/canary.json"
 """What the last run of the canary saw, and the restarts that it caused."""
+RESTORED_FILES: Final = f"{STATE}/restored.json"
+"""Paths of the files that the last rollback restored, until vLLM is ready after another update."""
 ENGINE_HOME: Final = "/var/lib/vllm"
 VENV: Final = "/opt/vllm"
 ENGINE_PYTHON: Final = f"{VENV}/bin/python"
@@ -89,6 +93,7 @@ PREFLIGHT_RESULT: Final = f"{RUNTIME}/preflight.json"
 PREFLIGHT_PASSED: Final = f"{RUNTIME}/preflight.passed"
 """Exists while the last preflight has passed; other units assert it."""
 READINESS_RESULT: Final = f"{RUNTIME}/readiness.json"
+ROLLBACK_RESULT: Final = f"{RUNTIME}/rollback.json"
 STARTS: Final = f"{RUNTIME}/starts"
 """One record for each unit that `record-start` recorded: the files with which it started."""
 WEIGHTS_PROGRESS: Final = f"{RUNTIME}/weights.progress.json"
@@ -103,6 +108,7 @@ MOUNT_UNIT: Final = "models.mount"
 """systemd derives this name from the mount point, `MODELS`."""
 INSTALL_UNIT: Final = "vllm-install.service"
 PREFLIGHT_UNIT: Final = "vllm-preflight.service"
+ROLLBACK_UNIT: Final = "vllm-rollback.service"
 WEIGHTS_UNIT: Final = "vllm-weights.service"
 ENGINE_UNIT: Final = "vllm.service"
 ENGINE_PROCESSES: Final = f"/sys/fs/cgroup/system.slice/{ENGINE_UNIT}/cgroup.procs"
@@ -126,6 +132,7 @@ UNITS: Final = (
     ENGINE_UNIT,
     GATEWAY_UNIT,
     READINESS_UNIT,
+    ROLLBACK_UNIT,
     FIREWALL_UNIT,
     CANARY_UNIT,
     CANARY_TIMER,

@@ -23,6 +23,7 @@ from pulumi_vllm.provider.lifecycle.host_connection import (
     connect_host,
     observe,
 )
+from pulumi_vllm.provider.lifecycle.rollback import keep_other_files, roll_back_after_failure
 from pulumi_vllm.provider.plugin.call import Call
 from pulumi_vllm.provider.plugin.errors import UserError
 from pulumi_vllm.provider.plugin.protocol import has_unknown, reveal
@@ -78,13 +79,22 @@ class _DeclaredFiles:
         declared = self.texts.get(path, "")
         packaged = package_files.digest(declared)
         if packaged is not None:
-            same = live.sha256 == packaged
-            return declared if same else package_files.changed(declared, live.text, mask)
+            # A rollback restores the lock of another engine, which is a file of this package too.
+            ours = package_files.text(live.sha256) is not None
+            return (
+                package_files.reference(live.sha256)
+                if ours
+                else package_files.changed(declared, live.text, mask)
+            )
         return secrets_in_files.redact(live.text, live.sha256, declared, self.secrets, self.values)
 
-    def serving_digest(self) -> str | None:
-        """Return the digest of all files for which vLLM restarts, or None when one is not known yet."""
-        texts = {path: text for path, text in self.texts.items() if self.actions.get(path) == _RESTART_ENGINE}
+    def serving_digest(self, observed: dict[str, str] | None = None) -> str | None:
+        """Return the digest of all files for which vLLM restarts, or None when one is not known yet.
+
+        With the texts that were observed on the host, it is the digest of those.
+        """
+        every = self.texts if observed is None else observed
+        texts = {path: text for path, text in every.items() if self.actions.get(path) == _RESTART_ENGINE}
         if has_unknown(texts):
             return None
         return process_drift.serving_digest(
@@ -189,7 +199,8 @@ class Files(HostResource):
         changed = [name for name in ("secrets", "values") if reveal(old.get(name)) != reveal(new.get(name))]
         if changed:
             await call.progress(f"{' and '.join(changed)} changed")
-        return await self._write(call, new, undeclared=sorted(undeclared))
+        async with roll_back_after_failure(call, new):
+            return await self._write(call, new, undeclared=sorted(undeclared))
 
     async def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Reading | None:
         """Observe the files, with secrets redacted."""
@@ -202,11 +213,13 @@ class Files(HostResource):
         observed = drift.files(
             declared.texts, declared.attributes, owned=owned, facts=facts, redact=declared.redact
         )
-        if observed.changed:
-            await call.warn(
-                f"changed on the host: {', '.join(observed.changed)}; `pulumi up` restores the files"
-            )
+        if restored := [path for path in observed.changed if path in facts.restored]:
+            await call.warn(f"restored on the host after an update that failed: {', '.join(restored)}")
+        if changed := [path for path in observed.changed if path not in facts.restored]:
+            await call.warn(f"changed on the host: {', '.join(changed)}; `pulumi up` restores the files")
         live = {"files": observed.texts, "attributes": observed.attributes}
+        # After a rollback, the program may declare again what is on the host.
+        outputs["servingDigest"] = declared.serving_digest(observed.texts)
         return Reading({**outputs, "reachable": True}, {**inputs, **live, **OBSERVED})
 
     # -- the host -----------------------------------------------------------------------------------
@@ -233,6 +246,8 @@ class Files(HostResource):
         await self._apply_changes(call, host, declared.actions, changed)
         if rules is not None:
             await put_rules(call, new, rules, reload=layout.unit_file(layout.FIREWALL_UNIT) in changed)
+        if changed and layout.ROLLBACK in declared.texts:
+            await keep_other_files(host)
         call.session.hosts().mark_changed(host)
         return {"paths": paths, "servingDigest": declared.serving_digest(), "reachable": True}
 

@@ -1,8 +1,6 @@
 """The serving units on a host: engine, gateway and firewall, and the readiness check that proves that they work."""
 
 import asyncio
-import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pulumi_vllm.host import drift, service_drift
@@ -14,7 +12,6 @@ from pulumi_vllm.provider.lifecycle.endpoint_check import (
     observe_endpoint,
     prove_endpoint,
 )
-from pulumi_vllm.provider.lifecycle.failure_reason import failure_reason
 from pulumi_vllm.provider.lifecycle.firewall_trial import load_rules
 from pulumi_vllm.provider.lifecycle.host_connection import (
     CONNECTION,
@@ -31,20 +28,17 @@ from pulumi_vllm.provider.lifecycle.host_connection import (
     repair,
     report,
 )
-from pulumi_vllm.provider.lifecycle.poll import HOST_PAUSES_S, PollTimeoutError, poll
+from pulumi_vllm.provider.lifecycle.readiness_check import EngineFailedError, ReadinessCheck
+from pulumi_vllm.provider.lifecycle.rollback import keep_what_is_ready, roll_back_after_failure
 from pulumi_vllm.provider.lifecycle.units import INSTALL, PREFLIGHT, run_unit
 from pulumi_vllm.provider.plugin.call import Call
-from pulumi_vllm.provider.plugin.errors import UserError
 from pulumi_vllm.provider.plugin.resource import Failure, Property, Reading, Values
 from pulumi_vllm.render import layout
 
 if TYPE_CHECKING:
     from pulumi_vllm.host.facts import Facts
-    from pulumi_vllm.host.ssh import Host
 
 _SERVING_UNITS = (layout.ENGINE_UNIT, layout.GATEWAY_UNIT, layout.FIREWALL_UNIT, layout.CANARY_TIMER)
-# The check on the host knows the same time limit, and its result says more.
-_RESULT_AFTER_S = 90
 # Inputs that vLLM reads when it starts.
 _RESTARTING_INPUTS = ("servingDigest", "weightsRevision", "weightsDownloads", "engineVersion", "commandLine")
 
@@ -177,6 +171,29 @@ class Service(HostResource):
         return any(one.restarts_engine for one in found)
 
     async def _start(self, call: Call, new: Values, *, restart: bool) -> Values:
+        async with roll_back_after_failure(call, new, restarts=True):
+            readiness = await self._serve(call, new, restart=restart)
+        host = await connect_host(call, new)
+        await keep_what_is_ready(call, host)
+        endpoint = await prove_endpoint(call, new)
+        # Its last result may be about the time before this change.
+        await host.run(f"systemctl start {layout.CANARY_UNIT} || true", timeout_s=180)
+        call.session.hosts().mark_changed(host)
+        facts = await call.session.hosts().facts(host, units=_SERVING_UNITS)
+        evidence = {
+            "engine": new["engineVersion"],
+            "revision": new["weightsRevision"],
+            "readiness": readiness,
+            "endpoint": endpoint,
+            **facts.versions(),
+        }
+        outputs = {"evidence": evidence, "hostAccess": dict(facts.access), "reachable": True}
+        # The host restores files by itself when vLLM fails, perhaps while the new weights are being downloaded.
+        refuse(call, [one for one in _differences_in(facts, outputs, new) if one.restarts_engine])
+        return outputs
+
+    async def _serve(self, call: Call, new: Values, *, restart: bool) -> dict[str, Any]:
+        """Prepare the host, start what is to run, and return the result of the readiness check."""
         # First, because vLLM keeps serving on a host that is not fit for the new configuration. The new engine is
         # installed beside the old one, so vLLM serves meanwhile, and goes on if the installation fails.
         await run_unit(call, new, PREFLIGHT, restart=True)
@@ -194,25 +211,12 @@ class Service(HostResource):
             await host.run(_START_UNITS, timeout_s=180)
         await undo_drain(host)
         try:
-            readiness = await _ReadinessCheck(call, host, float(new["readyTimeoutS"])).result()
+            return await ReadinessCheck(call, host, float(new["readyTimeoutS"])).result()
         except EngineFailedError:
             if not serving:  # one that served before comes back by itself
                 stop = f"systemctl stop {layout.READINESS_UNIT} {layout.ENGINE_UNIT}"
                 await host.run(stop, timeout_s=120)
             raise
-        endpoint = await prove_endpoint(call, new)
-        # Its last result may be about the time before this change.
-        await host.run(f"systemctl start {layout.CANARY_UNIT} || true", timeout_s=180)
-        call.session.hosts().mark_changed(host)
-        facts = await call.session.hosts().facts(host, units=_SERVING_UNITS)
-        evidence = {
-            "engine": new["engineVersion"],
-            "revision": new["weightsRevision"],
-            "readiness": readiness,
-            "endpoint": endpoint,
-            **facts.versions(),
-        }
-        return {"evidence": evidence, "hostAccess": dict(facts.access), "reachable": True}
 
 
 def _differences_in(facts: "Facts", outputs: Values, inputs: Values) -> "tuple[drift.Difference, ...]":
@@ -222,62 +226,6 @@ def _differences_in(facts: "Facts", outputs: Values, inputs: Values) -> "tuple[d
         evidence=outputs.get("evidence") or {},
         access=outputs.get("hostAccess") or {},
     )
-
-
-@dataclass(slots=True)
-class _ReadinessCheck:
-    """One run of the readiness check. /health alone proves little; golden tokens through the gateway prove more."""
-
-    call: Call
-    host: "Host"
-    timeout_s: float
-    engine_state: str = "starting"
-
-    async def result(self) -> dict[str, Any]:
-        """Run the check and return its result.
-
-        Raises:
-            EngineFailedError: vLLM ended.
-            UserError: the check failed, or the time limit passed.
-        """
-        await self.host.run(_START_READINESS, timeout_s=60)
-        try:
-            return await poll(
-                self.call,
-                self._passed,
-                within_s=self.timeout_s + _RESULT_AFTER_S,
-                pauses=HOST_PAUSES_S,
-                report=lambda: f"waiting for the readiness check; vllm is {self.engine_state}",
-            )
-        except PollTimeoutError as error:
-            raise UserError(
-                f"{self.call.name}: not ready after {error.waited_s:.0f} s; read `journalctl -u vllm` on the host, "
-                "then run `pulumi up` again"
-            ) from None
-
-    async def _passed(self) -> dict[str, Any] | None:
-        shown = await self.host.run(_SHOW_READINESS, timeout_s=60)
-        self.engine_state, check_state, text = (
-            part.strip() for part in (shown.stdout + "\n\n").split("\n", 2)
-        )
-        if text:
-            result: dict[str, Any] = json.loads(text)
-            if result.get("passed"):
-                return result
-            why, started = str(result.get("why")), str(result.get("invocation") or "")
-            reason = await failure_reason(self.host, layout.ENGINE_UNIT, invocation=started)
-            if result.get("engine_ended"):
-                ending = why.partition(";")[0]
-                raise EngineFailedError(f"{self.call.name}: {layout.ENGINE_UNIT} failed: {reason} ({ending})")
-            raise UserError(f"{self.call.name}: the readiness check failed: {why}; the log of vllm: {reason}")
-        if check_state == "failed":
-            reason = await failure_reason(self.host, layout.READINESS_UNIT)
-            raise UserError(f"{self.call.name}: the readiness check failed: {reason}")
-        return None
-
-
-class EngineFailedError(UserError):
-    """vLLM ended before the readiness check passed."""
 
 
 _SHOW_ENGINE = f"""
@@ -290,16 +238,4 @@ systemctl enable -q {layout.GATEWAY_UNIT} {layout.ENGINE_UNIT}
 systemctl reset-failed {layout.ENGINE_UNIT} {layout.GATEWAY_UNIT} 2>/dev/null || true
 systemctl start --no-block {layout.ENGINE_UNIT} {layout.GATEWAY_UNIT}
 systemctl enable -q --now {layout.CANARY_TIMER}
-"""
-
-_START_READINESS = f"""
-rm -f {layout.READINESS_RESULT}
-systemctl reset-failed {layout.READINESS_UNIT} 2>/dev/null || true
-systemctl restart --no-block {layout.READINESS_UNIT}
-"""
-
-_SHOW_READINESS = f"""
-systemctl show -P ActiveState {layout.ENGINE_UNIT}
-systemctl show -P ActiveState {layout.READINESS_UNIT}
-cat {layout.READINESS_RESULT} 2>/dev/null || true
 """

@@ -19,6 +19,7 @@ from pulumi_vllm.provider.lifecycle.host_connection import (
     repair,
     report,
 )
+from pulumi_vllm.provider.lifecycle.rollback import roll_back_after_failure
 from pulumi_vllm.provider.lifecycle.units import PREFLIGHT, WEIGHTS, run_unit
 from pulumi_vllm.provider.plugin.call import Call
 from pulumi_vllm.provider.plugin.resource import Failure, Property, Reading, Values
@@ -91,7 +92,8 @@ class Weights(HostResource):
                 new["directory"]
             )
             await repair(call, host, _manifest_differences(fact, old, new))
-        return await self._download(call, new, before=int(old.get("downloads") or 1))
+        async with roll_back_after_failure(call, new):
+            return await self._download(call, new, before=int(old.get("downloads") or 1))
 
     async def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Reading | None:
         """Compare the manifest with the declared revision, and the files with the manifest."""

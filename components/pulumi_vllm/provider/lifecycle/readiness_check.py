@@ -1,0 +1,86 @@
+"""The readiness check on the host: one run of it, and why it did not pass."""
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pulumi_vllm.provider.lifecycle.failure_reason import failure_reason
+from pulumi_vllm.provider.lifecycle.poll import HOST_PAUSES_S, PollTimeoutError, poll
+from pulumi_vllm.provider.plugin.call import Call
+from pulumi_vllm.provider.plugin.errors import UserError
+from pulumi_vllm.render import layout
+
+if TYPE_CHECKING:
+    from pulumi_vllm.host.ssh import Host
+
+# The check on the host knows the same time limit, and its result says more.
+_RESULT_AFTER_S = 90
+
+
+@dataclass(slots=True)
+class ReadinessCheck:
+    """One run of the readiness check. /health alone proves little; golden tokens through the gateway prove more."""
+
+    call: Call
+    host: "Host"
+    timeout_s: float
+    engine_state: str = "starting"
+
+    async def result(self) -> dict[str, Any]:
+        """Run the check and return its result.
+
+        Raises:
+            EngineFailedError: vLLM ended.
+            UserError: the check failed, or the time limit passed.
+        """
+        await self.host.run(_START_READINESS, timeout_s=60)
+        try:
+            return await poll(
+                self.call,
+                self._passed,
+                within_s=self.timeout_s + _RESULT_AFTER_S,
+                pauses=HOST_PAUSES_S,
+                report=lambda: f"waiting for the readiness check; vllm is {self.engine_state}",
+            )
+        except PollTimeoutError as error:
+            raise UserError(
+                f"{self.call.name}: not ready after {error.waited_s:.0f} s; read `journalctl -u vllm` on the host, "
+                "then run `pulumi up` again"
+            ) from None
+
+    async def _passed(self) -> dict[str, Any] | None:
+        shown = await self.host.run(_SHOW_READINESS, timeout_s=60)
+        self.engine_state, check_state, text = (
+            part.strip() for part in (shown.stdout + "\n\n").split("\n", 2)
+        )
+        if text:
+            result: dict[str, Any] = json.loads(text)
+            if result.get("passed"):
+                return result
+            why, started = str(result.get("why")), str(result.get("invocation") or "")
+            reason = await failure_reason(self.host, layout.ENGINE_UNIT, invocation=started)
+            if result.get("engine_ended"):
+                ending = why.partition(";")[0]
+                raise EngineFailedError(f"{self.call.name}: {layout.ENGINE_UNIT} failed: {reason} ({ending})")
+            raise UserError(f"{self.call.name}: the readiness check failed: {why}; the log of vllm: {reason}")
+        if check_state == "failed":
+            reason = await failure_reason(self.host, layout.READINESS_UNIT)
+            raise UserError(f"{self.call.name}: the readiness check failed: {reason}")
+        return None
+
+
+class EngineFailedError(UserError):
+    """vLLM ended before the readiness check passed."""
+
+
+_START_READINESS = f"""
+rm -f {layout.READINESS_RESULT}
+systemctl reset-failed {layout.READINESS_UNIT} 2>/dev/null || true
+systemctl restart --no-block {layout.READINESS_UNIT}
+"""
+
+_SHOW_READINESS = f"""
+systemctl show -P ActiveState {layout.ENGINE_UNIT}
+systemctl show -P ActiveState {layout.READINESS_UNIT}
+cat {layout.READINESS_RESULT} 2>/dev/null || true
+"""
