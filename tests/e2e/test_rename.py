@@ -49,6 +49,8 @@ def test_a_renamed_stack_and_another_parent_keep_everything(clouds, tmp_path):
         project.pulumi("stack", "rename", "after-rename")
         project.stack = "after-rename"
         write(project, UNDER_TEAM)
+        name = volume["outputs"]["volumeName"]
+        assert f"Set `server.volume: {name}` in the stack file" in project.pulumi("preview").stdout
         changes = project.changes()
         assert changes.keys() <= {"same", "create"}, changes
         assert changes.get("create") == 1, "only the component Team is new"
@@ -56,13 +58,14 @@ def test_a_renamed_stack_and_another_parent_keep_everything(clouds, tmp_path):
         after = project.outputs()
         assert {name: after[name] for name in KEPT} == {name: before[name] for name in KEPT}
 
-        name = volume["outputs"]["volumeName"]
         project.cloud.pass_minutes(30)
         shown = project.destroy()
         assert f"`server.volume: {name}` in the stack file is needed to use it again" in shown
         assert f"the volume {name} (2 GB in Finland 3" in project.pulumi("preview").stdout
         project.write(project.block | {"volume": name})
-        project.up()
+        shown = project.up()
+        assert f"adopted the volume {name}" in shown
+        assert "server.volume" not in shown
         (again,) = [r for r in project.resources() if r["type"] == "vllm:spheron:Volume"]
         assert again["id"] == volume["id"]
         (weights,) = [r for r in project.resources() if r["type"] == "vllm:host:Weights"]

@@ -213,7 +213,7 @@ def test_a_full_volume_is_reported_and_growing_it_is_enough(project, large):
     done = project.pulumi("up", "--yes", "--skip-preview", check=False)
     assert done.returncode != 0
     assert "does not support changing a volume" in done.stdout
-    assert "keeps its 2 GB and what is on it" in done.stdout
+    assert "keeps its 2 GB and its content" in done.stdout
     project.cloud.api("/_sim/profile/spheron-es", "POST", {"volume_grows": True})
     try:
         project.up()

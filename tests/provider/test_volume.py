@@ -104,6 +104,29 @@ async def test_another_volume_is_taken_only_by_a_replacement(call):
             await refused
 
 
+@pytest.mark.parametrize(
+    ("urn", "more", "warned"),
+    [
+        (OWN.replace(":s::", ":production::"), {}, True),
+        (OWN.replace("llm-volume", "llm-disk"), {}, True),
+        (OWN, {}, False),
+        (OWN.replace("vllm:index:Server", "acme:Team$vllm:index:Server"), {}, False),
+        (OWN.replace(":s::", ":production::"), {"keep": False}, False),
+        (OWN.replace(":s::", ":production::"), {"existingName": True}, False),
+    ],
+    ids=["stack-renamed", "resource-renamed", "same", "other-parent", "not-kept", "named-in-the-stack-file"],
+)
+async def test_a_volume_that_a_later_create_would_not_find_is_named_in_time(call, urn, more, warned):
+    volume_id, made = await Volume().create(of(call[0], OWN), NEW)
+    inputs = NEW | more | ({"existingName": made["volumeName"]} if "existingName" in more else {})
+    reading = await Volume().read(of(call[0], urn), volume_id, {**NEW, **made}, inputs)
+    assert reading.outputs["handle"] == made["handle"]
+    lines = [
+        line for line in call[1] if f"Set `server.volume: {made['volumeName']}` in the stack file" in line
+    ]
+    assert len(lines) == warned
+
+
 async def test_a_renamed_stack_says_how_it_gets_its_kept_volume_back(call):
     _, made = await Volume().create(of(call[0], OWN), NEW)
     state = {**NEW, **made, "keep": True}

@@ -139,7 +139,14 @@ class Volume(Resource):
         return found.id, self._outputs(found, name)
 
     async def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Reading | None:
-        """Return the volume as the cloud lists it."""
+        """Return the volume as the cloud lists it. Warn of one that a later create would not find by its name."""
+        name, own = str(state.get("volumeName")), self._name(call, inputs)
+        if state.get("volumeName") and inputs.get("keep", True) and name != own:
+            await call.warn(
+                f"the volume {name} has the name that the stack or the resource had when it was created. Set "
+                f"`server.volume: {name}` in the stack file: without it, `pulumi up` after a `pulumi destroy` pays for "
+                "a new volume and downloads the weights again"
+            )
         for volume in await call.session.ask(call.session.cloud().volumes.list):
             if volume.id == resource_id and volume.status != "deleting":
                 name = str(state.get("volumeName") or volume.name)
