@@ -234,6 +234,14 @@ DRIFTS = (
         refused="cp -p /root/s /etc/python3.*/sitecustomize.py",
     ),
     Drift(
+        "source file of vLLM edited",
+        "echo '# mine' >> /opt/vllm/lib/python3*/site-packages/vllm/version.py",
+        "source files of vLLM were written to after its installation: /opt/vllm/lib/python3",
+        "! grep mine /opt/vllm/lib/python3*/site-packages/vllm/version.py",
+        restarts=True,
+        engine="none",
+    ),
+    Drift(
         "package of vLLM in another version",
         "cd /opt/vllm/lib/python3*/site-packages; mv numpy-*.dist-info numpy-0.0.1.dist-info",
         "packages of vLLM are not those of the lock: numpy is 0.0.1 (locked ",

@@ -186,6 +186,23 @@ def test_distributions_are_listed_from_their_directories(tmp_path):
     assert program.packages(f"{tmp_path}/none*") == []
 
 
+def test_source_files_that_were_edited_after_the_installation_are_found(tmp_path):
+    inner = tmp_path / "vllm" / "inner"
+    inner.mkdir(parents=True)
+    for name in ("old.py", "new.py", "new.txt"):
+        (inner / name).touch()
+    (tmp_path / "torch.py").touch()
+    stamp = tmp_path / "stamp"
+    assert program.edited(str(tmp_path), str(stamp)) == []
+    stamp.touch()
+    for path in (stamp, *inner.iterdir()):
+        os.utime(path, (1000, 1000))
+    assert program.edited(str(tmp_path), str(stamp)) == []
+    os.utime(inner / "new.py", (1001, 1001))
+    os.utime(inner / "new.txt")
+    assert program.edited(str(tmp_path), str(stamp)) == [str(inner / "new.py")]
+
+
 def test_drop_ins_are_found_in_every_directory(tmp_path, monkeypatch):
     bases = (tmp_path / "system", tmp_path / "system.control")
     for base in bases:
@@ -306,6 +323,8 @@ def test_a_file_of_the_package_is_reported_by_its_digest_alone(tmp_path):
     for name, content in {"ours": ours, "changed": f"{ours}# TOKEN=planted\n"}.items():
         (tmp_path / name).write_text(content)
     found = run(ProbeRequest(directories=(str(tmp_path),))).files
-    assert found[str(tmp_path / "ours")].text == ""
-    assert found[str(tmp_path / "ours")].sha256 == hashlib.sha256(ours.encode()).hexdigest()
+    digest = hashlib.sha256(ours.encode()).hexdigest()
+    assert program.file(str(tmp_path / "ours"), {digest})["text"] == ""
+    assert found[str(tmp_path / "ours")].text == ours
+    assert found[str(tmp_path / "ours")].sha256 == digest
     assert found[str(tmp_path / "changed")].text == mask(f"{ours}# TOKEN=planted\n")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 
 import pytest
 from pulumi_vllm.host.facts import Facts
 from pulumi_vllm.host.process_drift import serving_digest
 from pulumi_vllm.host.service_drift import differences
+from pulumi_vllm.plan import engine_locks
 from pulumi_vllm.render import layout
 
 ENGINE_FILE, GATEWAY_FILE = layout.unit_file(layout.ENGINE_UNIT), layout.unit_file(layout.GATEWAY_UNIT)
@@ -444,6 +446,10 @@ def test_what_is_no_difference(change):
             f"{OTHER_PACKAGES}numpy is 2.3.4 (locked 2.3.5); pip is 24.0 (not locked); {MISSING}; {INSTALLED}",
         ),
         (
+            {"edited": ["/opt/vllm/a.py", "/opt/vllm/b.py"]},
+            f"source files of vLLM were written to after its installation: /opt/vllm/a.py, /opt/vllm/b.py; {INSTALLED}",
+        ),
+        (
             {"packages": [*PACKAGES, ["numpy", "2.3.4"]]},
             f"{OTHER_PACKAGES}numpy is 2.3.4 (locked 2.3.5); {INSTALLED}",
         ),
@@ -466,6 +472,22 @@ def test_engine_driver_and_gpus_are_those_of_the_last_up(change, sentence):
     (one,) = found(lambda raw: raw.update(change))
     assert one.sentence == sentence
     assert one.restarts_engine
+
+
+@pytest.mark.parametrize("version", ["0.26.0", "0.32.0-cpu", "0.33.0"])
+def test_packages_are_compared_with_a_lock_that_the_host_does_not_send(version):
+    """The host leaves out the text of a file of our package."""
+    locks = engine_locks.of(version)
+    texts = {layout.engine_lock(minor): text for minor, text in locks.items()}
+
+    def change(raw, *more):
+        raw["files"] |= {path: {**file(text), "text": ""} for path, text in texts.items()}
+        raw["stamp"] = [sha(locks["3.12"])]
+        raw["packages"] = [*re.findall("^(\\S+)==(\\S+)", locks["3.12"], re.MULTILINE), *more]
+
+    assert found(change) == ()
+    (one,) = found(lambda raw: change(raw, ["pip", "24.0"]))
+    assert one.observed == "are not those of the lock: pip is 24.0 (not locked)"
 
 
 def test_a_drop_in_that_is_on_disk_and_in_the_process_is_a_difference():

@@ -27,6 +27,9 @@ def installed(facts: Facts, evidence: Mapping[str, Any]) -> Iterator[Difference]
     yield from _lock(facts)
     yield from _packages(facts)
     yield from _versions(facts, evidence)
+    if facts.edited:
+        observed = f"were written to after its installation: {', '.join(facts.edited)}"
+        yield Difference("source files of vLLM", observed, *_INSTALL, restarts_engine=True)
 
 
 def _lock(facts: Facts) -> Iterator[Difference]:

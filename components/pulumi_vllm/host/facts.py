@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pulumi_vllm.host.process_facts import ProcessFact
+from pulumi_vllm.render import package_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +16,7 @@ class FileFact:
     """A file on the host. Its text may hold secrets that nobody recognized, so it appears in no repr."""
 
     text: str = field(repr=False)
-    """The text, in which the host has masked what looks like a secret; "" where it is a file of our package."""
+    """The text, in which the host has masked what looks like a secret."""
     mode: str
     owner: str
     sha256: str
@@ -153,6 +154,8 @@ class Facts:
     engine: str | None
     packages: tuple[tuple[str, str], ...]
     """Name and version of every distribution that is installed beside the engine."""
+    edited: tuple[str, ...]
+    """Source files of vLLM that were written to after its installation; at most five."""
     driver: str | None
     gpus: tuple[Gpu, ...]
     manifests: Mapping[str, ManifestFact]
@@ -196,6 +199,7 @@ class Facts:
             stamp=tuple(raw.get("stamp") or ()),
             engine=raw.get("engine"),
             packages=tuple((str(name), str(version)) for name, version in raw.get("packages") or ()),
+            edited=tuple(map(str, raw.get("edited") or ())),
             driver=gpus[0][3] if gpus else None,
             gpus=tuple(Gpu(row[0], _whole(row[1]), row[2]) for row in gpus),
             manifests={folder: _manifest(item) for folder, item in (raw.get("manifests") or {}).items()},
@@ -230,7 +234,10 @@ def _file(item: Mapping[str, Any] | None) -> FileFact | None:
 
 
 def _present(item: Mapping[str, Any]) -> FileFact:
-    return FileFact(str(item["text"]), str(item["mode"]), str(item["owner"]), str(item["sha256"]))
+    sha256 = str(item["sha256"])
+    # The host leaves out the text of a file of our package.
+    text = str(item["text"]) or package_files.text(sha256) or ""
+    return FileFact(text, str(item["mode"]), str(item["owner"]), sha256)
 
 
 def _unit(name: str, item: Mapping[str, Any]) -> UnitFact:

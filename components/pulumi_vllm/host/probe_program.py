@@ -15,7 +15,7 @@ import time
 
 from pulumi_vllm.host.probe_access import access
 from pulumi_vllm.host.probe_clock import synchronised
-from pulumi_vllm.host.probe_engine import canary, engine_version, manifests, packages
+from pulumi_vllm.host.probe_engine import canary, edited, engine_version, manifests, packages
 from pulumi_vllm.host.probe_files import drop_ins, files, free, mounts
 from pulumi_vllm.host.probe_gateway import gateway
 from pulumi_vllm.host.probe_network import firewall, listening
@@ -59,6 +59,7 @@ def main() -> None:
         "stamp": text(request["engine_stamp"]).split(),
         "engine": engine_version(request["engine_packages"]),
         "packages": packages(request["engine_packages"]),
+        "edited": edited(request["engine_packages"], request["engine_stamp"]),
         "manifests": manifests(request),
         "readiness": parsed(text(request["readiness_result"])),
         "canary": canary(request["canary_result"]),
