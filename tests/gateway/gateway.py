@@ -113,7 +113,8 @@ class Gateway:
             )
             text = text.replace(old, new)
         (folder / "haproxy.cfg").write_text(re.sub(r"    (user|group) haproxy\n", "", text))
-        (folder / "limits.map").write_text(files["limits.map"])
+        for name in ("limits.map", "health.map"):
+            (folder / name).write_text(files[name])
         self.write_keys(keys)
 
     def write_keys(self, keys: Mapping[str, str]) -> None:

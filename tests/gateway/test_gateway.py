@@ -4,9 +4,13 @@ import asyncio
 import json
 import re
 import ssl
+import subprocess
+import sys
+import time
 import urllib.error
 import urllib.request
 import warnings
+from pathlib import Path
 
 import attacks
 import pytest
@@ -274,3 +278,53 @@ def test_metrics_are_on_loopback_and_no_other_page_is(gateways):
         urllib.request.urlopen(f"{base}/stats", timeout=10)
     refused.value.close()
     assert refused.value.code == 404
+
+
+PROGRAMS = Path(__file__).parents[2] / "templates/usr/local/lib/pulumi-vllm"
+REPORT = (
+    "import sys, gateway_admin as g; g.report_health(sys.argv[1], sys.argv[2], answered=sys.argv[3] == 'yes')"
+)
+
+
+def report(gateway, answered, health_map="health.map"):
+    """Tell the gateway what the canary tells it."""
+    words = [str(gateway.socket), str(gateway.folder / health_map), answered]
+    command = [sys.executable, "-c", REPORT, *words]
+    return subprocess.run(command, cwd=PROGRAMS, capture_output=True, text=True, check=False, timeout=30)
+
+
+async def health(gateway):
+    answer = await gateway.one(attacks.request(KEY, "/healthz", "GET", b"", auth=""))
+    return answer.status, json.loads(answer.body)
+
+
+async def test_healthz_tells_an_open_port_from_an_engine_that_gives_tokens(gateways):
+    gateway, now = gateways(), int(time.time())
+    assert await health(gateway) == (200, {"status": "listens"})  # the canary has not asked yet
+    assert report(gateway, "no").returncode == 0
+    assert await health(gateway) == (503, {"status": "no token"})
+    assert report(gateway, "yes").returncode == 0
+    status, found = await health(gateway)
+    assert (status, found["status"], found["last_token_s"] < 30) == (200, "ok", True)
+    # The last token came before the canary's last runs, all of which got none.
+    for age_s, expected in ((180, 200), (181, 503)):
+        gateway.command(f"set map {gateway.folder}/health.map asked_at {now}")
+        gateway.command(f"set map {gateway.folder}/health.map token_at {now - age_s}")
+        assert (await health(gateway))[0] == expected
+    # A canary that does not run says nothing about the engine.
+    gateway.command(f"set map {gateway.folder}/health.map asked_at {now - 3600}")
+    gateway.command(f"set map {gateway.folder}/health.map token_at {now - 3600}")
+    status, found = await health(gateway)
+    assert (status, found["last_token_s"] >= 3600) == (200, True)
+    gateway.reload()
+    assert await health(gateway) == (200, {"status": "listens"})
+    gateway.state("drain")
+    assert (
+        openai_error(await gateway.one(attacks.request(KEY, "/healthz", "GET", b"", auth=""))).status == 503
+    )
+
+
+def test_a_gateway_that_refuses_the_report_is_named(gateways):
+    refused = report(gateways(), "yes", "no-such.map")
+    assert "no-such.map: HAProxy refused to set asked_at (" in refused.stderr
+    assert "run `pulumi up` again" in refused.stderr

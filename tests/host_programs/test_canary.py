@@ -121,6 +121,32 @@ class Host:
         return [line.split()[1].removeprefix("--signal=") for line in lines if line.startswith("kill ")]
 
 
+class Gateway:
+    """The admin socket of a gateway that accepts every command."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path, self.heard = folder / "admin.sock", []
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(self.path))
+        self.listener.listen()
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self) -> None:
+        while True:
+            try:
+                link, _ = self.listener.accept()
+            except OSError:
+                return
+            with link:
+                self.heard.append(link.recv(1000).decode().split()[:4])
+
+    def told(self) -> list[str]:
+        """Return the keys that were set, and check that each got the time of now."""
+        heard, self.heard = self.heard, []
+        assert all(words[:3] == ["set", "map", "/health.map"] for words in heard), heard
+        return [words[3] for words in heard]
+
+
 @pytest.fixture
 def engine() -> Engine:
     return Engine()
@@ -144,6 +170,28 @@ def test_an_engine_that_answers(host: Host) -> None:
         [],
     )
     assert host.killed == []
+
+
+def test_the_gateway_learns_whether_a_token_came(host: Host, engine: Engine, tmp_path: Path) -> None:
+    gateway = Gateway(tmp_path)
+    to = {"gateway_socket": str(gateway.path), "health_map": "/health.map"}
+    host.run(**to)
+    assert gateway.told() == ["asked_at", "token_at"]
+    engine.hangs = True
+    host.run(**to)
+    assert gateway.told() == ["asked_at"]
+    engine.progresses = True
+    host.run(**to)
+    assert gateway.told() == ["asked_at", "token_at"]
+    host.state("failed")
+    host.run(**to)
+    assert gateway.told() == []
+    gateway.listener.close()
+
+
+def test_a_gateway_that_does_not_run_is_no_reason_to_fail(host: Host, tmp_path: Path) -> None:
+    code, result = host.run(gateway_socket=str(tmp_path / "none"), health_map="/health.map")
+    assert (code, result["engine"]) == (0, "answers")
 
 
 def test_an_engine_that_hangs_is_ended_with_its_stacks_written(host: Host, engine: Engine) -> None:

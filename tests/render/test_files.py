@@ -93,7 +93,7 @@ def test_json_files_are_json_with_the_agreed_keys(stack):
     readiness = json.loads(files["/etc/pulumi-vllm/readiness.json"].text)
     assert set(readiness) == {
         "gateway", "server_name", "ca", "token_file", "model", "golden", "answers", "engine_url", "timeout_s",
-        "result",
+        "result", "gateway_socket", "health_map",
     }  # fmt: skip
     assert len(readiness["answers"]) == (0 if readiness["golden"] else 4)
     install = json.loads(files["/etc/pulumi-vllm/install.json"].text)

@@ -173,6 +173,8 @@ def test_haproxy_reads_its_configuration(tmp_path):
     run(need("openssl"), "req", *new, "-keyout", f"{gateway}/k", "-out", f"{gateway}/c")
     (gateway / "tls.pem").write_text((gateway / "c").read_text() + (gateway / "k").read_text())
     (gateway / "keys.map").write_text("0" * 64 + " team-a\n")
+    (health,) = distinct("/etc/pulumi-vllm/gateway/health.map")
+    (gateway / "health.map").write_text(health)
     for limits in distinct("/etc/pulumi-vllm/gateway/limits.map"):
         (gateway / "limits.map").write_text(limits)
         for given in distinct("/etc/pulumi-vllm/gateway/haproxy.cfg"):

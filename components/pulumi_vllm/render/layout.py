@@ -42,6 +42,7 @@ CA_CERTIFICATE: Final = f"{GATEWAY_CONFIG}/ca.pem"
 HAPROXY_CONFIG: Final = f"{GATEWAY_CONFIG}/haproxy.cfg"
 KEYS_MAP: Final = f"{GATEWAY_CONFIG}/keys.map"
 LIMITS_MAP: Final = f"{GATEWAY_CONFIG}/limits.map"
+HEALTH_MAP: Final = f"{GATEWAY_CONFIG}/health.map"
 GATEWAY_CERTIFICATE: Final = f"{GATEWAY_CONFIG}/tls.pem"
 
 SECRETS: Final = f"{CONFIG}/secrets"

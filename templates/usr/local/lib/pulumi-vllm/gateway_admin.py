@@ -1,0 +1,49 @@
+"""The gateway's admin socket: commands for HAProxy, and what /healthz tells of the engine."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+from reporting import Failure, printable
+
+POLL_S, ANSWER_TIMEOUT_S = 0.5, 5.0
+# HAProxy serves 10 admin sessions at a time and ends an idle one after 10 s (its defaults), so others may go first.
+BUSY_TIMEOUT_S = 20.0
+
+
+def admin_command(admin_socket: str, command: str) -> str:
+    """Send one command to HAProxy's admin socket and return the answer. Retries while HAProxy is busy."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            return send_command(admin_socket, command)
+        except (BlockingIOError, TimeoutError):
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(POLL_S)
+
+
+def send_command(admin_socket: str, command: str) -> str:
+    """Send one command to HAProxy's admin socket and return the answer, in one attempt."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(ANSWER_TIMEOUT_S)
+        connection.connect(admin_socket)
+        connection.sendall(command.encode() + b"\n")
+        pieces = []
+        while piece := connection.recv(65536):
+            pieces.append(piece)
+    return b"".join(pieces).decode(errors="replace").strip()
+
+
+def report_health(admin_socket: str, health_map: str, *, answered: bool) -> None:
+    """Tell the gateway that the engine was asked now, and whether it gave a token or works on one. /healthz reads it.
+
+    Raises Failure if HAProxy refuses, and OSError if it does not run.
+    """
+    now = int(time.time())
+    for name in ("asked_at", "token_at") if answered else ("asked_at",):
+        refusal = admin_command(admin_socket, f"set map {health_map} {name} {now}")
+        if refusal:
+            message = f"HAProxy refused to set {name} ({printable(refusal)})"
+            raise Failure(f"{health_map}: {message}; run `pulumi up` again")
