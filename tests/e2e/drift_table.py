@@ -1,6 +1,6 @@
 """Change a real host in each way of drifts.py, repair it with `up`, and write docs/reference/drift.md.
 
-    python tests/e2e/drift_table.py --write            # all rows: about a quarter of an hour
+    python tests/e2e/drift_table.py --write            # all rows: about half an hour
     python tests/e2e/drift_table.py --write firewall   # the rows with this word; the others stay
 
 It needs root and the engine on PATH, like the tests of tier ci. The exit code is 1 if a row failed.
@@ -26,10 +26,17 @@ cloud in each of these ways. Then it ran a preview (`pulumi-vllm drift`), `pulum
 be clean.
 
 A file is compared with its declared text. A process is compared with the files that it was started with: units record
-them at every start and reload (`/run/pulumi-vllm/starts`), so a file that was put back does not hide what runs.
+them at every start and reload (`/run/pulumi-vllm/starts`), so a file that was put back does not hide what runs. User,
+sandbox and limits of a process are compared with its unit, HAProxy's memory with its files (on the host: no key leaves
+it), and the packages of vLLM with the lock, by name and version.
+
+Accounts, SSH keys, sudo rules and options of sshd are not ours. They are compared with those of the last `up`, which
+leaves a change; another text in `server.access.accepted` accepts it. The clock is compared with that of the computer
+that runs Pulumi. A container has its host's clock, so the row shifts what programs on the host read.
+
 Rules that are not ours, and what no command can repair, are refused: `up` ends with an error that says what to do.
 
-`python tests/e2e/drift_table.py --write` writes this page, as root, in about a quarter of an hour. The rows are in
+`python tests/e2e/drift_table.py --write` writes this page, as root, in about half an hour. The rows are in
 `tests/e2e/drifts.py`. Seconds are those of `up`, on a shared computer with two cores.
 
 | on the host | `preview` says | `up` | seconds | `preview` after |

@@ -106,6 +106,8 @@ def test_missing_and_truncated_weights_are_damaged():
         ("-----BEGIN EC PRIVATE KEY-----\nMHcCAQEE\n", "MHcCAQEE"),
         ("password=hunter22", "hunter22"),
         ("planted value", "planted"),
+        ("mallory ALL=(ALL) /bin/dump --db-password h2", "h2"),
+        ("run --token 'h2'", "h2"),
         ("Environment=HF_TOKEN=a1", "a1"),
         ("Environment='DB_PASSWORD=two words' A=1", "words"),
         ('Environment="AWS_SECRET_ACCESS_KEY=x y"', "x y"),
@@ -125,5 +127,5 @@ def test_packages_with_their_versions_are_no_secrets():
 
 
 def test_text_without_secrets_is_unchanged():
-    text = "vllm[77]: 512 tokens generated; tokenizer: fast; see https://docs.example/key"
+    text = "--tokenizer-mode mistral; vllm[77]: 512 tokens generated; tokenizer: fast; see https://docs.example/key"
     assert mask(text) == text

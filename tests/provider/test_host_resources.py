@@ -490,6 +490,45 @@ async def test_an_update_repairs_differences_and_refuses_what_is_left():
     assert host.ran[0] == f"cat {layout.FIREWALL_RULES}"
 
 
+ACCESS = {"account ubuntu": "uid 1000, shell /bin/bash"}
+MALLORY = {"account mallory": "uid 0, shell /bin/sh"}
+
+
+@pytest.mark.usefixtures("no_units")
+async def test_a_change_of_access_is_refused_until_another_text_accepts_it():
+    host = Host({**AS_DECLARED, "access": ACCESS | MALLORY}, **readiness(result={"passed": True}))
+    call, new = Call(host), dict(SERVICE)
+    await Service().check(call, new, None)
+    reading = await Service().read(call, "id", {"hostAccess": ACCESS}, dict(new))
+    assert list(reading.inputs["differences"]) == ["account mallory"]
+    old = {**reading.inputs, **reading.outputs}
+    with pytest.raises(
+        UserError, match=r"account mallory is new since the last `pulumi up`: uid 0, shell /bin/sh"
+    ):
+        await Service().update(call, "id", old, new)
+    outputs = await Service().update(call, "id", old, {**new, "accessAccepted": "one of us"})
+    assert outputs["hostAccess"] == ACCESS | MALLORY
+
+
+@pytest.mark.usefixtures("no_units")
+async def test_access_is_kept_in_the_state_of_an_earlier_version_and_by_another_update():
+    host = Host({**AS_DECLARED, "access": ACCESS}, **readiness(result={"passed": True}))
+    call, new = Call(host), dict(SERVICE)
+    await Service().check(call, new, None)
+    reading = await Service().read(call, "id", {}, dict(new))
+    assert reading.outputs["hostAccess"] == ACCESS
+    host.observed["access"] = ACCESS | MALLORY  # since that look
+    old = {**new, **reading.outputs, "engineVersion": "0.25.0"}
+    assert (await Service().update(call, "id", old, new))["hostAccess"] == ACCESS
+
+
+async def test_a_clock_that_nothing_synchronises_is_a_warning():
+    call = Call(Host({**AS_DECLARED, "synchronised": False}))
+    reading = await Service().read(call, "id", {}, dict(SERVICE))
+    assert reading.inputs["differences"] == {}
+    assert "nothing synchronises the clock of the host" in call.lines[-1]
+
+
 def test_a_connection_shows_no_key():
     connection = host_connection.Connection.from_values(None, {"connection": CONNECTION["connection"]})
     assert "pem" not in repr(connection)

@@ -18,6 +18,11 @@ _VARIABLE = re.compile(
     r"""(?P<name>(?P<quote>["'])?\b[A-Z0-9_]*(?:TOKEN|SECRET|PASSW|CREDENTIAL|KEY)[A-Z0-9_]*=)"""
     r"""(?(quote)(?:(?!(?P=quote))[^\n])+|(?:"[^"\n]*"|'[^'\n]*'|[^\s"']+))"""
 )
+# An option of a command line with a blank before its value, as in --db-password x.
+_OPTION = re.compile(
+    r"""(?P<name>--(?:\w+-)*(?:password|passwd|passphrase|token|secret|api-?key)(?:\s+|=)["']?)[^\s"']+""",
+    re.IGNORECASE,
+)
 # Not a package with its version, as in tiktoken==0.14.0.
 _NAMED = re.compile(
     r"""(?P<name>\b(?:authorization|bearer|api[_-]?key|[a-z_]*token|secret|password|passwd)\b["']?\s*[:=](?!=\d[\w.]*\s)\s*["']?(?:bearer\s+)?"""
@@ -34,4 +39,5 @@ def mask(text: str, *secrets: str) -> str:
     for pattern in _PATTERNS:
         text = pattern.sub(_MASKED, text)
     text = _VARIABLE.sub(lambda match: match["name"] + _MASKED, text)
+    text = _OPTION.sub(lambda match: match["name"] + _MASKED, text)
     return _NAMED.sub(lambda match: match["name"] + _MASKED, text)

@@ -117,19 +117,25 @@ def keys(user: str, files: str) -> dict[str, str]:
         for line in lines_of(text(os.path.join(entry.pw_dir, path))):
             match = re.match(r'((?:[^\s"]|"(?:\\.|[^"])*")+ +)?((?:ssh|ecdsa|sk)-\S+) +(\S+)(.*)$', line)
             if line[0] != "#" and match:
+                options = re.sub(r'"((?:\\.|[^"])*)"', option_digest, match[1] or "")
                 found[f"SSH key {fingerprint(match[3])} of {user}"] = shortened(
-                    [f"{match[1] or ''}{match[2]}{match[4]}"]
+                    [f"{options}{match[2]}{match[4]}"]
                 )
     return found
+
+
+def option_digest(value: "re.Match[str]") -> str:
+    """Stand for the value of a key's option, which may be a whole command with its secrets."""
+    return f"(sha256 {hashlib.sha256(value[1].encode()).hexdigest()[:12]})"
 
 
 def fingerprint(blob: str) -> str:
     """Return the fingerprint of a public key, as ssh-keygen prints it."""
     try:
-        digest = hashlib.sha256(base64.b64decode(blob)).digest()
+        found = hashlib.sha256(base64.b64decode(blob)).digest()
     except binascii.Error:
         return "that can't be read"
-    return f"SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
+    return f"SHA256:{base64.b64encode(found).decode().rstrip('=')}"
 
 
 def lines_of(content: str) -> list[str]:
