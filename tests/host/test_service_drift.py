@@ -371,6 +371,10 @@ def test_a_difference_is_a_sentence_and_its_repair(change, sentence, commands):
             f"sshd option passwordauthentication is yes, and was no at the last `pulumi up`; {ACCESS_LEFT}",
         ),
         (
+            lambda raw: raw.update(access={"sudoers file /etc/sudoers": "root ALL=(ALL) ALL"}),
+            "options of sshd can't be read, because `sshd -T` fails; run `sshd -T` on the host and correct it",
+        ),
+        (
             lambda raw: raw.update(access={"sshd option passwordauthentication": "no"}),
             "sudoers file /etc/sudoers is gone since the last `pulumi up`, and was: root ALL=(ALL) ALL; "
             + ACCESS_LEFT,
@@ -405,6 +409,8 @@ def test_what_is_not_ours_is_refused(change, sentence):
             limits={"NOFILE": "20000", "MEMLOCK": "8388608"},
             highest_limits={"NOFILE": "20000", "MEMLOCK": "8388608"},
         ),
+        # A host with control groups of version 1 only.
+        lambda raw: engine(raw)["process"].update(cgroup=""),
         # A host without these controllers.
         lambda raw: engine(raw)["process"].update(cgroup_limits={}),
         lambda raw: raw["canary"].update(engine="busy", gateway="not asked"),

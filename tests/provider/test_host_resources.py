@@ -522,6 +522,20 @@ async def test_access_is_kept_in_the_state_of_an_earlier_version_and_by_another_
     assert (await Service().update(call, "id", old, new))["hostAccess"] == ACCESS
 
 
+@pytest.mark.usefixtures("no_units")
+async def test_commands_of_the_program_may_still_add_an_account_after_a_create():
+    host = Host({**AS_DECLARED, "access": ACCESS}, **readiness(result={"passed": True}))
+    call, new = Call(host), dict(SERVICE)
+    await Service().check(call, new, None)
+    assert (await Service().create(call, new))[1]["hostAccess"] == ACCESS
+    new["commandsFollow"] = True
+    _, created = await Service().create(call, new)
+    host.observed["access"] = ACCESS | MALLORY
+    reading = await Service().read(call, "id", created, dict(new))
+    assert reading.inputs["differences"] == {}
+    assert reading.outputs["hostAccess"] == ACCESS | MALLORY
+
+
 async def test_a_clock_that_nothing_synchronises_is_a_warning():
     call = Call(Host({**AS_DECLARED, "synchronised": False}))
     reading = await Service().read(call, "id", {}, dict(SERVICE))

@@ -859,6 +859,7 @@ class Service(pulumi.CustomResource):
         ca_certificate: pulumi.Input[str] | None = None,
         access: pulumi.Input[Mapping[str, Any]] | None = None,
         answers: pulumi.Input[str] | None = None,
+        commands_follow: pulumi.Input[bool] | None = None,
         access_accepted: pulumi.Input[str] | None = None,
         drain_timeout_s: pulumi.Input[float] | None = None,
         ready_timeout_s: pulumi.Input[float] | None = None,
@@ -883,6 +884,7 @@ class Service(pulumi.CustomResource):
             ca_certificate: CA certificate with which clients verify the gateway, PEM.
             access: Address ranges that the firewall of the host admits: allow for the gateway, sshAllow for SSH (default: those of allow). An empty sshAllow closes SSH for everybody.
             answers: Whether the endpoint answered the last refresh, tried from where Pulumi runs if server.access.allow admits that address (default: yes); otherwise the reason.
+            commands_follow: Whether the program runs commands on the host after this resource. They may add accounts, so the first refresh after a create records hostAccess (default: false).
             access_accepted: A text. With another one, the next `up` accepts accounts, SSH keys, sudo rules and options of sshd as the host has them then; otherwise a change of them is a difference.
             drain_timeout_s: Seconds that running requests get to finish before vLLM restarts (default: 60).
             ready_timeout_s: Seconds from the start of vLLM until the readiness check must have passed (default: 3600).
@@ -907,6 +909,7 @@ class Service(pulumi.CustomResource):
                 "caCertificate": ca_certificate,
                 "access": access,
                 "answers": answers,
+                "commandsFollow": commands_follow,
                 "accessAccepted": access_accepted,
                 "drainTimeoutS": drain_timeout_s,
                 "readyTimeoutS": ready_timeout_s,
@@ -991,6 +994,11 @@ class Service(pulumi.CustomResource):
     def answers(self) -> pulumi.Output[str]:
         """Whether the endpoint answered the last refresh, tried from where Pulumi runs if server.access.allow admits that address (default: yes); otherwise the reason."""
         return pulumi.get(self, "answers")  # type: ignore[no-any-return]
+
+    @property
+    def commands_follow(self) -> pulumi.Output[bool]:
+        """Whether the program runs commands on the host after this resource. They may add accounts, so the first refresh after a create records hostAccess (default: false)."""
+        return pulumi.get(self, "commandsFollow")  # type: ignore[no-any-return]
 
     @property
     def access_accepted(self) -> pulumi.Output[str]:

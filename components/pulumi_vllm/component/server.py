@@ -57,7 +57,7 @@ class Server(pulumi.ComponentResource):
         custom = gateway_certificate.declare(name, args, planned.deployment.access.hostname, self._child())
         volume = self._declare_machine(name, args, planned, *([custom] if custom else []))
         secrets = self._declare_credentials(name, args, planned.deployment, custom)
-        self._declare_host(name, planned, volume, secrets)
+        self._declare_host(name, planned, volume, secrets, commands_follow=bool(args.get("commands")))
         # By name, for a program that needs a command's stdout.
         self.commands = commands.declare(
             self,
@@ -147,7 +147,13 @@ class Server(pulumi.ComponentResource):
         }
 
     def _declare_host(
-        self, name: str, planned: Plan, volume: resources.Volume, secrets: dict[str, pulumi.Input[str]]
+        self,
+        name: str,
+        planned: Plan,
+        volume: resources.Volume,
+        secrets: dict[str, pulumi.Input[str]],
+        *,
+        commands_follow: bool,
     ) -> None:
         """Declare what runs on the host, in this order: mounted volume, files, weights, service."""
         deployment, files = planned.deployment, render(planned)
@@ -198,6 +204,7 @@ class Server(pulumi.ComponentResource):
             weights_downloads=weights.downloads,
             access=_access(deployment),
             access_accepted=deployment.access.accepted,
+            commands_follow=commands_follow,
             endpoint=self.endpoint,
             ca_certificate=self.ca_certificate,
             drain_timeout_s=deployment.drain_timeout_s,

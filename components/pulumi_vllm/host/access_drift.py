@@ -20,7 +20,11 @@ def access(facts: Facts, before: Mapping[str, str]) -> Iterator[Difference]:
     """Compare accounts, SSH keys, sudo rules and sshd's options with those of the last `up`."""
     if not before:
         return
-    for subject in sorted({*before, *facts.access}):
+    unread = _sshd(before) and not _sshd(facts.access)
+    if unread:
+        observed = "can't be read, because `sshd -T` fails"
+        yield Difference("options of sshd", observed, "run `sshd -T` on the host and correct it")
+    for subject in sorted({*before, *facts.access} - (_sshd(before) if unread else set())):
         was, now = before.get(subject), facts.access.get(subject)
         if was == now:
             continue
@@ -31,3 +35,7 @@ def access(facts: Facts, before: Mapping[str, str]) -> Iterator[Difference]:
         else:
             observed = f"is {now}, and was {was} at the last `pulumi up`"
         yield Difference(subject, observed, _REMEDY)
+
+
+def _sshd(access: Mapping[str, str]) -> set[str]:
+    return {subject for subject in access if subject.startswith("sshd option ")}

@@ -74,7 +74,8 @@ class ProcessFact:
             yield f"sees the mounts of the host, declared ProtectSystem={self.unit['ProtectSystem']}"
         if self.root != "/":
             yield f"has the root directory {self.root}, declared /"
-        if self.cgroup != self.unit.get("ControlGroup", self.cgroup):
+        # A host with control groups of version 1 only shows none.
+        if self.cgroup and self.cgroup != self.unit.get("ControlGroup", self.cgroup):
             yield f"runs in the control group {self.cgroup}, declared {self.unit['ControlGroup']}"
 
     def other_limits(self) -> Iterator[str]:

@@ -71,6 +71,12 @@ class Service(HostResource):
         ),
         "differences": DIFFERENCES,
         **ENDPOINT_INPUTS,
+        "commandsFollow": Property(
+            "boolean",
+            "Whether the program runs commands on the host after this resource. They may add accounts, so the first "
+            "refresh after a create records hostAccess (default: false).",
+            silent=True,
+        ),
         "accessAccepted": Property(
             "string",
             "A text. With another one, the next `up` accepts accounts, SSH keys, sudo rules and options of sshd as the "
@@ -110,7 +116,10 @@ class Service(HostResource):
 
     async def create(self, call: Call, new: Values) -> tuple[str, Values]:
         """Install and start vLLM and the gateway, and run the readiness check."""
-        return f"service@{new['instanceId']}", await self._start(call, new, restart=False)
+        outputs = await self._start(call, new, restart=False)
+        if new.get("commandsFollow"):
+            outputs["hostAccess"] = {}
+        return f"service@{new['instanceId']}", outputs
 
     async def change(self, call: Call, resource_id: str, old: Values, new: Values) -> Values:
         """Repair what differs. Drain and restart vLLM if it has to start with other inputs. Start what is down."""
