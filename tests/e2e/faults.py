@@ -16,7 +16,7 @@ READ = {"method": "GET"}
 ON_DEMAND, SPOT = PRICES
 # A spot machine if possible, otherwise one on demand.
 EITHER = {"billing": "spot", "fallback": "on-demand"}
-AGAIN = "run the same command again, it adopts the machine"
+AGAIN = "run the same command again, which adopts the instance"
 
 
 def hub(**values: object):

@@ -53,6 +53,9 @@ def restarts_after_a_hang(project, folder, core: str, within_s: float) -> None:
     assert canary(project)["engine"] == "answers"
     project.on_host(f"kill -STOP $({core})")
     wait_until_served(project, folder, within_s)
+    project.on_host("systemctl start vllm-canary")
+    health = json.loads(project.on_host("curl -skf https://127.0.0.1/healthz"))
+    assert (health["status"], health["last_token_s"] < 60) == ("ok", True)
     (restart,) = canary(project)["memory"]["restarts"]
     assert "its counters stand still" in restart["reason"]
     stacks = project.on_host("journalctl -u vllm -o cat --no-pager | grep -A4 'Fatal Python error: Aborted'")
@@ -60,7 +63,7 @@ def restarts_after_a_hang(project, folder, core: str, within_s: float) -> None:
 
 
 def test_a_hung_engine_is_served_again_and_one_that_keeps_failing_is_reported(projects, tmp_path):
-    project = projects("fake")
+    project = projects("fake", notify_command=["/usr/bin/logger", "-t", "page"])
     project.pulumi("config", "set", "--secret", "pulumi-vllm:notifyUrl", "http://127.0.0.1:9099/planted")
     project.up()
     project.on_host(RECEIVER)
@@ -78,6 +81,8 @@ def test_a_hung_engine_is_served_again_and_one_that_keeps_failing_is_reported(pr
     journal = project.on_host("journalctl -u 'vllm-notify@*' -o cat --no-pager")
     assert "the notification was sent" in journal
     assert "planted" not in journal
+    (paged,) = project.on_host("journalctl -t page -o cat --no-pager").splitlines()
+    assert json.loads(paged) == message
     project.up()
     assert chat(project, tmp_path)
 

@@ -56,16 +56,17 @@ def receiver() -> Iterator[Receiver]:
     there.server.server_close()
 
 
-def notify(folder: Path, address: str) -> subprocess.CompletedProcess[str]:
+def notify(folder: Path, address: str, command: list[str] | None = None) -> subprocess.CompletedProcess[str]:
+    (folder / "notify.json").write_text(json.dumps({"command": command or []}))
     (folder / "systemctl").write_text(SYSTEMCTL)
     (folder / "systemctl").chmod(0o755)
     (folder / "address").write_text(address)
-    command = [
-        sys.executable, "-BsE", str(PROGRAMS / "notify"), "vllm.service",
+    words = [
+        sys.executable, "-BsE", str(PROGRAMS / "notify"), "vllm.service", "--config", str(folder / "notify.json"),
         "--address-file", str(folder / "address"), "--canary", str(folder / "canary.json"),
     ]  # fmt: skip
     environment = {"PATH": f"{folder}:{os.environ['PATH']}"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False, env=environment)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=90, check=False, env=environment)
     assert "Traceback" not in done.stderr, done.stderr
     assert "planted-secret" not in done.stdout + done.stderr
     return done
@@ -95,7 +96,7 @@ def test_without_an_address_the_journal_says_what_failed(tmp_path: Path) -> None
     done = notify(tmp_path, "")
     assert done.returncode == 0
     assert "vllm.service on " in done.stdout
-    assert "no notification is sent: the stack has no notifyUrl" in done.stdout
+    assert "no notification is sent: the stack has neither notifyUrl nor server.notify_command" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -105,3 +106,36 @@ def test_an_address_that_is_not_valid_is_refused_without_being_printed(tmp_path:
     done = notify(tmp_path, address)
     assert done.returncode == 2
     assert done.stderr.startswith("notify: notifyUrl: is not ")
+
+
+def test_a_command_gets_the_message_on_its_standard_input(tmp_path: Path) -> None:
+    there = tmp_path / "message"
+    done = notify(tmp_path, "", ["/bin/sh", "-c", f"cat > {there}"])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(there.read_text())["unit"] == "vllm.service"
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "error"),
+    [
+        (["/bin/sh", "-c", "exit 3"], 1, "/bin/sh: ended with exit code 3"),
+        (
+            ["/nowhere/page"],
+            2,
+            "/nowhere/page: can't be run (No such file or directory); change server.notify_command",
+        ),
+    ],
+)
+def test_a_command_that_fails_does_not_keep_the_address_from_its_message(
+    receiver: Receiver, tmp_path: Path, command: list[str], code: int, error: str
+) -> None:
+    done = notify(tmp_path, receiver.address, command)
+    assert (done.returncode, done.stderr) == (code, f"notify: {error}\n")
+    assert len(receiver.messages) == 1
+
+
+def test_an_address_that_fails_does_not_keep_the_command_from_its_message(tmp_path: Path) -> None:
+    there = tmp_path / "message"
+    done = notify(tmp_path, "planted-secret", ["/bin/sh", "-c", f"cat > {there}"])
+    assert done.returncode == 2
+    assert json.loads(there.read_text())["unit"] == "vllm.service"

@@ -352,11 +352,22 @@ class Deployment(_Block):
     """How long running requests may take to finish before the engine is stopped."""
     ready_timeout_s: Annotated[int, _key(_RESTART, "seconds", ge=60, le=86_400)] = defaults.READY_TIMEOUT_S
     """How long vLLM may take from its start until it answers. `up` gives up earlier when vLLM makes no progress."""
+    notify_command: Annotated[tuple[str, ...], _key("applies to the next notification")] = ()
+    """A program on the host and its arguments, for example `[/usr/local/bin/page, --urgent]`. It runs when vLLM or the
+    gateway has failed for good, with a JSON message on its standard input. Put no secret into the arguments."""
     unreachable: Annotated[str, _key(_NOTHING, pattern=f"^({'|'.join(defaults.UNREACHABLE_CHOICES)})$")] = (
         defaults.UNREACHABLE
     )
     """What a preview shows for a host that it can't observe. `error`: a change, so that `preview --expect-no-changes`
     fails. `warn`: a warning only, for a preview that runs where the firewall admits no SSH."""
+
+    @pydantic.field_validator("notify_command")
+    @classmethod
+    def _absolute_program(cls, words: tuple[str, ...]) -> tuple[str, ...]:
+        if words and not words[0].startswith("/"):
+            msg = f"begins with {words[0]!r}; begin with the full path of the program, which starts with /"
+            raise ValueError(msg)
+        return words
 
     @classmethod
     def parse(cls, block: Mapping[str, Any], catalogue: catalogues.Catalogue | None = None) -> Deployment:

@@ -23,6 +23,7 @@ CONFIG: Final = "/etc/pulumi-vllm"
 PROGRAMS: Final = "/usr/local/lib/pulumi-vllm"
 
 CANARY_CONFIG: Final = f"{CONFIG}/canary.json"
+NOTIFY_CONFIG: Final = f"{CONFIG}/notify.json"
 FIREWALL_RULES: Final = f"{CONFIG}/nftables.nft"
 INSTALL_CONFIG: Final = f"{CONFIG}/install.json"
 PREFLIGHT_CONFIG: Final = f"{CONFIG}/preflight.json"
