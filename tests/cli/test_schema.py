@@ -74,7 +74,11 @@ def blocks_in_the_docs() -> list[dict]:
     return [
         example["config"]["pulumi-vllm:server"]
         if "config" in example
-        else BLOCK | {key: BLOCK.get(key, {}) | value for key, value in example.items()}
+        else BLOCK
+        | {
+            key: BLOCK.get(key, {}) | value if isinstance(value, dict) else value
+            for key, value in example.items()
+        }
         for example in examples
     ]
 
