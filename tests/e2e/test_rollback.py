@@ -1,11 +1,17 @@
 """Flags, an engine or weights with which vLLM does not become ready: the previous ones come back and serve."""
 
+import hashlib
+import os
+import signal
 import ssl
 import threading
 from collections import Counter
 
 import openai
-from harness import client
+import pytest
+from harness import client, wait_for
+from pulumi_vllm.plan import engine_locks
+from test_stacks import shipped
 
 REFUSED = {"engine": {"flags": {"chat-template": "/nowhere/template.jinja"}}}
 REASON = (
@@ -13,6 +19,9 @@ REASON = (
 )
 BACK = "back, and vLLM serves again with them; correct the change, then run `pulumi up` again"
 UNIT = "/etc/systemd/system/vllm.service"
+BOOT = "cat /proc/sys/kernel/random/boot_id; stat -c %Y /proc/1"
+# Five starts of 3 s, with 10 s between them, and what a busy computer adds.
+BY_ITSELF_WITHIN_S = 240
 GATEWAY = "/etc/pulumi-vllm/gateway/haproxy.cfg"
 
 
@@ -99,3 +108,105 @@ def test_refused_flags_are_rolled_back(projects, tmp_path):
     project.write(gateway)
     assert set(project.changes()) == {"same"}
     assert serves(project, tmp_path)
+
+
+@pytest.mark.all
+def test_an_update_that_is_killed_before_a_reboot_comes_back_by_itself(projects, tmp_path):
+    project = projects("fake")
+    good = project.block
+    project.up()
+    unit, boot = project.on_host(f"cat {UNIT}"), project.on_host(BOOT)
+
+    project.write(good | REFUSED)
+    running = project.start("up", "--yes", "--skip-preview")
+    wait_for(lambda: "/nowhere" in project.on_host(f"cat {UNIT}"), 120, "changed unit")
+    os.killpg(running.pid, signal.SIGKILL)
+    running.communicate()
+    project.pulumi("cancel", "--yes")
+    project.on_host("systemctl reboot", check=False)
+
+    wait_for(lambda: project.on_host(BOOT, check=False) not in ("", boot), 120, "boot")
+    wait_for(lambda: project.on_host(f"cat {UNIT}", check=False) == unit, BY_ITSELF_WITHIN_S, "previous unit")
+    wait_for(lambda: project.on_host("cat /run/pulumi-vllm/readiness.json", check=False), 60, "result")
+    assert serves(project, tmp_path)
+    assert "are those again that vLLM was ready with" in project.on_host("journalctl -o cat -u vllm-rollback")
+
+    fails(project, REASON, BACK)
+    project.write(good)
+    project.up()
+    assert set(project.changes()) == {"same"}
+
+
+@pytest.mark.all
+def test_an_engine_that_does_not_start_is_rolled_back(projects, tmp_path):
+    block = shipped("spheron-h200-1x-fp8")
+    project = projects("fake")
+    project.write(block)
+    project.up()
+    minor = project.on_host("python3 -c 'import sys; print(*sys.version_info[:2], sep=\".\")'").strip()
+    old, new = (
+        hashlib.sha256(engine_locks.of(version)[minor].encode()).hexdigest()
+        for version in (project.outputs()["evidence"]["engine"], "0.33.0")
+    )
+    # As if both were installed from their locks, the second one with another CUDA than the host's.
+    project.on_host(
+        f"""
+        cp -a /opt/vllm /opt/vllm-{new[:12]}
+        echo {old} > /opt/vllm/.stamp
+        echo {new} > /opt/vllm-{new[:12]}/.stamp
+        echo 'raise ImportError("libcudart.so.13: cannot open shared object file")' \\
+            > /opt/vllm-{new[:12]}/lib/python{minor}/site-packages/vllm/__init__.py
+        """
+    )
+    project.write(block | {"engine": {"version": "0.33.0"}})
+    shown = fails(project, "ImportError: libcudart.so.13: cannot open shared object file", BACK)
+    assert "the previous files and engine are back" in shown
+    assert serves(project, tmp_path)
+    assert project.on_host("readlink /opt/vllm; cat /opt/vllm/.stamp").split() == ["vllm-before", old]
+    assert project.changes().get("update", 0) >= 2
+    project.write(block)
+    assert set(project.changes()) == {"same"}
+
+    # Repaired, it is switched to. The previous engine stays.
+    project.on_host(
+        f"cp -a /opt/vllm/lib/python{minor}/site-packages/vllm /opt/vllm-{new[:12]}/lib/python{minor}/site-packages"
+    )
+    project.write(block | {"engine": {"version": "0.33.0"}})
+    project.up()
+    assert serves(project, tmp_path)
+    assert project.on_host("readlink /opt/vllm; ls -d /opt/vllm-*").split() == [
+        f"vllm-{new[:12]}", f"/opt/vllm-{new[:12]}", "/opt/vllm-before",
+    ]  # fmt: skip
+
+
+@pytest.mark.all
+def test_other_weights_that_do_not_serve_are_rolled_back(projects, tmp_path):
+    block = shipped("spheron-h200-1x-fp8")
+    project = projects("fake")
+    project.write(block)
+    project.up()
+    before = project.outputs()["evidence"]["revision"]
+    project.write(block | {"precision": "nvfp4"} | REFUSED)
+    fails(project, REASON, BACK)
+    assert serves(project, tmp_path)
+    assert before in project.on_host("tr '\\0' ' ' </proc/$(systemctl show -P MainPID vllm)/cmdline")
+    assert before in project.on_host("cat /etc/pulumi-vllm/weights.json")
+    project.write(block)
+    project.up()  # the state names the other weights
+    assert set(project.changes()) == {"same"}
+    project.write(block | {"precision": "nvfp4"})
+    project.up()
+    assert project.outputs()["evidence"]["revision"] != before
+    assert serves(project, tmp_path)
+
+
+@pytest.mark.all
+def test_the_real_engine_is_rolled_back(projects, tmp_path):
+    project = projects("real")
+    good = project.block
+    project.up()
+    project.write(good | REFUSED)
+    fails(project, REASON, BACK)
+    assert serves(project, tmp_path)
+    project.write(good)
+    assert set(project.changes()) == {"same"}

@@ -9,6 +9,7 @@ from pulumi_vllm.host.errors import HostError, HostKeyChanged, Unreachable
 from pulumi_vllm.host.facts import Facts
 from pulumi_vllm.host.mask import mask
 from pulumi_vllm.host.ssh import Result
+from pulumi_vllm.plan import engine_locks
 from pulumi_vllm.provider.lifecycle import host_connection, readiness_check
 from pulumi_vllm.provider.plugin.errors import Cancelled, UserError
 from pulumi_vllm.provider.plugin.resource import Kind
@@ -283,6 +284,18 @@ async def test_files_that_a_failed_update_put_back_are_named_as_such():
     ]
     old = {**FILES, "files": reading.inputs["files"]}
     assert reading.outputs["servingDigest"] == (await Files().preview(call, old))["servingDigest"]
+
+
+async def test_a_restored_lock_that_the_state_no_longer_names_is_observed():
+    path, (lock, *_) = f"{layout.CONFIG}/requirements-3.10.txt", engine_locks.every()
+    unit = {"ActiveState": "active", "record": {"time": 1, "files": {path: "1", UNIT: "2"}}}
+    host = Host({"files": {path: file(lock, "0644")}, "restored": [path], "units": {"vllm.service": unit}})
+    state = inputs_of(Files()) | {"paths": [*FILES["files"]]}
+    reading = await Files().read(Call(host), "id", state, inputs_of(Files()))
+    digest = hashlib.sha256(lock.encode()).hexdigest()
+    assert reading.inputs["files"][path] == package_files.reference(digest)
+    old = {**FILES, "files": reading.inputs["files"], "actions": {path: "restart vllm.service"}}
+    assert reading.outputs["servingDigest"] == (await Files().preview(Call(host), old))["servingDigest"]
 
 
 async def test_changed_files_reload_their_units_but_do_not_restart_vllm():

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import shlex
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pulumi_vllm.host import drift, process_drift
@@ -32,7 +32,7 @@ from pulumi_vllm.provider.resources import secrets_in_files
 from pulumi_vllm.render import layout, package_files
 
 if TYPE_CHECKING:
-    from pulumi_vllm.host.facts import FileFact
+    from pulumi_vllm.host.facts import Facts, FileFact
     from pulumi_vllm.host.ssh import Host, PutFile
 
 # The Service resource restarts vLLM, after it has drained the gateway.
@@ -77,24 +77,22 @@ class _DeclaredFiles:
     def redact(self, path: str, live: "FileFact") -> str:
         """Return the text of a file on the host without secrets."""
         declared = self.texts.get(path, "")
-        packaged = package_files.digest(declared)
-        if packaged is not None:
-            # A rollback restores the lock of another engine, which is a file of this package too.
-            ours = package_files.text(live.sha256) is not None
-            return (
-                package_files.reference(live.sha256)
-                if ours
-                else package_files.changed(declared, live.text, mask)
-            )
+        if package_files.text(live.sha256) is not None:  # a rollback may have restored another engine's lock
+            return package_files.reference(live.sha256)
+        if package_files.digest(declared) is not None:
+            return package_files.changed(declared, live.text, mask)
         return secrets_in_files.redact(live.text, live.sha256, declared, self.secrets, self.values)
 
-    def serving_digest(self, observed: dict[str, str] | None = None) -> str | None:
-        """Return the digest of all files for which vLLM restarts, or None when one is not known yet.
+    def with_observed(self, texts: dict[str, str], facts: "Facts") -> "_DeclaredFiles":
+        """Return these files with their texts on the host. vLLM also starts with restored files that it was given."""
+        engine = facts.units.get(layout.ENGINE_UNIT)
+        started_with = engine.started_with if engine else None
+        restored = facts.restored.intersection(started_with or ())
+        return replace(self, texts=texts, actions=dict.fromkeys(restored, _RESTART_ENGINE) | self.actions)
 
-        With the texts that were observed on the host, it is the digest of those.
-        """
-        every = self.texts if observed is None else observed
-        texts = {path: text for path, text in every.items() if self.actions.get(path) == _RESTART_ENGINE}
+    def serving_digest(self) -> str | None:
+        """Return the digest of all files for which vLLM restarts, or None when one is not known yet."""
+        texts = {path: text for path, text in self.texts.items() if self.actions.get(path) == _RESTART_ENGINE}
         if has_unknown(texts):
             return None
         return process_drift.serving_digest(
@@ -211,7 +209,11 @@ class Files(HostResource):
         if isinstance(facts, NotObserved):
             return facts.reading(outputs, inputs)
         observed = drift.files(
-            declared.texts, declared.attributes, owned=owned, facts=facts, redact=declared.redact
+            declared.texts,
+            declared.attributes,
+            owned={*owned, *facts.restored},
+            facts=facts,
+            redact=declared.redact,
         )
         if restored := [path for path in observed.changed if path in facts.restored]:
             await call.warn(f"restored on the host after an update that failed: {', '.join(restored)}")
@@ -219,7 +221,7 @@ class Files(HostResource):
             await call.warn(f"changed on the host: {', '.join(changed)}; `pulumi up` restores the files")
         live = {"files": observed.texts, "attributes": observed.attributes}
         # After a rollback, the program may declare again what is on the host.
-        outputs["servingDigest"] = declared.serving_digest(observed.texts)
+        outputs["servingDigest"] = declared.with_observed(observed.texts, facts).serving_digest()
         return Reading({**outputs, "reachable": True}, {**inputs, **live, **OBSERVED})
 
     # -- the host -----------------------------------------------------------------------------------
