@@ -103,6 +103,7 @@ def test_refused_flags_are_rolled_back(projects, tmp_path):
     shown = project.pulumi("preview").stdout
     assert f"restored on the host after an update that failed: {UNIT}" in shown
     assert "changed on the host" not in shown
+    assert "`pulumi up` restarts vLLM" in shown
     assert project.changes().get("update") == 2  # files and service
     fails(project, REASON, BACK)
     project.write(gateway)

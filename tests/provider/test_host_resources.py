@@ -394,8 +394,29 @@ def readiness(engine="active", check="activating", result=None, before="inactive
 
 @pytest.mark.usefixtures("no_units")
 async def test_a_passed_readiness_check_is_evidence():
-    outputs = await start(Host(**readiness(result={"passed": True, "golden": 4})))
-    assert outputs["evidence"]["readiness"] == {"passed": True, "golden": 4}
+    outputs = await start(Host(**readiness(result={"passed": True, "seconds": 50.2})))
+    assert outputs["evidence"]["readiness"] == {"passed": True, "seconds": 50.2, "start_s": 50.2}
+
+
+@pytest.mark.usefixtures("no_units")
+async def test_a_check_of_a_running_vllm_keeps_how_long_its_start_took():
+    old = {**SERVICE, "commandLine": "as-declared", "evidence": {"readiness": {"start_s": 50.2}}}
+    host = Host(**readiness(result={"passed": True, "seconds": 1.5}, before="active"))
+    outputs = await start(host, old)
+    assert outputs["evidence"]["readiness"]["start_s"] == 50.2
+
+
+@pytest.mark.parametrize("name", ["servingDigest", "weightsRevision", "units"])
+async def test_a_preview_says_that_vllm_restarts_and_how_long_it_took_the_last_time(name):
+    new, call = dict(SERVICE), Call(Host())
+    await Service().check(call, new, None)
+    old = {**new, name: "old", "evidence": {"readiness": {"start_s": 50.2}}}
+    await Service().preview_update(call, old, new)
+    expected = (
+        "server-resource: `pulumi up` restarts vLLM. New requests get 503 with Retry-After while the running ones "
+        "finish (at most 60 s) and vLLM starts (50 s the last time)"
+    )
+    assert call.lines == ([] if name == "units" else [expected])
 
 
 @pytest.mark.usefixtures("no_units")

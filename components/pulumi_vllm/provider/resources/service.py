@@ -32,6 +32,7 @@ from pulumi_vllm.provider.lifecycle.readiness_check import EngineFailedError, Re
 from pulumi_vllm.provider.lifecycle.rollback import keep_what_is_ready, roll_back_after_failure
 from pulumi_vllm.provider.lifecycle.units import INSTALL, PREFLIGHT, run_unit
 from pulumi_vllm.provider.plugin.call import Call
+from pulumi_vllm.provider.plugin.protocol import has_unknown
 from pulumi_vllm.provider.plugin.resource import Failure, Property, Reading, Values
 from pulumi_vllm.render import layout
 
@@ -114,6 +115,20 @@ class Service(HostResource):
         new.setdefault("readyTimeoutS", READY_TIMEOUT_S)
         return await super().check(call, new, old)
 
+    async def preview_update(self, call: Call, old: Values, new: Values) -> Values:
+        """Say in a preview already that vLLM restarts, and how long its last start took."""
+        outputs = await super().preview_update(call, old, new)
+        if any(
+            not has_unknown(new.get(name)) and old.get(name) != new.get(name) for name in _RESTARTING_INPUTS
+        ):
+            took = _start_s(old)
+            last = "" if took is None else f" ({took:.0f} s the last time)"
+            await call.info(
+                f"{call.name}: `pulumi up` restarts vLLM. New requests get 503 with Retry-After while the running ones "
+                f"finish (at most {new['drainTimeoutS']:.0f} s) and vLLM starts{last}"
+            )
+        return outputs
+
     async def create(self, call: Call, new: Values) -> tuple[str, Values]:
         """Install and start vLLM and the gateway, and run the readiness check."""
         outputs = await self._start(call, new, restart=False)
@@ -127,6 +142,7 @@ class Service(HostResource):
         if old.get("differences"):
             restart = await self._repair(call, old, new) or restart
         outputs = await self._start(call, new, restart=restart)
+        outputs["evidence"]["readiness"].setdefault("start_s", _start_s(old))
         if old.get("accessAccepted") == new.get("accessAccepted"):
             outputs["hostAccess"] = old.get("hostAccess") or outputs["hostAccess"]
         if old.get("differences"):
@@ -220,12 +236,19 @@ class Service(HostResource):
             await host.run(_START_UNITS, timeout_s=180)
         await undo_drain(host)
         try:
-            return await ReadinessCheck(call, host, float(new["readyTimeoutS"])).result()
+            result = await ReadinessCheck(call, host, float(new["readyTimeoutS"])).result()
         except EngineFailedError:
             if not serving:  # one that served before comes back by itself
                 stop = f"systemctl stop {layout.READINESS_UNIT} {layout.ENGINE_UNIT}"
                 await host.run(stop, timeout_s=120)
             raise
+        return result if serving else result | {"start_s": result.get("seconds")}
+
+
+def _start_s(outputs: Values) -> float | None:
+    """Return how long the last start of vLLM took until it was ready, in seconds."""
+    seconds = ((outputs.get("evidence") or {}).get("readiness") or {}).get("start_s")
+    return None if seconds is None else float(seconds)
 
 
 def _differences_in(facts: "Facts", outputs: Values, inputs: Values) -> "tuple[drift.Difference, ...]":
