@@ -79,7 +79,8 @@ MISSING = "vllm is missing (locked 0.26.0)"
 OTHER_PACKAGES = "packages of vLLM are not those of the lock: "
 H200 = ["NVIDIA H200", "143771", "GPU-1", "570.1"]
 EVIDENCE = {"vllm": "0.26.0", "driver": "570.1", "gpus": ["NVIDIA H200", "NVIDIA H200"], "kernel": "6.8"}
-INSTALLED = "`pulumi up` installs it again from its lock and restarts vLLM"
+INSTALLED = "`pulumi up` downloads and installs it again from its lock, and restarts vLLM"
+OTHER_LOCK = "`pulumi up` installs it from the lock on disk and restarts vLLM"
 CHECKED = "`pulumi up` checks the host, drains the gateway and restarts vLLM"
 
 
@@ -437,7 +438,7 @@ def test_what_is_no_difference(change):
     [
         (
             {"stamp": []},
-            f"installed vLLM was installed from another lock than the one on disk; {INSTALLED}",
+            f"installed vLLM was installed from another lock than the one on disk; {OTHER_LOCK}",
         ),
         (
             {"readiness": {"passed": False, "why": "golden tokens differ"}},

@@ -150,6 +150,22 @@ def test_a_damaged_engine_is_installed_beside_the_one_that_runs(host: Host) -> N
 
 
 @pytest.mark.ci
+def test_an_edited_file_does_not_come_back_from_the_cache(host: Host) -> None:
+    """The cache of uv has the same file: both are names of one inode."""
+    host.lock.write_text(wheel(host.wheels, "1.0"))
+    assert host.install().returncode == 0
+    for number in range(2):
+        (place,) = (host.venv / "lib").glob("*/site-packages/engine.py")
+        assert place.stat().st_nlink > 1
+        with place.open("a") as out:
+            out.write(f"VERSION = 'edited {number}'\n")
+        (host.venv / ".stamp").unlink()
+        assert host.install().returncode == 0
+        host.switch()
+        assert host.version() == "1.0"
+
+
+@pytest.mark.ci
 def test_a_wrong_hash_is_an_error_and_the_old_engine_stays(host: Host) -> None:
     host.lock.write_text(wheel(host.wheels, "1.0"))
     assert host.install().returncode == 0

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # Without its stamp, the engine is installed again from the lock.
 _INSTALL: Final = (
-    "`pulumi up` installs it again from its lock and restarts vLLM",
+    "`pulumi up` downloads and installs it again from its lock, and restarts vLLM",
     (f"rm -f {layout.ENGINE_STAMP}",),
 )
 _LOCKED: Final = re.compile(r"^([\w.-]+)==([^\s;]+)", re.MULTILINE)
@@ -36,7 +36,8 @@ def _lock(facts: Facts) -> Iterator[Difference]:
     engine, locks = facts.units.get(layout.ENGINE_UNIT), _locks(facts)
     if engine is not None and engine.runs and locks and not _installed_from(facts):
         observed = "was installed from another lock than the one on disk"
-        yield Difference("installed vLLM", observed, *_INSTALL, restarts_engine=True)
+        remedy = "`pulumi up` installs it from the lock on disk and restarts vLLM"
+        yield Difference("installed vLLM", observed, remedy, restarts_engine=True)
 
 
 def _packages(facts: Facts) -> Iterator[Difference]:
