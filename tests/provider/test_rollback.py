@@ -117,6 +117,8 @@ async def test_nothing_to_restore_is_said_after_a_start_only(restarts, ending):
     call = Call('{"nothing": "vLLM was not ready"}')
     assert await failed(call, UserError("first"), restarts=restarts) == f"first{ending}"
     assert ("restore --spare" in call.ran[0]) != restarts
+    (line,) = [line for line in call.ran[0].splitlines() if "restore" in line or "start" in line]
+    assert line.endswith(">&2 || true"), "what the host prints meanwhile is not the result"
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,6 @@ async def _roll_back(call: Call, new: Values, *, restarts: bool) -> str:
 
 _RESTORE = f"""
 rm -f {layout.ROLLBACK_RESULT}
-{{restore}} || true
+{{restore}} >&2 || true
 cat {layout.ROLLBACK_RESULT} 2>/dev/null || true
 """
