@@ -23,6 +23,7 @@ STACK = "# words\nconfig:\n  pulumi-vllm:a: 1\n"
 CLOUD = """\
 #!/bin/sh
 echo "$*" >>"$(dirname "$0")/../../.pulumi-vllm/calls"
+[ "$1" != drift ] || { echo "$PULUMI_OPTION_CONFIG_FILE"; pulumi stack --show-name --stack "$2"; exit 2; }
 [ "$2" != up ] || printf 'a line for people\nexport SPHERON_URL=http://127.0.0.1:9\nexport SPHERON_API_KEY=k\n'
 """
 
@@ -68,6 +69,20 @@ def test_a_preview_finds_the_running_cloud(clone: Any) -> None:
     calls(clone)
     clone.dev("pulumi", "preview", "--stack", "local")
     assert calls(clone) == ["local up --engine fake"]
+
+
+def test_drift_has_the_environment_of_the_stack(clone: Any) -> None:
+    """A placeholder stands for `pulumi-vllm drift` itself, which tests/e2e/test_drift.py runs."""
+    copy = clone.root / ".pulumi-vllm" / "stacks" / "Pulumi.local.yaml"
+    calls(clone)
+    for words in ((), ("local", "--json")):
+        done = clone.run("drift", *words)
+        assert done.returncode == 2, done.stderr
+        assert done.stdout.split() == [str(copy), "local"]
+        assert calls(clone) == ["local up --engine fake", " ".join(("drift", "local", *words[1:]))]
+    refused = clone.run("drift", "--diff")
+    assert refused.returncode == 1
+    assert "drift: --diff: unknown option" in refused.stderr
 
 
 def test_a_cloud_in_the_environment_is_used(clone: Any) -> None:
