@@ -101,6 +101,39 @@ def repair_what_runs(project):
     assert clean.stdout.endswith(f"{project.stack}: everything is as declared\n")
 
 
+def accept_forwarding(project) -> None:
+    """A deliberate rule blocks no change: `up` does the rest, says so once, and the stack file accepts the rule."""
+    rule = "tcp dport 8080 redirect to :443"
+    on_host(
+        project,
+        "nft add table ip mine; nft add chain ip mine pre '{ type nat hook prerouting priority -100; }'; "
+        f"nft add rule ip mine pre {rule}",
+    )
+    changed = project.block | {"engine": {"flags": {"max-num-batched-tokens": 1024}}}
+    project.write(changed)
+    refused = project.pulumi("up", "--yes", "--skip-preview", check=False)
+    assert refused.returncode
+    assert f"forwarded ports pass by our rules: {rule}; `pulumi up` leaves rules" in refused.stdout
+    started = on_host(
+        project,
+        "systemctl show -P MainPID vllm; tr '\\0' ' ' </proc/$(systemctl show -P MainPID vllm)/cmdline",
+    )
+    assert "--max-num-batched-tokens 1024" in started
+    project.pulumi("up", "--yes", "--skip-preview", check=False)
+    assert on_host(project, "systemctl show -P MainPID vllm") in started, "vLLM was restarted for nothing"
+
+    access = {"access": project.block["access"] | {"accepted": "8080 is ours"}}
+    project.write(changed | access)
+    project.up()
+    assert set(project.changes()) == {"same"}
+    on_host(project, "nft add rule ip mine pre tcp dport 8081 redirect to :443")
+    assert "by our rules: tcp dport 8081 redirect to :443" in project.pulumi("preview").stdout
+    on_host(project, "nft delete table ip mine")
+    assert set(project.changes()) == {"same"}
+    project.write(project.block)
+    project.up()
+
+
 def accept_access(project) -> None:
     """`up` leaves a foreign sudo rule and says so, until the stack file accepts it."""
     on_host(project, "echo 'mallory ALL=(ALL) ALL' > /etc/sudoers.d/mallory")
@@ -198,8 +231,8 @@ def test_drift_is_a_diff_and_up_reverts_it(project):
     assert on_host(project, "stat -c %U /proc/$(systemctl show -P MainPID vllm)") == "vllm\n"
     assert set(project.changes()) == {"same"}
 
-    repair_what_runs(project)
-    accept_access(project)
+    for check in (repair_what_runs, accept_forwarding, accept_access):
+        check(project)
 
     # A stopped service.
     on_host(project, "systemctl stop vllm.service")

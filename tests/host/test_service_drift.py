@@ -6,6 +6,7 @@ import hashlib
 import re
 
 import pytest
+from pulumi_vllm.host import access_drift
 from pulumi_vllm.host.facts import Facts
 from pulumi_vllm.host.process_drift import serving_digest
 from pulumi_vllm.host.service_drift import differences
@@ -185,7 +186,8 @@ CLOCK_LEFT = (
     "host, or correct this computer's clock"
 )
 LEFT_ALONE = (
-    "`pulumi up` leaves rules that are not its own; remove them on the host, as in `docker ps` or `nft`"
+    "`pulumi up` leaves rules that are not its own; remove them on the host, as in `docker ps` or `nft`, "
+    "or accept them with another text in server.access.accepted"
 )
 
 
@@ -390,6 +392,34 @@ def test_what_is_not_ours_is_refused(change, sentence):
     (one,) = found(change)
     assert one.sentence == sentence
     assert not one.repairable
+
+
+FORWARDED = ("tcp dport 80 dnat to 172.17.0.2:80", "tcp dport 81 dnat to 172.17.0.3:81")
+
+
+@pytest.mark.parametrize(
+    ("accepted", "explicitly", "left"),
+    [
+        (FORWARDED, True, ()),
+        (FORWARDED[:1], True, FORWARDED[1:]),
+        ((), True, FORWARDED),
+        (FORWARDED, False, FORWARDED),
+    ],
+    ids=["all", "one", "none", "without-a-text-in-the-stack-file"],
+)
+def test_forwarded_ports_that_the_stack_file_accepted_are_no_difference(accepted, explicitly, left):
+    def host(rules):
+        raw = healthy()
+        raw["firewall"].update(forwarding=list(rules))
+        return Facts.parse(raw)
+
+    access = access_drift.accepted(host(accepted), explicitly=explicitly)
+    for rules in (FORWARDED, FORWARDED[1:]):  # one that is gone opens nothing
+        shown = [
+            one.observed for one in differences(host(rules), digest=DIGEST, evidence=EVIDENCE, access=access)
+        ]
+        wanted = "; ".join(rule for rule in rules if rule in left)
+        assert shown == ([f"pass by our rules: {wanted}"] if wanted else [])
 
 
 @pytest.mark.parametrize(

@@ -885,7 +885,7 @@ class Service(pulumi.CustomResource):
             access: Address ranges that the firewall of the host admits: allow for the gateway, sshAllow for SSH (default: those of allow). An empty sshAllow closes SSH for everybody.
             answers: Whether the endpoint answered the last refresh, tried from where Pulumi runs if server.access.allow admits that address (default: yes); otherwise the reason.
             commands_follow: Whether the program runs commands on the host after this resource. They may add accounts, so the first refresh after a create records hostAccess (default: false).
-            access_accepted: A text. With another one, the next `up` accepts accounts, SSH keys, sudo rules and options of sshd as the host has them then; otherwise a change of them is a difference.
+            access_accepted: A text. With another one, the next `up` accepts accounts, SSH keys, sudo rules, options of sshd and forwarded ports as the host has them then; otherwise a change of them is a difference.
             drain_timeout_s: Seconds that running requests get to finish before vLLM restarts (default: 60).
             ready_timeout_s: Seconds from the start of vLLM until the readiness check must have passed (default: 3600).
             opts: Pulumi's resource options.
@@ -1002,7 +1002,7 @@ class Service(pulumi.CustomResource):
 
     @property
     def access_accepted(self) -> pulumi.Output[str]:
-        """A text. With another one, the next `up` accepts accounts, SSH keys, sudo rules and options of sshd as the host has them then; otherwise a change of them is a difference."""
+        """A text. With another one, the next `up` accepts accounts, SSH keys, sudo rules, options of sshd and forwarded ports as the host has them then; otherwise a change of them is a difference."""
         return pulumi.get(self, "accessAccepted")  # type: ignore[no-any-return]
 
     @property
@@ -1022,7 +1022,7 @@ class Service(pulumi.CustomResource):
 
     @property
     def host_access(self) -> pulumi.Output[Mapping[str, str]]:
-        """Accounts, SSH keys, sudo rules and options of sshd, as they were when they were last accepted."""
+        """Accounts, SSH keys, sudo rules, options of sshd and forwarded ports, as they were when they were last accepted."""
         return pulumi.get(self, "hostAccess")  # type: ignore[no-any-return]
 
     @property

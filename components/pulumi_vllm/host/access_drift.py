@@ -1,4 +1,4 @@
-"""Drift of who can log in to the host and become root there, against the last `up`. Pure."""
+"""Drift of who can log in to the host, become root there and pass by its firewall, against the last `up`. Pure."""
 
 from __future__ import annotations
 
@@ -11,9 +11,15 @@ if TYPE_CHECKING:
 
     from pulumi_vllm.host.facts import Facts
 
-_REMEDY: Final = (
-    "`pulumi up` leaves it; restore it on the host, or accept it with another text in server.access.accepted"
-)
+_BY: Final = "with another text in server.access.accepted"
+_REMEDY: Final = f"`pulumi up` leaves it; restore it on the host, or accept it {_BY}"
+_FORWARDING: Final = "forwarded ports"
+
+
+def accepted(facts: Facts, *, explicitly: bool) -> dict[str, str]:
+    """Return what decides about access now, by subject. Only a text in the stack file accepts forwarded ports."""
+    rules = "\n".join(facts.firewall.forwarding)
+    return {**facts.access, **({_FORWARDING: rules} if rules and explicitly else {})}
 
 
 def access(facts: Facts, before: Mapping[str, str]) -> Iterator[Difference]:
@@ -24,7 +30,7 @@ def access(facts: Facts, before: Mapping[str, str]) -> Iterator[Difference]:
     if unread:
         observed = "can't be read, because `sshd -T` fails"
         yield Difference("options of sshd", observed, "run `sshd -T` on the host and correct it")
-    for subject in sorted({*before, *facts.access} - (_sshd(before) if unread else set())):
+    for subject in sorted({*before, *facts.access} - (_sshd(before) if unread else set()) - {_FORWARDING}):
         was, now = before.get(subject), facts.access.get(subject)
         if was == now:
             continue
@@ -39,3 +45,16 @@ def access(facts: Facts, before: Mapping[str, str]) -> Iterator[Difference]:
 
 def _sshd(access: Mapping[str, str]) -> set[str]:
     return {subject for subject in access if subject.startswith("sshd option ")}
+
+
+def forwarding(facts: Facts, before: Mapping[str, str]) -> Iterator[Difference]:
+    """Foreign rules that forward ports and were not accepted. One that is gone opens nothing: no difference."""
+    accepted_rules = before.get(_FORWARDING, "").splitlines()
+    rules = [rule for rule in facts.firewall.forwarding if rule not in accepted_rules]
+    if rules:
+        yield Difference(
+            _FORWARDING,
+            f"pass by our rules: {'; '.join(rules)}",
+            "`pulumi up` leaves rules that are not its own; remove them on the host, as in `docker ps` or `nft`, or "
+            f"accept them {_BY}",
+        )

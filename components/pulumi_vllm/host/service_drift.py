@@ -49,10 +49,10 @@ def differences(
         *gateway_drift.gateway(facts),
         *_canary(facts),
         *_firewall(facts),
-        *_forwarding(facts),
         *_disks(facts),
         *_clock(facts),
         *access_drift.access(facts, access),
+        *access_drift.forwarding(facts, access),
         *engine_drift.installed(facts, evidence),
         *_readiness(facts),
     )
@@ -124,15 +124,6 @@ def _firewall(facts: Facts) -> Iterator[Difference]:
         missing = [f"- {line.strip()}" for line in declared if line not in lines]
         observed = f"has other rules than declared: {'; '.join((*added, *missing)) or 'in another order'}"
         yield Difference(subject, observed, "`pulumi up` loads the declared ones", loads_firewall=True)
-
-
-def _forwarding(facts: Facts) -> Iterator[Difference]:
-    if facts.firewall.forwarding:
-        yield Difference(
-            "forwarded ports",
-            f"pass by our rules: {'; '.join(facts.firewall.forwarding)}",
-            "`pulumi up` leaves rules that are not its own; remove them on the host, as in `docker ps` or `nft`",
-        )
 
 
 def _clock(facts: Facts) -> Iterator[Difference]:

@@ -213,8 +213,9 @@ class Access(_Block):
     keys: Annotated[tuple[KeyName, ...], _key(_RELOAD, min_length=1)] = ("default",)
     """Names of the API keys. The values are secrets and are stored elsewhere."""
     accepted: Annotated[str | None, _key(_NOTHING)] = None
-    """A text such as a date and a reason. With another one, the next `up` accepts accounts, SSH keys, sudo rules and
-    options of sshd as the host has them. Otherwise, a change of them on the host is a difference, which `up` leaves."""
+    """A text such as a date and a reason. With another one, the next `up` accepts accounts, SSH keys, sudo rules,
+    options of sshd and forwarded ports as the host has them. Otherwise, a change of them on the host is a difference,
+    which `up` leaves."""
 
     @property
     def ssh(self) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from pulumi_vllm.host.errors import HostError, HostKeyChanged, Unreachable
 from pulumi_vllm.plan.defaults import UNREACHABLE, UNREACHABLE_CHOICES
 from pulumi_vllm.provider.lifecycle.access import way_back
 from pulumi_vllm.provider.plugin.call import Call
-from pulumi_vllm.provider.plugin.errors import UserError
+from pulumi_vllm.provider.plugin.errors import Partial, UserError
 from pulumi_vllm.provider.plugin.protocol import has_unknown, reveal
 from pulumi_vllm.provider.plugin.resource import Failure, Property, Reading, Resource, Values
 
@@ -126,14 +126,24 @@ async def repair(call: Call, host: "Host", found: "Collection[Difference]") -> N
         await host.run("\n".join(commands), timeout_s=180)
 
 
-def refuse(call: Call, left: "Collection[Difference]") -> None:
+@dataclass(frozen=True, slots=True)
+class Done:
+    """An update that is complete apart from what `up` leaves alone."""
+
+    resource_id: str
+    outputs: Values
+
+
+def refuse(call: Call, left: "Collection[Difference]", *, done: Done | None = None) -> None:
     """Fail with what is still different, because the next preview would show it again.
 
     Raises:
-        UserError: something is.
+        Partial: something is. What is done stays in the state, so the next `up` does not do it again.
+        UserError: something is, and nothing is done.
     """
     if left:
-        raise UserError(f"{call.name}: {'. '.join(one.sentence for one in left)}")
+        message = f"{call.name}: {'. '.join(one.sentence for one in left)}"
+        raise Partial(message, done.resource_id, done.outputs) if done else UserError(message)
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,6 +143,8 @@ class Servicer(_Servicer):  # type: ignore[misc] # generated code has no types
         """Observe a resource, for a refresh or an import."""
         resource, call = self._resource_and_call(request)
         state, inputs = from_struct(request.properties), from_struct(request.inputs)
+        # After an update that ended with `Partial`, the engine keeps the earlier inputs. The state has those that hold.
+        inputs |= {name: state[name] for name in resource.inputs if state.get(name) is not None}
 
         async def run() -> Message:
             if not state and resource.cannot_import:

@@ -3,7 +3,7 @@
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from pulumi_vllm.host import drift, service_drift
+from pulumi_vllm.host import access_drift, drift, service_drift
 from pulumi_vllm.plan.defaults import DRAIN_TIMEOUT_S, READY_TIMEOUT_S
 from pulumi_vllm.provider.lifecycle.drain import DRAIN_TIMEOUT, drain, give_back_after_failure, undo_drain
 from pulumi_vllm.provider.lifecycle.endpoint_check import (
@@ -20,6 +20,7 @@ from pulumi_vllm.provider.lifecycle.host_connection import (
     OBSERVED,
     REACHABLE,
     SHARED_INPUTS,
+    Done,
     HostResource,
     NotObserved,
     connect_host,
@@ -80,8 +81,8 @@ class Service(HostResource):
         ),
         "accessAccepted": Property(
             "string",
-            "A text. With another one, the next `up` accepts accounts, SSH keys, sudo rules and options of sshd as the "
-            "host has them then; otherwise a change of them is a difference.",
+            "A text. With another one, the next `up` accepts accounts, SSH keys, sudo rules, options of sshd and "
+            "forwarded ports as the host has them then; otherwise a change of them is a difference.",
         ),
         "drainTimeoutS": DRAIN_TIMEOUT,
         "readyTimeoutS": Property(
@@ -99,7 +100,8 @@ class Service(HostResource):
         ),
         "hostAccess": Property(
             "object",
-            "Accounts, SSH keys, sudo rules and options of sshd, as they were when they were last accepted.",
+            "Accounts, SSH keys, sudo rules, options of sshd and forwarded ports, as they were when they were last "
+            "accepted.",
             of="string",
         ),
         "reachable": REACHABLE,
@@ -146,7 +148,8 @@ class Service(HostResource):
         if old.get("accessAccepted") == new.get("accessAccepted"):
             outputs["hostAccess"] = old.get("hostAccess") or outputs["hostAccess"]
         if old.get("differences"):
-            refuse(call, await self._differences(call, outputs, new))
+            left = await self._differences(call, outputs, new)
+            refuse(call, left, done=Done(resource_id, outputs))
         return outputs
 
     async def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Reading | None:
@@ -166,12 +169,13 @@ class Service(HostResource):
             time, reason = facts.canary.restarts[-1]
             times = len(facts.canary.restarts)
             await call.warn(f"vLLM hung and was restarted {times} times, last at {time}: {reason}")
-        outputs["hostAccess"] = outputs["hostAccess"] or dict(facts.access)
+        explicitly = bool(inputs.get("accessAccepted"))
+        outputs["hostAccess"] = outputs["hostAccess"] or access_drift.accepted(facts, explicitly=explicitly)
         if facts.synchronised is False:
             await call.warn(
                 f"{call.name}: nothing synchronises the clock of the host; run `timedatectl set-ntp true`"
             )
-        others = _differences_in(facts, state, {**state, **inputs})
+        others = _differences_in(facts, outputs, {**state, **inputs})
         live = {
             "units": observed.states,
             "commandLine": observed.command_line,
@@ -212,7 +216,8 @@ class Service(HostResource):
             "endpoint": endpoint,
             **facts.versions(),
         }
-        outputs = {"evidence": evidence, "hostAccess": dict(facts.access), "reachable": True}
+        host_access = access_drift.accepted(facts, explicitly=bool(new.get("accessAccepted")))
+        outputs = {"evidence": evidence, "hostAccess": host_access, "reachable": True}
         # The host restores files by itself when vLLM fails, perhaps while the new weights are being downloaded.
         refuse(call, [one for one in _differences_in(facts, outputs, new) if one.restarts_engine])
         return outputs
