@@ -21,14 +21,16 @@ UNIT, FIREWALL = "/etc/systemd/system/vllm.service", "/etc/pulumi-vllm/nftables.
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 # Lines that open nothing except the gateway and SSH. Any other line must end in drop.
 LINES = re.compile(
-    r"""table\ inet\ pulumi_vllm(\ \{)? | delete\ table\ inet\ pulumi_vllm | chain\ input\ \{ | \}
+    r"""table\ inet\ pulumi_vllm(\ \{)? | delete\ table\ inet\ pulumi_vllm | chain\ (input|output)\ \{ | \}
+    | type\ filter\ hook\ output\ priority\ filter;\ policy\ accept;
+    | meta\ skuid\ vllm\ (ct\ state\ established,related|th\ dport\ 53|oif\ "lo"\ tcp\ dport\ 32768-65535)\ accept
     | type\ filter\ hook\ input\ priority\ filter;\ policy\ (accept|drop);
     | iif\ "lo"\ accept
     | ct\ state\ established,related\ accept
     | meta\ l4proto\ \{\ icmp,\ ipv6-icmp\ \}\ accept
     | ip6\ saddr\ fe80::/10\ udp\ dport\ 546\ accept
     | (meta\ nfproto\ ipv[46]|ip6?\ saddr\ \{[\d./:a-f,\ ]+\})\ tcp\ dport\ (443|22)\ accept
-    | ((?!accept|jump|goto|return|queue)[^;\#])*\bdrop""",
+    | ((?!accept|jump|goto|return|queue)[^;\#])*\b(drop|reject)""",
     re.VERBOSE,
 )
 Messages = Iterator[str]

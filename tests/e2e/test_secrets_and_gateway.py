@@ -60,6 +60,7 @@ def test_no_secret_leaks_keys_rotate_and_only_the_gateway_is_open(projects, tmp_
             outputs_of |= rotate(project, tmp_path, certificates.pem(root[0]), leaf)
             outputs_of["attacks"] = attack(project, certificates.pem(root[0]))
             check_sandbox(project)
+            check_what_the_engine_reaches(project)
             neighbour.only_the_gateway_is_open(project)
             hosts = on_the_host(project, secrets) | in_the_cloud(project)
             project.cloud.pass_minutes(30)
@@ -209,6 +210,51 @@ def attack(project, root):
     }
     assert forwarded <= attacks.ALLOWED
     return json.dumps(rows)
+
+
+ENGINE_CONNECTS = """
+cat > /run/connects.py <<'PROGRAM'
+import errno, socket, sys
+def tried(address, port, kind=socket.SOCK_STREAM):
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, kind) as link:
+        link.settimeout(5)
+        try:
+            link.connect((address, port))
+            return "connected"
+        except OSError as error:
+            return errno.errorcode.get(error.errno, type(error).__name__)
+for where in sys.argv[1:]:
+    address, _, port = where.rpartition("@")
+    print(where, tried(address, int(port)))
+PROGRAM
+own=$(ip -o -4 route get 192.0.2.1 | sed 's/.* src \\([0-9.]*\\).*/\\1/')
+python3 -c "
+import socket, time
+ours = socket.create_server(('127.0.0.1', 40123)), socket.create_server(('0.0.0.0', 40124))
+time.sleep(20)" &
+sleep 1
+for user in root vllm; do
+  echo "$user:"
+  setpriv --reuid="$user" --clear-groups python3 /run/connects.py 127.0.0.1@443 "$own@443" 127.0.0.1@22 \
+    127.0.0.1@8000 127.0.0.1@8405 169.254.169.254@80 "$own@40124" 127.0.0.1@40123
+done
+kill %1; wait || true; rm /run/connects.py
+"""
+
+
+def check_what_the_engine_reaches(project):
+    """Check that neither services of the host nor private addresses answer the engine's user. They answer root."""
+    root, _, vllm = project.on_host(ENGINE_CONNECTS).partition("vllm:\n")
+    reached = {
+        user: dict(line.split() for line in text.splitlines() if "@" in line)
+        for user, text in {"root": root, "vllm": vllm}.items()
+    }
+    for where, result in reached["vllm"].items():
+        ephemeral = where.endswith(("@40123", "@40124"))
+        assert result == ("connected" if ephemeral else "ECONNREFUSED"), (where, result)
+    silent = {where for where, result in reached["root"].items() if result != "connected"}
+    assert silent <= {"169.254.169.254@80"}, reached["root"]
 
 
 def check_sandbox(project):

@@ -109,6 +109,8 @@ def test_an_engine_that_clients_can_reach_is_reported(files, message):
         "jump open",
         "jump open # drop",
         "return",
+        "meta skuid root th dport 53 accept",
+        "meta skuid vllm tcp dport 8000 accept",
         'include "/etc/more.nft"',
     ],
 )

@@ -30,3 +30,22 @@ def test_ranges_in_a_set_never_overlap(pairs):
 @pytest.mark.parametrize("ranges", [[], ["::/0"]])
 def test_no_ipv4_range_means_no_ipv4_rule(ranges):
     assert not any("ipv4" in rule or "ip saddr" in rule for rule in firewall.rules(ranges, []))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("127.0.0.1", "127.0.0.53", "0.0.0.0", "10.1.2.3", "172.31.0.1", "192.168.0.1", "169.254.169.254"),
+        *("100.100.100.200", "::1", "::", "fe80::a9fe:a9fe", "fd00:ec2::254", "::ffff:169.254.169.254"),
+        *("255.255.255.255", "239.1.1.1", "64:ff9b::a9fe:a9fe", "ff02::1"),
+    ],
+)
+def test_the_engine_reaches_no_address_that_is_not_public(address):
+    found = ipaddress.ip_address(address)
+    assert any(found in ipaddress.ip_network(one) for one in firewall.NOT_PUBLIC[found.version])
+
+
+@pytest.mark.parametrize("address", ["1.1.1.1", "9.9.9.9", "100.63.0.1", "172.32.0.1", "2606:4700::1111"])
+def test_the_engine_reaches_public_addresses(address):
+    found = ipaddress.ip_address(address)
+    assert not any(found in ipaddress.ip_network(one) for one in firewall.NOT_PUBLIC[found.version])

@@ -189,9 +189,13 @@ def test_haproxy_reads_its_configuration(tmp_path):
 
 @pytest.mark.ci
 def test_nft_reads_the_firewall(tmp_path):
+    # The rules name the user vllm, whom a host has before it loads them.
+    users, rules = tmp_path / "passwd", tmp_path / "rules"
+    users.write_text("root:x:0:0::/root:/bin/sh\nvllm:x:990:990::/:/usr/sbin/nologin\n")
     for text in distinct("/etc/pulumi-vllm/nftables.nft"):
-        (tmp_path / "rules").write_text(text)
-        run(need("unshare"), "-rn", need("nft"), "-c", "-f", str(tmp_path / "rules"))
+        rules.write_text(text)
+        script = f"mount --bind {users} /etc/passwd && {need('nft')} -c -f {rules}"
+        run(need("unshare"), "-rnm", "sh", "-c", script)
 
 
 @pytest.mark.ci

@@ -267,8 +267,8 @@ class Gateway(_Block):
     """Origins of web pages that may call the API from a browser, for example `https://chat.example.com`."""
     media_domains: Annotated[tuple[HostName, ...], _key(_RESTART)] = ()
     """Host names from which vLLM may fetch an image that a request names by its address. Without any it fetches
-    nothing, and clients send images inside the request. An address of the host's own network is one of them if the
-    name leads there, and redirects are never followed."""
+    nothing, and clients send images inside the request. Redirects are never followed, and a name that leads to this
+    host or to an address that is not public is refused by the firewall."""
 
 
 class Requests(_Block):

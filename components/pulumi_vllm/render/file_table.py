@@ -142,6 +142,7 @@ def _variables(plan: Plan) -> dict[str, Any]:
         "post_routes": gateway_routes.post_routes(plan.model.tasks),
         "messages_routes": gateway_routes.MESSAGES,
         "requests": plan.request_settings,
+        "not_public": firewall.NOT_PUBLIC,
         "firewall": firewall.rules(deployment.access.allow, deployment.access.ssh),
         "readiness_unit_timeout_s": deployment.ready_timeout_s + 60,
         "golden": [dataclasses.asdict(one) for one in plan.model.golden],
