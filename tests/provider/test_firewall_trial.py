@@ -113,6 +113,7 @@ class Managed:
 
 async def the_first_start_loads_proves_and_keeps(on: Managed, ours: str) -> None:
     files = files_of(allow=[ours])
+    await on.host.run("useradd --system vllm")  # as the bootstrap does; the rules name this user
     await on.host.put([f for path, f in files.items() if path.startswith(layout.PROGRAMS)])
     await on.host.put([files[UNIT_FILE]])
     await on.host.run("systemctl daemon-reload")
