@@ -30,7 +30,8 @@ case $base in
   python=/opt/python/bin/python3
   ;;
 esac
-printf '#!/bin/sh\nexec env PYTHONPATH=%s PYTHONDONTWRITEBYTECODE=1 %s "$@"\n' "$path" "$python" > $root/merged/opt/vllm/bin/python
+# shellcheck disable=SC2016  # the wrapper expands the unit's PYTHONPATH
+printf '#!/bin/sh\nexec env PYTHONPATH=%s:$PYTHONPATH PYTHONDONTWRITEBYTECODE=1 %s "$@"\n' "$path" "$python" > $root/merged/opt/vllm/bin/python
 chmod 755 $root/merged/opt/vllm/bin/python
 {
   for name in PATH LD_LIBRARY_PATH CUDA_HOME VLLM_FAKE_START_S; do [ -z "${!name:-}" ] || echo "$name=${!name}"; done

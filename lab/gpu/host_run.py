@@ -1,9 +1,10 @@
 """On the GPU machine: the units of a stack, as rendered and locked in, under the systemd that host.sh started.
 
-usage: host_run.py FOLDER LAUNCH.json NAME [--levels 1,32,256] [--deadline-s 500]   (FOLDER from host_files.py)
+usage: host_run.py FOLDER LAUNCH.json NAME [--levels 1,32,256] [--signals KILL,STOP] [--deadline-s 500]   (FOLDER from host_files.py)
 
 Checks the machine, starts the engine and the gateway, runs the readiness check, then `pulumi-vllm smoke` and `bench` through the gateway,
-the same load without the gateway (no load where the levels are empty), and stops the engine with 32 streams running.
+and the same load without the gateway (no load where the levels are empty). Then it starts the canary's timer, sends each signal to the
+engine's core, and waits until the gateway passes a token on again. Last, it stops the engine with 32 streams running.
 OUT/NAME.host.json says how each ended.
 """
 
@@ -12,12 +13,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import ssl
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import drain
 import measure
@@ -34,7 +38,10 @@ UNITS = (
     "vllm.service",
     "vllm-readiness.service",
 )
+CANARY = ("vllm-canary.timer", "vllm-canary.service")
 CHECK = "vllm-preflight.service"
+CORE = "VLLM::EngineCor"
+"""The kernel keeps 15 characters of a process's title."""
 PASS = (
     f"cd /etc/systemd/system; mkdir -p {CHECK}.d; printf '[Service]\\nExecStart=\\nExecStart=/bin/true\\n' "
     f"> {CHECK}.d/pass.conf; systemctl daemon-reload"
@@ -131,6 +138,41 @@ def without_gateway(launch: dict[str, Any], name: str, levels: str) -> list[dict
         load.close()
 
 
+def token(key: str, model: str) -> int:
+    """Status of a request for one token through the gateway; 0 when none comes within 5 s."""
+    body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    request = Request("https://127.0.0.1:443/v1/chat/completions", json.dumps(body).encode(), headers)
+    trusted = ssl.create_default_context(cafile=str(TREE / "merged/etc/pulumi-vllm/gateway/ca.pem"))
+    try:
+        with urlopen(request, timeout=5, context=trusted) as answer:
+            return int(answer.status)
+    except HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
+
+
+def interrupted(signal: str, key: str, model: str, within_s: float = 300) -> dict[str, Any]:
+    """Send a signal to the engine's core. The seconds until the next token, and each change of what clients get."""
+    # A hang counts only once the canary has had a token of this process.
+    inside("systemctl", "start", CANARY[1], within_s=160)
+    cores = inside("pgrep", "-x", CORE).stdout.split()
+    found: dict[str, Any] = {"signal": signal, "cores": len(cores), "before": token(key, model), "changes": []}
+    inside("kill", f"-{signal}", *cores)
+    began, last, status = time.monotonic(), None, 0
+    while status != 200 and time.monotonic() - began < within_s:
+        status = token(key, model)
+        if (status, (health := drain.health(8000))) != last:
+            last = status, health
+            found["changes"].append(
+                {"after_s": round(time.monotonic() - began, 1), "gateway": status, "health": health}
+            )
+        time.sleep(0.2)
+    found["token_after_s"] = round(time.monotonic() - began, 1) if status == 200 else None
+    return found | {"unit": show("vllm.service", "ActiveState", "NRestarts", "ExecMainStatus")}
+
+
 def stop(model: str) -> dict[str, Any]:
     """`systemctl stop` three seconds into the streams."""
     streams = [drain.Stream(8000, model, number, TOKENS) for number in range(STREAMS)]
@@ -160,6 +202,7 @@ def main() -> None:
     parser.add_argument("launch", type=Path)
     parser.add_argument("name")
     parser.add_argument("--levels", default="1,32,256")
+    parser.add_argument("--signals", default="")
     parser.add_argument("--deadline-s", type=float, default=500)
     options = parser.parse_args()
     deadline = time.time() + options.deadline_s
@@ -186,9 +229,14 @@ def main() -> None:
             if options.levels:
                 result["bench"] = ask(key, "bench", "--levels", options.levels, "--out", str(OUT / "bench"))
                 result["without_gateway"] = without_gateway(launch, options.name, options.levels)
+            if options.signals:
+                inside("systemctl", "start", CANARY[0])
+            for one in filter(None, options.signals.split(",")):
+                result.setdefault("signals", []).append(interrupted(one, key, launch["model"]))
+            result["canary"] = inside("cat", "/var/lib/pulumi-vllm/canary.json").stdout
             result["stop"] = stop(launch["model"])
     finally:
-        for unit in UNITS:
+        for unit in (*UNITS, *CANARY):
             text = inside("journalctl", "-u", unit, "-o", "short-iso", "--no-pager").stdout
             (OUT / f"{options.name}.{unit}.txt").write_text(text)
         (OUT / f"{options.name}.host.json").write_text(json.dumps(result, indent=1))

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pulumi_vllm.plan import plan
+from pulumi_vllm.plan import host_paths, plan
 from pulumi_vllm.plan.config import Deployment
+from pulumi_vllm.render import render
 
 
 def launch(stack: str, server: dict[str, Any]) -> dict[str, Any]:
-    """Argv, environment and what the evidence names."""
+    """Argv, environment, the rendered files that the engine reads, and what the evidence names."""
     planned = plan(Deployment.parse(server))
+    read = (host_paths.REQUESTS_CONFIG, f"{host_paths.ENGINE_MODULES}/")
     return {
         "stack": stack,
         "engine": planned.engine.version,
@@ -29,6 +31,7 @@ def launch(stack: str, server: dict[str, Any]) -> dict[str, Any]:
         "cache_directory": planned.cache_directory,
         "argv": list(planned.argv),
         "environment": dict(planned.environment),
+        "files": {file.path: file.text for file in render(planned) if file.path.startswith(read)},
     }
 
 

@@ -1,7 +1,7 @@
 """Runs `vllm bench serve` at several concurrency levels in one process, so that vLLM is imported once.
 
 usage: load.py MODEL_FOLDER SERVED_NAME PORT OUT.json      then one level per line on standard input:
-CONCURRENCY PROMPTS INPUT_TOKENS OUTPUT_TOKENS TOP_P      (TOP_P 0: not sent)
+CONCURRENCY PROMPTS INPUT_TOKENS OUTPUT_TOKENS TOP_P [NAME=VALUE]      (TOP_P 0: not sent; a header of every request)
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def arguments(  # noqa: PLR0917 (the words of the command line, the level, and i
     folder: str, name: str, port: str, level: list[str], result: str, repetition: int = 0
 ) -> argparse.Namespace:
     """Parse the flags of `vllm bench serve`, as a shell would pass them."""
-    concurrency, prompts, n_in, n_out, top_p = level
+    concurrency, prompts, n_in, n_out, top_p, *header = level
     sampling = [] if top_p == "0" else ["--top-p", top_p, "--temperature", "0.7"]
     # Every level and every repetition of a level has its own seed. The prefix cache would answer equal prompts.
-    seed = str((int(f"{concurrency}{n_in}{n_out}{len(sampling)}") + 7_919 * repetition) % 2**32)
+    seed = str((int(f"{concurrency}{n_in}{n_out}{len(sampling)}{len(header)}") + 7_919 * repetition) % 2**32)
     parser = FlexibleArgumentParser()
     add_cli_args(parser)
     return parser.parse_args([
@@ -42,7 +42,7 @@ def arguments(  # noqa: PLR0917 (the words of the command line, the level, and i
         "--random-input-len", n_in, "--random-output-len", n_out, "--ignore-eos", "--num-prompts", prompts,
         "--max-concurrency", concurrency, "--seed", seed, "--ready-check-timeout-sec", "0",
         "--disable-tqdm", "--percentile-metrics", "ttft,tpot,itl", "--metric-percentiles", "99",
-        "--save-result", "--result-filename", result, *sampling,
+        "--save-result", "--result-filename", result, *sampling, *(["--header", *header] if header else []),
     ])  # fmt: skip
 
 
@@ -57,6 +57,7 @@ def main() -> None:
         row: dict[str, Any] = {"concurrency": int(level[0]), "prompts": int(level[1])}
         row |= {"input_tokens": int(level[2]), "output_tokens": int(level[3])}
         row |= {} if level[4] == "0" else {"top_p": float(level[4])}
+        row |= {"header": level[5]} if level[5:] else {}
         began = time.time()
         with tempfile.TemporaryDirectory() as folder_of_result:
             result = Path(folder_of_result) / "result.json"

@@ -9,7 +9,7 @@ usage: measure.py LAUNCH.json NAME [--levels 1,32,128,256] [--set flag=value ...
 --profile: kernels of a decode step at so many streams, after the levels
 --profile-prompts: after that, kernels of the largest steps of TOKENS:REQUESTS, prompts of so many tokens, all at once
 --images: after the levels, WIDTHxHEIGHT:A_REQUEST:REQUESTS:STREAMS (the last three default to 5:16:4)
-level = CONCURRENCY[:PROMPTS[:IN[:OUT[:TOP_P]]]]; an empty value removes the flag or variable
+level = CONCURRENCY[:PROMPTS[:IN[:OUT[:TOP_P[:HEADER=VALUE]]]]]; an empty value removes the flag or variable
 """
 
 from __future__ import annotations

@@ -81,7 +81,12 @@ class Server:
         home.mkdir(parents=True, exist_ok=True)
         Path(launch["cache_directory"]).mkdir(parents=True, exist_ok=True)
         self.argv = with_flags(launch["argv"], {**changes, **PERMITTED})
-        self.environment = {**launch["environment"], **NO_MULTICAST, "HOME": str(home)}
+        for name, text in launch["files"].items():
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
+            Path(name).write_text(text)
+        # As the unit has it, the middleware's folder is on the path; a script of the kit may take its place.
+        modules = f"{SITE}:{launch['environment']['PYTHONPATH']}:{Path(__file__).parent}"
+        self.environment = {**launch["environment"], **NO_MULTICAST, "HOME": str(home), "PYTHONPATH": modules}
         self.port = int(self.argv[self.argv.index("--port") + 1])
         self.path = log
         self.log: IO[str] = log.open("w")
@@ -92,7 +97,7 @@ class Server:
         kept = {key: os.environ[key] for key in ("PATH", "LD_LIBRARY_PATH", "CUDA_HOME") if key in os.environ}
         self.process = subprocess.Popen(
             [*named, *program, *self.argv],
-            env={**kept, **self.environment, "PYTHONPATH": SITE, "PYTHONDONTWRITEBYTECODE": "1"},
+            env={**kept, **self.environment, "PYTHONDONTWRITEBYTECODE": "1"},
             stdout=self.log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
