@@ -17,14 +17,16 @@ from pathlib import Path
 
 import pytest
 import requests
+import yaml
 from mistral_common.tokens.tokenizers.tekken import Tekkenizer
 from openai import OpenAI
-from pulumi_vllm.plan import answer_checks
+from pulumi_vllm.plan import Deployment, answer_checks, plan
 from pulumi_vllm_local import fake_engine
 from pulumi_vllm_local.fake_engine import arguments, script
 from pulumi_vllm_local.tiny_model import model_files, weights
 
 SOURCE = Path(fake_engine.__file__).parent
+STACKS = Path(__file__).parents[2] / "stacks"
 QUESTION = [{"role": "user", "content": "Say something about the weather."}]
 TOOL = {
     "type": "function",
@@ -222,6 +224,13 @@ def test_arguments_that_vllm_refuses_are_refused(flags, text, capsys):
         arguments.parse(flags)
     assert error.value.code == 2
     assert text in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stack", sorted(STACKS.glob("Pulumi.*.yaml")), ids=lambda path: path.name)
+def test_the_flags_of_every_stack_are_accepted(stack):
+    block = yaml.safe_load(stack.read_text())["config"]["pulumi-vllm:server"]
+    argv = plan(Deployment.parse(block)).argv
+    assert arguments.parse(list(argv)).max_num_seqs == block["concurrency"]
 
 
 def test_arguments_are_parsed_like_in_vllm():

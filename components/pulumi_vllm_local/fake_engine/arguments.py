@@ -38,7 +38,7 @@ _WHOLE = (
     "data-parallel-size", "decode-context-parallel-size", "prefill-context-parallel-size", "nnodes", "node-rank",
     "master-port", "block-size", "num-gpu-blocks-override", "max-parallel-loading-workers", "api-server-count",
     "shutdown-timeout", "max-num-queued-reqs", "max-num-queued-tokens", "stream-interval", "max-log-len",
-    "ssl-cert-reqs", "h11-max-incomplete-event-size", "h11-max-header-count",
+    "ssl-cert-reqs", "h11-max-incomplete-event-size", "h11-max-header-count", "max-cudagraph-capture-size",
 )  # fmt: skip
 _FRACTION = ("gpu-memory-utilization", "cpu-offload-gb", "kv-offloading-size")
 _SWITCH = (
