@@ -22,7 +22,7 @@ from pulumi_vllm.plan.engine_arguments import EngineArguments
 from pulumi_vllm.plan.evidence import best_match, recorded_flags
 
 ROOT = Path(__file__).parents[2]
-OWN, LONGER = "1,32,128,256", "32"
+OWN, LONGER = (1, 32, 128, 256, 512), "32"
 PROMPTS = (65_000, 130_500, 261_000)
 FULL_STEP = "1540x812:5:16:4"
 SIZES = f"1092x1092:3:1:1,1024x768:1:64:16,1540x1540:2:16:4,{FULL_STEP}"
@@ -36,11 +36,12 @@ def evidence(launched: dict[str, Any]) -> catalogue.Measured | None:
     return match.run if match and match.exact else None
 
 
-def missing(name: str, context: int, known: catalogue.Measured | None, *, own: bool) -> list[str]:
-    """Arguments of measure.py for what is not known of these flags."""
+def missing(name: str, context: int, known: catalogue.Measured | None, own: int) -> list[str]:
+    """Arguments of measure.py for what is not known of these flags. `own`: requests at once, 0 for another context."""
     levels, more = LONGER, f"--images {FULL_STEP}"
     if own:
-        levels, more = OWN, f"--capture --drain 32 --images {SIZES}"
+        levels = ",".join(str(streams) for streams in OWN if streams <= own)
+        more = f"--capture --drain 32 --images {SIZES}"
     loaded = known is not None and all(int(one) in known.tokens_per_s for one in levels.split(","))
     warm_start = not own or (known is not None and catalogue.WARM_REPLACEMENT in known.ready_s)
     runs = []
@@ -66,12 +67,13 @@ def main() -> None:
         machine = block["machine"]
         if (machine.get("gpu"), machine.get("count")) != (gpu, count):
             continue
-        own = plan(Deployment.parse(block)).deployment.context
-        for context in sorted({own, 262_144}):
+        deployment = plan(Deployment.parse(block)).deployment
+        for context in sorted({deployment.context, 262_144}):
             launched = launch.launch(path.name[7:-5], {**block, "context": context})
             used = launched["argv"][launched["argv"].index("--gpu-memory-utilization") + 1]
             name = f"{count}x-{block['precision']}-{context >> 10}ki-{used}"
-            runs = missing(name, context, evidence(launched), own=context == own)
+            own = deployment.sequences if context == deployment.context else 0
+            runs = missing(name, context, evidence(launched), own)
             if runs:
                 (folder / f"{name}.json").write_text(json.dumps(launched, indent=1))
             lines += [f"{name}.json {run}\n" for run in runs]

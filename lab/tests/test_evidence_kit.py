@@ -129,14 +129,14 @@ def test_a_level_without_an_answer_and_a_lost_engine_are_read():
 @pytest.mark.parametrize(
     ("ready_s", "rates", "queued"),
     [
-        ({"fresh host": 154, catalogue.WARM_REPLACEMENT: 52}, dict.fromkeys((1, 32, 128, 256), 1.0), []),
-        ({"fresh host": 154}, dict.fromkeys((1, 32, 128, 256), 1.0), ["-caches", "-warm"]),
-        ({"fresh host": 154}, dict.fromkeys((1, 32, 128), 1.0), ["", "-warm"]),
+        ({"fresh host": 154, catalogue.WARM_REPLACEMENT: 52}, dict.fromkeys((1, 32, 128, 256, 512), 1.0), []),
+        ({"fresh host": 154}, dict.fromkeys((1, 32, 128, 256, 512), 1.0), ["-caches", "-warm"]),
+        ({"fresh host": 154}, dict.fromkeys((1, 32, 128, 256), 1.0), ["", "-warm"]),
         ({"fresh host": 154, catalogue.WARM_REPLACEMENT: 52}, {32: 1.0}, [""]),
     ],
 )
 def test_what_a_stack_still_has_to_run_is_queued(monkeypatch, tmp_path, ready_s, rates, queued):
-    kit, name, known = gpu_kit.load("queues"), "1x-fp8-256ki-0.94", catalogue.load()
+    kit, name, known = gpu_kit.load("queues"), "1x-fp8-256ki-0.95", catalogue.load()
     changed = [
         replace(one, ready_s=ready_s, tokens_per_s=rates)
         for one in known.measured

@@ -51,14 +51,17 @@ def test_what_is_called_measured_was_started_with_this_environment():
     for path in STACKS:
         block = yaml.safe_load(path.read_text())["config"]["pulumi-vllm:server"]
         context = fits.planned(path.read_text()).deployment.context
-        name = f"{path.name[7:-5]}-{context >> 10}ki.json"
+        name = f"{path.name[7:-5]}-{context >> 10}ki*.json"
         for evidence in fits.ROOT.glob(f"lab/evidence/*/{name}"):
             version = evidence.parent.name
+            if version not in catalogue.load().engines:
+                continue  # of an environment that is not used any more
             engine = {**block.get("engine", {}), "version": version}
             decided = plan(Deployment.parse({**block, "engine": engine}))
-            compared_variables = {
-                key: value for key, value in decided.environment.items() if key not in REQUEST_VARIABLES
-            }
-            assert json.loads(evidence.read_text())["environment"] == compared_variables, name
+            started, planned = (
+                {key: value for key, value in environment.items() if key not in REQUEST_VARIABLES}
+                for environment in (json.loads(evidence.read_text())["environment"], decided.environment)
+            )
+            assert started == planned, evidence
             compared += 1
     assert compared >= 5

@@ -128,7 +128,7 @@ def test_the_machine_gets_the_alternatives(stack, others):
     assert set(made["llm-machine"].get("alternatives", ())) == others
 
 
-@pytest.mark.parametrize(("billed", "million"), [("on-demand", 0.307), ("spot", 0.3133)])
+@pytest.mark.parametrize(("billed", "million"), [("on-demand", 0.2009), ("spot", 0.2074)])
 def test_the_plan_shows_the_billing_of_the_rented_machine(monkeypatch, billed, million):
     monkeypatch.setitem(OUTPUTS["vllm:spheron:Instance"], "billedAs", billed)
     machine = block()["machine"] | {"billing": "spot", "fallback": "on-demand"}

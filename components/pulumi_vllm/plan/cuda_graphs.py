@@ -19,10 +19,9 @@ _GRAPHS_OF_256, _GRAPHS_OF_512 = 86, 102
 
 @dataclass(frozen=True, slots=True)
 class GraphMemory:
-    """CUDA graphs in GiB: the most and the least that vLLM may estimate, and what they take in use."""
+    """CUDA graphs in GiB: what vLLM subtracts from the KV cache for them, and what they take in use."""
 
     estimated_gib: float = 0.0
-    least_gib: float = 0.0
     actual_gib: float = 0.0
 
 
@@ -32,21 +31,16 @@ def graph_memory(
     """CUDA graphs as vLLM estimates them, and what they take in use.
 
     0.26.0: a constant per graph and layer, up to `max-num-seqs` 256. The estimates of 512 sequences were no larger. The
-    graphs of more than 512 sequences have constants of their own. 0.33.0: the estimate does not follow the flags, so
-    the measured range is given; what the graphs take in use grows with the sequences.
+    graphs of more than 512 sequences have constants of their own. 0.33.0: its estimate does not follow the flags and
+    is switched off, so the graphs lie above vLLM's limit; what they take grows with the sequences.
     """
     if not settings.graphs:
         return GraphMemory()
     figures = engine.memory
-    if "graphs_estimated_gib" in figures:
-        ranges = figures["graphs_estimated_gib"]
-        least, most = ranges.get(precision.name, ranges["fp8"])[
-            "one" if settings.tensor_parallel == 1 else "several"
-        ]
+    if "graphs_actual_gib" in figures:
         used = figures["graphs_actual_gib"]
-        return GraphMemory(
-            most, least, used["fixed"] + used["per_256_sequences"] * settings.largest_graph_used / 256
-        )
+        sequences = settings.largest_graph_used / 256
+        return GraphMemory(actual_gib=used["fixed"] + used["per_256_sequences"] * sequences)
     table, many = figures["graph_mib_per_layer"], figures["graph_mib_per_layer_above_512"]
     one = table.get(precision.name, table["fp8"])
     each = one["fixed"] + one["sharded"] / settings.tensor_parallel
@@ -56,7 +50,7 @@ def graph_memory(
     above = mib * max(0, graphs - _GRAPHS_OF_512)
     estimated = above * many["estimated"].get(precision.name, many["estimated"]["fp8"])
     found, actual = few + estimated, few * figures["graphs_actual_over_estimated"] + above * many["actual"]
-    return GraphMemory(found / GIB, found / GIB, actual / GIB)
+    return GraphMemory(found / GIB, actual / GIB)
 
 
 def captured_graphs(sequences: int, largest: int) -> int:

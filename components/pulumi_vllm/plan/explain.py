@@ -146,13 +146,9 @@ def memory_lines(budget: Budget | None, model: str) -> tuple[str, ...]:
 
 
 def _graphs_line(budget: Budget) -> str:
-    if budget.graphs_least_gib is None:
-        return f"CUDA graphs {budget.graphs_gib:.2f} GiB (computed), up to {budget.graphs_excess_gib:.2f} more in use"
-    return (
-        f"CUDA graphs {budget.graphs_gib:.2f} GiB, the most that vLLM estimated; the least was "
-        f"{budget.graphs_least_gib:.2f} (unverified: the estimate does not follow the flags), up to "
-        f"{budget.graphs_excess_gib:.2f} more in use"
-    )
+    if budget.graphs_gib == 0 < budget.graphs_excess_gib:
+        return f"CUDA graphs {budget.graphs_excess_gib:.2f} GiB above vLLM's limit (computed)"
+    return f"CUDA graphs {budget.graphs_gib:.2f} GiB (computed), up to {budget.graphs_excess_gib:.2f} more in use"
 
 
 def memory_drawing(budget: Budget, coloured: Callable[[str, str], str]) -> str:
@@ -268,12 +264,6 @@ def _memory_reasons(plan: Plan, budget: Budget) -> Iterator[str]:
         f"{plan.model.name} in {plan.precision} takes {budget.weights_gib:.1f} of {budget.limit_gib:.1f} GiB on each "
         f"of {gpus}; the KV cache holds {budget.kv_tokens:,} tokens."
     )
-    if budget.kv_tokens_at_most > budget.kv_tokens:
-        yield (
-            f"vLLM {plan.engine.version} estimates the CUDA graphs at each start, and its estimate does not follow the "
-            f"flags: the KV cache may hold up to {budget.kv_tokens_at_most:,} tokens (unverified, spread of the "
-            "measured starts)."
-        )
     if budget.full_requests < deployment.sequences:
         yield (
             f"With {deployment.sequences} requests at once, each has {budget.kv_tokens // deployment.sequences:,} "

@@ -41,7 +41,6 @@ class Budget:
     `headroom_gib`: PyTorch's fragmentation, and communication buffers if there are several GPUs.
     `accepts_images`: whether requests may hold images.
     `images_per_step`: images of the largest size in the step that sets the peak activation; 0 if text sets it.
-    `graphs_least_gib`: the least that vLLM may estimate for the CUDA graphs; `graphs_gib` is then the most.
     `burst_gib`: peak activation of a batch of small images beyond vLLM's profiled peak.
     """
 
@@ -58,7 +57,6 @@ class Budget:
     images_per_step: int = 0
     burst_gib: float = 0.0
     accepts_images: bool = False
-    graphs_least_gib: float | None = None
 
     @property
     def cache_gib(self) -> float:
@@ -69,12 +67,6 @@ class Budget:
     def kv_tokens(self) -> int:
         """Tokens that the KV cache holds, over all requests."""
         return max(0, int(self.cache_gib * GIB / self.kv_bytes_per_token))
-
-    @property
-    def kv_tokens_at_most(self) -> int:
-        """Tokens that the KV cache holds if vLLM estimates the least for the CUDA graphs."""
-        spread = 0.0 if self.graphs_least_gib is None else self.graphs_gib - self.graphs_least_gib
-        return max(0, int((self.cache_gib + spread) * GIB / self.kv_bytes_per_token))
 
     @property
     def full_requests(self) -> float:
@@ -133,14 +125,13 @@ def budget(
         activation_gib=max(text, vision),
         other_gib=_other(figures["other_gib"], settings),
         graphs_gib=graphs.estimated_gib,
-        graphs_excess_gib=max(0.0, graphs.actual_gib - graphs.least_gib),
+        graphs_excess_gib=max(0.0, graphs.actual_gib - graphs.estimated_gib),
         kv_bytes_per_token=kv_bytes_per_token(model, settings.tensor_parallel, settings.cache_bytes),
         context=settings.context,
         headroom_gib=_headroom(figures["headroom_gib"], settings, images=images),
         images_per_step=images_per_step(model, settings) if vision > text else 0,
         burst_gib=max(0.0, burst - max(text, vision)),
         accepts_images=images,
-        graphs_least_gib=graphs.least_gib if graphs.least_gib < graphs.estimated_gib else None,
     )
 
 
