@@ -14,9 +14,7 @@ from pulumi_vllm.plan import engine_locks
 from test_stacks import shipped
 
 REFUSED = {"engine": {"flags": {"chat-template": "/nowhere/template.jinja"}}}
-REASON = (
-    "The supplied chat template (/nowhere/template.jinja) looks like a file path, but it failed to be opened"
-)
+REASON = "The supplied chat template string (/nowhere/template.jinja) appears path-like, but doesn't exist!"
 BACK = "back, and vLLM serves again with them; correct the change, then run `pulumi up` again"
 UNIT = "/etc/systemd/system/vllm.service"
 BOOT = "cat /proc/sys/kernel/random/boot_id; stat -c %Y /proc/1"

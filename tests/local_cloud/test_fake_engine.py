@@ -263,12 +263,15 @@ def test_truncated_weights_fail(start, model, tmp_path):
     assert "file not fully covered" in running.end()[1]
 
 
-def test_a_missing_chat_template_fails_after_the_core_has_started(start):
+def test_a_chat_template_that_does_not_exist_is_refused_as_in_vllm(start):
     running = start("--chat-template", "/nowhere/template.jinja")
     running.process.wait(10)
     code, errors = running.end()
     assert code == 1
-    assert "(/nowhere/template.jinja) looks like a file path, but it failed to be opened" in errors
+    assert (
+        "The supplied chat template string (/nowhere/template.jinja) appears path-like, but doesn't exist!"
+        in errors
+    )
     assert start("--chat-template", "{{ messages }}").ready().chat().status_code == 200
 
 

@@ -120,14 +120,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def template_error(template: str | None) -> str | None:
-    """Why vLLM, after the engine core has started, does not serve with a chat template; None where it does."""
+    """Why vLLM refuses a chat template before it starts its core; None where it does not (0.32.0)."""
     if template is None or any(one in template for one in "{}\n"):
         return None
-    try:
-        Path(template).read_text(encoding="utf-8")
-    except OSError as error:
-        return (
-            f"ValueError: The supplied chat template ({template}) looks like a file path, but it failed to be opened. "
-            f"Reason: {error}"
-        )
-    return None
+    builtin = Path(__file__).parent / "transformers_utils" / "chat_templates" / template
+    if Path(template).exists() or builtin.exists():
+        return None
+    return (
+        f"vllm.exceptions.VLLMValidationError: The supplied chat template string ({template}) appears path-like, but "
+        f"doesn't exist! Tried: {template} and {builtin} (parameter=chat_template)"
+    )

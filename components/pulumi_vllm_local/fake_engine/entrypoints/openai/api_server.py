@@ -42,6 +42,9 @@ def main(argv: list[str]) -> int:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # during the start, like vLLM 0.26.0
     args = parse(argv)
     _log(f"vLLM API server version {__version__} (fake engine: no model is computed)")
+    if refused := template_error(args.chat_template):
+        sys.stderr.write(f"{refused}\n")
+        return 1
     core = Core()
     try:
         return _serve(args, core)
@@ -61,9 +64,6 @@ def _serve(args: argparse.Namespace, core: Core) -> int:
     if reason:
         sys.stderr.write(f"(EngineCore pid={core.pid}) {reason}\n")
         sys.stderr.write("RuntimeError: Engine core initialization failed. See root cause above.\n")
-        return 1
-    if refused := template_error(args.chat_template):
-        sys.stderr.write(f"{refused}\n")
         return 1
     keys = [*args.api_key, *filter(None, [os.environ.get("VLLM_API_KEY")])]
     engine = Engine(
