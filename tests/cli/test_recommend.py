@@ -40,7 +40,9 @@ def test_recommendations_can_be_planned_and_are_sorted_by_price(capsys, context,
             f"precision={row['precision']}",
         ]
         wanted += [f"context={context}", f"concurrency={concurrency}", "machine.max_usd_per_hour=99"]
-        wanted += ["engine.version=0.26.0"]  # recommend takes the catalogue's default, this stack names another
+        wanted += [
+            "engine.version=0.26.0"
+        ]  # recommend takes the catalogue's default, this stack names another
         sets = [word for one in wanted for word in ("--set", one)]
         assert cli.main(["plan", str(SHIPPED), "--json", *sets]) == 0
         planned = json.loads(capsys.readouterr().out)

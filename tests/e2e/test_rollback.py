@@ -13,7 +13,8 @@ from harness import client, wait_for
 from pulumi_vllm.plan import engine_locks
 from test_stacks import shipped
 
-REFUSED = {"engine": {"flags": {"chat-template": "/nowhere/template.jinja"}}}
+FLAGS = {"chat-template": "/nowhere/template.jinja"}
+REFUSED = {"engine": {"flags": FLAGS}}
 REASON = "The supplied chat template string (/nowhere/template.jinja) appears path-like, but doesn't exist!"
 BACK = "back, and vLLM serves again with them; correct the change, then run `pulumi up` again"
 UNIT = "/etc/systemd/system/vllm.service"
@@ -138,14 +139,14 @@ def test_an_update_that_is_killed_before_a_reboot_comes_back_by_itself(projects,
 
 @pytest.mark.all
 def test_an_engine_that_does_not_start_is_rolled_back(projects, tmp_path):
-    block = shipped("spheron-h200-1x-fp8")
+    block = shipped("spheron-h200-1x-fp8") | {"engine": {"version": "0.26.0"}}
     project = projects("fake")
     project.write(block)
     project.up()
     minor = project.on_host("python3 -c 'import sys; print(*sys.version_info[:2], sep=\".\")'").strip()
     old, new = (
         hashlib.sha256(engine_locks.of(version)[minor].encode()).hexdigest()
-        for version in (project.outputs()["evidence"]["engine"], "0.33.0")
+        for version in ("0.26.0", "0.33.0")
     )
     # As if both were installed from their locks, the second one with another CUDA than the host's.
     project.on_host(
@@ -185,7 +186,7 @@ def test_other_weights_that_do_not_serve_are_rolled_back(projects, tmp_path):
     project.write(block)
     project.up()
     before = project.outputs()["evidence"]["revision"]
-    project.write(block | {"precision": "nvfp4"} | REFUSED)
+    project.write(block | {"precision": "nvfp4", "engine": {**block["engine"], "flags": FLAGS}})
     fails(project, REASON, BACK)
     assert serves(project, tmp_path)
     assert before in project.on_host("tr '\\0' ' ' </proc/$(systemctl show -P MainPID vllm)/cmdline")
