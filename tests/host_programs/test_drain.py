@@ -67,8 +67,15 @@ def admin_socket(tmp_path: Path) -> Path:
     return tmp_path / "admin.sock"
 
 
-def test_without_a_gateway_there_is_nothing_to_drain(admin_socket: Path) -> None:
+def test_whoever_drains_says_for_how_long(admin_socket: Path) -> None:
+    """The stack's drain_timeout_s is not known on the host, and a second default would differ from it."""
     result = drain("--socket", str(admin_socket))
+    assert result.returncode == 2
+    assert "one of the arguments --timeout --undo is required" in result.stderr
+
+
+def test_without_a_gateway_there_is_nothing_to_drain(admin_socket: Path) -> None:
+    result = drain("--socket", str(admin_socket), "--timeout", "10")
     assert result.returncode == 0
     assert "nothing to do" in result.stdout
 
@@ -99,7 +106,7 @@ def test_undo_reopens_and_a_refusal_is_an_error(admin_socket: Path) -> None:
     try:
         assert "admits requests again" in drain("--socket", str(admin_socket), "--undo").stdout
         admin.refuse = "No such server."
-        result = drain("--socket", str(admin_socket))
+        result = drain("--socket", str(admin_socket), "--timeout", "10")
     finally:
         admin.close()
     assert admin.commands[0] == "set server vllm/local state ready"
