@@ -9,7 +9,7 @@ import pytest
 from pulumi_vllm.host import access_drift
 from pulumi_vllm.host.facts import Facts
 from pulumi_vllm.host.process_drift import serving_digest
-from pulumi_vllm.host.service_drift import differences
+from pulumi_vllm.host.service_drift import differences, hangs
 from pulumi_vllm.plan import engine_locks
 from pulumi_vllm.render import layout
 
@@ -539,3 +539,32 @@ def test_a_drop_in_that_is_on_disk_and_in_the_process_is_a_difference():
 def test_a_state_of_an_earlier_version_knows_nothing_about_access():
     facts = Facts.parse(healthy())
     assert differences(facts, digest=DIGEST, evidence=EVIDENCE, access={}) == ()
+
+
+NOON = 1796040000.0  # 2026-11-30T12:00:00Z
+
+
+@pytest.mark.parametrize(
+    ("times", "sentence"),
+    [
+        ((), None),
+        (("2026-11-29T11:59:59Z",), None),
+        (("2026-11-29T12:00:01Z",), "once in the last 24 hours, last at 2026-11-29T12:00:01Z: stood still. "),
+        (
+            ("2026-11-20T08:00:00Z", "2026-11-30T08:00:00Z", "2026-11-30T09:00:00Z"),
+            "2 times in the last 24 hours, last at 2026-11-30T09:00:00Z: stood still. ",
+        ),
+        (("no time",), "once in the last 24 hours, last at no time: stood still. "),
+    ],
+)
+def test_a_warning_of_hangs_ends_after_a_day(times, sentence):
+    raw = healthy()
+    raw["time"] = NOON
+    raw["canary"]["memory"] = {"restarts": [{"time": time, "reason": "stood still"} for time in times]}
+    facts = Facts.parse(raw)
+    found = hangs(facts)
+    if sentence is None:
+        assert found is None
+    else:
+        assert found.startswith(f"vLLM hung and was restarted {sentence}/var/lib/pulumi-vllm/canary.json")
+    assert differences(facts, digest=DIGEST, evidence=EVIDENCE, access=ACCESS) == ()

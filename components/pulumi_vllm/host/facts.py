@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from pulumi_vllm.host.process_facts import ProcessFact
@@ -120,6 +121,16 @@ class Gpu:
 
 
 @dataclass(frozen=True, slots=True)
+class HangFact:
+    """A restart of a hung engine."""
+
+    time: str
+    reason: str
+    age_s: float
+    """Seconds before the probe, by the host's clock; 0 where its time can't be read."""
+
+
+@dataclass(frozen=True, slots=True)
 class CanaryFact:
     """What the last run of the canary saw."""
 
@@ -129,8 +140,8 @@ class CanaryFact:
     observed: str
     gateway: str
     """What the gateway did with the same question: answers, or what came in its place."""
-    restarts: tuple[tuple[str, str], ...]
-    """Time and reason of each restart of a hung engine."""
+    hangs: tuple[HangFact, ...]
+    """Restarts of a hung engine, the last one last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +215,7 @@ class Facts:
             gpus=tuple(Gpu(row[0], _whole(row[1]), row[2]) for row in gpus),
             manifests={folder: _manifest(item) for folder, item in (raw.get("manifests") or {}).items()},
             readiness=raw.get("readiness") if isinstance(raw.get("readiness"), Mapping) else None,
-            canary=_canary(raw.get("canary")),
+            canary=_canary(raw.get("canary"), float(raw.get("time") or 0.0)),
             restored=frozenset(raw.get("restored") or ()),
             listening=tuple((str(address), int(port)) for address, port in raw.get("listening") or ()),
             os=str((raw.get("os") or {}).get("PRETTY_NAME") or ""),
@@ -284,7 +295,7 @@ def _gateway(item: Mapping[str, Any] | None) -> GatewayFact | None:
     )
 
 
-def _canary(item: Any) -> CanaryFact | None:
+def _canary(item: Any, now: float) -> CanaryFact | None:
     if not isinstance(item, Mapping):
         return None
     restarts = (item.get("memory") or {}).get("restarts") or ()
@@ -293,8 +304,18 @@ def _canary(item: Any) -> CanaryFact | None:
         engine=str(item.get("engine") or ""),
         observed=str(item.get("observed") or ""),
         gateway=str(item.get("gateway") or ""),
-        restarts=tuple((str(one.get("time")), str(one.get("reason"))) for one in restarts),
+        hangs=tuple(
+            HangFact(str(one.get("time")), str(one.get("reason")), _age_s(str(one.get("time")), now))
+            for one in restarts
+        ),
     )
+
+
+def _age_s(time: str, now: float) -> float:
+    try:
+        return now - datetime.fromisoformat(time).timestamp()
+    except ValueError:
+        return 0.0
 
 
 def _manifest(item: Mapping[str, Any]) -> ManifestFact:

@@ -24,6 +24,8 @@ _STARTED_AT_BOOT: Final = (
 )
 # The canary runs every minute, and a run that sees a hang takes two.
 _ASKED_WITHIN_S: Final = 300
+# As long as whoever looks once a day needs.
+_HANGS_WITHIN_S: Final = 24 * 3600
 # A clock that NTP keeps is right within a second, so a minute is a fault. TLS fails much later: our certificates hold
 # from one hour before they were made, and signed links of model hubs for 15 minutes to an hour.
 _CLOCK_WITHIN_S: Final = 60
@@ -55,6 +57,18 @@ def differences(
         *access_drift.forwarding(facts, access),
         *engine_drift.installed(facts, evidence),
         *_readiness(facts),
+    )
+
+
+def hangs(facts: Facts) -> str | None:
+    """Say how often vLLM hung in the last day. An older restart needs nobody any more; the host's record keeps it."""
+    last_day = [one for one in (facts.canary.hangs if facts.canary else ()) if one.age_s < _HANGS_WITHIN_S]
+    if not last_day:
+        return None
+    times = f"{len(last_day)} times" if len(last_day) > 1 else "once"
+    return (
+        f"vLLM hung and was restarted {times} in the last 24 hours, last at {last_day[-1].time}: "
+        f"{last_day[-1].reason}. {layout.CANARY_RESULT} on the host has the earlier restarts too"
     )
 
 

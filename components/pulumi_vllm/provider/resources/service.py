@@ -165,10 +165,8 @@ class Service(HostResource):
         observed = drift.units(names, facts, engine=layout.ENGINE_UNIT)
         if observed.problems:
             await call.warn(f"{'; '.join(observed.problems)}; `pulumi up` repairs this")
-        if facts.canary and facts.canary.restarts:
-            time, reason = facts.canary.restarts[-1]
-            times = len(facts.canary.restarts)
-            await call.warn(f"vLLM hung and was restarted {times} times, last at {time}: {reason}")
+        if hung := service_drift.hangs(facts):
+            await call.warn(hung)
         explicitly = bool(inputs.get("accessAccepted"))
         outputs["hostAccess"] = outputs["hostAccess"] or access_drift.accepted(facts, explicitly=explicitly)
         if facts.synchronised is False:
