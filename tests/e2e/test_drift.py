@@ -101,6 +101,22 @@ def repair_what_runs(project):
     assert clean.stdout.endswith(f"{project.stack}: everything is as declared\n")
 
 
+def check_firewall_is_not_compared(project) -> None:
+    """A host that permits no network of their own to the rules, as in some containers: not observed, and no failure."""
+    on_host(project, "mv /usr/bin/unshare /root/unshare; ln -s /bin/false /usr/bin/unshare")
+    drift = project.cli("drift", project.stack)
+    assert drift.returncode == 3, drift.stdout + drift.stderr
+    assert "not observed: server-service: the firewall was not compared with its rules" in drift.stdout
+    project.up()
+    project.write(project.block | {"unreachable": "warn"})
+    project.up()
+    assert set(project.changes()) == {"same"}
+    on_host(project, "mv /root/unshare /usr/bin/unshare")
+    project.write(project.block)
+    project.up()
+    assert set(project.changes()) == {"same"}
+
+
 def accept_forwarding(project) -> None:
     """A deliberate rule blocks no change: `up` does the rest, says so once, and the stack file accepts the rule."""
     rule = "tcp dport 8080 redirect to :443"
@@ -231,7 +247,7 @@ def test_drift_is_a_diff_and_up_reverts_it(project):
     assert on_host(project, "stat -c %U /proc/$(systemctl show -P MainPID vllm)") == "vllm\n"
     assert set(project.changes()) == {"same"}
 
-    for check in (repair_what_runs, accept_forwarding, accept_access):
+    for check in (repair_what_runs, check_firewall_is_not_compared, accept_forwarding, accept_access):
         check(project)
 
     # A stopped service.

@@ -149,10 +149,54 @@ def test_a_record_of_another_start_does_not_count(texts):
 def test_our_table_is_told_apart_from_foreign_rules():
     ours = "table inet pulumi_vllm {\n\tchain input {\n\t\tcounter drop\n\t}\n}"
     foreign = 'table ip nat {\n\tchain DOCKER {\n\t\tiifname != "docker0" tcp dport 80 dnat to 172.17.0.2:80\n\t}\n}\n'
-    found = program.firewall(f"{foreign}{ours}\n", f"{ours}\n", "inet pulumi_vllm")
+    table = "inet pulumi_vllm"
+    found = program.firewall(f"{foreign}{ours}\n# listed\n", f"in a network of its own\n{ours}\n", table)
     assert found["rules"] == found["declared"] == ours
     assert found["forwarding"] == ['iifname != "docker0" tcp dport 80 dnat to 172.17.0.2:80']
-    assert program.firewall(foreign, "", "inet pulumi_vllm")["rules"] == ""
+    assert program.firewall(f"{foreign}# listed\n", "", table)["rules"] == ""
+
+
+@pytest.fixture
+def nft(tmp_path):
+    """A substitute that lists what it was given, as nft does in a network of its own, or fails."""
+    program_file = tmp_path / "nft"
+
+    def make(rules, code=0):
+        program_file.write_text(f"#!/bin/sh\n[ $1 = -f ] || printf '{rules}'\nexit {code}\n")
+        program_file.chmod(0o755)
+        return str(program_file)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("rules", "code", "expected"),
+    [
+        ("table inet t {\n}\n", 0, {"listed": True, "rules": "table inet t {\n}"}),
+        ("", 0, {"listed": True, "rules": ""}),
+        ("", 1, {"listed": False, "rules": ""}),
+    ],
+    ids=["rules", "flushed", "fails"],
+)
+def test_no_rule_and_no_list_are_told_apart(nft, rules, code, expected):
+    listed = program.output(program.start("sh", "-c", program.loaded(nft(rules, code))))
+    assert program.firewall(listed, "", "inet t").items() >= expected.items()
+
+
+@pytest.mark.parametrize(
+    ("prefix", "code", "apart", "declared"),
+    [
+        ((), 0, True, "table inet t {}"),
+        ((), 1, True, ""),
+        (("false",), 0, False, ""),
+        (("no-such-unshare",), 0, False, ""),
+    ],
+    ids=["compared", "the-file-is-wrong", "not-permitted", "no-program"],
+)
+def test_a_host_without_networks_of_their_own_says_so(nft, prefix, code, apart, declared):
+    script = program.apart(nft("table inet t {}", code), "/rules", "inet t")
+    found = program.firewall("", program.output(program.start(*prefix, "sh", "-c", script)), "inet t")
+    assert (found["apart"], found["declared"]) == (apart, declared)
 
 
 def test_mount_points_may_have_blanks_and_the_last_mount_counts(texts):

@@ -9,7 +9,7 @@ import pytest
 from pulumi_vllm.host import access_drift
 from pulumi_vllm.host.facts import Facts
 from pulumi_vllm.host.process_drift import serving_digest
-from pulumi_vllm.host.service_drift import differences, hangs
+from pulumi_vllm.host.service_drift import differences, hangs, not_observed
 from pulumi_vllm.plan import engine_locks
 from pulumi_vllm.render import layout
 
@@ -121,7 +121,7 @@ def healthy():
             "maps": {layout.KEYS_MAP: {"added": [], "missing": []}},
         },
         "canary": {"age_s": 59.0, "engine": "answers", "gateway": "answers"},
-        "firewall": {"rules": TABLE, "declared": TABLE, "forwarding": []},
+        "firewall": {"listed": True, "apart": True, "rules": TABLE, "declared": TABLE, "forwarding": []},
         "listening": [["0.0.0.0", 443], ["127.0.0.1", 8000], ["0.0.0.0", 9000]],
         "disk_free": {"/": 2**30},
         "engine": "0.26.0",
@@ -568,3 +568,36 @@ def test_a_warning_of_hangs_ends_after_a_day(times, sentence):
     else:
         assert found.startswith(f"vLLM hung and was restarted {sentence}/var/lib/pulumi-vllm/canary.json")
     assert differences(facts, digest=DIGEST, evidence=EVIDENCE, access=ACCESS) == ()
+
+
+@pytest.mark.parametrize(
+    ("firewall", "reason"),
+    [
+        ({}, None),
+        (
+            {"apart": False, "declared": ""},
+            "the firewall was not compared with its rules, because the host permits no",
+        ),
+        ({"listed": False, "rules": ""}, "the rules of the firewall can't be listed"),
+        (
+            {"listed": False, "rules": "", "apart": False, "declared": ""},
+            "the rules of the firewall can't be listed",
+        ),
+    ],
+    ids=["compared", "no-network-of-its-own", "not-listed", "neither"],
+)
+def test_a_firewall_that_was_not_compared_is_not_observed(firewall, reason):
+    raw = healthy()
+    raw["firewall"].update(firewall)
+    facts = Facts.parse(raw)
+    assert (not_observed(facts) or "").startswith(reason or "")
+    assert (not_observed(facts) is None) == (reason is None)
+    assert differences(facts, digest=DIGEST, evidence=EVIDENCE, access=ACCESS) == ()
+    raw["units"].pop(layout.FIREWALL_UNIT)  # a firewall that does not run is a difference of the units
+    assert not_observed(Facts.parse(raw)) is None
+
+
+def test_lost_rules_are_found_without_a_comparison():
+    (one,) = found(lambda raw: raw["firewall"].update(apart=False, declared="", rules=""))
+    assert one.observed.startswith("has none of its rules")
+    assert one.loads_firewall

@@ -186,7 +186,7 @@ AS_DECLARED = {
         unit: {"ActiveState": "active", "UnitFileState": "enabled"}
         for unit in ("vllm.service", "haproxy.service", "vllm-firewall.service", "vllm-canary.timer")
     },
-    "firewall": {"rules": "table", "declared": "table"},
+    "firewall": {"listed": True, "apart": True, "rules": "table", "declared": "table"},
     "manifests": {DIRECTORY: {"repository": "o/n", "revision": "f" * 40, "sha256": "5" * 64}},
 }
 
@@ -514,7 +514,9 @@ async def test_a_rewritten_manifest_is_removed_before_the_download():
 @pytest.mark.usefixtures("no_units")
 async def test_an_update_repairs_differences_and_refuses_what_is_left():
     full = {**AS_DECLARED, "disk_free": {"/models": 0}}
-    host = Host({**full, "firewall": {"declared": "table"}}, **readiness(result={"passed": True}))
+    host = Host(
+        {**full, "firewall": {"listed": True, "declared": "table"}}, **readiness(result={"passed": True})
+    )
     call, new = Call(host), dict(SERVICE)
     await Service().check(call, new, None)
     reading = await Service().read(call, "id", {}, dict(new))
@@ -522,6 +524,26 @@ async def test_an_update_repairs_differences_and_refuses_what_is_left():
     with pytest.raises(UserError, match=r"free space on /models is 0 MiB, and 64 MiB are needed"):
         await Service().update(call, "id", reading.inputs, new)
     assert host.ran[0] == f"cat {layout.FIREWALL_RULES}"
+
+
+@pytest.mark.usefixtures("no_units")
+@pytest.mark.parametrize("unreachable", ["error", "warn"])
+async def test_a_firewall_that_can_not_be_compared_fails_no_update(unreachable):
+    """It is never shown as unchanged, unless the stack file says that a warning is enough."""
+    apart = {"listed": True, "apart": False, "rules": "table"}
+    host = Host({**AS_DECLARED, "firewall": apart}, **readiness(result={"passed": True}))
+    call, new = Call(host), {**SERVICE, "unreachable": unreachable}
+    await Service().check(call, new, None)
+    reading = await Service().read(call, "id", {}, dict(new))
+    assert reading.outputs["reachable"]
+    assert reading.inputs["observed"].startswith("no: the firewall was not compared with its rules")
+    assert reading.inputs["differences"] == {}
+    wanted = {**SERVICE, "unreachable": unreachable}
+    await Service().check(call, wanted, reading.inputs)
+    changed = Service().compare(reading.inputs, wanted)
+    assert set(changed) == ({"observed"} if unreachable == "error" else set())
+    outputs = await Service().update(call, "id", {**reading.inputs, **reading.outputs}, wanted)
+    assert outputs["reachable"]
 
 
 ACCESS = {"account ubuntu": "uid 1000, shell /bin/bash"}

@@ -56,6 +56,10 @@ class UnitFact:
 class FirewallFact:
     """The rules in the kernel."""
 
+    listed: bool
+    """Whether nft listed them."""
+    apart: bool
+    """Whether the host let nft print the declared rules in a network of their own."""
     rules: str
     declared: str
     """The rules that our file gives, as the same nft prints them; "" where they could not be computed."""
@@ -271,6 +275,8 @@ def _unit(name: str, item: Mapping[str, Any]) -> UnitFact:
 
 def _firewall(item: Mapping[str, Any]) -> FirewallFact:
     return FirewallFact(
+        listed=bool(item.get("listed")),
+        apart=bool(item.get("apart")),
         rules=str(item.get("rules") or ""),
         declared=str(item.get("declared") or ""),
         forwarding=tuple(item.get("forwarding") or ()),

@@ -13,13 +13,36 @@ from pulumi_vllm.host.probe_reading import text
 FORWARDING = r"\b(dnat|redirect|DNAT|REDIRECT)\b"
 
 
+_APART, _LISTED = "in a network of its own", "# listed"
+
+
+def loaded(nft: str) -> str:
+    """Return the script that prints the rules in the kernel. A host without any rule prints the last line too."""
+    return f"{nft} -s list ruleset && echo '{_LISTED}'"
+
+
+def apart(nft: str, rules: str, table: str) -> str:
+    """Return the script that prints the rules of a file as nft does, in a network that `unshare` has made for it."""
+    return f"echo {_APART}; {nft} -f {rules} && {nft} -s list table {table}; exit 0"
+
+
 def firewall(rules: str, declared: str, table: str) -> dict[str, Any]:
-    """Return our table in the kernel, the one that its file gives, and foreign rules that forward ports."""
+    """Return our table in the kernel, the one that its file gives, and foreign rules that forward ports.
+
+    `rules` is the output of the script of `loaded`, `declared` that of `apart`.
+    """
+    entered, _, declared = declared.partition("\n")
     found = re.search(rf"^table {re.escape(table)} \{{.*?^\}}$", rules, re.MULTILINE | re.DOTALL)
     ours = found[0].strip() if found else ""
     others = rules.replace(ours, "") if ours else rules
     forwarding = [line.strip() for line in others.splitlines() if re.search(FORWARDING, line)]
-    return {"rules": ours, "declared": declared.strip(), "forwarding": forwarding[:20]}
+    return {
+        "listed": rules.rstrip().endswith(_LISTED),
+        "apart": entered == _APART,
+        "rules": ours,
+        "declared": declared.strip(),
+        "forwarding": forwarding[:20],
+    }
 
 
 def listening() -> list[tuple[str, int]]:

@@ -18,7 +18,7 @@ from pulumi_vllm.host.probe_clock import synchronised
 from pulumi_vllm.host.probe_engine import canary, edited, engine_version, manifests, packages
 from pulumi_vllm.host.probe_files import drop_ins, files, free, mounts
 from pulumi_vllm.host.probe_gateway import gateway
-from pulumi_vllm.host.probe_network import firewall, listening
+from pulumi_vllm.host.probe_network import apart, firewall, listening, loaded
 from pulumi_vllm.host.probe_processes import boot_identity, units
 from pulumi_vllm.host.probe_reading import output, parsed, start, text
 
@@ -39,11 +39,9 @@ def main() -> None:
     )
     nft = "/usr/sbin/nft"
     table = request["firewall_table"]
-    rules = start(nft, "-s", "list", "ruleset")
+    rules = start("sh", "-c", loaded(nft))
     # The same nft prints the declared rules from a network of their own, so that both texts have the same form.
-    declared = start(
-        "unshare", "-n", "sh", "-c", f"{nft} -f {request['firewall_rules']} && {nft} -s list table {table}"
-    )
+    declared = start("unshare", "-n", "sh", "-c", apart(nft, request["firewall_rules"], table))
     facts = {
         "probe": 1,
         "time": time.time(),

@@ -60,6 +60,21 @@ def differences(
     )
 
 
+def not_observed(facts: Facts) -> str | None:
+    """Say what was not observed of a host that answers. None if everything was."""
+    if not _has_firewall(facts):
+        return None
+    rules = facts.firewall
+    if not rules.listed:
+        return "the rules of the firewall can't be listed; run `nft list ruleset` on the host"
+    if rules.rules and not rules.apart:
+        return (
+            "the firewall was not compared with its rules, because the host permits no network of their own to print "
+            "them in; allow `unshare --net true` there, or set `unreachable: warn` in the stack file to be warned only"
+        )
+    return None
+
+
 def hangs(facts: Facts) -> str | None:
     """Say how often vLLM hung in the last day. An older restart needs nobody any more; the host's record keeps it."""
     last_day = [one for one in (facts.canary.hangs if facts.canary else ()) if one.age_s < _HANGS_WITHIN_S]
@@ -121,23 +136,27 @@ def _canary(facts: Facts) -> Iterator[Difference]:
 
 
 def _firewall(facts: Facts) -> Iterator[Difference]:
-    unit = facts.units.get(layout.FIREWALL_UNIT)
-    if unit is None or unit.active != "active":
-        return
     rules, subject = facts.firewall, "firewall"
-    if not rules.declared:
+    if not _has_firewall(facts) or not rules.listed:
+        return
+    if rules.apart and not rules.declared:
         observed = "can't be compared with its rules"
         yield Difference(subject, observed, f"run `nft -c -f {layout.FIREWALL_RULES}` on the host")
     elif not rules.rules:
         opened = _open_ports(facts)
         observed = f"has none of its rules{f', so anybody reaches {opened}' if opened else ''}"
         yield Difference(subject, observed, "`pulumi up` loads them", loads_firewall=True)
-    elif rules.rules != rules.declared:
+    elif rules.apart and rules.rules != rules.declared:
         lines, declared = rules.rules.splitlines(), rules.declared.splitlines()
         added = [f"+ {line.strip()}" for line in lines if line not in declared]
         missing = [f"- {line.strip()}" for line in declared if line not in lines]
         observed = f"has other rules than declared: {'; '.join((*added, *missing)) or 'in another order'}"
         yield Difference(subject, observed, "`pulumi up` loads the declared ones", loads_firewall=True)
+
+
+def _has_firewall(facts: Facts) -> bool:
+    unit = facts.units.get(layout.FIREWALL_UNIT)
+    return unit is not None and unit.active == "active"
 
 
 def _clock(facts: Facts) -> Iterator[Difference]:

@@ -146,6 +146,14 @@ def refuse(call: Call, left: "Collection[Difference]", *, done: Done | None = No
         raise Partial(message, done.resource_id, done.outputs) if done else UserError(message)
 
 
+async def partly(call: Call, reason: str | None) -> Values:
+    """Return the input `observed` of a host that answered. Warn of what was not observed there."""
+    if reason is None:
+        return OBSERVED
+    await call.warn(f"{call.name}: {reason}")
+    return {"observed": f"{_NOT_OBSERVED}{reason}"}
+
+
 @dataclass(frozen=True, slots=True)
 class NotObserved:
     """A host that could not be observed."""

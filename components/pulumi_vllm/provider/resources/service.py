@@ -17,7 +17,6 @@ from pulumi_vllm.provider.lifecycle.host_connection import (
     CONNECTION,
     DIFFERENCES,
     INSTANCE_ID,
-    OBSERVED,
     REACHABLE,
     SHARED_INPUTS,
     Done,
@@ -25,6 +24,7 @@ from pulumi_vllm.provider.lifecycle.host_connection import (
     NotObserved,
     connect_host,
     observe,
+    partly,
     refuse,
     repair,
     report,
@@ -179,8 +179,9 @@ class Service(HostResource):
             "commandLine": observed.command_line,
             "answers": answers,
             **await report(call, others),
+            **await partly(call, service_drift.not_observed(facts)),
         }
-        return Reading({**outputs, "reachable": True}, {**inputs, **live, **OBSERVED})
+        return Reading({**outputs, "reachable": True}, {**inputs, **live})
 
     # -- the host -----------------------------------------------------------------------------------
     async def _differences(self, call: Call, outputs: Values, new: Values) -> "tuple[drift.Difference, ...]":
