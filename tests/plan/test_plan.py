@@ -179,6 +179,7 @@ def test_a_newer_engine_is_measured(count, precision, context):
     assert decided.memory.graphs_gib == 0
     lines = explain.memory_lines(decided.memory, decided.model.name)
     assert "CUDA graphs 0.94 GiB above vLLM's limit (computed)" in lines
+    assert "CUDA graphs" not in explain.memory_drawing(decided.memory, lambda text, _colour: text)
     assert decided.environment["VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS"] == "0"
     assert decided.environment.get("VLLM_ALLREDUCE_USE_FLASHINFER") == ("0" if count > 1 else None)
     assert {one.rule for one in decided.findings} <= {"nvfp4-on-hopper"}

@@ -153,13 +153,14 @@ def _graphs_line(budget: Budget) -> str:
 
 def memory_drawing(budget: Budget, coloured: Callable[[str, str], str]) -> str:
     """One GPU's memory as a bar with a legend; `coloured` applies an SGR code to a text."""
-    parts = (
+    every = (
         ("W", "34", "weights", budget.weights_gib),
         ("a", "35", "activation and other", budget.activation_gib + budget.other_gib),
         ("g", "33", "CUDA graphs", budget.graphs_gib),
         ("K", "32", "KV cache", budget.cache_gib),
         (".", "90", "above vLLM's limit", budget.above_limit_gib),
     )
+    parts = [part for part in every if part[-1] > 0]  # 0.33.0's CUDA graphs lie above the limit
     bar, length, total = "", 0, 0.0
     for letter, colour, _, gib in parts:
         total += gib
