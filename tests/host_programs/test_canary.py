@@ -222,6 +222,12 @@ def test_the_first_token_of_a_process_may_take_longer(host: Host, engine: Engine
     assert (code, result["engine"]) == (1, "hung")
 
 
+def test_an_engine_that_has_given_others_tokens_is_not_waited_for(host: Host, engine: Engine) -> None:
+    engine.hangs, engine.tokens = True, 12  # of the readiness check
+    code, result = host.run()
+    assert (code, result["engine"]) == (1, "hung")
+
+
 def test_an_engine_that_is_busy_is_left_alone(host: Host, engine: Engine) -> None:
     engine.hangs = engine.progresses = True
     code, result = host.run()
