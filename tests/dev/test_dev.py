@@ -28,6 +28,7 @@ def test_help_lists_every_command() -> None:
         "down",
         "test",
         "check",
+        "drift",
         "smoke",
         "bench",
         "sweep",
