@@ -5,6 +5,7 @@ import re
 import pytest
 import yaml
 from harness import REPOSITORY, wait_for
+from pulumi_vllm.render import layout
 from test_found_while_running import refused
 
 PLANTED = "hf_Planted0123456789"
@@ -118,11 +119,14 @@ def break_engine(project, script: str) -> None:
     project.on_host(f"""
         {script}
         echo 'import atexit, sys; {planted}; atexit.register(lambda: {planted})' | tee -a {ENGINE}/__init__.py
+        touch {layout.ENGINE_STAMP}  # it was installed like that; an edited engine would be installed again
         systemctl stop vllm.service""")
 
 
 def repair_engine(project) -> None:
-    project.on_host(f"{REPAIR_ENGINE}; sed -i '/{PLANTED}/d' {ENGINE}/__init__.py")
+    project.on_host(
+        f"{REPAIR_ENGINE}; sed -i '/{PLANTED}/d' {ENGINE}/__init__.py; touch {layout.ENGINE_STAMP}"
+    )
 
 
 def test_errors_found_on_the_machine_are_reported_and_up_continues(unready):

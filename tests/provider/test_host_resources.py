@@ -592,6 +592,26 @@ async def test_commands_of_the_program_may_still_add_an_account_after_a_create()
     assert reading.outputs["hostAccess"] == ACCESS | MALLORY
 
 
+async def test_a_create_installs_an_edited_engine_again(monkeypatch):
+    """Otherwise every later `up` would end with the same error."""
+    asked = []
+
+    async def run_unit(call, _values, unit, *, restart):
+        asked.append((unit.name, restart))
+        if unit.name == layout.INSTALL_UNIT and any("rm -f" in script for script in call.host.ran):
+            call.host.observed["edited"] = []
+        return {}
+
+    monkeypatch.setattr(service, "run_unit", run_unit)
+    host = Host({**AS_DECLARED, "edited": ["/opt/vllm/x.py"]}, **readiness(result={"passed": True}))
+    call, new = Call(host), dict(SERVICE)
+    call.host = host
+    await Service().check(call, new, None)
+    await Service().create(call, new)
+    assert f"rm -f {layout.ENGINE_STAMP}" in host.ran
+    assert (layout.INSTALL_UNIT, True) in asked
+
+
 async def test_a_clock_that_nothing_synchronises_is_a_warning():
     call = Call(Host({**AS_DECLARED, "synchronised": False}))
     reading = await Service().read(call, "id", {}, dict(SERVICE))

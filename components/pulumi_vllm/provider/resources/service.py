@@ -3,7 +3,7 @@
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from pulumi_vllm.host import access_drift, drift, service_drift
+from pulumi_vllm.host import access_drift, drift, engine_drift, service_drift
 from pulumi_vllm.plan.defaults import DRAIN_TIMEOUT_S, READY_TIMEOUT_S
 from pulumi_vllm.provider.lifecycle.drain import DRAIN_TIMEOUT, drain, give_back_after_failure, undo_drain
 from pulumi_vllm.provider.lifecycle.endpoint_check import (
@@ -133,7 +133,7 @@ class Service(HostResource):
 
     async def create(self, call: Call, new: Values) -> tuple[str, Values]:
         """Install and start vLLM and the gateway, and run the readiness check."""
-        outputs = await self._start(call, new, restart=False)
+        outputs = await self._start(call, new, restart=await self._remove_damaged_engine(call, new))
         if new.get("commandsFollow"):
             outputs["hostAccess"] = {}
         return f"service@{new['instanceId']}", outputs
@@ -197,6 +197,17 @@ class Service(HostResource):
         if any(one.loads_firewall for one in found):
             await load_rules(call, new, again=True)
         return any(one.restarts_engine for one in found)
+
+    async def _remove_damaged_engine(self, call: Call, new: Values) -> bool:
+        """Let an engine that is not as its lock says be installed again. Return whether there is one.
+
+        A failed `up` may have left it, or somebody has edited it. No update repairs it before the create has passed.
+        """
+        host = await connect_host(call, new)
+        facts = await call.session.hosts().facts(host, units=_SERVING_UNITS)
+        found = tuple(engine_drift.installed(facts, {}))
+        await repair(call, host, found)
+        return bool(found)
 
     async def _start(self, call: Call, new: Values, *, restart: bool) -> Values:
         async with roll_back_after_failure(call, new, restarts=True):
