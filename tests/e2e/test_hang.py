@@ -62,12 +62,29 @@ def restarts_after_a_hang(project, folder, core: str, within_s: float) -> None:
     assert "most recent call first" in stacks
 
 
+def ends_after_wrong_answers(project, folder) -> None:
+    """Let the core's arithmetic fail, and wait until the canary has brought right answers back."""
+    started = project.on_host("systemctl show -P ExecMainStartTimestampMonotonic vllm")
+    project.on_host(f"kill -USR1 $({CORE})")
+    for _ in range(3):
+        project.on_host("systemctl start vllm-canary", check=False)  # as the timer does, one minute apart
+    reason = canary(project)["memory"]["restarts"][-1]["reason"]
+    assert reason.startswith(
+        "it answered wrongly 3 times in a row: 'Say something about the weather.' got token 0"
+    )
+    wait_until_served(project, folder, BACK_WITHIN_S)
+    assert project.on_host("systemctl show -P ExecMainStartTimestampMonotonic vllm") != started
+    project.on_host("systemctl start vllm-canary")
+    assert (canary(project)["engine"], canary(project)["memory"]["wrong"]) == ("answers", [])
+
+
 def test_a_hung_engine_is_served_again_and_one_that_keeps_failing_is_reported(projects, tmp_path):
     project = projects("fake", notify_command=["/usr/bin/logger", "-t", "page"])
     project.pulumi("config", "set", "--secret", "pulumi-vllm:notifyUrl", "http://127.0.0.1:9099/planted")
     project.up()
     project.on_host(RECEIVER)
     restarts_after_a_hang(project, tmp_path, CORE, BACK_WITHIN_S)
+    ends_after_wrong_answers(project, tmp_path)
 
     def failed() -> bool:
         project.on_host("systemctl kill --signal=KILL vllm", check=False)

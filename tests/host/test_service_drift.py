@@ -9,7 +9,7 @@ import pytest
 from pulumi_vllm.host import access_drift
 from pulumi_vllm.host.facts import Facts
 from pulumi_vllm.host.process_drift import serving_digest
-from pulumi_vllm.host.service_drift import differences, hangs, not_observed
+from pulumi_vllm.host.service_drift import canary_restarts, differences, not_observed
 from pulumi_vllm.plan import engine_locks
 from pulumi_vllm.render import layout
 
@@ -557,16 +557,16 @@ NOON = 1796040000.0  # 2026-11-30T12:00:00Z
         (("no time",), "once in the last 24 hours, last at no time: stood still. "),
     ],
 )
-def test_a_warning_of_hangs_ends_after_a_day(times, sentence):
+def test_a_warning_of_the_canarys_restarts_ends_after_a_day(times, sentence):
     raw = healthy()
     raw["time"] = NOON
     raw["canary"]["memory"] = {"restarts": [{"time": time, "reason": "stood still"} for time in times]}
     facts = Facts.parse(raw)
-    found = hangs(facts)
+    found = canary_restarts(facts)
     if sentence is None:
         assert found is None
     else:
-        assert found.startswith(f"vLLM hung and was restarted {sentence}/var/lib/pulumi-vllm/canary.json")
+        assert found.startswith(f"the canary ended vLLM {sentence}/var/lib/pulumi-vllm/canary.json")
     assert differences(facts, digest=DIGEST, evidence=EVIDENCE, access=ACCESS) == ()
 
 

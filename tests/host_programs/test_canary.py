@@ -32,6 +32,8 @@ class Engine:
 
     def __init__(self) -> None:
         self.hangs, self.status, self.progresses, self.tokens = False, 200, False, 0
+        self.says = "42"
+        self.ids, self.others = [5, 7], 0  # tokens that others get during an answer
         self.asked = 0
         self.over = threading.Event()
 
@@ -61,7 +63,10 @@ def serve(engine: Engine) -> ThreadingHTTPServer:
             self.rfile.read(int(self.headers["Content-Length"]))
             if engine.hangs:
                 engine.over.wait(20)
-            self.answer(engine.status, json.dumps({"usage": {"completion_tokens": 1}}))
+            if engine.status == 200:
+                engine.tokens += len(engine.ids) + engine.others
+            choice = {"message": {"content": engine.says}, "token_ids": engine.ids}
+            self.answer(engine.status, json.dumps({"usage": {"completion_tokens": 1}, "choices": [choice]}))
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads, server.block_on_close = True, False
@@ -97,8 +102,18 @@ class Host:
     def state(self, value: str) -> None:
         (self.folder / "systemctl.log.state").write_text(value)
 
-    def run(self, *, started_s_ago: float | None = None, **config: Any) -> tuple[int, dict[str, Any]]:
+    def run(
+        self,
+        *,
+        started_s_ago: float | None = None,
+        checks: list[dict[str, Any]] | None = None,
+        **config: Any,
+    ) -> tuple[int, dict[str, Any]]:
         self.log.unlink(missing_ok=True)
+        if checks is not None:
+            asked = self.folder / "readiness.json"
+            asked.write_text(json.dumps({"golden": [], "answers": checks, "model": "small"}))
+            config["checks_from"] = str(asked)
         if started_s_ago is not None:
             self.started_us = int((time.monotonic() - started_s_ago) * 1e6)
         environment = {
@@ -215,7 +230,7 @@ def test_an_engine_whose_process_is_stopped_is_ended(host: Host) -> None:
 
 def test_the_first_token_of_a_process_may_take_longer(host: Host, engine: Engine) -> None:
     host.run()
-    engine.hangs = True
+    engine.hangs, engine.tokens = True, 0
     code, result = host.run(started_s_ago=5)  # another process
     assert (code, result["engine"], host.killed) == (0, "starting", [])
     code, result = host.run(first_token_timeout_s=1)
@@ -285,3 +300,60 @@ def test_a_gateway_that_does_not_answer_is_reported_and_the_engine_left_alone(
 def test_a_configuration_that_is_wrong_ends_nothing(host: Host) -> None:
     code, result = host.run(modell=1)
     assert (code, result) == (2, {})
+
+
+SUM = {"prompt": "What is 17 + 25?", "expected": "42"}
+
+
+def test_an_engine_that_answers_wrongly_three_times_in_a_row_is_ended(host: Host, engine: Engine) -> None:
+    engine.says = "17"
+    checks = [SUM, {**SUM, "prompt": "What is 21 + 21?"}]
+    assert [host.run(checks=checks)[1]["engine"] for _ in range(2)] == ["answers", "answers"]
+    assert host.killed == []
+    code, result = host.run(checks=checks)
+    assert (code, result["engine"], host.killed) == (1, "wrong", ["ABRT", "CONT", "KILL"])
+    (restart,) = result["memory"]["restarts"]
+    assert restart["reason"] == (
+        "it answered wrongly 3 times in a row: 'What is 17 + 25?' got '17'; 'What is 21 + 21?' got '17'; "
+        "'What is 17 + 25?' got '17'"
+    )
+
+
+def test_a_right_answer_in_between_starts_again(host: Host, engine: Engine) -> None:
+    for says in ("17", "17", "42", "17", "17"):
+        engine.says = says
+        code, result = host.run(checks=[SUM])
+        assert (code, result["engine"]) == (0, "answers")
+    assert len(result["memory"]["wrong"]) == 2
+
+
+def test_an_engine_that_answers_wrongly_after_two_restarts_is_stopped(host: Host, engine: Engine) -> None:
+    engine.says = "17"
+    for _ in range(3):
+        host.started_us += 1  # another process
+        for _ in range(3):
+            code, result = host.run(checks=[SUM])
+    assert (code, result["engine"]) == (1, "wrong")
+    assert host.killed == []
+    asked = host.log.read_text().splitlines()
+    assert asked[-2:] == ["stop --no-block vllm.service", "start --no-block vllm-notify@vllm.service.service"]
+
+
+@pytest.mark.parametrize(("others", "kept"), [(0, 1), (3, 0)])
+def test_exact_tokens_count_only_where_the_engine_computes_nothing_else(
+    host: Host, engine: Engine, others: int, kept: int
+) -> None:
+    engine.others = others
+    result = host.run(checks=[{"prompt": "Hi", "max_tokens": 48, "sha256_12": "0" * 12}])[1]
+    assert (result["engine"], len(result["memory"]["wrong"])) == ("answers", kept)
+
+
+def test_errors_of_an_engine_that_makes_progress_count_as_wrong_answers(host: Host, engine: Engine) -> None:
+    engine.status, engine.progresses = 500, True
+    assert [host.run(checks=[SUM])[:1] for _ in range(3)] == [(0,), (0,), (1,)]
+    assert host.killed == ["ABRT", "CONT", "KILL"]
+
+
+def test_questions_that_cannot_be_read_are_no_reason_to_fail(host: Host, tmp_path: Path) -> None:
+    code, result = host.run(checks_from=str(tmp_path / "none.json"))
+    assert (code, result["engine"]) == (0, "answers")

@@ -72,7 +72,7 @@ def notify(folder: Path, address: str, command: list[str] | None = None) -> subp
     return done
 
 
-def test_a_failed_unit_is_told_with_its_last_hang(receiver: Receiver, tmp_path: Path) -> None:
+def test_a_failed_unit_is_told_with_its_last_restart(receiver: Receiver, tmp_path: Path) -> None:
     hang = {"time": "2026-11-30T03:00:00Z", "reason": "no token within 30 s"}
     (tmp_path / "canary.json").write_text(json.dumps({"memory": {"restarts": [hang]}}))
     done = notify(tmp_path, receiver.address)
@@ -81,8 +81,8 @@ def test_a_failed_unit_is_told_with_its_last_hang(receiver: Receiver, tmp_path: 
     assert (sent["unit"], sent["result"], sent["exit_status"], sent["restarts"]) == (
         "vllm.service", "exit-code", "1", "5",
     )  # fmt: skip
-    assert sent["last_hang"] == hang
-    assert "it hung at 2026-11-30T03:00:00Z (no token within 30 s)" in sent["text"]
+    assert sent["last_restart"] == hang
+    assert "the canary last ended it at 2026-11-30T03:00:00Z (no token within 30 s)" in sent["text"]
 
 
 def test_a_server_that_refuses_once_is_tried_again(receiver: Receiver, tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ class Behaviour:
     def __init__(self) -> None:
         self.unhealthy, self.busy, self.tokens, self.empty = 0, 0, IDS, False
         self.refuses: dict[str, tuple[int, str]] = {}  # "engine" or "gateway": the answer to a chat
+        self.choice: dict[str, Any] = {}  # replaces parts of a choice
         self.bodies: list[tuple[str, dict[str, Any]]] = []
 
 
@@ -85,7 +86,7 @@ def serve(behaviour: Behaviour, key: str | None, tls: ssl.SSLContext | None) -> 
             if refused := behaviour.refuses.get("gateway" if key else "engine"):
                 return self.answer(refused[0], {"error": {"message": refused[1]}})
             ids = [] if behaviour.empty else behaviour.tokens
-            choice = {"message": {"content": "hello"}, "token_ids": ids}
+            choice = {"message": {"content": "hello"}, "token_ids": ids} | behaviour.choice
             return self.answer(200, {"choices": [choice], "usage": {"completion_tokens": len(ids)}})
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -224,7 +225,22 @@ def test_questions_are_asked_through_the_gateway_and_one_wrong_answer_is_tolerat
     run = readiness(**config | {"golden": [], "answers": answers})
     assert (run.returncode, run.stderr) == (0, "")
     asked = [body["messages"][0]["content"] for place, body in behaviour.bodies if place == "gateway"]
-    assert asked[1:] == [answer["prompt"] for answer in answers]
+    prompts = [answer["prompt"] for answer in answers]
+    assert asked[1:7] == prompts * 2  # with cold caches, then with warm ones
+    assert sorted(asked[7:]) == sorted((prompts * 3)[:8])
+
+
+@pytest.mark.parametrize(
+    "broken", [{"token_ids": [5, *[0] * 8]}, {"logprobs": {"content": [{"logprob": None}]}}]
+)
+def test_broken_arithmetic_is_never_tolerated(
+    readiness: Program, behaviour: Behaviour, config: dict[str, Any], broken: dict[str, Any]
+) -> None:
+    behaviour.choice = broken
+    run = readiness(**config | {"golden": [], "answers": ANSWERS})
+    assert run.returncode == 1
+    assert f"{ANSWERS[0]['prompt']!r} got " in run.stderr
+    assert "check the weights with `weights --verify`" in run.stderr
 
 
 def test_wrong_answers_fail_and_are_shown(readiness: Program, config: dict[str, Any]) -> None:

@@ -377,7 +377,34 @@ def test_no_core_outlives_its_server(start):
     assert not Path(f"/proc/{core}").exists() or "zombie" in Path(f"/proc/{core}/status").read_text()
 
 
-@pytest.mark.parametrize("check", answer_checks.ANSWER_CHECKS, ids=lambda check: check.expected)
-def test_the_questions_of_the_readiness_check_are_answered(engine, check):
-    answer = engine.chat(messages=[{"role": "user", "content": check.prompt}]).json()
-    assert answer["choices"][0]["message"]["content"] == check.expected
+@pytest.mark.parametrize(
+    "check", answer_checks.answer_checks(tools=True, context=32768), ids=lambda check: check["prompt"]
+)
+def test_the_questions_of_the_readiness_check_are_answered(start, host_module, check):
+    checks = host_module("answer_checks")
+    running = start("--max-model-len", "32768", "--tool-call-parser", "mistral", "--enable-auto-tool-choice")
+    answered = running.ready().chat(**checks.chat_body(check)).json()
+    assert checks.verdict(check, answered["choices"][0]) is None
+
+
+def test_a_broken_core_gives_the_first_token_of_the_vocabulary(start, host_module):
+    running = start().ready()
+    os.kill(_core(running), signal.SIGUSR1)
+    check = answer_checks.ANSWER_CHECKS[0] | {"prompt": "Say something."}
+    checks = host_module("answer_checks")
+    choice = running.chat(**checks.chat_body(check)).json()["choices"][0]
+    assert checks.verdict(check, choice).reason == "'Say something.' got token 0, 8 times in a row"
+
+
+def test_a_leaking_core_takes_more_memory_with_each_token(start):
+    running = start().ready()
+    core = _core(running)
+    before = _resident_bytes(core)
+    os.kill(core, signal.SIGUSR2)
+    running.chat(messages=[{"role": "user", "content": "Hello"}])
+    assert _resident_bytes(core) > before + 10 * 2**24
+
+
+def _resident_bytes(process):
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")

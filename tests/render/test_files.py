@@ -95,7 +95,7 @@ def test_json_files_are_json_with_the_agreed_keys(stack):
         "gateway", "server_name", "ca", "token_file", "model", "golden", "answers", "engine_url", "timeout_s",
         "result", "gateway_socket", "health_map",
     }  # fmt: skip
-    assert len(readiness["answers"]) == (0 if readiness["golden"] else 4)
+    assert len(readiness["answers"]) == (0 if readiness["golden"] else 7)
     install = json.loads(files["/etc/pulumi-vllm/install.json"].text)
     for path in [*install["locks"].values(), install["uv_lock"]]:
         assert path in files

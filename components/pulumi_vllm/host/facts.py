@@ -125,8 +125,8 @@ class Gpu:
 
 
 @dataclass(frozen=True, slots=True)
-class HangFact:
-    """A restart of a hung engine."""
+class CanaryRestart:
+    """A time that the canary ended the engine."""
 
     time: str
     reason: str
@@ -140,12 +140,12 @@ class CanaryFact:
 
     age_s: float
     engine: str
-    """answers, busy, refuses, starting, down or hung."""
+    """answers, busy, refuses, fails, starting, down, hung or wrong."""
     observed: str
     gateway: str
     """What the gateway did with the same question: answers, or what came in its place."""
-    hangs: tuple[HangFact, ...]
-    """Restarts of a hung engine, the last one last."""
+    restarts: tuple[CanaryRestart, ...]
+    """When the canary ended an engine that hung or answered wrongly, the last time last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,8 +310,8 @@ def _canary(item: Any, now: float) -> CanaryFact | None:
         engine=str(item.get("engine") or ""),
         observed=str(item.get("observed") or ""),
         gateway=str(item.get("gateway") or ""),
-        hangs=tuple(
-            HangFact(str(one.get("time")), str(one.get("reason")), _age_s(str(one.get("time")), now))
+        restarts=tuple(
+            CanaryRestart(str(one.get("time")), str(one.get("reason")), _age_s(str(one.get("time")), now))
             for one in restarts
         ),
     )

@@ -22,10 +22,10 @@ _STARTED_AT_BOOT: Final = (
     layout.GATEWAY_UNIT,
     layout.CANARY_TIMER,
 )
-# The canary runs every minute, and a run that sees a hang takes two.
+# The canary runs every minute, and a run that observes a hang takes two.
 _ASKED_WITHIN_S: Final = 300
 # As long as whoever looks once a day needs.
-_HANGS_WITHIN_S: Final = 24 * 3600
+_ENDED_WITHIN_S: Final = 24 * 3600
 # A clock that NTP keeps is right within a second, so a minute is a fault. TLS fails much later: our certificates hold
 # from one hour before they were made, and signed links of model hubs for 15 minutes to an hour.
 _CLOCK_WITHIN_S: Final = 60
@@ -75,15 +75,15 @@ def not_observed(facts: Facts) -> str | None:
     return None
 
 
-def hangs(facts: Facts) -> str | None:
-    """Say how often vLLM hung in the last day. An older restart needs nobody any more; the host's record keeps it."""
-    last_day = [one for one in (facts.canary.hangs if facts.canary else ()) if one.age_s < _HANGS_WITHIN_S]
+def canary_restarts(facts: Facts) -> str | None:
+    """Say how often the canary ended vLLM in the last day. The host's record keeps older times."""
+    last_day = [one for one in (facts.canary.restarts if facts.canary else ()) if one.age_s < _ENDED_WITHIN_S]
     if not last_day:
         return None
     times = f"{len(last_day)} times" if len(last_day) > 1 else "once"
     return (
-        f"vLLM hung and was restarted {times} in the last 24 hours, last at {last_day[-1].time}: "
-        f"{last_day[-1].reason}. {layout.CANARY_RESULT} on the host has the earlier restarts too"
+        f"the canary ended vLLM {times} in the last 24 hours, last at {last_day[-1].time}: "
+        f"{last_day[-1].reason}. {layout.CANARY_RESULT} on the host has the earlier times too"
     )
 
 
@@ -124,8 +124,8 @@ def _canary(facts: Facts) -> Iterator[Difference]:
         since = "ever" if canary is None else f"for {canary.age_s:.0f} s"
         observed = f"has not asked vLLM for a token {since}, declared every minute"
         yield Difference("canary", observed, "`pulumi up` starts it again", (_ASK,))
-    elif canary.engine == "refuses":
-        observed = f"refuses to answer one token: {canary.observed}"
+    elif canary.engine in {"refuses", "fails"}:
+        observed = f"{canary.engine} to answer one token: {canary.observed}"
         yield Difference("vLLM", observed, "`pulumi up` restarts it", restarts_engine=True)
     elif canary.engine == "answers" and canary.gateway != "answers" and gateway is not None and gateway.runs:
         limited = canary.gateway.startswith("status 429")

@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pulumi_vllm.plan import PlanError, engine_locks
-from pulumi_vllm.plan.answer_checks import ANSWER_CHECKS
+from pulumi_vllm.plan.answer_checks import answer_checks
 from pulumi_vllm.plan.config import MOST_RUNNING_REQUESTS, READINESS_KEY
 from pulumi_vllm.render import firewall, gateway_routes, layout, package_files, systemd, templates
 from pulumi_vllm.render.first_boot import bootstrap
@@ -146,7 +146,12 @@ def _variables(plan: Plan) -> dict[str, Any]:
         "firewall": firewall.rules(deployment.access.allow, deployment.access.ssh),
         "readiness_unit_timeout_s": deployment.ready_timeout_s + 60,
         "golden": [dataclasses.asdict(one) for one in plan.model.golden],
-        "answers": [] if plan.model.golden else [dataclasses.asdict(one) for one in ANSWER_CHECKS],
+        "answers": []
+        if plan.model.golden
+        else answer_checks(
+            tools=bool(plan.arguments.flags.get("enable-auto-tool-choice")),
+            context=plan.arguments.context or 0,
+        ),
         "gpus": (
             {"name": machine.gpu, "count": machine.count, "memory_mib": plan.selection.gpu.memory_mib}
             if cuda

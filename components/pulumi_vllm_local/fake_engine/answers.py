@@ -96,8 +96,7 @@ class Reply:
 
     def whole(self) -> dict[str, Any]:
         """Generate the whole response, then return it."""
-        for _ in self.generate():
-            pass
+        self.tokens = list(self.generate())
         choice: dict[str, Any] = {
             "index": 0,
             "logprobs": None,
@@ -203,10 +202,10 @@ def chat(engine: Engine, body: dict[str, Any]) -> Reply:
         raise Refused(
             400, '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
         )
-    tokens = script.chat(messages, effort=effort, tools=tools)
+    tokens = script.chat(messages, effort=effort, tools=body["tools"] if tools else [])
     schema = _schema(body.get("response_format"))
     if schema is not None:
-        tokens = script.structured(schema)
+        tokens = script.structured(schema, messages)
     prompt = script.prompt_tokens(script.text_of(messages), len(messages), images)
     return _reply(engine, body, tokens, prompt, is_chat=True)
 

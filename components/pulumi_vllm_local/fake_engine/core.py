@@ -1,4 +1,7 @@
-"""The core process of the fake engine. Each token takes one answer of it, so that a core may die or hang."""
+"""The core process of the fake engine. Each token takes one answer of it, so that a core may die, hang or be broken.
+
+SIGKILL and SIGSTOP do as they do to vLLM. After SIGUSR1 every token is token 0. After SIGUSR2 each takes more memory.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ import socket
 import threading
 
 _PR_SET_NAME = 15
+_GOOD, _BROKEN = b".", b"0"
+_LEAK_BYTES = 16 * 2**20
 NAME = "VLLM::EngineCore"
 """The title of vLLM's process. The kernel keeps 15 characters of it."""
 
@@ -30,8 +35,8 @@ class Core:
         theirs.close()
         self._socket, self._turn = ours, threading.Lock()
 
-    def step(self) -> None:
-        """Wait for the core. A stopped core never answers."""
+    def step(self) -> bool:
+        """Wait for the core, and return whether its token is good. A stopped core never answers."""
         with self._turn:
             try:
                 self._socket.sendall(b".")
@@ -40,6 +45,7 @@ class Core:
                 answer = b""
         if not answer:
             raise CoreDead
+        return answer == _GOOD
 
     def dead(self) -> bool:
         """Whether the process has ended."""
@@ -58,9 +64,13 @@ def _run(connection: socket.socket) -> None:
     """Answer until the parent is gone. vLLM's core ignores SIGINT and leaves the end to its parent."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+    answer, leaks, taken = [_GOOD], [0], []
+    signal.signal(signal.SIGUSR1, lambda *_: answer.__setitem__(0, _BROKEN))
+    signal.signal(signal.SIGUSR2, lambda *_: leaks.__setitem__(0, _LEAK_BYTES))
     with contextlib.suppress(OSError):
         ctypes.CDLL(None).prctl(_PR_SET_NAME, NAME.encode(), 0, 0, 0)
     with contextlib.suppress(OSError):
         while connection.recv(1):
-            connection.sendall(b".")
+            taken.append(b"\1" * leaks[0])
+            connection.sendall(answer[0])
     os._exit(0)

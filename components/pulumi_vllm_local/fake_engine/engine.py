@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from . import script
 from .core import CoreDead
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Engine:
         try:
             for index, token in enumerate(tokens):
                 time.sleep(self.token_s)
-                self._wait_for_core()
+                good = self._wait_for_core()
                 if self.aborted:
                     self._count("abort")
                     raise Aborted
@@ -92,7 +93,7 @@ class Engine:
                         self.first_token.add(time.monotonic() - began)
                     else:
                         self.between_tokens.add(self.token_s)
-                yield token
+                yield token if good else script.first_of_vocabulary(token)
         finally:
             with self.guard:
                 self.scheduled -= scheduled
@@ -100,13 +101,15 @@ class Engine:
             self.whole.add(time.monotonic() - began)
         self._count("stop" if reason == "tool_calls" else reason)
 
-    def _wait_for_core(self) -> None:
+    def _wait_for_core(self) -> bool:
+        """Whether the core's arithmetic is good."""
         if self.core is None:
-            return
+            return True
         try:
-            self.core.step()
+            return self.core.step()
         except CoreDead:
             self.dead = self.aborted = True
+            return False
 
     def _count(self, reason: str) -> None:
         with self.guard:

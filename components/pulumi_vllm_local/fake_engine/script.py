@@ -94,7 +94,12 @@ def text_of(messages: list[dict[str, Any]]) -> str:
     return " ".join(out)
 
 
-def chat(messages: list[dict[str, Any]], *, effort: str, tools: bool) -> list[Token]:
+def first_of_vocabulary(token: Token) -> Token:
+    """Return what takes a token's place when all logits are NaN: the first token of the vocabulary."""
+    return Token(0, "<unk>", token.part)
+
+
+def chat(messages: list[dict[str, Any]], *, effort: str, tools: list[dict[str, Any]]) -> list[Token]:
     """Return the response to a conversation.
 
     A tool result comes first, then tools, then an image, then the reasoning effort.
@@ -103,46 +108,63 @@ def chat(messages: list[dict[str, Any]], *, effort: str, tools: bool) -> list[To
     answer = _tokens(ANSWER, "content")
     if messages and messages[-1].get("role") == "tool":
         return answer + end
+    question = text_of(messages[-1:])
     if tools:
-        return _tokens(CALL_NAME, "name") + _tokens(CALL_ARGUMENTS, "arguments") + end
+        return _call(tools[0]["function"], question) + end
     if images(messages):
         return _tokens(IMAGE, "content") + end
-    if known := _known_answer(text_of(messages[-1:])):
-        return [Token(_BYTES + byte, chr(byte), "content") for byte in known.encode("ascii", "replace")] + end
+    if known := _known_answer(question):
+        return _bytes(known, "content") + end
     if effort == "high":
         thought = [Token(THINK, "", "none"), *_tokens(THOUGHT, "reasoning"), Token(END_THINK, "", "none")]
         return thought + answer + end
     return answer + end
 
 
+def _bytes(text: str, part: str) -> list[Token]:
+    return [Token(_BYTES + byte, chr(byte), part) for byte in text.encode("ascii", "replace")]
+
+
+def _call(function: dict[str, Any], question: str) -> list[Token]:
+    """Return a call of the tool that adds, as every trained model makes it, or the call of the tiny model."""
+    found = re.search(r"Add (\d+) and (\d+) with the tool", question)
+    if not found:
+        return _tokens(CALL_NAME, "name") + _tokens(CALL_ARGUMENTS, "arguments")
+    arguments = dict(zip(function["parameters"]["required"], map(int, found.groups())))  # noqa: B905 (Python 3.9 on hosts)
+    return _bytes(function["name"], "name") + _bytes(json.dumps(arguments), "arguments")
+
+
 def _known_answer(question: str) -> str | None:
-    """The answer to a sum, a product, or the request to answer with one word, as every trained model gives it."""
+    """The answer of every trained model to a sum, a product, one word, or a number that stands in the question."""
     if found := re.search(r"What is (\d{1,9}) ([+*]) (\d{1,9})\?", question):
         left, right = int(found[1]), int(found[3])
         return str(left + right if found[2] == "+" else left * right)
+    if asked := re.search(r"What is the number of the ([a-z ]+)\?", question):
+        found = re.search(f"The number of the {asked[1]} is (\\d+)", question)
+        return found[1] if found else None
     found = re.search(r"Answer with this word and nothing else: (\S+)$", question)
     return found[1] if found else None
 
 
-def structured(schema: dict[str, Any]) -> list[Token]:
-    """Return the smallest JSON text that matches a schema, one token per byte."""
-    text = json.dumps(_instance(schema), separators=(",", ":"))
-    return [Token(_BYTES + byte, chr(byte), "content") for byte in text.encode("ascii")] + [
-        Token(END, "", "none")
-    ]
+def structured(schema: dict[str, Any], messages: list[dict[str, Any]]) -> list[Token]:
+    """Return the smallest JSON text that matches a schema, with the number asked for; one token per byte."""
+    known = _known_answer(text_of(messages[-1:])) or ""
+    number = int(known) if known.isdigit() else None
+    text = json.dumps(_instance(schema, number), separators=(",", ":"))
+    return [*_bytes(text, "content"), Token(END, "", "none")]
 
 
-def _instance(schema: dict[str, Any]) -> Any:
+def _instance(schema: dict[str, Any], number: int | None) -> Any:
     if "const" in schema or schema.get("enum"):
         return schema["const"] if "const" in schema else schema["enum"][0]
     kind = schema.get("type")
     if kind == "object" or "properties" in schema:
         known = schema.get("properties") or {}
-        return {name: _instance(known.get(name) or {}) for name in schema.get("required") or ()}
+        return {name: _instance(known.get(name) or {}, number) for name in schema.get("required") or ()}
     if kind == "array":
-        return [_instance(schema.get("items") or {})] * int(schema.get("minItems") or 0)
+        return [_instance(schema.get("items") or {}, number)] * int(schema.get("minItems") or 0)
     if kind in {"integer", "number"}:
-        return schema.get("minimum", 0)
+        return schema.get("minimum", 0) if number is None else number
     return {"boolean": True, "null": None}.get(str(kind), "")
 
 

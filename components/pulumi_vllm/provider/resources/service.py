@@ -165,8 +165,8 @@ class Service(HostResource):
         observed = drift.units(names, facts, engine=layout.ENGINE_UNIT)
         if observed.problems:
             await call.warn(f"{'; '.join(observed.problems)}; `pulumi up` repairs this")
-        if hung := service_drift.hangs(facts):
-            await call.warn(hung)
+        if ended := service_drift.canary_restarts(facts):
+            await call.warn(ended)
         explicitly = bool(inputs.get("accessAccepted"))
         outputs["hostAccess"] = outputs["hostAccess"] or access_drift.accepted(facts, explicitly=explicitly)
         if facts.synchronised is False:
