@@ -41,6 +41,7 @@ EXCEPTIONS = {
     ),
     ("components/pulumi_vllm_local/", "guests?"): "in the local cloud a guest is a container",
     ("components/pulumi_vllm_local/tiny_model/weights.py", "gates?"): "the name of a tensor in MoE weights",
+    ("components/pulumi_vllm/plan/tensor_groups.py", "gates?"): "the name of a tensor in MoE weights",
     (
         "components/pulumi_vllm_local/tiny_model/weights.py",
         "pictures?",

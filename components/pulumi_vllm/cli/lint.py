@@ -70,10 +70,11 @@ def _stack(name: str, engine: str | None) -> "tuple[Finding, ...]":
     from pulumi_vllm.plan import planner
     from pulumi_vllm.plan.config import Deployment
 
-    block = stack_file.block_of(stack_file.find(name))
+    path = stack_file.find(name)
+    block = stack_file.block_of(path)
     if engine is not None:
         stack_file.put(block, f"engine.version={engine}")
-    return planner.findings(Deployment.parse(block))
+    return planner.findings(Deployment.parse(block, folders=stack_file.folders_of(path)))
 
 
 def _flags(words: Sequence[str], parsed: argparse.Namespace) -> "tuple[Finding, ...]":

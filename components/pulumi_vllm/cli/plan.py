@@ -76,10 +76,11 @@ def _decide(stack: str, changes: list[str]) -> "Plan":
     from pulumi_vllm.plan import plan
     from pulumi_vllm.plan.config import Deployment
 
-    block = stack_file.block_of(stack_file.find(stack))
+    path = stack_file.find(stack)
+    block = stack_file.block_of(path)
     for dotted in changes:
         stack_file.put(block, dotted)
-    return plan(Deployment.parse(block))
+    return plan(Deployment.parse(block, folders=stack_file.folders_of(path)))
 
 
 def _summary(stack: str, changes: list[str]) -> dict[str, Any]:

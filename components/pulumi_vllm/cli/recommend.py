@@ -22,7 +22,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     """Add `recommend`."""
     text = "list the machines that can serve a model, cheapest first; exit 2 if there is none"
     parser = commands.add_parser("recommend", help=text, description=f"{text.capitalize()}.")
-    parser.add_argument("--model", required=True, help="catalogue name, for example mistral-small-4")
+    parser.add_argument("--model", required=True, help="a model of the catalogue or of models/NAME.yaml")
     parser.add_argument("--context", required=True, help="tokens, for example 131072 or 128Ki")
     parser.add_argument("--concurrency", type=int, required=True, help="requests served at the same time")
     parser.add_argument("--precision", help="only this precision (default: every published one)")
@@ -71,10 +71,12 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def _recommend(parsed: argparse.Namespace) -> int:
     # `pulumi-vllm --help` loads this module too; pydantic takes 0.2 s to import.
     from pulumi_vllm.cli import offers
+    from pulumi_vllm.plan import own_models
     from pulumi_vllm.plan.recommendation import recommend
 
     wish = _wish(parsed)
-    found = recommend(wish, offers.find(parsed.offers, offline=parsed.offline))
+    known = own_models.catalogue_with(wish.model)
+    found = recommend(wish, offers.find(parsed.offers, offline=parsed.offline), known)
     if parsed.json:
         print_json(dataclasses.asdict(found))
     else:
@@ -223,7 +225,7 @@ def _write(stack: str, wish: "Wish", rows: "Sequence[Fitting]", *, lower_context
         values["machine.fallback"] = None
     changed = stack_file.change(text, values)
     block = stack_file.block_of(path, changed)
-    deployment = Deployment.parse(block)
+    deployment = Deployment.parse(block, folders=stack_file.folders_of(path))
     errors = contradictions(path.name.removeprefix("Pulumi.").removesuffix(".yaml"), block)
     if row.usd_per_hour > deployment.machine.max_usd_per_hour:
         ceiling = deployment.machine.max_usd_per_hour
@@ -250,9 +252,9 @@ def _row_for(
 ) -> "Fitting":
     """The cheapest row that lowers neither precision nor context of the stack, unless an option says so."""
     # Only --write needs these.
-    from pulumi_vllm.plan import ConfigError, catalogue, quantities
+    from pulumi_vllm.plan import ConfigError, own_models, quantities
 
-    model = catalogue.load().models[wish.model]
+    model = own_models.catalogue_with(wish.model).models[wish.model]
     kept = before.get("precision") or next(iter(model.precisions))
     errors = []
     same = [row for row in rows if wish.precision is not None or row.precision == kept]

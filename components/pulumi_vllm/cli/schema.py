@@ -52,11 +52,16 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         action="store_true",
         help=f"in a checkout of this package: write stacks/{SCHEMA_FILE} and {REFERENCE} instead",
     )
+    parser.add_argument(
+        "--model", action="store_true", help="print that of model files, models/NAME.yaml, instead"
+    )
     parser.set_defaults(run=_schema)
 
 
 def _schema(parsed: argparse.Namespace) -> int:
-    if parsed.write:
+    if parsed.model:
+        print(model_schema_text(), end="")
+    elif parsed.write:
         for path, text in ((Path("stacks", SCHEMA_FILE), schema_text()), (REFERENCE, reference())):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
@@ -69,6 +74,21 @@ def _schema(parsed: argparse.Namespace) -> int:
 def schema_text() -> str:
     """Return the schema as the text of its file."""
     return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def model_schema_text() -> str:
+    """Return the JSON Schema of model files as the text of its file."""
+    # `pulumi-vllm --help` loads this module too; pydantic takes 0.2 s to import.
+    from pulumi_vllm.plan.model_schema import ModelFile
+
+    found = ModelFile.model_json_schema()
+    blocks = {name: _without_titles(block) for name, block in found.pop("$defs").items()}
+    head = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Model file of pulumi-vllm",
+    }
+    whole = head | {**_without_titles(found), "$defs": blocks}
+    return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
 
 
 def schema() -> dict[str, Any]:

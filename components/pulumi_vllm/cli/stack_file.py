@@ -24,6 +24,12 @@ def find(stack: str) -> Path:
     raise StackFileError(f"{stack}: no such stack; give a file, or a stack in the folder stacks/")
 
 
+def folders_of(path: Path) -> tuple[Path, ...]:
+    """Where the model files of a stack file are: beside it, and in its project."""
+    project = next((one for one in path.resolve().parents if (one / "Pulumi.yaml").is_file()), None)
+    return (path.parent,) if project is None else (path.parent, project)
+
+
 def block_of(path: Path, text: str | None = None) -> dict[str, Any]:
     """Return the block `pulumi-vllm:server`."""
     try:

@@ -34,7 +34,7 @@ def image_bytes(model: Dimensions, settings: MemorySettings, stream: float) -> t
         mask = patches**2
         attention = copied * mask + patches * 3 * tower["hidden"] / parallel  # queries, keys, values
         mlp = patches * 3 * tower["intermediate"] / parallel  # gate, up, and their product
-        return BF16 * (mask + patches * stream * tower["hidden"] + max(attention, mlp))
+        return float(BF16 * (mask + patches * stream * tower["hidden"] + max(attention, mlp)))
 
     profiled = images_per_step(model, settings) * tower["patches"]
     tokens = min(

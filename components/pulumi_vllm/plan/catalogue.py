@@ -34,6 +34,8 @@ WARM_REPLACEMENT = "replacement host, warm caches"
 class Precision:
     """One published form of the weights. `linear_bytes` and `expert_bytes` are bytes per parameter.
 
+    `tensors` are the exact bytes by group (tensor_groups.py), where the files' headers were read; they win over bytes
+    per parameter. `block_scales`: one scale per block of weights, not per tensor, which other kernels read.
     `digests` are the sha256 of files by path. They come before what the hub and the manifest on the volume say.
     """
 
@@ -43,9 +45,11 @@ class Precision:
     bytes: int
     linear_bytes: float
     expert_bytes: float
-    include: tuple[str, ...]
-    exclude: tuple[str, ...]
+    include: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
     digests: Mapping[str, str] = field(default_factory=dict)
+    tensors: Mapping[str, int] = field(default_factory=dict)
+    block_scales: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +64,10 @@ class Golden:
 
 @dataclass(frozen=True, slots=True)
 class Dimensions:
-    """Published sizes of the network; `attention` and `mlp` hold those of their kind.
+    """Published sizes of the network; `attention` and `mlp` hold those of their kind (model_schema.py).
 
-    `vision` is empty if the model has no vision tower; its `patches` and `tokens` are those of the largest image.
+    `vision` is empty if the model has no vision tower; its `patches` and `tokens` are those of the largest image, where
+    the tower's kind has a formula for what a step of images takes.
     """
 
     layers: int
@@ -73,7 +78,12 @@ class Dimensions:
     rope_positions: int
     attention: Mapping[str, Any]
     mlp: Mapping[str, Any]
-    vision: Mapping[str, int] = field(default_factory=dict)
+    vision: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def image_formula(self) -> bool:
+        """Whether there is a formula for what a step of images takes: for Pixtral's tower only."""
+        return self.vision.get("kind") == "pixtral"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +101,11 @@ class RequestReading:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model of the catalogue. `tasks` are those of vLLM that it can do, which decide the gateway's routes."""
+    """A model of the catalogue, or of a file beside the stack file.
+
+    `tasks` are those of vLLM that it can do, which decide the gateway's routes. `thinks` is always, on request, or
+    never. `source` says where the figures come from, `unknown` what could not be known.
+    """
 
     name: str
     maximum_context: int
@@ -99,9 +113,13 @@ class Model:
     dimensions: Dimensions
     precisions: Mapping[str, Precision]
     flags: Mapping[str, Any]
-    golden: tuple[Golden, ...]
+    golden: tuple[Golden, ...] = ()
     tasks: tuple[str, ...] = (_GENERATE,)
     requests: RequestReading = RequestReading()
+    architecture: str | None = None
+    thinks: str = "never"
+    source: str = ""
+    unknown: tuple[str, ...] = ()
 
     @property
     def is_moe(self) -> bool:
@@ -199,7 +217,7 @@ class Catalogue:
 @functools.cache
 def load() -> Catalogue:
     """The catalogue of the data files."""
-    models = (_model(_read(path)) for path in sorted((_DATA / "models").glob("*.yaml")))
+    models = (model_of(_read(path)) for path in sorted((_DATA / "models").glob("*.yaml")))
     engines = (_engine(_read(path)) for path in sorted((_DATA / "engines").glob("*/engine.yaml")))
     gpus = _read(_DATA / "gpus.yaml")
     return Catalogue(
@@ -216,7 +234,8 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
     return content
 
 
-def _model(data: dict[str, Any]) -> Model:
+def model_of(data: Mapping[str, Any]) -> Model:
+    """The model of a model file, which model_schema.py has checked."""
     precisions = {name: _precision(name, fields) for name, fields in data["precisions"].items()}
     golden = tuple(Golden(**one) for one in data.get("golden", ()))
     dimensions = Dimensions(**data["dimensions"])
@@ -226,12 +245,13 @@ def _model(data: dict[str, Any]) -> Model:
         "golden": golden,
         "tasks": tuple(data.get("tasks", (_GENERATE,))),
         "requests": RequestReading(**data.get("requests", {})),
+        "unknown": tuple(data.get("unknown", ())),
     }
     return Model(**{**data, **typed})
 
 
-def _precision(name: str, fields: dict[str, Any]) -> Precision:
-    lists = {"include": tuple(fields["include"]), "exclude": tuple(fields["exclude"])}
+def _precision(name: str, fields: Mapping[str, Any]) -> Precision:
+    lists = {key: tuple(fields[key]) for key in ("include", "exclude") if key in fields}
     return Precision(name=name, **{**fields, **lists})
 
 

@@ -19,6 +19,7 @@ _Entry = TypeVar("_Entry")
 class CatalogueLookup:
     """Context of the validation: the catalogue, and the entries that were found so far.
 
+    `own` is the model of the file that the block names; `own_is_wrong` if that file has errors.
     An entry stays None while its name is missing or unknown. A check that needs the entry is skipped then, so that one
     error does not cause others. The `find_` methods raise ValueError, as pydantic expects of a validator.
     """
@@ -29,10 +30,14 @@ class CatalogueLookup:
     gpu: Gpu | None = None
     engine: Engine | None = None
     storage_gb: int | None = None
+    own: Model | None = None
+    own_is_wrong: bool = False
 
     def find_model(self, name: str) -> str:
         """Look up a model. Its first precision is the default."""
-        self.model = _entry(name, self.catalogue.models)
+        if self.own_is_wrong:
+            return name  # the errors of its file are reported beside those of the block
+        self.model = self.own or _entry(name, self.catalogue.models)
         self.precision = next(iter(self.model.precisions.values()))
         return name
 

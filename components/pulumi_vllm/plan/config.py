@@ -9,18 +9,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import pydantic
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema
 
 from pulumi_vllm.plan import catalogue as catalogues
-from pulumi_vllm.plan import config_errors, defaults, product_flags, quantities, storage
+from pulumi_vllm.plan import config_errors, defaults, own_models, product_flags, quantities, storage
 from pulumi_vllm.plan.address_ranges import client_range
 from pulumi_vllm.plan.catalogue_lookup import CatalogueLookup
 from pulumi_vllm.plan.errors import ConfigError
 from pulumi_vllm.plan.lint import RULES
 from pulumi_vllm.plan.suggestions import suggestion
+
+if TYPE_CHECKING:
+    import pathlib
 
 READINESS_KEY: Final = "readiness"
 """Name of the API key of the readiness check at the gateway. It is reserved."""
@@ -42,6 +45,7 @@ _FIREWALL = "reloads the firewall"
 _REPLACE = "replaces the machine"
 _NEXT_MACHINE = "applies when the next machine is rented"
 _NOTHING = "nothing on the host"
+_WEIGHTS = "downloads the weights and restarts vLLM"
 
 _KEY_NAME = r"^[a-z0-9][a-z0-9-]{0,30}$"  # HAProxy's stick table keeps 32 characters
 
@@ -50,6 +54,7 @@ _HOST_NAME = re.compile(rf"({_LABEL}\.)+(?=[a-z]){_LABEL}")
 _ORIGIN = re.compile(
     r"(https?|[a-z][a-z0-9-]{0,40}-extension)://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?"
 )
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._:-]{0,95}){0,3}")
 
 
@@ -238,10 +243,37 @@ class Access(_Block):
 class Weights(_Block):
     """Where the weights come from."""
 
+    repository: Annotated[str | None, _key(_WEIGHTS)] = None
+    """Repository of a fine-tune of the model, for example `example/support-llm`. It must have the model's dimensions
+    and precision; figures are the model's. Set it with `revision`, and `hfToken` if it is private."""
+    revision: Annotated[str | None, _key(_WEIGHTS, validate_default=True)] = None
+    """Commit of that repository, 40 hex digits."""
     endpoint: Annotated[
         str, _key("applies to the next download of weights", pattern=r"^https?://[^\s/]+(/[^\s]*)?$")
     ] = defaults.MODEL_HUB
     """Address of the model hub."""
+
+    @pydantic.field_validator("repository")
+    @classmethod
+    def _a_repository(cls, name: str | None) -> str | None:
+        if name is not None and not _REPOSITORY.fullmatch(name):
+            msg = f"{name[:80]!r} is not a repository; write owner/name, as the model hub does"
+            raise ValueError(msg)
+        return name
+
+    @pydantic.field_validator("revision")
+    @classmethod
+    def _a_commit(cls, revision: str | None, info: ValidationInfo) -> str | None:
+        if revision is not None and not re.fullmatch("[0-9a-f]{40}", revision):
+            msg = f"{revision[:80]!r} is no commit; write its 40 hex digits"
+            raise ValueError(msg)
+        # A wrong repository is absent from the data, an unset one is None.
+        if "repository" in info.data and (revision is None) != (info.data["repository"] is None):
+            msg = "has no effect without server.weights.repository; set both, or neither"
+            raise ValueError(
+                msg if revision is not None else "missing; pin the commit of server.weights.repository"
+            )
+        return revision
 
 
 class Gateway(_Block):
@@ -315,11 +347,12 @@ class EngineOptions(_Block):
 class Deployment(_Block):
     """One served model on one machine, as the stack file describes it."""
 
-    model: Annotated[str, _key("downloads the weights and restarts vLLM")]
-    """Catalogue name of the model. Clients write it as `model`, or the model's name at the hub, or an alias."""
+    model: Annotated[str, _key(_WEIGHTS)]
+    """Name of a model of the catalogue or of `models/NAME.yaml` beside the stack file, or the path of such a file, for
+    example `./models/x.yaml`. Clients write the model's name as `model`, or its name at the hub, or an alias."""
     aliases: Annotated[tuple[ModelName, ...], _key(_RESTART)] = ()
     """Further names that clients may write as `model`, for example `gpt-4o`."""
-    precision: Annotated[str | None, _key("downloads the weights and restarts vLLM")] = None
+    precision: Annotated[str | None, _key(_WEIGHTS)] = None
     """Precision of the weights, as in the catalogue; unset takes the model's first."""
     context: Annotated[Tokens, _key(_RESTART, "tokens, for example `32768` or `32Ki`")]
     """Longest request in tokens, prompt and answer together (vLLM's `max-model-len`)."""
@@ -370,20 +403,47 @@ class Deployment(_Block):
             raise ValueError(msg)
         return words
 
+    _own_model: catalogues.Model | None = pydantic.PrivateAttr(default=None)
+
+    @property
+    def own_model(self) -> catalogues.Model | None:
+        """The model of a file that `model` names; None if it is one of the catalogue."""
+        return self._own_model
+
     @classmethod
-    def parse(cls, block: Mapping[str, Any], catalogue: catalogues.Catalogue | None = None) -> Deployment:
-        """Validate the block against the types above and the catalogue.
+    def parse(
+        cls,
+        block: Mapping[str, Any],
+        catalogue: catalogues.Catalogue | None = None,
+        folders: tuple[pathlib.Path, ...] = (),
+    ) -> Deployment:
+        """Validate the block against the types above and the catalogue, and the model file that it names.
+
+        Args:
+            block: the block of a stack file.
+            catalogue: a catalogue other than that of the data files.
+            folders: where the user's model files are; none are the working directory and its folder stacks/.
 
         Raises:
-            ConfigError: with every error in the block.
+            ConfigError: with every error in the block, and in the model file.
         """
         lookup = CatalogueLookup(catalogues.load() if catalogue is None else catalogue)
+        messages: tuple[str, ...] = ()
+        name = block.get("model") if isinstance(block, Mapping) else None
         try:
-            return cls.model_validate(block, context=lookup)
+            lookup.own = own_models.find(name, folders or own_models.PLACES, lookup.catalogue)
+        except ConfigError as error:
+            messages, lookup.own_is_wrong = error.errors, True
+        try:
+            found = cls.model_validate(block, context=lookup)
         except pydantic.ValidationError as error:
-            messages = config_errors.messages(error, cls, "server")
-            # A volume that is too small is an error of its own in an otherwise valid block: see plan().
-            raise ConfigError((*messages, *storage.too_small(lookup))) from None
+            messages += config_errors.messages(error, cls, "server")
+        else:
+            if not messages:
+                found._own_model = lookup.own  # noqa: SLF001 - of this class
+                return found
+        # A volume that is too small is an error of its own in an otherwise valid block: see plan().
+        raise ConfigError((*messages, *storage.too_small(lookup)))
 
     @property
     def sequences(self) -> int:

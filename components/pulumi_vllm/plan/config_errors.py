@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
+
+import pydantic
 
 from pulumi_vllm.plan.suggestions import suggestion
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import pydantic
     from pydantic_core import ErrorDetails
 
 
@@ -27,19 +29,89 @@ def _is_consequence(detail: ErrorDetails, details: list[ErrorDetails]) -> bool:
 
 
 def _message(detail: ErrorDetails, model: type[pydantic.BaseModel], root: str) -> str:
-    keys = [str(part) for part in detail["loc"] if part != "[key]"]  # pydantic's mark of a mapping's key
-    path = ".".join((root, *keys))
-    kind = detail["type"]
+    keys, block = _keys(detail, model)
+    path = ".".join(filter(None, (root, *keys)))
+    kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
-        return f"{path}: unknown key; {suggestion(keys[-1], _known_keys(model, keys[:-1]))}"
+        return f"{path}: unknown key; {suggestion(keys[-1], _names(block))}"
     if kind == "missing":
         return f"{path}: missing; add it"
+    if kind == "union_tag_not_found":
+        return f"{path}.kind: missing; add one of {_choices(_tags(block))}"
+    if kind == "union_tag_invalid":
+        return f"{path}.kind: {context['tag']!r} is not known; write {_choices(_tags(block))}"
     return f"{path}: {_problem(detail)}"
+
+
+def _keys(detail: ErrorDetails, model: type[pydantic.BaseModel]) -> tuple[list[str], Any]:
+    """The keys of an error's path as a person wrote them, and the type of the last block in it.
+
+    Pydantic adds the kind of a block to the path where the block's keys depend on it.
+    """
+    keys: list[str] = []
+    at: Any = model
+    *parents, last = [part for part in detail["loc"] if part != "[key]"] or [
+        ""
+    ]  # pydantic's mark of a mapping's key
+    for part in parents:
+        tags = _tags(at)
+        if part in tags:
+            at = tags[str(part)]
+            continue
+        keys.append(str(part))
+        at = _below(at, str(part))
+    if detail["type"].startswith("union_tag"):
+        at = _below(at, str(last))
+    return [*keys, str(last)], at
+
+
+def _below(at: Any, part: str) -> Any:
+    """The type of a key's value."""
+    at = _bare(at)
+    if isinstance(at, type) and issubclass(at, pydantic.BaseModel):
+        found = {field.alias or name: field for name, field in at.model_fields.items()}.get(part)
+        return None if found is None else _bare(found.annotation)
+    return _bare(get_args(at)[-1]) if get_args(at) else None
+
+
+def _bare(at: Any) -> Any:
+    """A type without its constraints, and without None."""
+    while get_origin(at) is Annotated:
+        at = get_args(at)[0]
+    if get_origin(at) in {Union, UnionType}:
+        options = [one for one in get_args(at) if one is not type(None)]
+        return _bare(options[0]) if len(options) == 1 else at
+    return at
+
+
+def _tags(at: Any) -> dict[str, type[pydantic.BaseModel]]:
+    """Kind → block, of a value whose keys depend on its kind."""
+    at = _bare(at)
+    if get_origin(at) not in {Union, UnionType}:
+        return {}
+    return {
+        str(get_args(one.model_fields["kind"].annotation)[0]): one
+        for one in map(_bare, get_args(at))
+        if isinstance(one, type) and issubclass(one, pydantic.BaseModel) and "kind" in one.model_fields
+    }
+
+
+def _names(block: Any) -> tuple[str, ...]:
+    """The keys of a block."""
+    block = _bare(block)
+    assert issubclass(block, pydantic.BaseModel)  # noqa: S101 - only a block can hold an unknown key
+    return tuple(field.alias or name for name, field in block.model_fields.items())
+
+
+def _choices(words: Mapping[str, Any] | list[str]) -> str:
+    return " or ".join(words)
 
 
 def _problem(detail: ErrorDetails) -> str:
     """What is wrong with a value, and what to write."""
     kind, context = detail["type"], detail.get("ctx", {})
+    if kind == "literal_error":
+        return f"{_shown(detail)} is not allowed; write {str(context['expected']).replace(chr(39), '')}"
     if kind == "string_pattern_mismatch":
         return f"{_shown(detail)} is not allowed; {_allowed(context)}"
     if kind in _TYPES:
@@ -56,8 +128,9 @@ _TYPES = {
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "a whole number"),
     **dict.fromkeys(("float_type", "float_parsing", "finite_number"), "a number"),
     **dict.fromkeys(("tuple_type", "list_type"), "a list, for example [a, b]"),
-    **dict.fromkeys(("model_type", "mapping_type", "dict_type"), "a block of keys"),
+    **dict.fromkeys(("model_type", "mapping_type", "dict_type", "model_attributes_type"), "a block of keys"),
     "string_type": "text",
+    "bool_type": "true or false",
 }
 _BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 
@@ -75,13 +148,3 @@ def _allowed(context: Mapping[str, Any]) -> str:
     if all(word.replace("-", "").isalnum() for word in words):
         return f"write {' or '.join(words)}"
     return f"it must match {pattern}"
-
-
-def _known_keys(model: type[pydantic.BaseModel], parents: list[str]) -> tuple[str, ...]:
-    """The keys of the block at a path."""
-    for parent in parents:
-        fields = {field.alias or name: field for name, field in model.model_fields.items()}
-        annotation = fields[parent].annotation
-        assert isinstance(annotation, type)  # noqa: S101 - only a block can hold an unknown key
-        model = annotation
-    return tuple(field.alias or name for name, field in model.model_fields.items())

@@ -191,7 +191,11 @@ def _memory_figures(budget: Budget | None) -> dict[str, Any]:
 def _memory_label(plan: Plan) -> str:
     if plan.memory is None:
         return "unverified: there is no GPU whose memory could be too small"
-    machine, source = _machine(plan), "from published dimensions"
+    machine = _machine(plan)
+    exact = plan.selection.precision.tensors
+    source = "from the exact bytes of the tensors" if exact else "from published dimensions"
+    if plan.memory.unverified:
+        return f"unverified: computed {source}, but {'; '.join(plan.memory.unverified)}"
     return {
         "yes": f"computed: {source}; exactly these flags were started on {machine}",
         "other flags": f"computed: {source}; other flags were started on {machine}",
@@ -232,6 +236,13 @@ def _because(plan: Plan) -> Iterator[str]:
         yield f"vLLM {plan.engine.version} is the catalogue's default for such a machine."
     else:
         yield f"vLLM {plan.engine.version} is named in the stack file."
+    if plan.deployment.weights.repository is not None:
+        yield (
+            f"The weights are {plan.repository} at {plan.revision[:12]}. All figures are those of {plan.model.name}, "
+            "whose dimensions they must have; nothing checked that."
+        )
+    for sentence in plan.model.unknown:
+        yield f"Unknown about {plan.model.name}: {sentence}."
     if plan.memory is None:
         yield f"{plan.model.name} runs on the CPU, which shows that everything works, not how fast a GPU is."
     else:
@@ -279,6 +290,11 @@ def _memory_reasons(plan: Plan, budget: Budget) -> Iterator[str]:
         )
     if machine.count > 1 and plan.model.dimensions.attention["kind"] == "mla":
         yield "Under tensor parallelism the MLA KV cache is replicated on every GPU; only the weights are sharded."
+    if budget.kv_bytes_per_request:
+        yield (
+            f"Beside its tokens, each request takes {budget.kv_bytes_per_request / GIB:.2f} GiB of the KV cache: "
+            "layers with a sliding window or with linear attention do not keep every token."
+        )
     if plan.model.dimensions.vision:
         tower = weight_memory.tower_bytes(plan.model.dimensions, plan.arguments.tensor_parallel) / GIB
         size = f"{tower:.2f} GiB per GPU (computed)"

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from pulumi_vllm.plan.activation_memory import activation_bytes, image_bytes, images_per_step, sampler_bytes
 from pulumi_vllm.plan.cuda_graphs import graph_memory
 from pulumi_vllm.plan.memory_settings import GIB
-from pulumi_vllm.plan.weight_memory import kv_bytes_per_token, weight_bytes
+from pulumi_vllm.plan.weight_memory import kv_bytes_per_request, kv_bytes_per_token, weight_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from pulumi_vllm.plan.catalogue import Dimensions, Engine, Gpu, Precision
     from pulumi_vllm.plan.engine_arguments import EngineArguments
@@ -40,6 +40,8 @@ class Budget:
 
     `headroom_gib`: PyTorch's fragmentation, and communication buffers if there are several GPUs.
     `accepts_images`: whether requests may hold images.
+    `kv_bytes_per_request`: what a request takes in the KV cache beside its tokens (windows, recurrent states).
+    `unverified`: what the figures do not count, or count with a formula that nobody compared with a start.
     `images_per_step`: images of the largest size in the step that sets the peak activation; 0 if text sets it.
     `burst_gib`: peak activation of a batch of small images beyond vLLM's profiled peak.
     """
@@ -57,6 +59,8 @@ class Budget:
     images_per_step: int = 0
     burst_gib: float = 0.0
     accepts_images: bool = False
+    kv_bytes_per_request: int = 0
+    unverified: tuple[str, ...] = ()
 
     @property
     def cache_gib(self) -> float:
@@ -65,8 +69,11 @@ class Budget:
 
     @property
     def kv_tokens(self) -> int:
-        """Tokens that the KV cache holds, over all requests."""
-        return max(0, int(self.cache_gib * GIB / self.kv_bytes_per_token))
+        """Tokens that the KV cache holds, over all requests of the full context."""
+        cache = self.cache_gib * GIB
+        if not self.kv_bytes_per_request:
+            return max(0, int(cache / self.kv_bytes_per_token))
+        return max(0, int(cache / self._request_bytes * self.context))
 
     @property
     def full_requests(self) -> float:
@@ -74,9 +81,23 @@ class Budget:
         return self.kv_tokens / self.context
 
     @property
+    def longest_request(self) -> int:
+        """Tokens of the longest request that fits alone."""
+        return max(0, int((self.cache_gib * GIB - self.kv_bytes_per_request) / self.kv_bytes_per_token))
+
+    @property
+    def request_gib(self) -> float:
+        """KV cache of one request of the full context."""
+        return self._request_bytes / GIB
+
+    @property
+    def _request_bytes(self) -> int:
+        return self.context * self.kv_bytes_per_token + self.kv_bytes_per_request
+
+    @property
     def short_gib(self) -> float:
         """Memory missing for one request of the full context; 0 if it fits."""
-        return max(0.0, self.context * self.kv_bytes_per_token / GIB - self.cache_gib)
+        return max(0.0, self.request_gib - self.cache_gib)
 
     @property
     def above_limit_gib(self) -> float:
@@ -115,12 +136,19 @@ def budget(
     text = activation_bytes(model, settings, figures.get("expert_streams")) / GIB + figures["workspace_gib"]
     if "sampler" in figures:
         text = max(text, sampler_bytes(model, settings, figures["sampler"], images=images) / GIB)
-    if images and "image_stream" in figures:
+    if images and model.image_formula and "image_stream" in figures:
         vision, burst = (one / GIB for one in image_bytes(model, settings, figures["image_stream"]))
     return Budget(
         visible_gib=gpu.visible_gib,
         limit_gib=gpu.visible_gib * settings.utilization,
-        weights_gib=weight_bytes(model, precision, settings.tensor_parallel, vision=settings.images > 0) / GIB
+        weights_gib=weight_bytes(
+            model,
+            precision,
+            settings.tensor_parallel,
+            vision=settings.images > 0,
+            capability=gpu.compute_capability,
+        )
+        / GIB
         + figures["buffers_gib"],
         activation_gib=max(text, vision),
         other_gib=_other(figures["other_gib"], settings),
@@ -132,7 +160,17 @@ def budget(
         images_per_step=images_per_step(model, settings) if vision > text else 0,
         burst_gib=max(0.0, burst - max(text, vision)),
         accepts_images=images,
+        kv_bytes_per_request=kv_bytes_per_request(model, settings),
+        unverified=tuple(_unverified(model, images=images)),
     )
+
+
+def _unverified(model: Dimensions, *, images: bool) -> Iterator[str]:
+    """What no formula counts, or what one counts that was never compared with a start."""
+    if images and not model.image_formula:
+        yield "what a step of images takes in this vision tower is unknown and not counted"
+    if "linear" in model.attention:
+        yield "the activation of linear attention is counted as that of a block of the same width"
 
 
 def _other(known: float | Mapping[str, float], settings: MemorySettings) -> float:

@@ -126,7 +126,7 @@ def _held_by(machine: tuple[str, int], wish: Wish, precisions: tuple[str, ...], 
     name = f"each {count}x {gpu}"
     for precision in precisions:
         try:
-            decided = plan(_deployment(wish, gpu, count, precision), catalogue=known)
+            decided = plan(_deployment(wish, gpu, count, precision, known), catalogue=known)
         except PlanError:
             continue
         assert decided.memory is not None  # noqa: S101 - a GPU has a budget
@@ -141,13 +141,13 @@ def _check(wish: Wish, known: Catalogue) -> None:
     """Refuse a wish that is invalid on every machine, and name the options instead of the keys."""
     gpu = next(name for name in known.gpus if name != catalogues.CPU)
     try:
-        _deployment(wish, gpu, 1, wish.precision)
+        _deployment(wish, gpu, 1, wish.precision, known)
     except ConfigError as error:
         options = (f"--{message.removeprefix('server.')}" for message in error.errors)
         raise ConfigError(tuple(options)) from None
 
 
-def _deployment(wish: Wish, gpu: str, count: int, precision: str | None) -> Deployment:
+def _deployment(wish: Wish, gpu: str, count: int, precision: str | None, known: Catalogue) -> Deployment:
     return Deployment.parse(
         {
             "model": wish.model,
@@ -156,7 +156,8 @@ def _deployment(wish: Wish, gpu: str, count: int, precision: str | None) -> Depl
             "concurrency": wish.concurrency,
             "machine": {"gpu": gpu, "count": count, "max_usd_per_hour": HIGHEST_CEILING_USD},
             "storage": LARGEST_VOLUME_GB,
-        }
+        },
+        known,
     )
 
 
@@ -185,7 +186,7 @@ def _try(  # noqa: PLR0917 (a wish, a machine, and the two sources of data)
 ) -> Iterator[Fitting | Refused]:
     machine = f"{count}x {gpu}"
     try:
-        decided = plan(_deployment(wish, gpu, count, precision), catalogue=known)
+        decided = plan(_deployment(wish, gpu, count, precision, known), catalogue=known)
     except PlanError as error:
         yield Refused(machine, precision, None, " ".join(error.errors))
         return

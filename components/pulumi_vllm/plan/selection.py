@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,8 +23,12 @@ class Selection:
 
     @property
     def expert_flags(self) -> Mapping[str, Any]:
-        """What the engine sets for a mixture of experts in this precision."""
-        return self.engine.expert_flags.get(self.precision.name, {}) if self.model.is_moe else {}
+        """What the engine sets for a mixture of experts in this precision.
+
+        It was learned with one scale per tensor. Weights with a scale per block have kernels of their own.
+        """
+        fits = self.model.is_moe and not self.precision.block_scales
+        return self.engine.expert_flags.get(self.precision.name, {}) if fits else {}
 
     @property
     def vision_flags(self) -> Mapping[str, Any]:
@@ -34,8 +38,12 @@ class Selection:
 
 def select(deployment: Deployment, catalogue: Catalogue) -> Selection:
     """Look up the names in a stack file; `Deployment.parse` has checked them."""
-    model = catalogue.models[deployment.model]
-    precision = deployment.precision or next(iter(model.precisions))
+    model = deployment.own_model or catalogue.models[deployment.model]
+    precision = model.precisions[deployment.precision or next(iter(model.precisions))]
+    weights = deployment.weights
+    if weights.repository is not None and weights.revision is not None:
+        # The files of a fine-tune have digests of their own, which the model hub names.
+        precision = replace(precision, repository=weights.repository, revision=weights.revision, digests={})
     gpu, version = catalogue.gpus[deployment.machine.gpu], deployment.engine.version
     engine = catalogue.default_engine(gpu) if version is None else catalogue.engines[version]
-    return Selection(model, model.precisions[precision], engine, gpu)
+    return Selection(model, precision, engine, gpu)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pulumi_vllm.plan import engine_setup, memory, memory_text, pricing
 from pulumi_vllm.plan.catalogue import CPU, GPU_COUNTS
-from pulumi_vllm.plan.memory_settings import GIB, MemorySettings
+from pulumi_vllm.plan.memory_settings import MemorySettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +32,7 @@ def shortfall(
         problem, remedy = memory_text.need_above_limit(budget), memory_text.free_above_limit(budget)
         return f"server.engine.flags.gpu-memory-utilization: {problem}; {remedy}"
     causes = _responsible_flags(deployment, selection)
-    context = budget.kv_tokens // _CONTEXT_STEP * _CONTEXT_STEP
+    context = budget.longest_request // _CONTEXT_STEP * _CONTEXT_STEP
     remedies = [f"context {context} here"] if context else []
     remedies += _other_precisions(deployment, selection, arguments)
     remedies += _cheapest_machine(deployment, selection, arguments, catalogue)
@@ -54,9 +54,9 @@ def _reason(deployment: Deployment, selection: Selection, budget: Budget, causes
     if budget.images_per_step and "max-num-batched-tokens" in causes:
         count = memory_text.counted_images(budget.images_per_step)
         images = f" for {count} of the largest size in one step, most of which language-model-only saves"
-    if budget.kv_tokens >= _CONTEXT_STEP:
-        needed = deployment.context * budget.kv_bytes_per_token / GIB
-        reason = f"{deployment.context:,} tokens need {needed:.2f} GiB of KV cache, {budget.cache_gib:.2f} GiB are free"
+    if budget.longest_request >= _CONTEXT_STEP:
+        needed = f"{deployment.context:,} tokens need {budget.request_gib:.2f} GiB of KV cache"
+        reason = f"{needed}, {budget.cache_gib:.2f} GiB are free"
         return f"{reason}, {missing}" + (f"; {budget.activation_gib:.2f} GiB are{images}" if images else "")
     usual = selection.engine.flags["gpu-memory-utilization"]
     if budget.weights_gib > max(budget.limit_gib, budget.visible_gib * usual):
@@ -90,10 +90,12 @@ def _responsible_flags(deployment: Deployment, selection: Selection) -> tuple[st
 def _other_precisions(
     deployment: Deployment, selection: Selection, arguments: EngineArguments
 ) -> Iterator[str]:
-    """Other precisions that fit this machine."""
+    """Other precisions that fit this machine. A fine-tune exists in one."""
+    if deployment.weights.repository is not None:
+        return
     for precision in selection.model.precisions.values():
         here = (selection.gpu, deployment.machine.count)
-        if precision is not selection.precision and _fits(selection, arguments, precision, *here):
+        if precision.name != selection.precision.name and _fits(selection, arguments, precision, *here):
             yield f"precision {precision.name} here"
 
 

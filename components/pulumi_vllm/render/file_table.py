@@ -130,7 +130,7 @@ def _read_at_start(plan: Plan) -> dict[str, tuple[str, ...]]:
 
 def _variables(plan: Plan) -> dict[str, Any]:
     deployment, machine = plan.deployment, plan.deployment.machine
-    weights = plan.model.precisions[plan.precision]
+    weights = plan.selection.precision
     cuda = plan.engine.runs_on == "cuda"
     return {
         **_read_at_start(plan),

@@ -101,6 +101,11 @@ def gpu_memory_utilization(launch: Launch) -> Problems:
 def unmodelled_memory(launch: Launch) -> Problems:
     """Arguments that change memory in a way that the plan does not compute."""
     flags = launch.arguments.flags
+    for sentence in launch.budget.unverified if launch.budget is not None else ():
+        yield warning(
+            f"{launch.model.name}: {sentence}; try it before you rely on the memory figures",
+            "neither computed by the plan nor measured",
+        )
     found = [name for name in memory.UNMODELLED if flags.get(name) not in (None, False)]
     if memory.accepts_images(launch.model.dimensions, launch.arguments):
         found += ["skip-mm-profiling"] if flags.get("skip-mm-profiling") else []
@@ -116,8 +121,8 @@ def unmodelled_memory(launch: Launch) -> Problems:
 def _shortage(flag: str, budget: Budget) -> str:
     """What takes the memory, and what to do."""
     remedy = "use more or larger GPUs"
-    if budget.kv_tokens:
-        remedy = f"use {budget.kv_tokens} or fewer"
+    if budget.longest_request:
+        remedy = f"use {budget.longest_request} or fewer"
     elif budget.weights_gib < budget.visible_gib:
         can_be_higher = budget.limit_gib < budget.safe_utilization * budget.visible_gib
         remedies = ["a higher --gpu-memory-utilization"] if can_be_higher else []

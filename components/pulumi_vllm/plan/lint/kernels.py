@@ -97,7 +97,7 @@ def quantization(launch: Launch) -> Problems:
 
 def moe_backend(launch: Launch) -> Problems:
     """A backend for the experts that vLLM refuses, or that compiles for ten minutes."""
-    if not launch.model.is_moe or not launch.on_gpu:
+    if not launch.model.is_moe or not launch.on_gpu or launch.precision.block_scales:
         return
     value, precision = launch.arguments.flags.get("moe-backend", "auto"), launch.precision.name
     if value == "humming" and precision != "fp8" and release(launch.engine.version) < _HUMMING_SINCE:
