@@ -41,7 +41,13 @@ EXCEPTIONS = {
     ),
     ("components/pulumi_vllm_local/", "guests?"): "in the local cloud a guest is a container",
     ("components/pulumi_vllm_local/tiny_model/weights.py", "gates?"): "the name of a tensor in MoE weights",
-    ("components/pulumi_vllm/plan/tensor_groups.py", "gates?"): "the name of a tensor in MoE weights",
+    **dict.fromkeys(
+        (
+            ("components/pulumi_vllm/plan/tensor_groups.py", "gates?"),
+            ("components/pulumi_vllm_local/hub/published_models.py", "gates?"),
+        ),
+        "the name of a tensor in MoE weights",
+    ),
     (
         "components/pulumi_vllm_local/tiny_model/weights.py",
         "pictures?",

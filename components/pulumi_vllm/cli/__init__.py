@@ -17,6 +17,7 @@ _COMMANDS = {
     "drift": "pulumi_vllm.cli.stack_drift",
     "init": "pulumi_vllm.cli.init",
     "lint": "pulumi_vllm.cli.lint",
+    "model": "pulumi_vllm.cli.model",
     "plan": "pulumi_vllm.cli.plan",
     "recommend": "pulumi_vllm.cli.recommend",
     "schema": "pulumi_vllm.cli.schema",

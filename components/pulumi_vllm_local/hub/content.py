@@ -1,4 +1,4 @@
-"""The content of the hub: the tiny model, and placeholders for large models under their names and revisions."""
+"""The content of the hub: the tiny model, placeholders for large models, and published models without weights."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pulumi_vllm_local.hub import published_models
 from pulumi_vllm_local.hub.tree import TreeFile, commit_of, read_tree
 from pulumi_vllm_local.tiny_model import model_files
 
@@ -28,6 +29,7 @@ class Repository:
     folder: Path
     revision: str
     files: tuple[TreeFile, ...]
+    license: str = "apache-2.0"
 
     @classmethod
     def read(cls, name: str, folder: Path, revision: str | None = None) -> Repository:
@@ -71,7 +73,7 @@ This is not {name}. It is a placeholder of the local cloud: the file names are t
 """
 
 
-def repositories(cache: Path) -> tuple[Repository, ...]:
+def repositories(cache: Path) -> tuple[Repository | published_models.HeaderRepository, ...]:
     """Return all repositories, and create the missing ones."""
     tiny = model_files.pinned()["revision"]
     found = [Repository.read(model_files.REPOSITORY, model_files.ensure(cache / f"tiny-{tiny[:12]}"))]
@@ -83,7 +85,7 @@ def repositories(cache: Path) -> tuple[Repository, ...]:
         if not folder.is_dir():
             _make(placeholder, found[0].folder, folder)
         found.append(Repository.read(placeholder.name, folder, placeholder.revision))
-    return tuple(found)
+    return (*found, *published_models.repositories(cache))
 
 
 def _make(placeholder: _Placeholder, tiny: Path, folder: Path) -> None:

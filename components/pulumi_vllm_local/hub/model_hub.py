@@ -21,10 +21,15 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from pulumi_vllm_local.hub.content import Repository
+    from pulumi_vllm_local.hub.published_models import HeaderRepository
     from pulumi_vllm_local.hub.tree import TreeFile
+
+    AnyRepository = Repository | HeaderRepository
 
 _PIECE = 1 << 16
 _LOG_ROWS = 5000
+_HEADER_READ = 1 << 20
+"""Bytes from the start of a file that a client may read to find the header in them."""
 
 
 @dataclass(slots=True)
@@ -67,12 +72,12 @@ class HubFaults:
 class Hub:
     """The repositories, the faults and the request log."""
 
-    repositories: dict[str, Repository]
+    repositories: dict[str, AnyRepository]
     faults: HubFaults
     rows: deque[dict[str, Any]]
 
 
-def application(repositories: Sequence[Repository]) -> ASGIApp:
+def application(repositories: Sequence[AnyRepository]) -> ASGIApp:
     """Return the hub as an application; `/_fault` and `/_log` are its controls."""
     hub = Hub({item.name: item for item in repositories}, HubFaults(), deque(maxlen=_LOG_ROWS))
     name = "/{owner}/{name}"
@@ -116,7 +121,7 @@ def _error(status: int, code: str | None, message: str, **headers: str) -> JSONR
     return JSONResponse({"error": message}, status, {"X-Error-Message": message} | named | headers)
 
 
-def _find(request: Request, kind: str) -> tuple[Repository | None, Response | None]:
+def _find(request: Request, kind: str) -> tuple[AnyRepository | None, Response | None]:
     """Return the repository of a request, or the response that refuses it."""
     hub: Hub = request.app.state.hub
     faults = hub.faults
@@ -160,7 +165,7 @@ async def _model(request: Request) -> Response:
             "disabled": False,
             "downloads": 0,
             "likes": 0,
-            "tags": [],
+            "tags": [f"license:{found.license}"] if found.license else [],
             "siblings": [{"rfilename": file.path} for file in found.files],
         }
     )
@@ -204,6 +209,11 @@ async def _resolve(request: Request) -> Response:
     if span is None:
         return Response(status_code=416, headers={"Content-Range": f"bytes */{file.size}"})
     first, last = span
+    if (
+        request.method == "GET"
+        and last >= max(_HEADER_READ, (found.folder / file.path).stat().st_size) < file.size
+    ):
+        return _error(403, None, "this repository of the local cloud has headers of weights only, no weights")
     status = 200
     if requested and request.method == "GET":
         status = 206
@@ -217,7 +227,7 @@ async def _resolve(request: Request) -> Response:
 
 
 async def _body(
-    request: Request, found: Repository, file: TreeFile, first: int, length: int
+    request: Request, found: AnyRepository, file: TreeFile, first: int, length: int
 ) -> AsyncIterator[bytes]:
     """Yield the bytes, with the faults that were active when the body started."""
     faults: HubFaults = request.app.state.hub.faults
@@ -227,7 +237,8 @@ async def _body(
     with (found.folder / file.path).open("rb") as source:
         source.seek(first)
         while at < end:
-            piece = source.read(min(_PIECE, end - at))
+            # Beyond a header without weights are zeros, as far as a client reads with the header.
+            piece = source.read(min(_PIECE, end - at)) or bytes(min(_PIECE, end - at))
             if at <= bad < at + len(piece):
                 piece = piece[: bad - at] + bytes([piece[bad - at] ^ 0x40]) + piece[bad - at + 1 :]
             if left_to_cut is not None and at - first + len(piece) > left_to_cut:

@@ -1,0 +1,1 @@
+"""Reads what a model hub publishes about a model, without downloading its weights."""
