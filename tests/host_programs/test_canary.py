@@ -24,6 +24,7 @@ echo "$*" >> "$SYSTEMCTL_LOG"
 test "$1" = show || exit 0
 echo "ExecMainStartTimestampMonotonic=$STARTED_US"
 echo "ActiveState=$(cat "$SYSTEMCTL_LOG.state")"
+echo "UnitFileState=$ENABLED"
 """
 
 
@@ -84,6 +85,7 @@ class Host:
         (folder / "systemctl").write_text(SYSTEMCTL)
         (folder / "systemctl").chmod(0o755)
         self.state("active")
+        self.enabled = "enabled"
         self.started_us = int((time.monotonic() - 30) * 1e6)
         (folder / "token").write_text("planted-key\n")
         self.config: dict[str, Any] = {
@@ -120,6 +122,7 @@ class Host:
             "PATH": f"{self.folder}:{os.environ['PATH']}",
             "SYSTEMCTL_LOG": str(self.log),
             "STARTED_US": str(self.started_us),
+            "ENABLED": self.enabled,
         }
         command = self.program.command(**self.config | config)
         done = subprocess.run(
@@ -357,3 +360,23 @@ def test_errors_of_an_engine_that_makes_progress_count_as_wrong_answers(host: Ho
 def test_questions_that_cannot_be_read_are_no_reason_to_fail(host: Host, tmp_path: Path) -> None:
     code, result = host.run(checks_from=str(tmp_path / "none.json"))
     assert (code, result["engine"]) == (0, "answers")
+
+
+@pytest.mark.parametrize(
+    ("state", "enabled", "started_us", "starts"),
+    [
+        ("inactive", "enabled", 0, True),
+        ("inactive", "disabled", 0, False),  # of an `up` that has not come so far, or by a person
+        ("inactive", "enabled", 1, False),  # stopped by a person or by `up`
+        ("failed", "enabled", 0, False),  # systemd has tried often enough
+        ("activating", "enabled", 0, False),
+    ],
+)
+def test_an_engine_that_was_held_up_at_boot_is_started(
+    host: Host, state: str, enabled: str, started_us: int, starts: bool
+) -> None:
+    host.state(state)
+    host.enabled, host.started_us = enabled, started_us
+    code, result = host.run()
+    assert (code, result["engine"]) == (0, "down")
+    assert ("start --no-block vllm.service" in host.log.read_text().splitlines()) == starts

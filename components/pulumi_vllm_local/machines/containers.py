@@ -176,6 +176,7 @@ class Machines:
                 leader = guest.leader()
                 if leader is not None:
                     self.disks.attach_hot(disk, leader)
+                guest.set_disks(self.disks.binds(machine_id))
             elif volume_id not in known and guest.running():
                 self._restart(machine_id)
             return disk.device or disk.tag
@@ -196,6 +197,7 @@ class Machines:
                 self.start(machine_id)
             else:
                 self.disks.disclaim(volume_id)
+                guest.set_disks(self.disks.binds(machine_id))
 
     def console(self, machine_id: str, words: Sequence[str] = ()) -> tuple[str, ...]:
         """Return the command line that runs a command, or a shell, on a machine as root."""

@@ -99,6 +99,11 @@ class Guest:
         json_files.write(self.folder / "wanted.json", {"wanted": "running"})
         self._spawn_shim()
 
+    def set_disks(self, binds: tuple[str, ...]) -> None:
+        """Give it these disks from its next reboot on."""
+        if launch := json_files.read(self.folder / "launch.json"):
+            json_files.write(self.folder / "launch.json", launch | {"command": self._command(binds)})
+
     def end(self, how: str, grace: float) -> None:
         """Power off within `grace` seconds, or kill at once if that is 0; `how` is the resulting status."""
         json_files.write(self.folder / "wanted.json", {"wanted": how})

@@ -22,7 +22,7 @@ REBOOT = 133
 
 def main(folder: Path) -> int:
     """Supervise the guest until it is off."""
-    launch = json.loads((folder / "launch.json").read_text(encoding="utf-8"))
+    launch = _launch(folder)
     for name in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(name, signal.SIG_IGN)
     marker = Path(launch["reboot_mark"])
@@ -35,6 +35,8 @@ def main(folder: Path) -> int:
             adopted = None
         else:
             boots += 1
+            # A volume may have been attached or detached since the last boot.
+            launch = _launch(folder)
             marker.unlink(missing_ok=True)
             code = _run(folder, launch, boots)
         _kill_rest(launch)
@@ -43,6 +45,11 @@ def main(folder: Path) -> int:
             break
     _write(folder / "exit.json", {"code": code, "boots": boots, "at": time.time()})
     return 0
+
+
+def _launch(folder: Path) -> dict[str, Any]:
+    launch: dict[str, Any] = json.loads((folder / "launch.json").read_text(encoding="utf-8"))
+    return launch
 
 
 def _run(folder: Path, launch: dict[str, Any], boots: int) -> int:

@@ -1,0 +1,72 @@
+"""A reboot of the host, with both kinds of volume: the model is served again without anybody."""
+
+import json
+
+import openai
+import pytest
+from harness import REGIONS, client, wait_for
+
+BOOT = "cat /proc/sys/kernel/random/boot_id; cut -d ' ' -f 22 /proc/1/stat"
+SERVED_WITHIN_S = 120
+LABEL = "e2label /dev/vdb"
+FAULTS = {
+    # A disk that appears late is one without its label.
+    "block": (f"{LABEL} > /root/label; {LABEL} other", "models.mount", f"{LABEL} $(cat /root/label)"),
+    "share": (
+        "fallocate -l $((($(stat -fc %a /models) - 256) * $(stat -fc %S /models))) /models/filler",
+        "vllm-preflight",
+        "rm /models/filler",
+    ),
+}
+"""By kind of volume: what breaks the boot, the unit that fails, and what repairs it."""
+
+
+def wait_until_served(project, folder) -> None:
+    outputs = project.outputs()
+
+    def answered() -> bool:
+        try:
+            chat = client(outputs, folder).chat.completions.create(
+                model=outputs["model"],
+                messages=[{"role": "user", "content": "Hello"}],
+                max_tokens=5,
+                timeout=5,
+            )
+        except openai.APIError:
+            return False
+        return bool(chat.choices[0].message.content)
+
+    wait_for(answered, SERVED_WITHIN_S, "answered chat")
+
+
+def reboot(project) -> None:
+    before = project.on_host(BOOT)
+    project.on_host("systemd-run -q --on-active=0.1 systemctl reboot")
+    wait_for(lambda: project.on_host(BOOT, check=False) not in {"", before}, 120, "boot")
+
+
+@pytest.mark.parametrize("kind", ["block", pytest.param("share", marks=pytest.mark.all)])
+def test_a_reboot_ends_in_a_served_model(projects, tmp_path, kind):
+    project = projects("fake", region=REGIONS[kind])
+    project.up()
+    volume = project.on_host("findmnt -no SOURCE /models")
+    reboot(project)
+    wait_until_served(project, tmp_path)
+    assert project.on_host("findmnt -no SOURCE /models") == volume
+    assert set(project.changes()) == {"same"}
+
+    # What fails at boot is tried again, until its cause is gone.
+    damage, unit, repair = FAULTS[kind]
+    project.on_host(damage)
+    reboot(project)
+    wait_for(
+        lambda: project.on_host(f"systemctl is-failed {unit}", check=False).strip() == "failed", 60, "failure"
+    )
+    assert project.on_host("systemctl is-active vllm || true").strip() == "inactive"
+    project.on_host(repair)
+    wait_until_served(project, tmp_path)
+    assert "vllm.service has not started since the boot" in project.on_host(
+        "journalctl -o cat -u vllm-canary"
+    )
+    assert json.loads(project.on_host("cat /var/lib/pulumi-vllm/canary.json"))["memory"]["restarts"] == []
+    assert set(project.changes()) == {"same"}
