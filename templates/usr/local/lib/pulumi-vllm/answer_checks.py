@@ -29,7 +29,7 @@ class Verdict:
 
     reason: str
     broken: bool = False
-    """The arithmetic of the engine is broken. Anything else may be a mistake of the model."""
+    """The arithmetic of the engine is broken. Anything else may be an error of the model."""
 
 
 def chat_body(check: dict[str, Any]) -> dict[str, Any]:
