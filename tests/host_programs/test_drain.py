@@ -71,7 +71,7 @@ def test_whoever_drains_says_for_how_long(admin_socket: Path) -> None:
     """The stack's drain_timeout_s is not known on the host, and a second default would differ from it."""
     result = drain("--socket", str(admin_socket))
     assert result.returncode == 2
-    assert "one of the arguments --timeout --undo is required" in result.stderr
+    assert "one of the arguments --timeout --close --undo is required" in result.stderr
 
 
 def test_without_a_gateway_there_is_nothing_to_drain(admin_socket: Path) -> None:
@@ -99,6 +99,16 @@ def test_it_reports_how_many_requests_are_left(admin_socket: Path) -> None:
         admin.close()
     assert result.returncode == 1
     assert result.stderr == "drain: 98 requests still running after 0 s; a stop now cuts them off\n"
+
+
+def test_close_refuses_new_requests_and_waits_for_none(admin_socket: Path) -> None:
+    admin = FakeAdminSocket(admin_socket, left=99)
+    try:
+        result = drain("--socket", str(admin_socket), "--close")
+    finally:
+        admin.close()
+    assert result.returncode == 0
+    assert admin.commands == ["set server vllm/local state drain"]
 
 
 def test_undo_reopens_and_a_refusal_is_an_error(admin_socket: Path) -> None:
