@@ -58,7 +58,7 @@ async def _serve(state_dir: Path, settings: Settings, machines: Hardware, gatewa
     # The next process uses the same ports, because stacks have them in their environment.
     settings.write(state_dir)
     store = Store(files.records, settings.api_key, Options(factor=settings.factor))
-    simulator = Server(rental_api.application(store, machines, settings.engine))
+    simulator = Server(rental_api.application(store, machines, settings.engine), dated=False)
     models = Server(model_hub.application(content.repositories(files.hub)), dated=False)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,5 +1,6 @@
 """The end of a machine: not before its minimum run time, and replaced after a reclaim."""
 
+import json
 import os
 import signal
 import time
@@ -12,7 +13,8 @@ def termination_requested(cloud) -> bool:
 
 
 def test_ctrl_c_in_the_countdown_loses_nothing_and_reclaims_are_replaced(projects):
-    project = projects("fake")
+    machine = {"billing": "spot", "fallback": "on-demand", "spot": {"losses": 1}, "max_usd_per_day": 1}
+    project = projects("fake", machine=machine)
     project.up()
     machine = project.machine_id()
 
@@ -33,12 +35,23 @@ def test_ctrl_c_in_the_countdown_loses_nothing_and_reclaims_are_replaced(project
     assert project.machine_id() == machine
     assert machine in {one["id"] for one in project.cloud.machines()}
 
-    # After a reclaim, the next preview reports it, and the next up rents another machine and downloads nothing.
+    # After a reclaim, the next preview reports it. `reconcile` rents another machine, by the policy on demand, which
+    # is no change of the program, and downloads nothing.
     project.up()
+    assert project.cli("reconcile", project.stack).stdout == f"{project.stack}: the machine runs\n"
     project.cloud.api(f"/_sim/reclaim/{machine}", "POST")
     wait_for(lambda: machine not in {one["id"] for one in project.cloud.machines()}, 120, "reclaim")
     assert "was reclaimed by the provider" in project.pulumi("preview").stdout
-    project.up()
-    assert project.machine_id() != machine
-    (weights,) = [r for r in project.resources() if r["type"] == "vllm:host:Weights"]
-    assert weights["outputs"]["downloadedBytes"] == 0
+    done = project.cli("reconcile", project.stack, "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(done.stdout)
+    assert result["because"] == (
+        "the provider took the machine, so another one is rented (on demand, after a loss in 6 hours)"
+    )
+    assert project.machine_id() == result["machine"] != machine
+    assert (result["same_volume"], result["downloaded_bytes"]) == (True, 0)
+    assert list(result["phases_s"]) == ["noticed", "rented", "booted", "weights", "ready"]
+    assert set(project.changes()) == {"same"}, "a machine on demand is a change of the program"
+    (row,) = [one for one in project.cloud.machines() if one["id"] == result["machine"]]
+    assert row["instanceType"] == "DEDICATED"
+    assert project.outputs()["plan"]["billing"] == "on-demand"

@@ -216,7 +216,7 @@ def cloud_at(path: Path | None = None, machines: Machines | None = None, **optio
     """Serve a cloud; at factor 6000 the minimum run time of 20 minutes takes 0.2 s."""
     store = Store(path, KEY, Options(**({"factor": 6000.0, "requests_per_window": 100_000} | options)))
     machines = machines or Machines()
-    with serving(application(store, machines)) as url:
+    with serving(application(store, machines), dated=False) as url:
         yield Api(url, store, machines)
 
 

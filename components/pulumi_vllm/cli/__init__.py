@@ -21,6 +21,7 @@ _COMMANDS = {
     "plan": "pulumi_vllm.cli.plan",
     "recommend": "pulumi_vllm.cli.recommend",
     "schema": "pulumi_vllm.cli.schema",
+    "reconcile": "pulumi_vllm.cli.reconcile",
     "smoke": "pulumi_vllm.cli.smoke",
     "sweep": "pulumi_vllm.cli.sweep",
     "local": "pulumi_vllm.cli.local",

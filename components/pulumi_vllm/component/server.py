@@ -15,6 +15,7 @@ from pulumi_vllm.component import generated as resources
 from pulumi_vllm.component.server_args import ServerArgs, validated_plan
 from pulumi_vllm.plan import Plan, explain, plan
 from pulumi_vllm.plan.config import Deployment
+from pulumi_vllm.plan.recovery import Policy
 from pulumi_vllm.render import cloud_init, render
 
 if TYPE_CHECKING:
@@ -50,8 +51,10 @@ class Server(pulumi.ComponentResource):
         Raises:
             pulumi.RunError: with every error in the arguments, or the reason why the model cannot be served.
         """
-        super().__init__("vllm:index:Server", name, {}, opts)
         planned = validated_plan(args)
+        # The state keeps it while no machine exists, and `pulumi-vllm reconcile` reads it there.
+        recovery = Policy.of(planned.deployment).to_json()
+        super().__init__("vllm:index:Server", name, {"recovery": recovery}, opts)
         plugin_discovery.warn_if_hidden()
         # Before everything else: an invalid certificate is refused while nothing has been created.
         custom = gateway_certificate.declare(name, args, planned.deployment.access.hostname, self._child())

@@ -46,6 +46,7 @@ _REPLACE = "replaces the machine"
 _NEXT_MACHINE = "applies when the next machine is rented"
 _NOTHING = "nothing on the host"
 _WEIGHTS = "downloads the weights and restarts vLLM"
+_RECONCILE = "applies to `pulumi-vllm reconcile` after the next `pulumi up`"
 
 _KEY_NAME = r"^[a-z0-9][a-z0-9-]{0,30}$"  # HAProxy's stick table keeps 32 characters
 
@@ -160,6 +161,27 @@ class _Block(pydantic.BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
+class Spot(_Block):
+    """When `pulumi-vllm reconcile` rents on demand in place of spot, and when it goes back."""
+
+    losses: Annotated[int | None, _key(_RECONCILE, "machines", ge=1, le=100)] = None
+    """After so many spot machines lost within `within_hours`, the next one is rented on demand. Unset: never."""
+    within_hours: Annotated[float, _key(_RECONCILE, "hours", gt=0, le=720)] = 6
+    """Time in which losses are counted."""
+    back_after_hours: Annotated[float, _key(_RECONCILE, "hours", gt=0, le=720, validate_default=True)] = 24
+    """After this time on demand, the server moves back to a spot machine, if one is on offer. Clients get 503
+    meanwhile. Not shorter than `within_hours`."""
+
+    @pydantic.field_validator("back_after_hours")
+    @classmethod
+    def _not_before_losses_are_old(cls, hours: float, info: ValidationInfo) -> float:
+        within = info.data.get("within_hours")
+        if within is not None and hours < within:
+            msg = f"{hours:g} is shorter than within_hours, {within:g}; write {within:g} or more"
+            raise ValueError(msg)
+        return hours
+
+
 class Machine(_Block):
     """The machine to rent."""
 
@@ -177,6 +199,16 @@ class Machine(_Block):
         float, _key(_NEXT_MACHINE, "USD per hour", gt=0, le=HIGHEST_CEILING_USD, allow_inf_nan=False)
     ]
     """Price ceiling of the whole machine. A machine above it is never rented."""
+    max_usd_per_day: Annotated[float | None, _key(_RECONCILE, "USD per day", gt=0, allow_inf_nan=False)] = (
+        None
+    )
+    """Budget of machine and volume for a day of UTC. `pulumi-vllm reconcile` ends the machine before it is used up."""
+    max_usd_per_month: Annotated[
+        float | None, _key(_RECONCILE, "USD per month", gt=0, allow_inf_nan=False)
+    ] = None
+    """The same for a calendar month of UTC."""
+    spot: Annotated[Spot, _key(_RECONCILE)] = Spot.model_construct()
+    """When `pulumi-vllm reconcile` rents on demand in place of spot, and when it goes back. Needs `fallback`."""
     region: Annotated[str | None, _key("applies when the volume is created; the machine stays with it")] = (
         None
     )
@@ -203,6 +235,14 @@ class Machine(_Block):
             msg = "has no effect without billing: spot; leave it out"
             raise ValueError(msg)
         return fallback
+
+    @pydantic.field_validator("spot")
+    @classmethod
+    def _spot_with_fallback(cls, spot: Spot, info: ValidationInfo) -> Spot:
+        if spot.losses is not None and "fallback" in info.data and info.data["fallback"] is None:
+            msg = "has no effect without billing: spot and fallback: on-demand; add both, or leave it out"
+            raise ValueError(msg)
+        return spot
 
 
 class Access(_Block):

@@ -49,6 +49,9 @@ class Instance:
     usd_per_hour: float | None
     instance_type: str
     created_at: str | None
+    stopped_at: str | None = None
+    usd: float | None = None
+    """What the cloud has charged for it so far."""
 
     @property
     def terminal(self) -> bool:
@@ -90,6 +93,7 @@ class Volume:
     usd_per_gb_hour: float | None
     attached_to: tuple[str, ...]
     mount_tag: str | None
+    created_at: str | None = None
 
     @property
     def mountable(self) -> bool:
@@ -152,6 +156,8 @@ def instance(item: fields.Record, *, action: str) -> Instance:
         usd_per_hour=fields.number(item, "hourlyRate"),
         instance_type=fields.text(item, "instanceType") or "",
         created_at=fields.text(item, "createdAt"),
+        stopped_at=fields.text(item, "stoppedAt"),
+        usd=fields.number(item, "totalCost"),
     )
 
 
@@ -181,6 +187,7 @@ def volume(item: fields.Record, *, action: str) -> Volume:
         usd_per_gb_hour=fields.number(item, "hourlyRate", "hourlyRatePerGb"),
         attached_to=fields.texts(item, "attachedToDeploymentIds"),
         mount_tag=tag,
+        created_at=fields.text(item, "createdAt"),
     )
 
 

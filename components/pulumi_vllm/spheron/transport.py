@@ -7,6 +7,7 @@ import random
 import re
 import threading
 import time
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -72,6 +73,8 @@ class Transport:
         self._timeouts_s = {**_TIMEOUTS_S, **(timeouts_s or {})}
         self._of_thread = threading.local()
         self._sessions: list[requests.Session] = []
+        self.server_time: float | None = None
+        """Seconds since 1970 by the server's clock, as of its last answer; None before one with a date."""
 
     def __repr__(self) -> str:
         return f"Transport({self._url!r})"
@@ -204,6 +207,7 @@ class Transport:
     # -- responses -----------------------------------------------------------------------------------------
     def _parse(self, response: requests.Response, action: str) -> Any:
         self._record_remaining(response.headers)
+        self._record_time(response.headers)
         body, problem = _body(response)
         if HTTPStatus.MULTIPLE_CHOICES <= response.status_code < HTTPStatus.BAD_REQUEST:
             target = urlsplit(response.headers.get("Location", "")).netloc or "another page"
@@ -238,6 +242,10 @@ class Transport:
             if left.isdigit():
                 self._limiter.server_reported(int(left))
                 return
+
+    def _record_time(self, headers: Mapping[str, str]) -> None:
+        with contextlib.suppress(ValueError):
+            self.server_time = parsedate_to_datetime(headers.get("Date", "")).timestamp()
 
     def _connection_error(self, action: str, error: requests.RequestException, reason: str) -> CloudError:
         if _was_never_sent(error):

@@ -8,6 +8,7 @@ import json
 import math
 import time
 from collections import deque
+from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
@@ -93,6 +94,9 @@ class FrontEnd:
         async def send_and_log(message: Message) -> None:
             if message["type"] == "http.response.start":
                 row["status"] = message["status"]
+                # Of the virtual clock, as all times in the answers are.
+                date = formatdate(self._cloud.store.clock.now(), usegmt=True).encode()
+                message["headers"] = [*message.get("headers", ()), (b"date", date)]
             await send(message)
 
         fault = self._cloud.faults.transport(scope["method"], scope["path"])

@@ -1,5 +1,6 @@
 """Today's offers for the machine that a resource's inputs describe."""
 
+import os
 from typing import TYPE_CHECKING
 
 from pulumi_vllm.plan.offer_choice import OfferRequest, billing_order, choose
@@ -9,6 +10,9 @@ from pulumi_vllm.provider.plugin.resource import Values
 if TYPE_CHECKING:
     from pulumi_vllm.plan.offer import Offer
 
+_ON_DEMAND_FIRST = "PULUMI_VLLM_ON_DEMAND_FIRST"
+"""URN of an instance for which `pulumi-vllm reconcile` prefers the fallback billing in this run."""
+
 
 async def find_offers(call: Call, inputs: Values, *, with_volume: bool) -> "list[Offer]":
     """Return the offers that match, best first.
@@ -16,10 +20,13 @@ async def find_offers(call: Call, inputs: Values, *, with_volume: bool) -> "list
     Raises:
         NoOfferError: none matches.
     """
+    billings = billing_order(inputs.get("billing") or "on-demand", inputs.get("fallback"))
+    if os.environ.get(_ON_DEMAND_FIRST) == call.urn:
+        billings = billings[::-1]
     request = OfferRequest(
         gpu=inputs["gpu"],
         count=inputs["count"],
-        billings=billing_order(inputs.get("billing") or "on-demand", inputs.get("fallback")),
+        billings=billings,
         region=inputs.get("region"),
         provider=inputs.get("provider"),
         max_usd_per_hour=inputs.get("maxUsdPerHour"),

@@ -202,8 +202,11 @@ class Instance(Resource):
             )
             try:
                 async with call.session.critical():
-                    return await call.session.ask(call.session.cloud().instances.create, request)
+                    rented = await call.session.ask(call.session.cloud().instances.create, request)
             except OutOfStockError as error:
                 last_error = error
                 await call.info(f"{offer.name}: {error}; trying the next offer")
+            else:
+                await call.info(f"rented {name} ({rented.id})")
+                return rented
         raise UserError(f"{call.name}: no instance is available: {last_error}")
