@@ -53,11 +53,20 @@ def test_a_replacement_with_another_offer_keeps_the_volume(projects, tmp_path):
     )
     project.on_host(f"ln -s /etc/shadow {OTHERS}/link && chown -h 4242:4242 {OTHERS}/link")
 
+    # Without another machine the one that serves stays, also when no preview comes first.
     block = dict(project.block)
+    project.write({**block, "machine": {**block["machine"], "billing": "spot", "max_usd_per_hour": 0.0001}})
+    refused = project.pulumi("up", "--yes", "--skip-preview", check=False)
+    assert refused.returncode != 0
+    assert "no other can be had, so it stays" in refused.stdout + refused.stderr
+    assert project.machine_id() == before
+    assert project.on_host("systemctl is-active vllm").strip() == "active"
+
     block["machine"] = {**block["machine"], "billing": "spot"}
     project.write(block)
     shown = project.pulumi("preview").stdout
     assert "replace" in shown
+    assert "never two are billed" in shown
     project.up()
 
     assert project.machine_id() != before

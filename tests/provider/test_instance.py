@@ -245,3 +245,27 @@ async def test_the_error_for_a_held_volume_of_the_own_stack_names_the_lost_state
     call[0].session.cloud().volumes.attach(made["handle"], rented)
     with pytest.raises(UserError, match=r"is running; a volume has one writer, and .*`pulumi stack import`"):
         await Volume().preview(call[0], volume)
+
+
+async def test_an_instance_is_not_replaced_while_no_other_is_offered(cloud, doubles, call):
+    wanted = inputs(cloud, doubles)
+    await Instance().before_replacement(call[0], wanted)
+    for more, reason in (
+        ({"maxUsdPerHour": 0.001}, "no offer within"),
+        ({"gpu": "H200", "count": 3}, "no offer with that many GPUs"),
+        ({"region": UNKNOWN, "provider": UNKNOWN, "gpu": "B1000"}, "no offer with this GPU"),
+    ):
+        with pytest.raises(
+            UserError, match=f"no other can be had, so it stays: .*{reason}.*pulumi destroy --target"
+        ):
+            await Instance().before_replacement(call[0], wanted | more)
+
+
+async def test_a_preview_says_what_a_replacement_means(cloud, doubles, call):
+    context, log = call
+    wanted = inputs(cloud, doubles)
+    await Instance().preview(context, wanted)
+    assert "never two are billed" not in str(log)
+    context.session.in_state.add(context.urn)
+    await Instance().preview(context, wanted)
+    assert "never two are billed" in str(log)

@@ -107,11 +107,14 @@ class Servicer(_Servicer):  # type: ignore[misc] # generated code has no types
             failures=[pb.CheckFailure(property=f.property, reason=f.reason) for f in failures],
         )
 
-    async def Diff(self, request: Message, _context: Context) -> Message:
-        """Compare the inputs of a resource."""
+    async def Diff(self, request: Message, context: Context) -> Message:
+        """Compare the inputs of a resource. An error here ends `pulumi up` before anything is deleted."""
         resource, call = self._resource_and_call(request)
-        differences = resource.compare(from_struct(request.olds), from_struct(request.news), call.ignore)
+        old, new = from_struct(request.olds), from_struct(request.news)
+        differences = resource.compare(old, new, call.ignore)
         replaces = [path for path, kind in differences.items() if kind is Kind.REPLACE]
+        if replaces:
+            await _report_errors(context, lambda: resource.before_replacement(call, new))
         return pb.DiffResponse(
             changes=pb.DiffResponse.DIFF_SOME if differences else pb.DiffResponse.DIFF_NONE,
             replaces=replaces,

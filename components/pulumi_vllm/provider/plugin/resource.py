@@ -72,6 +72,9 @@ class Resource:
         """Validate the inputs, and add defaults to them."""
         return []
 
+    async def before_replacement(self, _call: Call, _new: Values) -> None:
+        """Refuse a replacement that can't be completed. Nothing has been deleted yet."""
+
     async def preview(self, _call: Call, _new: Values) -> Values:
         """Return the outputs that are known before the resource exists."""
         return {}

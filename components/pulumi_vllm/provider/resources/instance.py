@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from pulumi_vllm.plan.defaults import DRAIN_TIMEOUT_S
 from pulumi_vllm.plan.names import physical_name
+from pulumi_vllm.plan.offer_choice import NoOfferError
 from pulumi_vllm.provider.lifecycle.instance_liveness import (
     UNUSABLE_STATUSES,
     describe_loss,
@@ -23,6 +24,11 @@ from pulumi_vllm.spheron.models import InstanceRequest
 
 if TYPE_CHECKING:
     from pulumi_vllm.spheron.models import Instance as CloudInstance
+
+_REPLACEMENT = (
+    "the instance is replaced. The old one is drained and terminated first, because a volume has one writer, so never "
+    "two are billed. Nothing answers from then until the new one is rented (3 to 25 minutes) and vLLM has started"
+)
 
 
 class Instance(Resource):
@@ -111,16 +117,27 @@ class Instance(Resource):
             failures.append(Failure("maxUsdPerHour", "the ceiling must be above 0"))
         return failures
 
+    async def before_replacement(self, call: Call, new: Values) -> None:
+        """Refuse to delete an instance while no offer for the next one is listed."""
+        try:
+            await find_offers(call, _known(new), with_volume=new.get("provider") is not None)
+        except NoOfferError as error:
+            message = (
+                f"{call.name}: the instance would be replaced, but no other can be had, so it stays: {error}"
+            )
+            raise UserError(
+                f"{message}; `pulumi destroy --target '{call.urn}'` deletes it all the same"
+            ) from None
+
     async def preview(self, call: Call, new: Values) -> Values:
         """Return the offer that would be rented. Without a matching offer the preview fails."""
-        known = {
-            name: None if has_unknown(new.get(name)) else new.get(name) for name in ("provider", "region")
-        }
-        if call.urn not in call.session.in_state:
+        if call.urn in call.session.in_state:
+            await call.info(f"{call.name}: {_REPLACEMENT}")
+        else:
             await warn_of_unknown_instances(call, self._name(call, new))
-        with_volume = new.get("provider") is not None
-        offer = (await find_offers(call, {**new, **known}, with_volume=with_volume))[0]
-        await warn_if_cheaper(call, {**new, **known}, offer)
+        known = _known(new)
+        offer = (await find_offers(call, known, with_volume=new.get("provider") is not None))[0]
+        await warn_if_cheaper(call, known, offer)
         return {
             "usdPerHour": offer.usd_per_hour,
             "billedAs": offer.billing,
@@ -210,3 +227,8 @@ class Instance(Resource):
                 await call.info(f"rented {name} ({rented.id})")
                 return rented
         raise UserError(f"{call.name}: no instance is available: {last_error}")
+
+
+def _known(new: Values) -> Values:
+    """The inputs, without a placement that only `up` knows."""
+    return new | {name: None for name in ("provider", "region") if has_unknown(new.get(name))}
