@@ -3,4 +3,5 @@
 import pathlib
 import sys
 
-sys.path[:0] = [str(pathlib.Path(__file__).parent), str(pathlib.Path(__file__).parents[1] / "fits")]
+LAB = pathlib.Path(__file__).parents[1]
+sys.path[:0] = [str(pathlib.Path(__file__).parent), str(LAB / "fits"), str(LAB / "models")]

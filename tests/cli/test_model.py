@@ -111,7 +111,7 @@ def test_the_headers_and_the_formulas_agree(repository):
     """Two ways to the same bytes: the shapes of all tensors, and the dimensions of the configuration."""
     found = next(one for one in json.loads(published_json())["models"] if one["repository"] == repository)
     tensors = published_models.tensors(found["config"])
-    each = published_models._BYTES
+    each = published_models.BYTES
     sized = tuple(
         (name, shape, each[dtype] * published_config.prod(shape)) for name, (dtype, shape) in tensors.items()
     )

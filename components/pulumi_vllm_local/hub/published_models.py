@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _SHARD_BYTES = 5_000_000_000
-_BYTES = {"BF16": 2, "U8": 1, "F8_E4M3": 1, "F32": 4}
+BYTES = {"BF16": 2, "U8": 1, "F8_E4M3": 1, "F32": 4}
 _BLOCK = 128  # side of the square of weights that shares a scale
 _TEMPLATE = "{{# Placeholder of a chat template, which knows: {features}. #}}\n"
 
@@ -96,7 +96,7 @@ def _shards(found: dict[str, Shape]) -> Iterator[dict[str, Shape]]:
     shard: dict[str, Shape] = {}
     size = 0
     for name, (dtype, shape) in found.items():
-        each = prod(shape) * _BYTES[dtype]
+        each = prod(shape) * BYTES[dtype]
         if shard and size + each > _SHARD_BYTES:
             yield shard
             shard, size = {}, 0
@@ -110,7 +110,7 @@ def _header(shard: dict[str, Shape]) -> tuple[bytes, int]:
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     at = 0
     for name, (dtype, shape) in shard.items():
-        end = at + prod(shape) * _BYTES[dtype]
+        end = at + prod(shape) * BYTES[dtype]
         entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, end]}
         at = end
     text = json.dumps(entries, separators=(",", ":")).encode()
@@ -164,8 +164,11 @@ def _layer(text: dict[str, Any], name: str, number: int) -> dict[str, Shape]:
 
 
 def _matrix(name: str, rows: int, columns: int, text: dict[str, Any]) -> dict[str, Shape]:
-    """A weight, with a scale per block if the model is quantised to 8 bits."""
-    if text.get("quantization_config", {}).get("quant_method") != "fp8":
+    """A weight, with its scales if the model is quantised to 8 bits."""
+    method = text.get("quantization_config", {}).get("quant_method")
+    if method == "compressed-tensors":  # a scale per row
+        return {f"{name}.weight": ("F8_E4M3", (rows, columns)), f"{name}.weight_scale": ("BF16", (rows, 1))}
+    if method != "fp8":
         return {f"{name}.weight": ("BF16", (rows, columns))}
     scales = (-(-rows // _BLOCK), -(-columns // _BLOCK))
     return {f"{name}.weight": ("F8_E4M3", (rows, columns)), f"{name}.weight_scale_inv": ("F32", scales)}
@@ -186,7 +189,7 @@ def _grouped(text: dict[str, Any], name: str) -> dict[str, Shape]:
     out = _matrix(f"{name}.o_proj", hidden, heads * size, text)
     for part, rows in (("q_proj", queries), ("k_proj", kv), ("v_proj", kv)):
         out |= _matrix(f"{name}.{part}", rows, hidden, text)
-        if kind in {"qwen2_5_vl", "gpt_oss"}:
+        if kind in {"qwen2", "qwen2_5_vl", "gpt_oss"}:
             out[f"{name}.{part}.bias"] = ("BF16", (rows,))
     if kind == "gpt_oss":
         out |= {f"{name}.o_proj.bias": ("BF16", (hidden,)), f"{name}.sinks": ("BF16", (heads,))}
