@@ -181,7 +181,7 @@ def test_a_batch_that_images_make_too_large_is_refused():
 def test_every_model_has_a_budget_on_a_gpu():
     for model in KNOWN.models.values():
         for precision in model.precisions.values():
-            load = MemorySettings(1, 2048, 4, 0.95, 8192)
+            load = MemorySettings(8, 2048, 4, 0.95, 8192)
             assert memory.budget(model.dimensions, precision, ENGINE, KNOWN.gpus["H200"], load).cache_gib > 0
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 MXFP4: Final = "mxfp4"
 
-_PADDED: Final = {"8": (256, 128), "9": (256, 1), "10": (256, 256), "12": (256, 128)}
+_PADDED: Final = {"8": (256, 128), "9": (256, 64), "10": (256, 256), "12": (256, 128)}
 """Compute capability → multiples to which vLLM's kernels for MXFP4 experts pad hidden size and width.
 
 Marlin, TRT-LLM: `mxfp4_round_up_hidden_size_and_intermediate_size` of 0.26.0. Triton on Hopper: its loaded weights of

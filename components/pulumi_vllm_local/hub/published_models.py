@@ -152,13 +152,15 @@ def _layer(text: dict[str, Any], name: str, number: int) -> dict[str, Shape]:
     out: dict[str, Shape] = {f"{name}.{norm}.weight": ("BF16", (hidden,)) for norm in norms}
     interval = text.get("full_attention_interval")
     if interval and (number + 1) % interval:
-        return out | _linear(text, f"{name}.linear_attn") | _experts(text, f"{name}.mlp")
-    out |= (
-        _latent(text, f"{name}.self_attn") if "kv_lora_rank" in text else _grouped(text, f"{name}.self_attn")
-    )
-    if number < text.get("first_k_dense_replace", 0):
-        return out | _block(f"{name}.mlp", hidden, text["intermediate_size"], text)
-    if any(key in text for key in ("num_experts", "num_local_experts", "n_routed_experts")):
+        out |= _linear(text, f"{name}.linear_attn")
+    else:
+        out |= (
+            _latent(text, f"{name}.self_attn")
+            if "kv_lora_rank" in text
+            else _grouped(text, f"{name}.self_attn")
+        )
+    mixture = any(key in text for key in ("num_experts", "num_local_experts", "n_routed_experts"))
+    if mixture and number >= text.get("first_k_dense_replace", 0):
         return out | _experts(text, f"{name}.mlp")
     return out | _block(f"{name}.mlp", hidden, text["intermediate_size"], text)
 
