@@ -35,6 +35,14 @@ def write(project, opts: str) -> None:
     (project.folder / "Pulumi.yaml").write_text(yaml.safe_dump({**settings, "main": str(program)}))
 
 
+def kept_volume(project, volume) -> None:
+    """Check that the stack has this volume, and downloaded nothing."""
+    (again,) = [r for r in project.resources() if r["type"] == "vllm:spheron:Volume"]
+    assert again["id"] == volume["id"]
+    (weights,) = [r for r in project.resources() if r["type"] == "vllm:host:Weights"]
+    assert weights["outputs"]["downloadedBytes"] == 0
+
+
 @pytest.mark.all
 def test_a_renamed_stack_and_another_parent_keep_everything(clouds, tmp_path):
     project = Project(
@@ -58,18 +66,28 @@ def test_a_renamed_stack_and_another_parent_keep_everything(clouds, tmp_path):
         after = project.outputs()
         assert {name: after[name] for name in KEPT} == {name: before[name] for name in KEPT}
 
+        # Nobody has set `server.volume`: only the state still knows the volume, so it stays there.
         project.cloud.pass_minutes(30)
-        shown = project.destroy()
-        assert f"`server.volume: {name}` in the stack file is needed to use it again" in shown
+        failed = project.pulumi("destroy", "--yes", "--skip-preview", check=False)
+        assert failed.returncode
+        assert f"the volume {name} is kept" in failed.stdout
+        assert not [m for m in project.cloud.machines() if m["name"].startswith("before-rename-")]
+        shown = project.up()
+        assert "adopted the volume" not in shown
+        kept_volume(project, volume)
+
+        # With it, `destroy` ends, and the volume is found by its name.
+        project.write(project.block | {"volume": name})
+        project.up()
+        project.cloud.pass_minutes(30)
+        assert f"kept the volume {name}" in project.destroy()
+        project.write(project.block)
         assert f"the volume {name} (2 GB in Finland 3" in project.pulumi("preview").stdout
         project.write(project.block | {"volume": name})
         shown = project.up()
         assert f"adopted the volume {name}" in shown
         assert "server.volume" not in shown
-        (again,) = [r for r in project.resources() if r["type"] == "vllm:spheron:Volume"]
-        assert again["id"] == volume["id"]
-        (weights,) = [r for r in project.resources() if r["type"] == "vllm:host:Weights"]
-        assert weights["outputs"]["downloadedBytes"] == 0
+        kept_volume(project, volume)
     finally:
         project.cloud.pass_minutes(30)
         project.destroy(check=False)

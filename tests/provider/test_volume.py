@@ -127,12 +127,14 @@ async def test_a_volume_that_a_later_create_would_not_find_is_named_in_time(call
     assert len(lines) == warned
 
 
-async def test_a_renamed_stack_says_how_it_gets_its_kept_volume_back(call):
+async def test_a_renamed_stack_does_not_lose_its_volume(call):
     _, made = await Volume().create(of(call[0], OWN), NEW)
-    state = {**NEW, **made, "keep": True}
+    state, renamed = {**NEW, **made, "keep": True}, of(call[0], OWN.replace(":s::", ":production::"))
+    name = made["volumeName"]
     await Volume().delete(of(call[0], OWN), "id", state)
-    await Volume().delete(of(call[0], OWN.replace(":s::", ":production::")), "id", state)
-    same, renamed = (line for line in call[1] if line.startswith("kept the volume"))
-    assert "server.volume" not in same
-    assert f"`server.volume: {made['volumeName']}` in the stack file is needed" in renamed
-    assert f"`pulumi-vllm sweep --delete --volumes {made['volumeName']}` deletes it" in same
+    (kept,) = (line for line in call[1] if line.startswith("kept the volume"))
+    assert f"`pulumi-vllm sweep --delete --volumes {name}` deletes it" in kept
+    with pytest.raises(UserError, match=f"the volume {name} is kept.* stays in the state") as refused:
+        await Volume().delete(renamed, "id", state)
+    assert f"`pulumi state delete '{renamed.urn}'`" in str(refused.value)
+    await Volume().delete(renamed, "id", state | {"existingName": name})

@@ -144,8 +144,8 @@ class Volume(Resource):
         if state.get("volumeName") and inputs.get("keep", True) and name != own:
             await call.warn(
                 f"the volume {name} has the name that the stack or the resource had when it was created. Set "
-                f"`server.volume: {name}` in the stack file: without it, `pulumi up` after a `pulumi destroy` pays for "
-                "a new volume and downloads the weights again"
+                f"`server.volume: {name}` in the stack file, and run `pulumi up`: without it, `pulumi destroy` leaves "
+                "the volume in the state and fails, because a later `pulumi up` would pay for a new one"
             )
         for volume in await call.session.ask(call.session.cloud().volumes.list):
             if volume.id == resource_id and volume.status != "deleting":
@@ -154,20 +154,24 @@ class Volume(Resource):
         return None
 
     async def delete(self, call: Call, resource_id: str, state: Values) -> None:
-        """Keep the volume and print its price, or detach and delete it."""
+        """Keep the volume and print its price, or detach and delete it.
+
+        Raises:
+            UserError: it is to be kept, and only the state still knows its name.
+        """
         name = state.get("volumeName")
         if state.get("keep", True):
             price = state.get("usdPerHour")
             cost = f"; it costs ${price * 24:.2f} per day" if price else ""
-            renamed = name != self._name(call, state)
-            note = (
-                f". The stack or the resource had another name when it was created, so `server.volume: {name}` in the "
-                "stack file is needed to use it again"
-            )
-            await call.info(
-                f"kept the volume {name}{cost}{note if renamed else ''}. `pulumi-vllm sweep` lists it, and "
-                f"`pulumi-vllm sweep --delete --volumes {name}` deletes it"
-            )
+            delete = f"`pulumi-vllm sweep --delete --volumes {name}` deletes it"
+            if name != self._name(call, state):
+                raise UserError(
+                    f"{call.name}: the volume {name} is kept{cost}, and stays in the state, with which the next "
+                    "`pulumi up` uses it again. The stack or the resource had another name when the volume was "
+                    "created, so without the state `pulumi up` would pay for a second one. To give it up, run `pulumi "
+                    f"state delete '{call.urn}'`, then `pulumi destroy` again; {delete}"
+                )
+            await call.info(f"kept the volume {name}{cost}. `pulumi-vllm sweep` lists it, and {delete}")
             return
         cloud = call.session.cloud()
         volume = await call.session.ask(cloud.volumes.find, str(name))
