@@ -1,5 +1,6 @@
 """Flags, an engine or weights with which vLLM does not become ready: the previous ones come back and serve."""
 
+import contextlib
 import hashlib
 import os
 import signal
@@ -9,8 +10,10 @@ from collections import Counter
 
 import openai
 import pytest
+from drifts import ASK_HAPROXY
 from harness import client, wait_for
 from pulumi_vllm.plan import engine_locks
+from test_contract import chat_long
 from test_stacks import shipped
 
 FLAGS = {"chat-template": "/nowhere/template.jinja"}
@@ -22,6 +25,9 @@ BOOT = "cat /proc/sys/kernel/random/boot_id; stat -c %Y /proc/1"
 # Five starts of 3 s, with 10 s between them, and what a busy computer adds.
 BY_ITSELF_WITHIN_S = 240
 GATEWAY = "/etc/pulumi-vllm/gateway/haproxy.cfg"
+NAMES = "openssl x509 -noout -ext subjectAltName"
+PRESENTED = f"openssl s_client -connect 127.0.0.1:443 </dev/null 2>/dev/null | {NAMES}"
+DRAINED = f"{ASK_HAPROXY} echo show stat vllm 4 -1 | ask | grep -q DRAIN && echo yes || true"
 
 
 class Watcher:
@@ -108,6 +114,75 @@ def test_refused_flags_are_rolled_back(projects, tmp_path):
     project.write(gateway)
     assert set(project.changes()) == {"same"}
     assert serves(project, tmp_path)
+
+
+@pytest.mark.all
+def test_a_hostname_and_its_certificate_come_back_together(projects):
+    project = projects("fake")
+    access = project.block["access"]
+    good = project.block | {"access": access | {"hostname": "a.example.com"}}
+    project.write(good)
+    project.up()
+    assert "DNS:a.example.com" in project.on_host(PRESENTED)
+    project.write(good | {"access": access | {"hostname": "b.example.com"}} | REFUSED)
+    fails(project, REASON, BACK)
+    assert "DNS:a.example.com" in project.on_host(PRESENTED)
+    shown = project.pulumi("preview").stdout
+    assert "/etc/pulumi-vllm/gateway/tls.pem" in shown
+    assert "does not answer" not in shown
+    # The flag alone is corrected. The new name is still to be served.
+    project.write(good | {"access": access | {"hostname": "b.example.com"}})
+    project.up()
+    assert "DNS:b.example.com" in project.on_host(PRESENTED)
+    assert set(project.changes()) == {"same"}
+
+
+@pytest.mark.all
+def test_ctrl_c_in_a_drain_leaves_the_gateway_open(projects, tmp_path):
+    project = projects("fake", drain_timeout_s=5)
+    project.up()
+    project.write(project.block | {"engine": {"flags": {"max-num-batched-tokens": 1024}}})
+    with streams(project, tmp_path):
+        running = project.start("up", "--yes", "--skip-preview")
+        wait_for(lambda: project.on_host(DRAINED), 60, "drain")
+        running.send_signal(signal.SIGINT)
+        out, _ = running.communicate(timeout=180)
+    assert running.returncode, out
+    wait_for(lambda: serves_now(project, tmp_path), 60, "answer after Ctrl-C")
+    assert not project.on_host(DRAINED)
+    project.up()
+    assert set(project.changes()) == {"same"}
+
+
+@contextlib.contextmanager
+def streams(project, folder):
+    """Keep four long answers running, until the gateway admits no more."""
+    outputs = project.outputs()
+    ai = client(outputs, folder)
+    ended = threading.Event()
+
+    def run():
+        with contextlib.suppress(openai.APIError, openai.APIConnectionError):
+            while not ended.is_set():
+                for _ in chat_long(ai, outputs["model"], 1500):
+                    pass
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+
+
+def serves_now(project, folder) -> bool:
+    try:
+        return serves(project, folder)
+    except openai.APIError:
+        return False
 
 
 @pytest.mark.all

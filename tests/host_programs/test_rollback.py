@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 UNIT, CONFIG = "etc/systemd/system/vllm.service", "etc/pulumi-vllm/readiness.json"
 GATEWAY, KEYS = "etc/pulumi-vllm/gateway/haproxy.cfg", "etc/pulumi-vllm/gateway/keys.map"
+TLS, CA = "etc/pulumi-vllm/gateway/tls.pem", "etc/pulumi-vllm/gateway/ca.pem"
 TOKEN, RULES = "etc/pulumi-vllm/secrets/hf-token", "etc/pulumi-vllm/nftables.nft"
 PROGRAM = "usr/local/lib/pulumi-vllm/readiness"
 FILES = (UNIT, CONFIG, GATEWAY, KEYS, TOKEN, RULES, PROGRAM, "etc/systemd/system/haproxy.service")
@@ -124,6 +125,23 @@ def test_no_secret_is_kept_and_only_root_reads_the_rest(host: Host) -> None:
     record = host.root / "var/lib/pulumi-vllm/ready.json"
     assert record.stat().st_mode & 0o777 == 0o600
     assert not [path for path in (KEYS, TOKEN, RULES) if path in record.read_text()]
+
+
+@pytest.mark.parametrize("name", ["b.example.com", "a.example.com"])
+def test_the_certificate_comes_back_only_with_its_name(host: Host, name: str) -> None:
+    host.write(CONFIG, json.dumps({"server_name": "a.example.com", "timeout_s": 60}))
+    for path in (TLS, CA):
+        host.write(path, "for a.example.com")
+    host.ran("keep")
+    host.write(CONFIG, json.dumps({"server_name": name, "timeout_s": 90}))
+    host.write(UNIT, "refused")
+    for path in (TLS, CA):
+        host.write(path, f"renewed, for {name}")
+    host.ran("restore")
+    back = name != "a.example.com"
+    assert {host.read(path) for path in (TLS, CA)} == {"for a.example.com" if back else f"renewed, for {name}"}
+    assert ("try-reload-or-restart haproxy.service" in host.systemctl()) == back
+    assert json.loads(host.read(CONFIG))["server_name"] == "a.example.com"
 
 
 def test_without_anything_that_was_ready_nothing_is_touched(host: Host) -> None:
