@@ -249,6 +249,33 @@ async def test_a_program_of_the_package_is_declared_by_its_digest_and_written_as
     assert call.lines == []
 
 
+async def test_a_declared_text_that_a_file_of_the_package_has_too_is_no_difference():
+    inputs, call = with_program(lambda ours: ours)
+    inputs["files"] = {CANARY: package_files.programs()[CANARY]}
+    reading = await Files().read(call, "id", {}, inputs)
+    assert reading.inputs["files"] == inputs["files"]
+    assert call.lines == []
+    # On a host with another text of this package, as after another change, the line that differs is shown.
+    inputs["files"] = {CANARY: inputs["files"][CANARY].replace("import json\n", "import yaml\n")}
+    reading = await Files().read(call, "id", {}, inputs)
+    assert "import json\n" in reading.inputs["files"][CANARY]
+    assert call.lines == [f"changed on the host: {CANARY}; `pulumi up` restores the files"]
+
+
+async def test_a_program_of_an_earlier_version_is_as_declared_until_somebody_edits_it():
+    earlier, edited = "#!/usr/bin/python3\nearlier\n", "#!/usr/bin/python3\nedited\n"
+    declared = package_files.reference(hashlib.sha256(earlier.encode()).hexdigest())
+    for text, shown in (
+        (earlier, declared),
+        (edited, f"{declared}, a file of another version of pulumi-vllm, changed on the host\n"),
+    ):
+        inputs, call = with_program(lambda _, text=text: text)
+        inputs["files"] = {CANARY: declared}
+        reading = await Files().read(call, "id", {}, inputs)
+        assert reading.inputs["files"] == {CANARY: shown}
+        assert bool(call.lines) == (text == edited)
+
+
 async def test_a_changed_program_shows_the_lines_that_differ_without_secrets():
     inputs, call = with_program(
         lambda ours: ours.replace("import json\n", "import json\nTOKEN = 'hf_abcdefghijklmnopqrst'\n")

@@ -29,6 +29,12 @@ def test_a_changed_secret_is_redacted():
     assert shown == f"a=1\n{sif.REDACTED}\n"
 
 
+def test_a_replaced_secret_of_many_lines_is_one_line():
+    declared = "a=1\n@@secret:pem@@\nz=1\nz=1\n"
+    shown = redact("a=1\nline 1\nline 2\nline 3\nz=1\nz=1\n", declared, {"pem": f"{KEY}\n{KEY}"})
+    assert shown == f"a=1\n{sif.REDACTED}\nz=1\nz=1\n"
+
+
 def test_a_file_without_secrets_is_not_redacted():
     assert redact("a=2\n", "a=1\n", {"t": KEY}, {}) == "a=2\n"
 

@@ -70,7 +70,10 @@ def changed(declared: str, live: str, mask: Callable[[str], str]) -> str:
 
     `live` is the file's text as the host masked it.
     """
-    ours = (text(digest(declared) or "") or "").splitlines()
+    known = text(digest(declared) or "")
+    if known is None:
+        return f"{declared}, a file of another version of pulumi-vllm, changed on the host\n"
+    ours = known.splitlines()
     lines = list(difflib.unified_diff([mask(line) for line in ours], live.splitlines(), n=0, lineterm=""))[2:]
     more = [f"… {len(lines) - _MOST_LINES} more lines"] if len(lines) > _MOST_LINES else []
     return "\n".join((f"{declared}, changed on the host:", *lines[:_MOST_LINES], *more)) + "\n"

@@ -76,12 +76,16 @@ class _DeclaredFiles:
 
     def redact(self, path: str, live: "FileFact") -> str:
         """Return the text of a file on the host without secrets."""
-        declared = self.texts.get(path, "")
-        if package_files.text(live.sha256) is not None:  # a rollback may have restored another engine's lock
+        declared = self.texts.get(path)
+        packaged = package_files.digest(declared or "")
+        if declared is not None and packaged is None:
+            return secrets_in_files.redact(live.text, live.sha256, declared, self.secrets, self.values)
+        # The state may name a file of an earlier version, and a rollback may have restored another engine's lock.
+        if live.sha256 == packaged or package_files.text(live.sha256) is not None:
             return package_files.reference(live.sha256)
-        if package_files.digest(declared) is not None:
+        if declared is not None:
             return package_files.changed(declared, live.text, mask)
-        return secrets_in_files.redact(live.text, live.sha256, declared, self.secrets, self.values)
+        return secrets_in_files.redact(live.text, live.sha256, "", self.secrets, self.values)
 
     def with_observed(self, texts: dict[str, str], facts: "Facts") -> "_DeclaredFiles":
         """Return these files with their texts on the host. vLLM also starts with restored files that it was given."""

@@ -1,6 +1,7 @@
 """Secrets in rendered files: filled in before a file is written, and redacted in what is read back. Pure."""
 
 import hashlib
+import itertools
 import re
 from collections.abc import Mapping
 
@@ -30,7 +31,7 @@ def redact(
 
     `live` is its text as the host masked it, and `sha256` the digest of the whole text. When that is what `declared`
     gives with its placeholders filled in, return `declared`. Otherwise show the declared lines as they are declared. In
-    a file with secrets, redact all others, because an unknown line may hold a key.
+    a file with secrets, redact all others, because an unknown line may hold a key; one line stands for several.
     """
     if sha256 == hashlib.sha256(fill(declared, secrets, values).encode()).hexdigest():
         return declared
@@ -38,7 +39,8 @@ def redact(
     filled = {line: fill(line, secrets, values) for line in declared.splitlines()}
     # A masked value of ours can't be told from another one.
     shown = {mask(text): line for line, text in filled.items() if text == mask(text) or not hidden}
-    lines = [shown.get(line, REDACTED if hidden else line) for line in live.splitlines()]
+    each = (shown.get(line, REDACTED if hidden else line) for line in live.splitlines())
+    lines = [one for line, group in itertools.groupby(each) for one in ((line,) if line == REDACTED else group)]
     if lines == declared.splitlines():
         lines.append(OTHER)
     return "\n".join(lines) + "\n"
