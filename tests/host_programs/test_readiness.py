@@ -150,6 +150,8 @@ def test_it_passes_and_reports_each_phase(
     assert [place for place, _ in behaviour.bodies] == ["engine", "gateway", "gateway"]
     last = behaviour.bodies[-1][1]
     assert (last["temperature"], last["return_token_ids"], last["reasoning_effort"]) == (0, True, "none")
+    assert "answers: not checked, because the catalogue has none of this model" in run.stdout
+    assert "answers_s" not in result
     assert "planted-key" not in run.stdout + json.dumps(result)
 
 

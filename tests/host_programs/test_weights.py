@@ -106,9 +106,21 @@ def test_verify_finds_a_bit_flip_that_left_no_trace(
     hub.requests.clear()
     assert weights(**config).returncode == 0
     assert hub.fetched == []
-    assert weights("--verify", **config).returncode == 0
+    verified = weights("--verify", **config)
+    assert verified.returncode == 0
+    assert "all hashes correct (all as the manifest on this volume has them; the catalogue has none" in verified.stdout
     assert hub.fetched == ["params.json"]
     assert found(config) == hub.kept
+
+
+@pytest.mark.parametrize(("known", "origin"), [(0, "all"), (2, "3 of 5"), (5, None)])
+def test_a_download_says_where_its_hashes_come_from(
+    weights: Program, hub: SmallHub, config: dict[str, Any], known: int, origin: str | None
+) -> None:
+    names = sorted(hub.kept)[:known]
+    digests = {name: hashlib.sha256(hub.kept[name]).hexdigest() for name in names}
+    shown = weights(**config, digests=digests).stdout
+    assert f"({f'{origin} as the hub lists them now; ' if origin else 'as the catalogue has them)'}" in shown
 
 
 def catalogue_of(hub: SmallHub) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 
-from reporting import Failure, printable
+from reporting import Failure, log, printable
 
 POLL_S, ANSWER_TIMEOUT_S = 0.5, 5.0
 # HAProxy serves 10 admin sessions at a time and ends an idle one after 10 s (its defaults), so others may go first.
@@ -36,14 +36,19 @@ def send_command(admin_socket: str, command: str) -> str:
     return b"".join(pieces).decode(errors="replace").strip()
 
 
-def report_health(admin_socket: str, health_map: str, *, answered: bool) -> None:
-    """Tell the gateway that the engine was asked now, and whether it gave a token or works on one. /healthz reads it.
+def report_health(admin_socket: str | None, health_map: str, *, answered: bool) -> None:
+    """Let /healthz say that the engine was asked now, and whether it gave a token or works on one.
 
-    Raises Failure if HAProxy refuses, and OSError if it does not run.
+    Without a socket, and where HAProxy refuses or does not run, the gateway learns nothing of it, which is logged.
     """
+    if admin_socket is None:
+        return
     now = int(time.time())
-    for name in ("asked_at", "token_at") if answered else ("asked_at",):
-        refusal = admin_command(admin_socket, f"set map {health_map} {name} {now}")
-        if refusal:
-            message = f"HAProxy refused to set {name} ({printable(refusal)})"
-            raise Failure(f"{health_map}: {message}; run `pulumi up` again")
+    try:
+        for name in ("asked_at", "token_at") if answered else ("asked_at",):
+            refusal = admin_command(admin_socket, f"set map {health_map} {name} {now}")
+            if refusal:
+                message = f"HAProxy refused to set {name} ({printable(refusal)})"
+                raise Failure(f"{health_map}: {message}; run `pulumi up` again")
+    except (OSError, Failure) as error:
+        log(f"/healthz does not learn of it: {error}")
