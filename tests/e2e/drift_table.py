@@ -28,7 +28,8 @@ be clean.
 A file is compared with its declared text. A process is compared with the files that it was started with: units record
 them at every start and reload (`/run/pulumi-vllm/starts`), so a file that was put back does not hide what runs. User,
 sandbox and limits of a process are compared with its unit, HAProxy's memory with its files (on the host: no key leaves
-it), and the packages of vLLM with the lock, by name and version.
+it), and the packages of vLLM with the lock, by name and version. Limits of control groups in the kernel are compared
+where those have version 2, which the computer of these rows has not.
 
 Accounts, SSH keys, sudo rules and options of sshd are not ours. They are compared with those of the last `up`, which
 leaves a change; another text in `server.access.accepted` accepts it. The clock is compared with that of the computer

@@ -97,6 +97,12 @@ DRIFTS = (
         restarts=True,
     ),
     Drift(
+        "memory limit set with systemctl",
+        "systemctl set-property --runtime haproxy.service MemoryMax=1G",
+        "changed on the host: /run/systemd/system.control/haproxy.service.d/50-MemoryMax.conf",
+        'test "$(systemctl show -P MemoryMax haproxy)" = infinity',
+    ),
+    Drift(
         "unit edited, not restarted",
         f"sed -i 's/^LimitNOFILE=.*/LimitNOFILE=4711/' {UNIT}",
         f"changed on the host: {UNIT}",
