@@ -139,7 +139,9 @@ def test_the_certificate_comes_back_only_with_its_name(host: Host, name: str) ->
         host.write(path, f"renewed, for {name}")
     host.ran("restore")
     back = name != "a.example.com"
-    assert {host.read(path) for path in (TLS, CA)} == {"for a.example.com" if back else f"renewed, for {name}"}
+    assert {host.read(path) for path in (TLS, CA)} == {
+        "for a.example.com" if back else f"renewed, for {name}"
+    }
     assert ("try-reload-or-restart haproxy.service" in host.systemctl()) == back
     assert json.loads(host.read(CONFIG))["server_name"] == "a.example.com"
 

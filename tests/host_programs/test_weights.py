@@ -108,7 +108,10 @@ def test_verify_finds_a_bit_flip_that_left_no_trace(
     assert hub.fetched == []
     verified = weights("--verify", **config)
     assert verified.returncode == 0
-    assert "all hashes correct (all as the manifest on this volume has them; the catalogue has none" in verified.stdout
+    assert (
+        "all hashes correct (all as the manifest on this volume has them; the catalogue has none"
+        in verified.stdout
+    )
     assert hub.fetched == ["params.json"]
     assert found(config) == hub.kept
 

@@ -40,7 +40,9 @@ def redact(
     # A masked value of ours can't be told from another one.
     shown = {mask(text): line for line, text in filled.items() if text == mask(text) or not hidden}
     each = (shown.get(line, REDACTED if hidden else line) for line in live.splitlines())
-    lines = [one for line, group in itertools.groupby(each) for one in ((line,) if line == REDACTED else group)]
+    lines = [
+        one for line, group in itertools.groupby(each) for one in ((line,) if line == REDACTED else group)
+    ]
     if lines == declared.splitlines():
         lines.append(OTHER)
     return "\n".join(lines) + "\n"

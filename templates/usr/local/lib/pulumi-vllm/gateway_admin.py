@@ -46,9 +46,13 @@ def report_health(admin_socket: str | None, health_map: str, *, answered: bool) 
     now = int(time.time())
     try:
         for name in ("asked_at", "token_at") if answered else ("asked_at",):
-            refusal = admin_command(admin_socket, f"set map {health_map} {name} {now}")
-            if refusal:
-                message = f"HAProxy refused to set {name} ({printable(refusal)})"
-                raise Failure(f"{health_map}: {message}; run `pulumi up` again")
+            set_in_map(admin_socket, health_map, name, str(now))
     except (OSError, Failure) as error:
         log(f"/healthz does not learn of it: {error}")
+
+
+def set_in_map(admin_socket: str, file: str, name: str, value: str) -> None:
+    """Set an entry of a map in the gateway's memory. Raises Failure if HAProxy refuses."""
+    refusal = admin_command(admin_socket, f"set map {file} {name} {value}")
+    if refusal:
+        raise Failure(f"{file}: HAProxy refused to set {name} ({printable(refusal)}); run `pulumi up` again")
