@@ -25,6 +25,8 @@ _COMPARED = {
     "usd_per_hour": ",.2f",
     "usd_per_month": ",.2f",
     "storage_usd_per_month": ",.2f",
+    "scheduled_hours_per_month": ",.1f",
+    "scheduled_usd_per_month": ",.2f",
     "usd_per_million_output_tokens": ",.2f",
 }
 
@@ -107,7 +109,9 @@ def _show(decided: "Plan") -> None:
     print(f"{head}, vLLM {found['engine']}")
     if decided.memory is not None:
         print(explain.memory_drawing(decided.memory, coloured))
-    figures = [name for name in _COMPARED if name in explain.MEMORY_FIGURES or "usd" in name]
+    figures = [
+        name for name in _COMPARED if name in explain.MEMORY_FIGURES or ("usd" in name and name in found)
+    ]
     for name in ("fits", *figures):
         value = found[name]
         written = "yes" if value is True else "-" if value is None else format(value, _COMPARED.get(name, ""))
@@ -163,6 +167,8 @@ def _columns(found: list[dict[str, Any]]) -> None:
     print(f"  {'':{title}}  {found[0]['stack']:{wide}}  {found[1]['stack']}")
     for name, layout in _COMPARED.items():
         values = [one.get(name) for one in found]
+        if name.startswith("scheduled") and values == [None, None]:
+            continue
         cells = ["-" if value is None else format(value, layout) for value in values]
         line = f"{name:{title}}  {cells[0]:{wide}}  {cells[1]}"
         print(f"* {coloured(line, '1')}" if values[0] != values[1] else f"  {line}")

@@ -15,7 +15,7 @@ import pydantic
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema
 
 from pulumi_vllm.plan import catalogue as catalogues
-from pulumi_vllm.plan import config_errors, defaults, own_models, product_flags, quantities, storage
+from pulumi_vllm.plan import config_errors, defaults, own_models, product_flags, quantities, schedule, storage
 from pulumi_vllm.plan.address_ranges import client_range
 from pulumi_vllm.plan.catalogue_lookup import CatalogueLookup
 from pulumi_vllm.plan.errors import ConfigError
@@ -121,6 +121,11 @@ def _origin(value: object) -> str:
     return text
 
 
+def _cron_text(text: str) -> str:
+    schedule.parse(text)
+    return text
+
+
 Tokens = Annotated[int, BeforeValidator(quantities.tokens), WithJsonSchema(quantities.TOKENS_SCHEMA)]
 Gigabytes = Annotated[
     int,
@@ -128,6 +133,8 @@ Gigabytes = Annotated[
     Field(le=LARGEST_VOLUME_GB),
     WithJsonSchema(quantities.GIGABYTES_SCHEMA),
 ]
+Duration = Annotated[int, BeforeValidator(quantities.seconds), WithJsonSchema(quantities.SECONDS_SCHEMA)]
+CronText = Annotated[str, AfterValidator(_cron_text)]
 Cidr = Annotated[str, BeforeValidator(client_range)]
 HostName = Annotated[str, BeforeValidator(_host_name)]
 KeyName = Annotated[str, Field(pattern=_KEY_NAME)]
@@ -213,6 +220,9 @@ class Machine(_Block):
         None
     )
     """Region as the cloud names it; unset takes any region of the chosen offer."""
+    keep_failed: Annotated[bool, _key(_NEXT_MACHINE)] = False
+    """Whether a new machine is kept that never became ready: no SSH within an hour, or no ready vLLM. Otherwise
+    `up` ends it, after its minimum run time, and says why. A machine on which vLLM was ready is never ended."""
 
     @pydantic.field_validator("gpu")
     @classmethod
@@ -384,6 +394,32 @@ class EngineOptions(_Block):
         return version if version is None else _lookup(info).find_engine(version)
 
 
+class Schedule(_Block):
+    """When the machine is meant to run. `plan` computes its price; docs/how-to/schedule.md says how to do it."""
+
+    up: Annotated[CronText | None, _key(_NOTHING)] = None
+    """Cron expression in UTC (minute, hour, day, month, weekday) for `pulumi up`, for example `0 7 * * 1-5`."""
+    down: Annotated[CronText | None, _key(_NOTHING)] = None
+    """The same for the end of the machine, for example `0 20 * * 1-5`. The volume is kept."""
+
+    @pydantic.model_validator(mode="after")
+    def _both(self) -> Schedule:
+        if (self.up is None) != (self.down is None):
+            msg = f"has {'up' if self.up else 'down'} only; add {'down' if self.up else 'up'}"
+            raise ValueError(msg)
+        if self.up and self.down and schedule.parse(self.up) == schedule.parse(self.down):
+            msg = "up and down fire at the same times; write other ones"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def hours_per_month(self) -> float | None:
+        """Hours between up and down, as a mean over the months of a year; None without a schedule."""
+        if self.up is None or self.down is None:
+            return None
+        return schedule.hours_per_month(schedule.parse(self.up), schedule.parse(self.down))
+
+
 class Deployment(_Block):
     """One served model on one machine, as the stack file describes it."""
 
@@ -429,6 +465,24 @@ class Deployment(_Block):
     notify_command: Annotated[tuple[str, ...], _key("applies to the next notification")] = ()
     """A program on the host and its arguments, for example `[/usr/local/bin/page, --urgent]`. It runs when vLLM or the
     gateway has failed for good, with a JSON message on its standard input. Put no secret into the arguments."""
+    owner: Annotated[str | None, _key("renames the machine at the cloud", pattern="^[a-z][a-z0-9]{0,7}$")] = (
+        None
+    )
+    """Who is responsible: up to 8 letters and digits. The machine's name at the cloud holds it, so that
+    `pulumi-vllm sweep` shows it without the state."""
+    expires: Annotated[
+        Duration | None,
+        _key("renames the machine at the cloud", "a time, for example `8h` or `2d`", ge=1_800, le=31_622_400),
+    ] = None
+    """How long the machine runs after the start of the last `pulumi up`, which begins the period again. The host warns,
+    drains and powers off. The name at the cloud holds the end, for `pulumi-vllm sweep --expired`."""
+    idle_stop: Annotated[
+        Duration | None, _key("applies within a minute", "a time, for example `2h`", ge=1_800, le=2_678_400)
+    ] = None
+    """How long the machine runs without a request. Those of the canary don't count, running ones do. The host warns
+    before, drains and powers off."""
+    schedule: Annotated[Schedule, _key(_NOTHING)] = Schedule.model_construct()
+    """When the machine is meant to run."""
     unreachable: Annotated[str, _key(_NOTHING, pattern=f"^({'|'.join(defaults.UNREACHABLE_CHOICES)})$")] = (
         defaults.UNREACHABLE
     )

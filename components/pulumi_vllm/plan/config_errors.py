@@ -130,7 +130,7 @@ _TYPES = {
     **dict.fromkeys(("tuple_type", "list_type"), "a list, for example [a, b]"),
     **dict.fromkeys(("model_type", "mapping_type", "dict_type", "model_attributes_type"), "a block of keys"),
     "string_type": "text",
-    "bool_type": "true or false",
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
 }
 _BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 

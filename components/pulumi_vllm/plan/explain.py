@@ -61,11 +61,24 @@ def summary(plan: Plan) -> dict[str, Any]:
         "usd_per_hour": plan.usd_per_hour,
         "usd_per_month": month,
         "storage_usd_per_month": round(pricing.storage_per_month(plan.deployment.storage_gb), 2),
+        **_scheduled(plan),
         "usd_per_million_output_tokens": None if per_million is None else round(per_million, 4),
         **_memory_figures(plan.memory),
         "labels": labels(plan),
         "because": list(because(plan)),
         "findings": [dataclasses.asdict(finding) for finding in plan.findings],
+    }
+
+
+def _scheduled(plan: Plan) -> dict[str, float | None]:
+    """Hours and price of a month by the stack file's schedule, the kept volume included. Empty without a schedule."""
+    hours = plan.deployment.schedule.hours_per_month
+    if hours is None:
+        return {}
+    storage, price = pricing.storage_per_month(plan.deployment.storage_gb), plan.usd_per_hour
+    return {
+        "scheduled_hours_per_month": round(hours, 1),
+        "scheduled_usd_per_month": None if price is None else round(hours * price + storage, 2),
     }
 
 
@@ -111,6 +124,7 @@ def labels(plan: Plan) -> dict[str, str]:
         "usd_per_hour": price,
         "usd_per_month": f"{price}; 730 hours",
         "storage_usd_per_month": f"unverified: {pricing.assumptions()['storage']['source']}; 730 hours",
+        **dict.fromkeys(_scheduled(plan), f"{price}; hours by server.schedule, volume included"),
         "usd_per_million_output_tokens": _tokens_label(plan),
         "flags": _flags_label(plan),
         "findings": "computed: rules over the arguments of vLLM's own parser; each names its evidence",
@@ -253,6 +267,7 @@ def _because(plan: Plan) -> Iterator[str]:
         f"The volume of {deployment.storage_gb} GB costs ${pricing.storage_per_month(deployment.storage_gb):.2f} per "
         f"month, also while it is not attached ({pricing.assumptions()['storage']['source']})."
     )
+    yield from _schedule_reason(plan)
     if price.billing == "spot" and price.usd_per_hour is not None:
         yield spot_pricing.expected(plan.measured_run).sentence(price.usd_per_hour)
     if plan.rate is not None and plan.usd_per_million_output_tokens is not None:
@@ -263,6 +278,23 @@ def _because(plan: Plan) -> Iterator[str]:
     for finding in plan.findings:
         ignored = "" if finding.ignored is None else f" Ignored: {finding.ignored}."
         yield f"{finding.severity.capitalize()} ({finding.rule}): {finding.message}.{ignored}"
+
+
+def _schedule_reason(plan: Plan) -> Iterator[str]:
+    found, schedule = _scheduled(plan), plan.deployment.schedule
+    if not found:
+        return
+    hours, usd = found["scheduled_hours_per_month"], found["scheduled_usd_per_month"]
+    head = f"By the schedule (up {schedule.up}, down {schedule.down}, UTC) the machine runs {hours:,.1f} of 730 hours"
+    if usd is None or plan.usd_per_hour is None:
+        yield f"{head} a month."
+        return
+    storage = pricing.storage_per_month(plan.deployment.storage_gb)
+    always = plan.usd_per_hour * pricing.HOURS_PER_MONTH + storage
+    yield (
+        f"{head} a month: ${usd:,.2f} with the volume, which is kept, instead of ${always:,.2f} (computed). "
+        "Nothing runs it by itself: see docs/how-to/schedule.md."
+    )
 
 
 def _memory_reasons(plan: Plan, budget: Budget) -> Iterator[str]:

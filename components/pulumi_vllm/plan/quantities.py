@@ -1,4 +1,4 @@
-"""Numbers as people write them: `32Ki` tokens, `300GB` of storage."""
+"""Numbers as people write them: `32Ki` tokens, `300GB` of storage, `8h` of time."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 _TOKENS = {"": 1, "k": 1_000, "K": 1_000, "Ki": 1_024, "M": 1_000_000, "Mi": 1_048_576}
 _GIGABYTES = {"": 1.0, "GB": 1.0, "TB": 1_000.0, "GiB": 2**30 / 1e9, "TiB": 2**40 / 1e9}
+_SECONDS = {"m": 60, "h": 3_600, "d": 86_400}
 _NUMBER = r"\s*(\d+(?:\.\d+)?)\s*"
 
 
@@ -20,6 +21,11 @@ def gigabytes(value: object) -> int:
     return _whole(value, _GIGABYTES, "a size, for example 300GB or 1TB")
 
 
+def seconds(value: object) -> int:
+    """Seconds from "90m", "8h" or "2d". A number without a unit is refused, because it could mean any of them."""
+    return _whole(value, dict(_SECONDS), "a time with its unit, for example 90m, 8h or 2d")
+
+
 def _schema(units: dict[str, Any]) -> dict[str, Any]:
     """The JSON Schema of what is accepted."""
     number = {"type": "number", "minimum": 1}
@@ -28,6 +34,7 @@ def _schema(units: dict[str, Any]) -> dict[str, Any]:
 
 TOKENS_SCHEMA = _schema(_TOKENS)
 GIGABYTES_SCHEMA = _schema(_GIGABYTES)
+SECONDS_SCHEMA = {"type": "string", "pattern": f"^{_NUMBER}({'|'.join(_SECONDS)})\\s*$"}
 
 
 def _whole(value: object, units: dict[str, float] | dict[str, int], expected: str) -> int:
