@@ -4,12 +4,13 @@ import importlib.util
 import json
 import re
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from pulumi_vllm.cli import main
 from pulumi_vllm.cli import sweep as sweep_module
-from pulumi_vllm.plan.names import physical_name
+from pulumi_vllm.plan.names import Mark, marked_name, physical_name
 
 DOUBLES = Path(__file__).parents[1] / "local_cloud" / "conftest.py"
 
@@ -65,8 +66,8 @@ def sweep(capsys):
     return run
 
 
-def rent(cloud, stack, resource="machine"):
-    made = cloud.create(name=physical_name(stack, "p", resource, "urn"))
+def rent(cloud, stack, resource="machine", mark=None):
+    made = cloud.create(name=marked_name(mark or Mark(), stack, "p", resource, "urn"))
     cloud.until(lambda: cloud.status(made["id"]) == "running")
     return made["id"]
 
@@ -229,3 +230,53 @@ def test_a_volume_that_an_update_has_taken_meanwhile_is_not_detached(cloud, stat
     assert "is attached to" in row["not_deleted_because"]
     (left,) = cloud.get("/api/volumes").json()["volumes"]
     assert left["attachedToDeploymentIds"], "it is still attached"
+
+
+def ends_in(hours, owner=None):
+    return Mark(owner, datetime.now(UTC) + timedelta(hours=hours))
+
+
+def test_owner_and_end_are_read_from_the_name(cloud, states, sweep):
+    states("prod", instance=rent(cloud, "prod", mark=ends_in(2, "ana")))
+    (row,) = sweep()[1]["found"]
+    assert (row["claim"], row["owner"]) == ("in state", "ana")
+    assert datetime.fromisoformat(row["expires"]) > datetime.now(UTC) + timedelta(hours=1)
+    assert "owner ana, expires 20" in sweep(text=True)[1]
+
+
+def test_what_is_expired_is_ended_in_whatever_state_and_without_reading_one(
+    cloud, states, sweep, monkeypatch
+):
+    over, coming = rent(cloud, "prod", mark=ends_in(-1)), rent(cloud, "their", mark=ends_in(1))
+    just_over = rent(cloud, "prod", "other", mark=ends_in(-0.1))
+    off, plain = rent(cloud, "off"), rent(cloud, "plain")
+    cloud.create(name="somebody-elses")
+    store(cloud, "prod")
+    cloud.sim(f"reclaim/{off}?as=stopped")
+    cloud.until(lambda: cloud.status(off) == "stopped")
+    monkeypatch.setattr(sweep_module, "read_states", None)
+    code, document = sweep("--expired")
+    assert code == 2
+    assert {row["id"] for row in document["found"]} == {over, off}
+    code, printed = sweep("--expired", text=True)
+    assert "expired: 2, $0.48 per day; `pulumi-vllm sweep --expired --delete` ends them" in printed
+
+    cloud.sim("options", minimum_runtime_min=60000)
+    code, document = sweep("--expired", "--delete")
+    assert code == 2
+    assert all("run this again after that" in row["not_deleted_because"] for row in document["found"])
+
+    cloud.sim("options", minimum_runtime_min=0)
+    code, document = sweep("--expired", "--delete")
+    assert (code, [row["deleted"] for row in document["found"]]) == (0, [True, True])
+    assert {over, off} & listed(cloud) == set()
+    assert {coming, just_over, plain} <= listed(cloud)
+    code, printed = sweep("--expired", "--delete", text=True)
+    assert (code, printed) == (0, "the cloud lists no expired instance of ours\n")
+
+
+def test_expired_takes_no_other_choice(cloud, sweep):
+    for more in (["--state", "x"], ["--all-states"], ["--delete", "--volumes"], ["--delete", "name"]):
+        code, printed = sweep("--expired", *more, text=True)
+        assert code == 1
+        assert "--expired takes neither NAME, --volumes, --state nor --all-states" in printed

@@ -141,7 +141,8 @@ class Rig:
         return Project(self.folder / name, self.cloud, self._block({}), name)
 
     def _block(self, machine: dict[str, object]) -> dict[str, object]:
-        return block(machine={"region": PLACE["region"]} | machine, drain_timeout_s=2)
+        kept = {"region": PLACE["region"], "keep_failed": True}
+        return block(machine=kept | machine, drain_timeout_s=2)
 
     # -- the cloud ------------------------------------------------------------------------------------
     def heal(self) -> None:

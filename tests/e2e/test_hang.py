@@ -4,6 +4,7 @@ import json
 
 import openai
 import pytest
+from forgotten import powers_off_when_idle_and_is_swept
 from harness import client, wait_for
 
 BACK_WITHIN_S = 180
@@ -79,7 +80,8 @@ def ends_after_wrong_answers(project, folder) -> None:
 
 
 def test_a_hung_engine_is_served_again_and_one_that_keeps_failing_is_reported(projects, tmp_path):
-    project = projects("fake", notify_command=["/usr/bin/logger", "-t", "page"])
+    life = {"owner": "ana", "expires": "8h", "idle_stop": "2h"}
+    project = projects("fake", notify_command=["/usr/bin/logger", "-t", "page"], **life)
     project.pulumi("config", "set", "--secret", "pulumi-vllm:notifyUrl", "http://127.0.0.1:9099/planted")
     project.up()
     project.on_host(RECEIVER)
@@ -102,6 +104,7 @@ def test_a_hung_engine_is_served_again_and_one_that_keeps_failing_is_reported(pr
     assert json.loads(paged) == message
     project.up()
     assert chat(project, tmp_path)
+    powers_off_when_idle_and_is_swept(project, 2 * 3600)
 
 
 @pytest.mark.all

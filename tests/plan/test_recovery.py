@@ -106,8 +106,9 @@ def test_a_machine_that_runs_is_left_alone():
     assert decide(SPOT, observe(Machine.RUNS, running())).action is Action.NOTHING
 
 
-def test_a_machine_that_was_destroyed_stays_away():
-    decision = decide(SPOT, observe(Machine.ENDED, *taken(-1)))
+@pytest.mark.parametrize("machine", [Machine.ENDED, Machine.NOT_NEEDED])
+def test_a_machine_that_nobody_needs_stays_away(machine):
+    decision = decide(SPOT, observe(machine, *taken(-1)))
     assert decision.action is Action.NOTHING
     assert "run `pulumi up` to have one again" in decision.because
 

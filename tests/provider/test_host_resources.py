@@ -1,5 +1,6 @@
 """Files, weights and service on a host that answers from a script."""
 
+import asyncio
 import hashlib
 import json
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ from pulumi_vllm.host.facts import Facts
 from pulumi_vllm.host.mask import mask
 from pulumi_vllm.host.ssh import Result
 from pulumi_vllm.plan import engine_locks
-from pulumi_vllm.provider.lifecycle import host_connection, readiness_check
+from pulumi_vllm.provider.lifecycle import host_connection, never_ready, readiness_check
 from pulumi_vllm.provider.plugin.errors import Cancelled, UserError
 from pulumi_vllm.provider.plugin.resource import Kind
 from pulumi_vllm.provider.resources import service, weights
@@ -66,11 +67,15 @@ class Call:
     """A request that records what it reports, on a host; None stands for an unreachable one."""
 
     name = "server-resource"
+    instance_status = "running"
     unreadable = False
 
     def __init__(self, host):
         self.host, self.lines, self.failure = host, [], Unreachable("root@192.0.2.7: can't be reached")
-        self.session = SimpleNamespace(hosts=lambda: self)
+        instances = SimpleNamespace(get=lambda _: SimpleNamespace(status=self.instance_status))
+        self.session = SimpleNamespace(
+            hosts=lambda: self, ask=asyncio.to_thread, cloud=lambda: SimpleNamespace(instances=instances)
+        )
 
     async def progress(self, line):
         self.lines.append(line)
@@ -131,6 +136,15 @@ async def test_a_host_that_was_not_observed_is_one_difference(resource):
 
 
 @RESOURCES
+async def test_a_host_that_is_powered_off_is_named_without_a_warning(resource, monkeypatch):
+    monkeypatch.setattr(Call, "instance_status", "stopped")
+    call = Call(None)
+    reading, _ = await refreshed_and_checked(resource, call)
+    assert reading.inputs["observed"] == "no: the instance is stopped"
+    assert call.lines == []
+
+
+@RESOURCES
 async def test_an_unreachable_host_is_no_difference_with_warn(resource):
     call = Call(None)
     reading, declared = await refreshed_and_checked(resource, call, unreachable="warn")
@@ -184,7 +198,13 @@ AS_DECLARED = {
     },
     "units": {
         unit: {"ActiveState": "active", "UnitFileState": "enabled"}
-        for unit in ("vllm.service", "haproxy.service", "vllm-firewall.service", "vllm-canary.timer")
+        for unit in (
+            "vllm.service",
+            "haproxy.service",
+            "vllm-firewall.service",
+            "vllm-canary.timer",
+            "vllm-lifetime.timer",
+        )
     },
     "firewall": {"listed": True, "apart": True, "rules": "table", "declared": "table"},
     "manifests": {DIRECTORY: {"repository": "o/n", "revision": "f" * 40, "sha256": "5" * 64}},
@@ -500,7 +520,8 @@ async def test_a_readiness_check_has_a_time_limit(monkeypatch):
 async def test_stopped_units_are_drift_of_the_service():
     gateway = {"ActiveState": "active", "UnitFileState": "disabled"}
     missing = [
-        f"{unit} is missing" for unit in ("vllm-canary.timer", "vllm-firewall.service", "vllm.service")
+        f"{unit} is missing"
+        for unit in ("vllm-canary.timer", "vllm-firewall.service", "vllm-lifetime.timer", "vllm.service")
     ]
     call = Call(Host({"units": {"haproxy.service": gateway}}))
     reading = await Service().read(call, "id", {}, dict(SERVICE))
@@ -649,3 +670,40 @@ async def test_a_clock_that_nothing_synchronises_is_a_warning():
 def test_a_connection_shows_no_key():
     connection = host_connection.Connection.from_values(None, {"connection": CONNECTION["connection"]})
     assert "pem" not in repr(connection)
+
+
+@pytest.mark.usefixtures("no_units")
+@pytest.mark.parametrize(
+    ("wanted", "served_before", "ends"),
+    [(True, False, True), (True, True, False), (False, False, False)],
+)
+async def test_a_new_machine_on_which_vllm_is_never_ready_is_ended(monkeypatch, wanted, served_before, ends):
+    ended = []
+
+    async def terminate(_call, instance_id, state):
+        ended.append((instance_id, state["sshPrivateKey"], state["drainTimeoutS"]))
+
+    monkeypatch.setattr(never_ready, "terminate", terminate)
+    served = {layout.READY_FILES: "yes\n" if served_before else ""}
+    host = Host(**readiness("failed", result=ENDED), journalctl="CUDA out of memory\n", **served)
+    new = {**SERVICE, "endIfNeverReady": wanted}
+    await Service().check(None, new, None)
+    message = "the machine was ended, because it never became ready" if ends else "CUDA out of memory"
+    with pytest.raises(UserError, match=message) as failure:
+        await Service().create(Call(host), new)
+    assert "CUDA out of memory" in str(failure.value)
+    assert ended == ([("i", "pem", 0)] if ends else [])
+
+
+@pytest.mark.usefixtures("no_units")
+async def test_a_machine_is_not_ended_for_a_step_before_the_start_of_vllm(monkeypatch):
+    async def fails(*_, **__):
+        raise UserError("preflight failed: the GPU wants a reset")
+
+    monkeypatch.setattr(service, "run_unit", fails)
+    monkeypatch.setattr(never_ready, "terminate", None)
+    new = {**SERVICE, "endIfNeverReady": True}
+    await Service().check(None, new, None)
+    with pytest.raises(UserError, match="the GPU wants a reset") as failure:
+        await Service().create(Call(Host()), new)
+    assert "was ended" not in str(failure.value)

@@ -1,12 +1,15 @@
 """Instances against the local cloud: what the provider does when offers or instances change."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from pulumi_vllm.plan.names import is_same, mark_of
 from pulumi_vllm.plan.offer_choice import NoOfferError
 from pulumi_vllm.provider.lifecycle.instance_liveness import check_instance_alive
 from pulumi_vllm.provider.plugin.errors import Partial, UserError
 from pulumi_vllm.provider.plugin.protocol import UNKNOWN
+from pulumi_vllm.provider.plugin.resource import Kind
 from pulumi_vllm.provider.resources.instance import Instance
 from pulumi_vllm.provider.resources.volume import Volume
 
@@ -269,3 +272,133 @@ async def test_a_preview_says_what_a_replacement_means(cloud, doubles, call):
     context.session.in_state.add(context.urn)
     await Instance().preview(context, wanted)
     assert "never two are billed" in str(log)
+
+
+HOUR = 3600
+
+
+def name_of(cloud, machine):
+    return cloud.get(f"/api/deployments/{machine}").json()["name"]
+
+
+@pytest.fixture
+def host(monkeypatch):
+    """A host that answers: what ran on it."""
+    ran = []
+
+    class Host:
+        async def run(self, command, **_):
+            ran.append(command)
+
+    async def connect(*_):
+        return Host()
+
+    monkeypatch.setattr("pulumi_vllm.provider.lifecycle.period.connect_host", connect)
+    return ran
+
+
+async def test_the_name_tells_owner_and_end_from_the_first_moment_and_again_after_each_up(
+    cloud, doubles, call, host
+):
+    began = datetime(2026, 11, 30, 7, 0, tzinfo=UTC)
+    new = inputs(cloud, doubles, owner="ana", expiresS=8 * HOUR, lastUp=began.isoformat())
+    machine, outputs = await create_ready(cloud, call, new)
+    name = name_of(cloud, machine)
+    assert mark_of(name) == ("ana", began + timedelta(hours=8))
+
+    old = {**new, **outputs, "hostKey": "ssh-ed25519 AAAA", "status": "running"}
+    later = new | {"lastUp": (began + timedelta(hours=5)).isoformat(), "owner": "ben"}
+    outputs = await Instance().update(call[0], machine, old, later)
+    assert outputs["instanceName"] == name_of(cloud, machine)
+    assert is_same(name, name_of(cloud, machine))
+    assert mark_of(name_of(cloud, machine)) == ("ben", began + timedelta(hours=13))
+    assert len(host) == 1
+    assert "> /var/lib/pulumi-vllm/last-up" in host[0]
+
+    # A second create, as after an update that was interrupted, adopts it under whatever mark.
+    api = call[0].session.cloud()
+    assert api.instances.find(Instance()._name(call[0], new)).id == machine
+
+    # Without either, the name is the plain one, and the host is left alone.
+    plain = inputs_without_marks(new)
+    outputs = await Instance().update(call[0], machine, {**old, **later, **outputs}, plain)
+    assert mark_of(outputs["instanceName"]) == (None, None)
+    assert len(host) == 1
+
+
+def inputs_without_marks(new):
+    return {name: value for name, value in new.items() if name not in {"owner", "expiresS", "lastUp"}}
+
+
+async def test_a_preview_shows_no_difference_for_the_time_of_the_up(cloud, doubles, call):
+    old = inputs(cloud, doubles, expiresS=8 * HOUR, lastUp="2026-11-30T07:00:00+00:00")
+    new = {name: value for name, value in old.items() if name != "lastUp"}
+    assert await Instance().check(call[0], new, old) == []
+    assert Instance().compare(old, new | {"billing": "on-demand"}) == {}
+    removed = inputs_without_marks(old) | {"lastUp": "2026-11-30T09:00:00+00:00"}
+    await Instance().check(call[0], removed, old)
+    assert "lastUp" not in removed
+
+
+async def test_a_host_that_does_not_learn_of_the_new_period_is_an_error(cloud, doubles, call):
+    new = inputs(cloud, doubles, expiresS=8 * HOUR, lastUp="2026-11-30T07:00:00+00:00")
+    machine, outputs = await create_ready(cloud, call, new)
+    key = doubles.PUBLIC_KEY
+    old = {**new, **outputs, "hostKey": key, "status": "running", "address": "127.0.0.1", "port": 1}
+    with pytest.raises(Partial, match="but the host does not know it and may power off before"):
+        await Instance().update(call[0], machine, old, new | {"lastUp": "2026-11-30T08:00:00+00:00"})
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"expiresS": HOUR, "lastUp": "2026-01-01T00:00:00+00:00"}, "as its period ended at 2026-01-01 01:00 UTC"),
+        ({"idleStopS": 2 * HOUR}, "as it does when nobody uses it (server.idle_stop)"),
+    ],
+)  # fmt: skip
+async def test_a_machine_that_has_powered_off_is_replaced_by_the_next_up(cloud, doubles, call, more, why):
+    new = inputs(cloud, doubles, **more)
+    machine, outputs = await create_ready(cloud, call, new)
+    cloud.sim(f"reclaim/{machine}?as=stopped")
+    cloud.until(lambda: cloud.status(machine) == "stopped")
+    reading = await Instance().read(call[0], machine, {**new, **outputs}, new)
+    assert reading.unhealthy is None
+    assert why in reading.inputs["power"]
+    assert why in call[1][-1]
+    assert Instance().compare(reading.inputs, new) == {"power": Kind.REPLACE}
+    without = {name: value for name, value in new.items() if name not in more}
+    plain = await Instance().read(call[0], machine, {**without, **outputs}, without)
+    assert "is stopped; it is billed" in plain.unhealthy
+
+
+async def test_an_instance_that_never_runs_is_ended_where_that_is_wanted(cloud, doubles, call):
+    cloud.sim("profile/data-crunch", running_after_s=1e9)
+    cloud.sim("options", minimum_runtime_min=0)
+    new = inputs(cloud, doubles, endIfNeverReady=True)
+    with pytest.raises(
+        UserError, match=r"still deploying .*; the machine was ended, because it never became"
+    ) as failure:
+        await create(call[0], new)
+    assert not isinstance(failure.value, Partial)
+    assert "billed" not in str(failure.value)
+    ((machine, _),) = listed(cloud)
+    assert cloud.status(machine) == "terminated"
+
+
+async def test_an_instance_that_was_adopted_is_not_ended(cloud, doubles, call):
+    """It may have served before its state was lost."""
+    cloud.sim("options", minimum_runtime_min=0)
+    new = inputs(cloud, doubles)
+    machine, _ = await create_ready(cloud, call, new)
+    with pytest.raises(Partial):
+        await create(call[0], new | {"endIfNeverReady": True})
+    assert cloud.status(machine) == "running"
+
+
+async def test_an_instance_that_cannot_be_ended_stays_in_state(cloud, doubles, call):
+    cloud.sim("profile/data-crunch", running_after_s=1e9)
+    cloud.sim("fault", kind="status", status=403, body={"error": "Forbidden"}, method="DELETE", times=None)
+    cloud.sim("options", minimum_runtime_min=0)
+    with pytest.raises(Partial, match="the machine should have been ended: ") as failure:
+        await create(call[0], inputs(cloud, doubles, endIfNeverReady=True))
+    assert [failure.value.resource_id] == [machine for machine, _ in listed(cloud)]

@@ -59,6 +59,11 @@ class ServerState:
     """What the last update downloaded of the weights."""
 
     @property
+    def ends_itself(self) -> bool:
+        """Whether the machine powers off when its period is over, or when nobody uses it."""
+        return bool(self.instance_inputs.get("expiresS") or self.instance_inputs.get("idleStopS"))
+
+    @property
     def machine_name(self) -> str:
         """Name of the machine's resource in the program."""
         return f"{self.name}-machine"
@@ -150,9 +155,10 @@ def machine_of(server: ServerState, statuses: Mapping[str, str], last: LastUpdat
     failed = last is not None and last.ours and last.result != "succeeded"
     if server.instance_id is not None:
         ready = server.served_instance == server.instance_id and not failed
-        return _IN_STATE.get(statuses.get(server.instance_id, "terminated")) or (
-            Machine.RUNS if ready else Machine.UNFINISHED
-        )
+        status = statuses.get(server.instance_id, "terminated")
+        if server.ends_itself and status in {"stopped", "terminated"}:
+            return Machine.NOT_NEEDED
+        return _IN_STATE.get(status) or (Machine.RUNS if ready else Machine.UNFINISHED)
     if any(status in {"deploying", "running"} for status in statuses.values()):
         return Machine.UNFINISHED
     if last is not None and last.kind == "destroy" and not last.ours:

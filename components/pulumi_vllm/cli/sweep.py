@@ -3,11 +3,16 @@
 import argparse
 import os
 import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from pulumi_vllm.cli.pulumi_states import read_states
 from pulumi_vllm.cli.sweep_deletion import delete
 from pulumi_vllm.cli.terminal import TROUBLE, print_json, say
-from pulumi_vllm.spheron.inventory import Claim, Row, inventory
+from pulumi_vllm.spheron.inventory import Claim, Row, States, inventory
+
+if TYPE_CHECKING:
+    from pulumi_vllm.spheron.client import Spheron
 
 LEFT_OVER, NOT_READ = 2, 3
 _BEING_CREATED = (
@@ -29,8 +34,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         description=f"{text[0].upper()}{text[1:]}. in state: a state that was read contains it. kept: a volume that "
         "no state contains and nothing uses, as after `pulumi destroy`. left over: an instance that the state of its "
         "stack does not contain; it is billed, and no `pulumi destroy` ends it. another stack: the state of its "
-        "stack was not read. Exit code: 2 if something is left over; else 3 if an instance belongs to another stack; "
-        "else 0; 1 if something could not be read or deleted.",
+        "stack was not read. The name of an instance tells its owner and the end of its period, where the "
+        "stack file has `owner` and `expires`. Exit code: 2 if something is left over, or, with --expired, expired; "
+        "else 3 if an instance belongs to another stack; else 0; 1 if something could not be read or deleted.",
     )
     sweep.add_argument(
         "names",
@@ -61,6 +67,12 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     sweep.add_argument(
         "--volumes", action="store_true", help="with --delete: delete kept volumes and their content too"
     )
+    sweep.add_argument(
+        "--expired",
+        action="store_true",
+        help="list only the instances whose period (`expires`) ended 15 minutes ago or more, and those that are "
+        "powered off, in whatever state; with --delete: end them. It reads no state",
+    )
     sweep.add_argument("--yes", action="store_true", help="do not ask before deleting")
     sweep.add_argument("--json", action="store_true", help="print JSON")
     sweep.set_defaults(run=_run)
@@ -69,12 +81,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def _run(parsed: argparse.Namespace) -> int:
     from pulumi_vllm.spheron.client import Spheron  # requests takes 0.1 s to import
 
-    if (parsed.names or parsed.volumes) and not parsed.delete:
-        raise SweepError("NAME and --volumes have an effect with --delete only; add it")
+    _check_usage(parsed)
     key = os.environ.get("SPHERON_API_KEY")
     if not key:
         raise SweepError("SPHERON_API_KEY is not set; set it to a key of the Spheron API")
     cloud = Spheron(key, url=os.environ.get("SPHERON_URL"))
+    if parsed.expired:
+        return _sweep_expired(cloud, parsed)
     instances, volumes = cloud.instances.list(), cloud.volumes.list()
     states = read_states(parsed.state, all_states=parsed.all_states)
     rows = inventory(instances, volumes, states)
@@ -104,6 +117,37 @@ def _run(parsed: argparse.Namespace) -> int:
     if any(row.claim is Claim.LEFT_OVER for row in left):
         return LEFT_OVER
     return NOT_READ if any(row.claim is Claim.ANOTHER_STACK and row.kind == "instance" for row in left) else 0
+
+
+def _check_usage(parsed: argparse.Namespace) -> None:
+    if (parsed.names or parsed.volumes) and not parsed.delete:
+        raise SweepError("NAME and --volumes have an effect with --delete only; add it")
+    if parsed.expired and (parsed.names or parsed.volumes or parsed.state or parsed.all_states):
+        raise SweepError("--expired takes neither NAME, --volumes, --state nor --all-states; leave them out")
+
+
+def _sweep_expired(cloud: "Spheron", parsed: argparse.Namespace) -> int:
+    """List or end what is expired. The names tell it, so that a job needs the key of the cloud only."""
+    now = datetime.now(UTC)
+    rows = [
+        row for row in inventory(cloud.instances.list(), (), States({}, frozenset())) if row.is_expired(now)
+    ]
+    results: dict[str, str | None] = {}
+    if parsed.delete and rows and (parsed.yes or _confirmed(rows)):
+        results = delete(cloud, rows)
+    if parsed.json:
+        print_json(_document(rows, results, []))
+    else:
+        for row in rows:
+            print(_line("expired", row, results))
+        if not rows:
+            print("the cloud lists no expired instance of ours")
+        elif not parsed.delete:
+            per_day = sum(row.usd_per_day for row in rows)
+            print(
+                f"expired: {len(rows)}, ${per_day:.2f} per day; `pulumi-vllm sweep --expired --delete` ends them"
+            )
+    return LEFT_OVER if any(results.get(row.id, "") is not None for row in rows) else 0
 
 
 def _chosen(rows: list[Row], names: list[str], *, volumes: bool) -> list[Row]:
@@ -155,6 +199,8 @@ def _document(rows: list[Row], results: dict[str, str | None], read: list[str]) 
                 "claim": row.claim.value,
                 "stack": row.stack,
                 "attached_to": list(row.attached_to),
+                "owner": row.owner,
+                "expires": row.expires.isoformat() if row.expires else None,
                 "deleted": row.id in results and results[row.id] is None,
                 "not_deleted_because": results.get(row.id),
             }
@@ -167,14 +213,19 @@ def _document(rows: list[Row], results: dict[str, str | None], read: list[str]) 
     }
 
 
+def _line(claim: str, row: Row, results: dict[str, str | None]) -> str:
+    deleted = "deleted" if row.id in results and results[row.id] is None else ""
+    note = deleted or results.get(row.id) or (f"({row.stack})" if row.stack else "")
+    marks = [f"owner {row.owner}"] if row.owner else []
+    marks += [f"expires {row.expires:%Y-%m-%d %H:%M} UTC"] if row.expires else []
+    price = f"${row.usd_per_day:.2f}/day"
+    text = f"{claim:13} {row.kind:8} {row.name:44} {row.status:10} {price:>12}  {row.id}  {', '.join(marks)}  {note}"
+    return text.rstrip()
+
+
 def _show(rows: list[Row], results: dict[str, str | None], read: list[str]) -> None:
     for row in rows:
-        deleted = "deleted" if row.id in results and results[row.id] is None else ""
-        note = deleted or results.get(row.id) or (f"({row.stack})" if row.stack else "")
-        price = f"${row.usd_per_day:.2f}/day"
-        print(
-            f"{row.claim.value:13} {row.kind:8} {row.name:44} {row.status:10} {price:>12}  {row.id}  {note}".rstrip()
-        )
+        print(_line(row.claim.value, row, results))
     remedies = {
         Claim.LEFT_OVER: "`pulumi-vllm sweep --delete` ends the instances",
         Claim.KEPT: "the next `pulumi up` of its stack uses it; `pulumi-vllm sweep --delete --volumes NAME` deletes it",

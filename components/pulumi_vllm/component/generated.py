@@ -248,6 +248,12 @@ class Instance(pulumi.CustomResource):
         max_usd_per_hour: pulumi.Input[float] | None = None,
         cloud_init: pulumi.Input[Mapping[str, Any]] | None = None,
         drain_timeout_s: pulumi.Input[float] | None = None,
+        owner: pulumi.Input[str] | None = None,
+        expires_s: pulumi.Input[float] | None = None,
+        last_up: pulumi.Input[str] | None = None,
+        idle_stop_s: pulumi.Input[float] | None = None,
+        power: pulumi.Input[str] | None = None,
+        end_if_never_ready: pulumi.Input[bool] | None = None,
         alternatives: pulumi.Input[Sequence[str]] | None = None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
@@ -267,6 +273,12 @@ class Instance(pulumi.CustomResource):
             max_usd_per_hour: Price ceiling for the whole instance, USD per hour.
             cloud_init: packages, runcmd and writeFiles for the first boot, where supported.
             drain_timeout_s: Seconds that running requests get to finish before the instance ends.
+            owner: Who is responsible: up to 8 lower-case letters and digits. The name at the cloud holds it.
+            expires_s: Seconds after lastUp at which the machine powers off by itself. The name at the cloud holds the end.
+            last_up: When the last `pulumi up` began (ISO 8601). Leave it out in a preview, so that none shows a difference.
+            idle_stop_s: Seconds without a request after which the machine powers off by itself.
+            power: Leave it out. A refresh sets it for a machine with expiresS or idleStopS that has powered off, so that `pulumi up` replaces it.
+            end_if_never_ready: Whether a new instance is ended, after its minimum run time, if it never becomes ready (default: false).
             alternatives: Equivalent machines, such as 1x H200. A preview warns when one costs less today.
             opts: Pulumi's resource options.
         """
@@ -286,6 +298,12 @@ class Instance(pulumi.CustomResource):
                 "maxUsdPerHour": max_usd_per_hour,
                 "cloudInit": cloud_init,
                 "drainTimeoutS": drain_timeout_s,
+                "owner": owner,
+                "expiresS": expires_s,
+                "lastUp": last_up,
+                "idleStopS": idle_stop_s,
+                "power": power,
+                "endIfNeverReady": end_if_never_ready,
                 "alternatives": alternatives,
                 "instanceName": None,
                 "status": None,
@@ -363,6 +381,36 @@ class Instance(pulumi.CustomResource):
     def drain_timeout_s(self) -> pulumi.Output[float]:
         """Seconds that running requests get to finish before the instance ends."""
         return pulumi.get(self, "drainTimeoutS")  # type: ignore[no-any-return]
+
+    @property
+    def owner(self) -> pulumi.Output[str]:
+        """Who is responsible: up to 8 lower-case letters and digits. The name at the cloud holds it."""
+        return pulumi.get(self, "owner")  # type: ignore[no-any-return]
+
+    @property
+    def expires_s(self) -> pulumi.Output[float]:
+        """Seconds after lastUp at which the machine powers off by itself. The name at the cloud holds the end."""
+        return pulumi.get(self, "expiresS")  # type: ignore[no-any-return]
+
+    @property
+    def last_up(self) -> pulumi.Output[str]:
+        """When the last `pulumi up` began (ISO 8601). Leave it out in a preview, so that none shows a difference."""
+        return pulumi.get(self, "lastUp")  # type: ignore[no-any-return]
+
+    @property
+    def idle_stop_s(self) -> pulumi.Output[float]:
+        """Seconds without a request after which the machine powers off by itself."""
+        return pulumi.get(self, "idleStopS")  # type: ignore[no-any-return]
+
+    @property
+    def power(self) -> pulumi.Output[str]:
+        """Leave it out. A refresh sets it for a machine with expiresS or idleStopS that has powered off, so that `pulumi up` replaces it."""
+        return pulumi.get(self, "power")  # type: ignore[no-any-return]
+
+    @property
+    def end_if_never_ready(self) -> pulumi.Output[bool]:
+        """Whether a new instance is ended, after its minimum run time, if it never becomes ready (default: false)."""
+        return pulumi.get(self, "endIfNeverReady")  # type: ignore[no-any-return]
 
     @property
     def alternatives(self) -> pulumi.Output[Sequence[str]]:
@@ -863,6 +911,7 @@ class Service(pulumi.CustomResource):
         access_accepted: pulumi.Input[str] | None = None,
         drain_timeout_s: pulumi.Input[float] | None = None,
         ready_timeout_s: pulumi.Input[float] | None = None,
+        end_if_never_ready: pulumi.Input[bool] | None = None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         """Declare the resource. The provider validates the inputs.
@@ -888,6 +937,7 @@ class Service(pulumi.CustomResource):
             access_accepted: A text. With another one, the next `up` accepts accounts, SSH keys, sudo rules, options of sshd and forwarded ports as the host has them then; otherwise a change of them is a difference.
             drain_timeout_s: Seconds that running requests get to finish before vLLM restarts (default: 60).
             ready_timeout_s: Seconds from the start of vLLM until the readiness check must have passed (default: 3600).
+            end_if_never_ready: Whether a new instance is ended, after its minimum run time, if it never becomes ready (default: false).
             opts: Pulumi's resource options.
         """
         super().__init__(
@@ -913,6 +963,7 @@ class Service(pulumi.CustomResource):
                 "accessAccepted": access_accepted,
                 "drainTimeoutS": drain_timeout_s,
                 "readyTimeoutS": ready_timeout_s,
+                "endIfNeverReady": end_if_never_ready,
                 "evidence": None,
                 "hostAccess": None,
                 "reachable": None,
@@ -1014,6 +1065,11 @@ class Service(pulumi.CustomResource):
     def ready_timeout_s(self) -> pulumi.Output[float]:
         """Seconds from the start of vLLM until the readiness check must have passed (default: 3600)."""
         return pulumi.get(self, "readyTimeoutS")  # type: ignore[no-any-return]
+
+    @property
+    def end_if_never_ready(self) -> pulumi.Output[bool]:
+        """Whether a new instance is ended, after its minimum run time, if it never becomes ready (default: false)."""
+        return pulumi.get(self, "endIfNeverReady")  # type: ignore[no-any-return]
 
     @property
     def evidence(self) -> pulumi.Output[Mapping[str, Any]]:

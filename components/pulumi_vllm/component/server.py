@@ -1,5 +1,6 @@
 """The component: one served model on one machine, from the volume to the gateway."""
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
 import pulumi
@@ -106,6 +107,11 @@ class Server(pulumi.ComponentResource):
             ssh_private_key=key.private_key_pem,
             cloud_init=cloud_init(planned),
             drain_timeout_s=deployment.drain_timeout_s,
+            owner=deployment.owner,
+            expires_s=deployment.expires,
+            idle_stop_s=deployment.idle_stop,
+            last_up=_last_up(deployment),
+            end_if_never_ready=not machine.keep_failed,
             alternatives=_alternatives(planned),
             opts=self._child(),
         )
@@ -212,6 +218,7 @@ class Server(pulumi.ComponentResource):
             ca_certificate=self.ca_certificate,
             drain_timeout_s=deployment.drain_timeout_s,
             ready_timeout_s=deployment.ready_timeout_s,
+            end_if_never_ready=not deployment.machine.keep_failed,
             opts=self._child(weights),
         )
 
@@ -306,6 +313,13 @@ def _alternatives(planned: Plan) -> list[str]:
     from pulumi_vllm.plan.alternatives import alternatives  # noqa: PLC0415 (only a program pays for it)
 
     return [f"{count}x {gpu}" for gpu, count in alternatives(planned)]
+
+
+def _last_up(deployment: Deployment) -> str | None:
+    """Return the time of this `pulumi up`, from which the period counts. A preview shows no difference for it."""
+    if deployment.expires is None or pulumi.runtime.is_dry_run():
+        return None
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _access(deployment: Deployment) -> dict[str, Any]:

@@ -21,6 +21,7 @@ _STARTED_AT_BOOT: Final = (
     layout.ENGINE_UNIT,
     layout.GATEWAY_UNIT,
     layout.CANARY_TIMER,
+    layout.LIFETIME_TIMER,
 )
 # The canary runs every minute, and a run that observes a hang takes two.
 _ASKED_WITHIN_S: Final = 300

@@ -38,6 +38,8 @@ class Machine(Enum):
     """It is billed, but stopped or failed, and no call of the cloud starts it."""
     ENDED = "ended"
     """`pulumi destroy` ended it, so nobody wants it back."""
+    NOT_NEEDED = "not needed"
+    """It powered off by itself (`expires`, `idle_stop`), or was ended after that."""
     HELD = "held"
     """An earlier run of reconcile ended it, or could not rent one."""
 
@@ -229,6 +231,11 @@ def _without_machine(policy: Policy, observed: Observed) -> Decision:
     if observed.machine is Machine.ENDED:
         because = "`pulumi destroy` ended the machine, so none is rented; run `pulumi up` to have one again"
         return Decision(Action.NOTHING, because)
+    if observed.machine is Machine.NOT_NEEDED:
+        because = (
+            "the machine powered off by `expires` or `idle_stop`, or was ended after that, so none is rented"
+        )
+        return Decision(Action.NOTHING, f"{because}; run `pulumi up` to have one again")
     stop_at = used_up_at(policy.budget, observed.costs, policy.max_usd_per_hour, observed.now)
     needed_s = MINIMUM_RUN_S + must_last_s(policy, observed.every_s)
     if stop_at < observed.now + needed_s:

@@ -23,6 +23,7 @@ CONFIG: Final = "/etc/pulumi-vllm"
 PROGRAMS: Final = "/usr/local/lib/pulumi-vllm"
 
 CANARY_CONFIG: Final = f"{CONFIG}/canary.json"
+LIFETIME_CONFIG: Final = f"{CONFIG}/lifetime.json"
 NOTIFY_CONFIG: Final = f"{CONFIG}/notify.json"
 FIREWALL_RULES: Final = f"{CONFIG}/nftables.nft"
 INSTALL_CONFIG: Final = f"{CONFIG}/install.json"
@@ -63,6 +64,8 @@ DRAIN: Final = f"{PROGRAMS}/drain"
 FIREWALL: Final = f"{PROGRAMS}/firewall"
 """Loads firewall rules on trial: the host restores the previous rules unless they are kept in time."""
 INSTALL: Final = f"{PROGRAMS}/install"
+LIFETIME: Final = f"{PROGRAMS}/lifetime"
+"""Powers the machine off when its period is over, or when nobody uses it."""
 NOTIFY: Final = f"{PROGRAMS}/notify"
 PREFLIGHT: Final = f"{PROGRAMS}/preflight"
 READINESS: Final = f"{PROGRAMS}/readiness"
@@ -77,6 +80,11 @@ BOOTSTRAP_STAMP: Final = f"{STATE}/bootstrap.stamp"
 """Holds the sha256 of the bootstrap script that last ran to its end."""
 CANARY_RESULT: Final = f"{STATE}/canary.json"
 """What the last run of the canary saw, and the restarts that it caused."""
+LAST_UP: Final = f"{STATE}/last-up"
+"""Holds when the last `pulumi up` began, by the clock of whoever ran it. Its time of change is the host's."""
+LIFETIME_STATE: Final = f"{STATE}/lifetime.json"
+READY_FILES: Final = f"{STATE}/ready.json"
+"""What vLLM was last ready with. It exists once vLLM has been ready on this host."""
 RESTORED_FILES: Final = f"{STATE}/restored.json"
 """Paths of the files that the last rollback restored, until vLLM is ready after another update."""
 ENGINE_HOME: Final = "/var/lib/vllm"
@@ -120,8 +128,12 @@ READINESS_UNIT: Final = "vllm-readiness.service"
 FIREWALL_UNIT: Final = "vllm-firewall.service"
 CANARY_UNIT: Final = "vllm-canary.service"
 CANARY_TIMER: Final = "vllm-canary.timer"
+LIFETIME_UNIT: Final = "vllm-lifetime.service"
+LIFETIME_TIMER: Final = "vllm-lifetime.timer"
 NOTIFY_UNIT: Final = "vllm-notify@.service"
 """A template: its instance is named after the unit that has failed."""
+LIFETIME_NOTICE_UNIT: Final = NOTIFY_UNIT.replace("@", f"@{LIFETIME_UNIT}")
+"""Sends the message that `LIFETIME` has written."""
 
 FIREWALL_TABLE: Final = "inet pulumi_vllm"
 """Family and name of the nftables table."""
@@ -138,6 +150,8 @@ UNITS: Final = (
     FIREWALL_UNIT,
     CANARY_UNIT,
     CANARY_TIMER,
+    LIFETIME_UNIT,
+    LIFETIME_TIMER,
 )
 """All of our units."""
 

@@ -6,6 +6,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from pulumi_vllm.plan.names import is_same
 from pulumi_vllm.spheron import json_fields as fields
 from pulumi_vllm.spheron import models
 from pulumi_vllm.spheron.errors import CloudError, UnknownStatusError
@@ -46,12 +47,12 @@ class Instances:
         return tuple(self._remembered(models.instance(item, action=action)) for item in items)
 
     def find(self, name: str) -> Instance | None:
-        """Return the live instance of this name. Terminated and failed ones are ignored.
+        """Return the live instance of this name, with whatever marks. Terminated and failed ones are ignored.
 
         Raises:
             CloudError: there are two, and only a person can decide between them.
         """
-        live = [found for found in self.list() if found.name == name and not found.terminal]
+        live = [found for found in self.list() if is_same(found.name, name) and not found.terminal]
         if len(live) > 1:
             ids = ", ".join(found.id for found in live)
             raise CloudError(
@@ -86,6 +87,12 @@ class Instances:
                 "Look at the cloud's console, and for a newer pulumi-vllm"
             )
         return found
+
+    def rename(self, instance_id: str, name: str) -> None:
+        """Give an instance another name, the only thing that the API changes."""
+        action = f"renaming instance {self._names.describe(instance_id)} to {name}"
+        self._transport.patch(_path(instance_id), {"name": name}, action=action)
+        self._names.remember(instance_id, name)
 
     def can_terminate(self, instance_id: str) -> Termination:
         """Return whether the minimum run time is over. An unclear answer counts as yes: a DELETE refuses too."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
-from pulumi_vllm.plan.names import is_of_stack, is_ours
+from pulumi_vllm.plan.names import is_of_stack, is_ours, mark_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from pulumi_vllm.spheron.models import Instance, Volume
 
 _HOURS_PER_DAY = 24
+# The host powers off by itself, and drains before. What runs a quarter of an hour later does not end by itself.
+_GRACE = timedelta(minutes=15)
 
 
 class Claim(Enum):
@@ -69,6 +72,16 @@ class Row(NamedTuple):
     """Project and stack whose update may be creating it."""
     attached_to: tuple[str, ...] = ()
     """Ids of the live instances that a volume is attached to."""
+    owner: str | None = None
+    """Who is responsible, as the name tells."""
+    expires: datetime | None = None
+    """When its period ends, as the name tells."""
+
+    def is_expired(self, now: datetime) -> bool:
+        """Whether it is an instance that is powered off, which no call of the API starts again, or past its period."""
+        if self.kind != "instance":
+            return False
+        return self.status == "stopped" or (self.expires is not None and self.expires + _GRACE <= now)
 
 
 def inventory(instances: Iterable[Instance], volumes: Iterable[Volume], states: States) -> list[Row]:
@@ -100,6 +113,8 @@ def _instance(instance: Instance, states: States) -> Row:
         claim=Claim.IN_STATE if stack else claim,
         stack=stack,
         creator=None if stack else states.creator_of(instance.name),
+        owner=mark_of(instance.name).owner,
+        expires=mark_of(instance.name).expires,
     )
 
 

@@ -105,10 +105,23 @@ async def observe(
         host = await connect_host(call, values)
         return await call.session.hosts().facts(host, paths=paths, units=units, weights=weights)
     except HostError as error:
+        if isinstance(error, Unreachable) and await _is_stopped(call, values):
+            return NotObserved(f"{_NOT_OBSERVED}the instance is stopped")  # the instance itself warns of it
         hint = way_back(values) if isinstance(error, Unreachable) else ""
         await call.warn(f"{call.name}: {error}{hint}; showing the state of the last refresh")
         kind = _OTHER_HOST_KEY if isinstance(error, HostKeyChanged) else _NOT_OBSERVED
         return NotObserved(f"{kind}{error}")
+
+
+async def _is_stopped(call: Call, values: Values) -> bool:
+    """Whether the cloud reports the instance as stopped. A cloud that does not answer reports nothing."""
+    from pulumi_vllm.spheron.errors import CloudError  # requests takes 0.1 s to import
+
+    try:
+        instance = await call.session.ask(call.session.cloud().instances.get, str(values.get("instanceId")))
+    except CloudError:
+        return False
+    return instance is not None and instance.status == "stopped"
 
 
 async def report(call: Call, found: "Collection[Difference]") -> Values:

@@ -28,6 +28,18 @@ _LOGIN_PAUSES_S = (0.5, 0.5, 1.0, 1.0, 2.0, 3.0, 5.0)
 _REMEDY = "run `pulumi up` again to keep waiting, or `pulumi destroy` to terminate it"
 
 
+class NeverRunningError(UserError):
+    """The cloud did not report the instance as running in time."""
+
+
+class NeverReachedError(HostError):
+    """The host did not admit us over SSH in time."""
+
+
+NEVER_READY = (NeverRunningError, NeverReachedError)
+"""Causes of a `Partial`: the time limit has passed."""
+
+
 async def wait_until_ready(call: Call, instance_id: str, new: Values, outputs: Values) -> Values:
     """Wait for the status `running`, then for SSH, and return the outputs.
 
@@ -77,7 +89,7 @@ async def _wait_running(call: Call, instance_id: str, new: Values, outputs: Valu
             report=lambda: f"{outputs['instanceName']} is {status}",
         )
     except PollTimeoutError as error:
-        raise UserError(f"still {status} after {error.waited_s:.0f} s; {_REMEDY}") from None
+        raise NeverRunningError(f"still {status} after {error.waited_s:.0f} s; {_REMEDY}") from None
 
 
 def _check_price(instance: "Instance", new: Values) -> None:
@@ -123,7 +135,7 @@ async def _wait_ssh(call: Call, instance_id: str, new: Values, outputs: Values, 
             report=lambda: f"waiting for SSH: {failure}",
         )
     except PollTimeoutError as error:
-        raise HostError(f"{failure}; gave up after {error.waited_s:.0f} s") from None
+        raise NeverReachedError(f"{failure}; gave up after {error.waited_s:.0f} s") from None
     outputs |= {"user": host.address.user, "port": host.address.port, "hostKey": host.host_key}
     await host.close()
     await call.info(f"{outputs['instanceName']} is up at {outputs['address']}")

@@ -31,7 +31,7 @@ class ReadinessCheck:
 
         Raises:
             EngineFailedError: vLLM ended.
-            UserError: the check failed, or the time limit passed.
+            NotReadyError: the check failed, or the time limit passed.
         """
         await self.host.run(_START_READINESS, timeout_s=60)
         try:
@@ -43,7 +43,7 @@ class ReadinessCheck:
                 report=lambda: f"waiting for the readiness check; vllm is {self.engine_state}",
             )
         except PollTimeoutError as error:
-            raise UserError(
+            raise NotReadyError(
                 f"{self.call.name}: not ready after {error.waited_s:.0f} s; read `journalctl -u vllm` on the host, "
                 "then run `pulumi up` again"
             ) from None
@@ -62,14 +62,20 @@ class ReadinessCheck:
             if result.get("engine_ended"):
                 ending = why.partition(";")[0]
                 raise EngineFailedError(f"{self.call.name}: {layout.ENGINE_UNIT} failed: {reason} ({ending})")
-            raise UserError(f"{self.call.name}: the readiness check failed: {why}; the log of vllm: {reason}")
+            raise NotReadyError(
+                f"{self.call.name}: the readiness check failed: {why}; the log of vllm: {reason}"
+            )
         if check_state == "failed":
             reason = await failure_reason(self.host, layout.READINESS_UNIT)
-            raise UserError(f"{self.call.name}: the readiness check failed: {reason}")
+            raise NotReadyError(f"{self.call.name}: the readiness check failed: {reason}")
         return None
 
 
-class EngineFailedError(UserError):
+class NotReadyError(UserError):
+    """The readiness check did not pass."""
+
+
+class EngineFailedError(NotReadyError):
     """vLLM ended before the readiness check passed."""
 
 

@@ -23,7 +23,8 @@ async def terminate(call: Call, instance_id: str, state: Values) -> None:
     instance = await call.session.ask(call.session.cloud().instances.get, instance_id)
     if instance is not None and not instance.gone:
         await _wait_minimum_run_time(call, instance_id, instance.name)
-        await _stop_host(call, state)
+        if instance.status != "stopped":
+            await _stop_host(call, state)
         await _delete(call, instance_id, instance.name)
         await _wait_gone(call, instance_id, instance.name)
     await _detach_volumes(call, instance_id)

@@ -2,19 +2,22 @@
 
 from typing import TYPE_CHECKING
 
+from pulumi_vllm.host.errors import HostError
 from pulumi_vllm.plan.defaults import DRAIN_TIMEOUT_S
-from pulumi_vllm.plan.names import physical_name
+from pulumi_vllm.plan.names import is_same, marked_name
 from pulumi_vllm.plan.offer_choice import NoOfferError
+from pulumi_vllm.provider.lifecycle import period
 from pulumi_vllm.provider.lifecycle.instance_liveness import (
     UNUSABLE_STATUSES,
     describe_loss,
     replacement_hint,
 )
 from pulumi_vllm.provider.lifecycle.machine_offers import find_offers
-from pulumi_vllm.provider.lifecycle.provision import instance_outputs, wait_until_ready
+from pulumi_vllm.provider.lifecycle.never_ready import END_IF_NEVER_READY, end_never_ready
+from pulumi_vllm.provider.lifecycle.provision import NEVER_READY, instance_outputs, wait_until_ready
 from pulumi_vllm.provider.lifecycle.terminate import terminate
 from pulumi_vllm.provider.plugin.call import Call
-from pulumi_vllm.provider.plugin.errors import Cancelled, UserError
+from pulumi_vllm.provider.plugin.errors import Cancelled, Partial, UserError
 from pulumi_vllm.provider.plugin.protocol import has_unknown, reveal
 from pulumi_vllm.provider.plugin.resource import Failure, Property, Reading, Resource, Values
 from pulumi_vllm.provider.resources.cheaper_offers import warn_if_cheaper
@@ -80,6 +83,30 @@ class Instance(Resource):
         "drainTimeoutS": Property(
             "number", "Seconds that running requests get to finish before the instance ends.", silent=True
         ),
+        "owner": Property(
+            "string",
+            "Who is responsible: up to 8 lower-case letters and digits. The name at the cloud holds it.",
+        ),
+        "expiresS": Property(
+            "number",
+            "Seconds after lastUp at which the machine powers off by itself. The name at the cloud holds the end.",
+        ),
+        "lastUp": Property(
+            "string",
+            "When the last `pulumi up` began (ISO 8601). Leave it out in a preview, so that none shows a difference.",
+        ),
+        "idleStopS": Property(
+            "number",
+            "Seconds without a request after which the machine powers off by itself.",
+            silent=True,
+        ),
+        "power": Property(
+            "string",
+            "Leave it out. A refresh sets it for a machine with expiresS or idleStopS that has powered off, so that "
+            "`pulumi up` replaces it.",
+            replaces=True,
+        ),
+        "endIfNeverReady": END_IF_NEVER_READY,
         "alternatives": Property(
             "array",
             "Equivalent machines, such as 1x H200. A preview warns when one costs less today.",
@@ -109,6 +136,10 @@ class Instance(Resource):
             call.session.in_state.add(call.urn)
         new.setdefault("billing", "on-demand")
         new.setdefault("drainTimeoutS", DRAIN_TIMEOUT_S)
+        if not new.get("expiresS"):
+            new.pop("lastUp", None)
+        elif new.get("lastUp") is None and (old or {}).get("lastUp"):
+            new["lastUp"] = (old or {})["lastUp"]
         failures = []
         if new["billing"] not in {"on-demand", "spot"} and isinstance(new["billing"], str):
             failures.append(Failure("billing", f"unknown {new['billing']!r}; on-demand or spot"))
@@ -153,13 +184,22 @@ class Instance(Resource):
         """Adopt the instance of our name or rent one, then wait until it is ready."""
         name = self._name(call, new)
         instance = await call.session.ask(call.session.cloud().instances.find, name)
+        rented = instance is None
         if instance is not None:
-            await call.info(f"adopted the instance {name} ({instance.status})")
+            await call.info(f"adopted the instance {instance.name} ({instance.status})")
+            await self._rename(call, instance.id, instance.name, name)
         else:
             if call.urn not in call.session.in_state:
                 await warn_of_unknown_instances(call, name)
             instance = await self._rent(call, new, name)
-        return instance.id, await wait_until_ready(call, instance.id, new, {"instanceName": name})
+        try:
+            outputs = await wait_until_ready(call, instance.id, new, {"instanceName": name})
+        except Partial as error:
+            if rented and new.get("endIfNeverReady") and isinstance(error.__cause__, NEVER_READY):
+                await end_never_ready(call, instance.id, {}, error)
+            raise
+        await self._begin_period(call, instance.id, new, outputs)
+        return instance.id, outputs
 
     async def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Reading | None:
         """Return the instance as the cloud reports it; unhealthy while it has never been ready."""
@@ -179,18 +219,31 @@ class Instance(Resource):
         outputs = {name: state.get(name) for name in self.outputs} | instance_outputs(instance)
         status = f"instance {instance.name} ({resource_id}) is {instance.status}"
         unhealthy = None
-        if instance.status in UNUSABLE_STATUSES:
+        stopped = period.why_stopped(instance, inputs)
+        if stopped is not None:
+            await call.warn(
+                f"{status.replace('is stopped', stopped)}. It may be billed until it is deleted; `pulumi up` replaces "
+                "it, with the same volume, and `pulumi-vllm sweep --expired --delete` ends it"
+            )
+            inputs = {**inputs, "power": stopped}
+        elif instance.status in UNUSABLE_STATUSES:
             unhealthy = f"{status}; it is billed, and {replacement_hint(call)}"
         elif not imported and not state.get("hostKey"):
             unhealthy = f"{status} and was never reached over SSH; it is billed"
+        else:
+            await period.report_end(call, instance)
         return Reading(outputs, inputs, unhealthy)
 
     async def update(self, call: Call, resource_id: str, old: Values, new: Values) -> Values:
-        """Wait for an instance that was never ready. Nothing else changes in place."""
+        """Wait for an instance that was never ready, and begin its period again. Nothing else changes in place."""
         outputs = {name: old.get(name) for name in self.outputs}
-        if old.get("hostKey") and old.get("status") == "running":
-            return outputs
-        return await wait_until_ready(call, resource_id, new, outputs)
+        if any(old.get(name) != new.get(name) for name in period.MARKED_INPUTS):
+            before = str(old.get("instanceName"))
+            outputs["instanceName"] = await self._rename(call, resource_id, before, self._name(call, new))
+        if not (old.get("hostKey") and old.get("status") == "running"):
+            outputs = await wait_until_ready(call, resource_id, new, outputs)
+        await self._begin_period(call, resource_id, new, outputs)
+        return outputs
 
     async def delete(self, call: Call, resource_id: str, state: Values) -> None:
         """Serve until the minimum run time is over, drain, stop, unmount and terminate."""
@@ -198,8 +251,29 @@ class Instance(Resource):
 
     # -- renting ------------------------------------------------------------------------------------
     def _name(self, call: Call, new: Values) -> str:
-        identity = [str(new.get(name)) for name, prop in self.inputs.items() if prop.replaces]
-        return physical_name(call.stack, call.project, call.name, call.urn, *identity)
+        identity = [
+            str(new.get(name)) for name, prop in self.inputs.items() if prop.replaces and name != "power"
+        ]
+        return marked_name(period.mark(new), call.stack, call.project, call.name, call.urn, *identity)
+
+    async def _rename(self, call: Call, instance_id: str, before: str, name: str) -> str:
+        """Mark owner and end of the period at the cloud. An imported instance keeps its name. Returns the name."""
+        if not is_same(before, name):
+            return before
+        if before != name:
+            await call.session.ask(call.session.cloud().instances.rename, instance_id, name)
+        return name
+
+    async def _begin_period(self, call: Call, instance_id: str, new: Values, outputs: Values) -> None:
+        try:
+            await period.begin(call, new, outputs)
+        except HostError as error:
+            raise Partial(
+                f"{call.name}: the cloud shows the new end of the period, but the host does not know it and may power "
+                f"off before: {error}; run `pulumi up` again",
+                instance_id,
+                outputs,
+            ) from error
 
     async def _rent(self, call: Call, new: Values, name: str) -> "CloudInstance":
         """Rent the best offer that is really available."""

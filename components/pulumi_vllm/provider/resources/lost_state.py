@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from pulumi_vllm.plan.names import is_of_resource, is_of_stack
+from pulumi_vllm.plan.names import is_of_resource, is_of_stack, is_same
 from pulumi_vllm.provider.plugin.call import Call
 
 _REMEDY: Final = (
@@ -24,7 +24,7 @@ async def warn_of_unknown_instances(call: Call, own_name: str) -> None:
         of_resource = is_of_stack(instance.name, call.stack, call.project) and is_of_resource(
             instance.name, call.name
         )
-        if of_resource and not instance.gone and instance.name != own_name:
+        if of_resource and not instance.gone and not is_same(instance.name, own_name):
             price = f", ${instance.usd_per_hour:.2f}/h" if instance.usd_per_hour else ""
             await call.warn(
                 f"the instance {instance.name} ({instance.id}{price}) of this stack is {instance.status} and billed, "

@@ -29,18 +29,26 @@ from pulumi_vllm.provider.lifecycle.host_connection import (
     repair,
     report,
 )
-from pulumi_vllm.provider.lifecycle.readiness_check import EngineFailedError, ReadinessCheck
+from pulumi_vllm.provider.lifecycle.never_ready import END_IF_NEVER_READY, end_never_ready
+from pulumi_vllm.provider.lifecycle.readiness_check import EngineFailedError, NotReadyError, ReadinessCheck
 from pulumi_vllm.provider.lifecycle.rollback import keep_what_is_ready, roll_back_after_failure
 from pulumi_vllm.provider.lifecycle.units import INSTALL, PREFLIGHT, run_unit
 from pulumi_vllm.provider.plugin.call import Call
-from pulumi_vllm.provider.plugin.protocol import has_unknown
+from pulumi_vllm.provider.plugin.errors import UserError
+from pulumi_vllm.provider.plugin.protocol import has_unknown, reveal
 from pulumi_vllm.provider.plugin.resource import Failure, Property, Reading, Values
 from pulumi_vllm.render import layout
 
 if TYPE_CHECKING:
     from pulumi_vllm.host.facts import Facts
 
-_SERVING_UNITS = (layout.ENGINE_UNIT, layout.GATEWAY_UNIT, layout.FIREWALL_UNIT, layout.CANARY_TIMER)
+_SERVING_UNITS = (
+    layout.ENGINE_UNIT,
+    layout.GATEWAY_UNIT,
+    layout.FIREWALL_UNIT,
+    layout.CANARY_TIMER,
+    layout.LIFETIME_TIMER,
+)
 # Inputs that vLLM reads when it starts.
 _RESTARTING_INPUTS = ("servingDigest", "weightsRevision", "weightsDownloads", "engineVersion", "commandLine")
 
@@ -91,6 +99,7 @@ class Service(HostResource):
             f"(default: {READY_TIMEOUT_S}).",
             silent=True,
         ),
+        "endIfNeverReady": END_IF_NEVER_READY,
     }
     outputs = {
         "evidence": Property(
@@ -133,7 +142,12 @@ class Service(HostResource):
 
     async def create(self, call: Call, new: Values) -> tuple[str, Values]:
         """Install and start vLLM and the gateway, and run the readiness check."""
-        outputs = await self._start(call, new, restart=await self._remove_damaged_engine(call, new))
+        try:
+            outputs = await self._start(call, new, restart=await self._remove_damaged_engine(call, new))
+        except UserError as error:
+            if new.get("endIfNeverReady") and await self._never_ready(call, new, error):
+                await end_never_ready(call, str(new["instanceId"]), _instance_state(new), error)
+            raise
         if new.get("commandsFollow"):
             outputs["hostAccess"] = {}
         return f"service@{new['instanceId']}", outputs
@@ -209,6 +223,14 @@ class Service(HostResource):
         await repair(call, host, found)
         return bool(found)
 
+    async def _never_ready(self, call: Call, new: Values, error: UserError) -> bool:
+        """Whether the readiness check is what failed, on a host on which it has never passed."""
+        if not isinstance(error, NotReadyError) and not isinstance(error.__cause__, NotReadyError):
+            return False
+        host = await connect_host(call, new)
+        shown = await host.run(f"test -e {layout.READY_FILES} && echo yes || true", timeout_s=60)
+        return shown.stdout.strip() != "yes"
+
     async def _start(self, call: Call, new: Values, *, restart: bool) -> Values:
         async with roll_back_after_failure(call, new, restarts=True):
             readiness = await self._serve(call, new, restart=restart)
@@ -260,6 +282,20 @@ class Service(HostResource):
         return result if serving else result | {"start_s": result.get("seconds")}
 
 
+def _instance_state(new: Values) -> Values:
+    """Return what `terminate` needs of the instance to unmount its volume. Nothing runs that it would have to drain."""
+    connection = reveal(new["connection"])
+    return {
+        "instanceName": new["instanceId"],
+        "address": connection.get("host"),
+        "port": connection.get("port"),
+        "user": connection.get("user"),
+        "hostKey": connection.get("hostKey"),
+        "sshPrivateKey": connection.get("privateKey"),
+        "drainTimeoutS": 0,
+    }
+
+
 def _start_s(outputs: Values) -> float | None:
     """Return how long the last start of vLLM took until it was ready, in seconds."""
     seconds = ((outputs.get("evidence") or {}).get("readiness") or {}).get("start_s")
@@ -284,5 +320,5 @@ _START_UNITS = f"""
 systemctl enable -q {layout.GATEWAY_UNIT} {layout.ENGINE_UNIT}
 systemctl reset-failed {layout.ENGINE_UNIT} {layout.GATEWAY_UNIT} 2>/dev/null || true
 systemctl start --no-block {layout.ENGINE_UNIT} {layout.GATEWAY_UNIT}
-systemctl enable -q --now {layout.CANARY_TIMER}
+systemctl enable -q --now {layout.CANARY_TIMER} {layout.LIFETIME_TIMER}
 """
