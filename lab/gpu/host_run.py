@@ -1,10 +1,12 @@
 """On the GPU machine: the units of a stack, as rendered and locked in, under the systemd that host.sh started.
 
-usage: host_run.py FOLDER LAUNCH.json NAME [--levels 1,32,256] [--signals KILL,STOP] [--deadline-s 500]   (FOLDER from host_files.py)
+usage: host_run.py FOLDER LAUNCH.json NAME [--levels 1,32,256] [--under-canary 768:1536] [--signals KILL,STOP] [--deadline-s 500]
+       (FOLDER from host_files.py)
 
 Checks the machine, starts the engine and the gateway, runs the readiness check, then `pulumi-vllm smoke` and `bench` through the gateway,
-and the same load without the gateway (no load where the levels are empty). Then it starts the canary's timer, sends each signal to the
-engine's core, and waits until the gateway passes a token on again. Last, it stops the engine with 32 streams running.
+and the same load without the gateway (neither where the levels are empty). Then it starts the canary's timer and sends the levels of
+`--under-canary` to the engine, which must live. It sends each signal to the engine's core, and waits until the gateway passes a token on
+again. Last, it stops the engine with 32 streams running.
 OUT/NAME.host.json says how each ended.
 """
 
@@ -178,6 +180,27 @@ def interrupted(signal: str, key: str, model: str, within_s: float = 300) -> dic
     return found | {"unit": show("vllm.service", "ActiveState", "NRestarts", "ExecMainStatus")}
 
 
+def under_canary(launch: dict[str, Any], name: str, levels: str) -> dict[str, Any]:
+    """Load while the canary's timer runs: the rows, what each of its runs found, and how often the unit was restarted."""
+    finished = threading.Event()
+    found: list[dict[str, str]] = []
+
+    def watch() -> None:
+        while not finished.wait(2):
+            text = inside("cat", "/var/lib/pulumi-vllm/canary.json").stdout
+            result = json.loads(text) if text else {}
+            one = {key: str(result.get(key, "")) for key in ("time", "engine", "observed", "gateway")}
+            if text and one not in found:
+                found.append(one)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    rows = without_gateway(launch, f"{name}.canary", levels)
+    finished.set()
+    watcher.join(60)
+    return {"rows": rows, "canary": found, "unit": show("vllm.service", "ActiveState", "NRestarts")}
+
+
 def stop(model: str) -> dict[str, Any]:
     """`systemctl stop` three seconds into the streams."""
     streams = [drain.Stream(8000, model, number, TOKENS) for number in range(STREAMS)]
@@ -200,6 +223,26 @@ def stop(model: str) -> dict[str, Any]:
     }
 
 
+def with_canary(
+    options: argparse.Namespace, key: str, launch: dict[str, Any], result: dict[str, Any]
+) -> None:
+    """Start the canary's timer; load the engine, then interrupt it, as far as the options ask for it."""
+    if options.signals or options.under_canary:
+        inside("systemctl", "start", CANARY[0])
+    if options.under_canary:
+        result["under_canary"] = under_canary(launch, options.name, options.under_canary)
+        keep(options.name, result)
+    for one in filter(None, options.signals.split(",")):
+        result.setdefault("signals", []).append(interrupted(one, key, launch["model"]))
+        keep(options.name, result)
+    result["canary"] = inside("cat", "/var/lib/pulumi-vllm/canary.json").stdout
+
+
+def keep(name: str, result: dict[str, Any]) -> None:
+    """Write what is known by now: a machine may be taken away at any moment."""
+    (OUT / f"{name}.host.json").write_text(json.dumps(result, indent=1))
+
+
 def main() -> None:
     """Once through, whatever fails."""
     parser = argparse.ArgumentParser()
@@ -207,6 +250,7 @@ def main() -> None:
     parser.add_argument("launch", type=Path)
     parser.add_argument("name")
     parser.add_argument("--levels", default="1,32,256")
+    parser.add_argument("--under-canary", default="")
     parser.add_argument("--signals", default="")
     parser.add_argument("--deadline-s", type=float, default=500)
     options = parser.parse_args()
@@ -230,21 +274,17 @@ def main() -> None:
         result["processes"] = locked()
         if result["ready_s"] is not None:
             result["units"][UNITS[-1]] = start(UNITS[-1], 200)
-            result["smoke"] = ask(key, "smoke")
             if options.levels:
+                result["smoke"] = ask(key, "smoke")
                 result["bench"] = ask(key, "bench", "--levels", options.levels, "--out", str(OUT / "bench"))
                 result["without_gateway"] = without_gateway(launch, options.name, options.levels)
-            if options.signals:
-                inside("systemctl", "start", CANARY[0])
-            for one in filter(None, options.signals.split(",")):
-                result.setdefault("signals", []).append(interrupted(one, key, launch["model"]))
-            result["canary"] = inside("cat", "/var/lib/pulumi-vllm/canary.json").stdout
+            with_canary(options, key, launch, result)
             result["stop"] = stop(launch["model"])
     finally:
         for unit in (*UNITS, *CANARY):
             text = inside("journalctl", "-u", unit, "-o", "short-iso", "--no-pager").stdout
             (OUT / f"{options.name}.{unit}.txt").write_text(text)
-        (OUT / f"{options.name}.host.json").write_text(json.dumps(result, indent=1))
+        keep(options.name, result)
         print(json.dumps(result)[:6000])
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SITE = os.environ.get("SITE", "/tmp/site")
 """The folder with the engine. Two engines can be measured side by side from two folders."""
 PERMITTED = {"load-format": "random"}
-"""The one flag that always differs: nobody has the weights there."""
+"""The one flag that differs in every run but those of `vllm preload`: nobody has the weights there."""
 NO_MULTICAST = {"NCCL_NVLS_ENABLE": "0", "TORCH_SYMM_MEM_DISABLE_MULTICAST": "1", "NVSHMEM_DISABLE_NVLS": "1"}
 """On a shared host NVLink multicast must stay off: a program that uses it can put the others' GPUs out of service."""
 
@@ -62,9 +62,10 @@ def move_in(launch: dict[str, Any], home: Path, host: str) -> None:
         hosts.write(f"127.0.1.1 {host}\n")
 
 
-def used_mib() -> list[int]:
-    """Memory in use on each card, MiB; [] where nvidia-smi does not say."""
+def used_mib(cards: str = "") -> list[int]:
+    """Memory in use on each card, MiB; [] where nvidia-smi does not say. `cards`: "0,1" for some of them, "" for all."""
     query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+    query += [f"--id={cards}"] if cards else []
     lines = subprocess.run(query, capture_output=True, text=True, check=False).stdout.split()
     return [int(one) for one in lines if one.isdigit()]
 
@@ -80,13 +81,16 @@ class Server:
             model_folder.write(folder, launch["precision"])
         home.mkdir(parents=True, exist_ok=True)
         Path(launch["cache_directory"]).mkdir(parents=True, exist_ok=True)
-        self.argv = with_flags(launch["argv"], {**changes, **PERMITTED})
+        self.argv = with_flags(launch["argv"], {**PERMITTED, **changes})
         for name, text in launch["files"].items():
             Path(name).parent.mkdir(parents=True, exist_ok=True)
             Path(name).write_text(text)
         # As the unit has it, the middleware's folder is on the path; a script of the kit may take its place.
         modules = f"{SITE}:{launch['environment']['PYTHONPATH']}:{Path(__file__).parent}"
         self.environment = {**launch["environment"], **NO_MULTICAST, "HOME": str(home), "PYTHONPATH": modules}
+        self.cards = self.environment.get("CUDA_VISIBLE_DEVICES", "")
+        # What `vllm preload` or another engine holds on these cards is not waited for.
+        self.free_mib = max(used_mib(self.cards), default=0) + 1024
         self.port = int(self.argv[self.argv.index("--port") + 1])
         self.path = log
         self.log: IO[str] = log.open("w")
@@ -117,7 +121,7 @@ class Server:
         """`signal` to the main process, after 45 s SIGKILL to its session, as the unit's stop does.
 
         `left` counts the others that lived on when the main one was gone (systemd kills them), `free_s` the seconds
-        until no card has more than 1 GiB in use, None after a minute or where nvidia-smi says nothing.
+        until no card has 1 GiB more in use than before, None after a minute or where nvidia-smi says nothing.
         """
         began = time.time()
         if self.process.poll() is None:
@@ -136,7 +140,7 @@ class Server:
         self.log.close()
         free = None
         while free is None and time.time() - began < 60:
-            if max(used_mib(), default=1025) <= 1024:
+            if max(used_mib(self.cards), default=self.free_mib + 1) <= self.free_mib:
                 free = round(time.time() - began, 1)
             else:
                 time.sleep(0.5)
