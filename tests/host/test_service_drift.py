@@ -307,12 +307,12 @@ LEFT_ALONE = (
         ),
         (
             lambda raw: raw["canary"].update(age_s=301.0),
-            "canary has not asked vLLM for a token for 301 s, declared every minute; `pulumi up` starts it again",
+            "canary has not asked vLLM for a token for 301 s, declared every 30 s; `pulumi up` starts it again",
             ["systemctl restart vllm-canary.timer; systemctl start vllm-canary.service"],
         ),
         (
             lambda raw: raw.update(canary=None),
-            "canary has not asked vLLM for a token ever, declared every minute; `pulumi up` starts it again",
+            "canary has not asked vLLM for a token ever, declared every 30 s; `pulumi up` starts it again",
             ["systemctl restart vllm-canary.timer; systemctl start vllm-canary.service"],
         ),
         (

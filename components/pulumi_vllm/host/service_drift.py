@@ -23,7 +23,7 @@ _STARTED_AT_BOOT: Final = (
     layout.CANARY_TIMER,
     layout.LIFETIME_TIMER,
 )
-# The canary runs every minute, and a run that observes a hang takes two.
+# The canary runs every 30 s, and a run that observes a hang takes two minutes.
 _ASKED_WITHIN_S: Final = 300
 # As long as whoever looks once a day needs.
 _ENDED_WITHIN_S: Final = 24 * 3600
@@ -123,7 +123,7 @@ def _canary(facts: Facts) -> Iterator[Difference]:
         return
     if canary is None or canary.age_s > _ASKED_WITHIN_S:
         since = "ever" if canary is None else f"for {canary.age_s:.0f} s"
-        observed = f"has not asked vLLM for a token {since}, declared every minute"
+        observed = f"has not asked vLLM for a token {since}, declared every 30 s"
         yield Difference("canary", observed, "`pulumi up` starts it again", (_ASK,))
     elif canary.engine in {"refuses", "fails"}:
         observed = f"{canary.engine} to answer one token: {canary.observed}"
