@@ -153,7 +153,7 @@ def test_attaching_a_share_restarts_a_gpu_machine(cloud):
     assert int(cloud.ssh("ubuntu", address, "journalctl --list-boots -q --no-pager | wc -l")) == boots + 1
     assert (
         cloud.ssh("ubuntu", address, '/opt/vllm/bin/python -c "import vllm; print(vllm.__version__)"')
-        == "0.26.0"
+        == "0.33.0"
     )
 
     control.request_control(cloud.running, f"pause/{machine}", "POST", {})

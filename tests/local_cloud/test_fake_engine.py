@@ -200,6 +200,13 @@ def test_metrics_version_and_paths_without_a_key(engine):
     assert requests.get(f"{engine.url}/nothing", timeout=5).status_code == 404
 
 
+def test_the_version_is_the_one_that_the_stack_declares(tmp_path):
+    declared = tmp_path / "install.json"
+    for engine, reported in (("0.33.0", "0.33.0"), ("0.26.0", "0.26.0"), ("0.32.0-cpu", "0.32.0")):
+        declared.write_text(json.dumps({"engine": engine}))
+        assert fake_engine.version(declared) == reported
+
+
 def test_keys_protect_the_same_paths_as_in_vllm(start):
     running = start(VLLM_API_KEY="k").ready()
     assert running.chat().status_code == 401
