@@ -11,7 +11,9 @@ INSTALLED = pathlib.Path("/etc/pulumi-vllm/install.json")
 def version(installed: pathlib.Path = INSTALLED) -> str:
     """The version that the stack declares, or that of the engine for such a machine where nothing is declared."""
     try:
-        return str(json.loads(installed.read_text())["engine"]).partition("-")[0]  # 0.32.0-cpu calls itself 0.32.0
+        return str(json.loads(installed.read_text())["engine"]).partition("-")[
+            0
+        ]  # 0.32.0-cpu calls itself 0.32.0
     except (OSError, ValueError, KeyError):
         return "0.33.0" if shutil.which("nvidia-smi") else "0.32.0"
 
