@@ -118,6 +118,7 @@ def test_a_level_without_an_answer_and_a_lost_engine_are_read():
     known = replace(catalogue.load(), measured=(read,))
     wanted = {"model": "mistral-small-4", "precision": "fp8", "context": "256Ki", "concurrency": 256}
     wanted |= {
+        "engine": {"version": "0.26.0"},
         "machine": {"gpu": "H200", "count": 1, "max_usd_per_hour": 10},
         "storage": "300GB",
     }
