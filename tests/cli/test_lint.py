@@ -97,47 +97,52 @@ def test_the_rules_are_listed_by_the_ids_that_ignore_accepts(capsys):
         ("--gpu H100 -- --max-num-seqs 4", "no --max-model-len: 64.85 GiB per GPU are missing"),
         ("--gpu H100 -- --max-num-seqs 4 --max-model-len auto", "--max-model-len auto: 47"),
         (
-            "--gpu H200 -- --max-model-len 32k --gpu-memory-utilization 0.5",
+            "--engine 0.26.0 --gpu H200 -- --max-model-len 32k --gpu-memory-utilization 0.5",
             "use a higher --gpu-memory-utilization, fewer --max-num-batched-tokens or more GPUs",
         ),
         (
-            "--gpu H200 --precision nvfp4 -- --max-model-len 32k --max-num-seqs 256 --max-num-batched-tokens 24k",
+            "--engine 0.26.0 --gpu H200 --precision nvfp4 -- --max-model-len 32k --max-num-seqs 256 "
+            "--max-num-batched-tokens 24k",
             "no --gpu-memory-utilization (vLLM's own 0.92): CUDA graphs, fragmentation and images need",
         ),
         (
-            "--gpu H200 -- --max-model-len 32k --max-num-seqs 256 --max-num-batched-tokens 128k",
+            "--engine 0.26.0 --gpu H200 -- --max-model-len 32k --max-num-seqs 256 --max-num-batched-tokens 128k",
             "GiB are left; use a smaller --max-num-batched-tokens, or --language-model-only",
         ),
         (
-            "--gpu H200 -- --max-model-len 32k --gpu-memory-utilization 0.98 --max-num-batched-tokens 2048",
+            "--engine 0.26.0 --gpu H200 -- --max-model-len 32k --gpu-memory-utilization 0.98 "
+            "--max-num-batched-tokens 2048",
             "GiB are left; use 0.96 or less, or --language-model-only",
         ),
         (
-            "--gpu H200 -- --max-model-len 32k --skip-mm-profiling --mm-encoder-tp-mode data",
+            "--engine 0.26.0 --gpu H200 -- --max-model-len 32k --skip-mm-profiling --mm-encoder-tp-mode data",
             "--skip-mm-profiling, --mm-encoder-tp-mode: the plan's memory figures do not include this",
         ),
-        ("--gpu H200 -- --max-model-len 32k --limit-mm-per-prompt []", "is not an object of whole numbers"),
         (
-            '--gpu H200 -- --max-model-len 32k --limit-mm-per-prompt {"image":"few"}',
+            "--engine 0.26.0 --gpu H200 -- --max-model-len 32k --limit-mm-per-prompt []",
             "is not an object of whole numbers",
         ),
         (
-            '--gpu H200 -- --max-model-len 32k --limit-mm-per-prompt {"image":{"count":-1}}',
+            '--engine 0.26.0 --gpu H200 -- --max-model-len 32k --limit-mm-per-prompt {"image":"few"}',
+            "is not an object of whole numbers",
+        ),
+        (
+            '--engine 0.26.0 --gpu H200 -- --max-model-len 32k --limit-mm-per-prompt {"image":{"count":-1}}',
             "write for example",
         ),
         (
-            "--gpu H200 -- --max-model-len 32k --max-num-batched-tokens 32k",
+            "--engine 0.26.0 --gpu H200 -- --max-model-len 32k --max-num-batched-tokens 32k",
             "and activation 31.6 for 10 images in one step, and the KV cache holds 0 tokens; use fewer",
         ),
         (
-            "--gpu H200 -- --max-model-len 32k --gpu-memory-utilization 0.99 --language-model-only",
+            "--engine 0.26.0 --gpu H200 -- --max-model-len 32k --gpu-memory-utilization 0.99 --language-model-only",
             "use 0.98 or less",
         ),
         (
-            "--gpu H200 -- --max-model-len 32k --gpu-memory-utilization 0.95",
+            "--engine 0.26.0 --gpu H200 -- --max-model-len 32k --gpu-memory-utilization 0.95",
             "images need 7.33 GiB above the limit, and 6.99 GiB are left; use 0.94 or less, or a smaller --max-num",
         ),
-        ("--gpu H200 -- --max-model-len 32k --max-num-seqs 2000", "use 607 or fewer"),
+        ("--engine 0.26.0 --gpu H200 -- --max-model-len 32k --max-num-seqs 2000", "use 607 or fewer"),
         (
             "-- --max-model-len 32k --load-format hf --config-format hf",
             "--load-format hf --config-format hf:",

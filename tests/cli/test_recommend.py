@@ -8,6 +8,7 @@ import shutil
 import pytest
 import yaml
 from pulumi_vllm import cli
+from pulumi_vllm.plan import catalogue
 
 STACKS = pathlib.Path(__file__).parents[2] / "stacks"
 SHIPPED = STACKS / "Pulumi.spheron-h200-2x-fp8.yaml"
@@ -40,9 +41,8 @@ def test_recommendations_can_be_planned_and_are_sorted_by_price(capsys, context,
             f"precision={row['precision']}",
         ]
         wanted += [f"context={context}", f"concurrency={concurrency}", "machine.max_usd_per_hour=99"]
-        wanted += [
-            "engine.version=0.26.0"
-        ]  # recommend takes the catalogue's default, this stack names another
+        engine = catalogue.load().gpus[row["gpu"]].engine  # recommend takes the default, this stack names one
+        wanted += [f"engine.version={engine}"]
         sets = [word for one in wanted for word in ("--set", one)]
         assert cli.main(["plan", str(SHIPPED), "--json", *sets]) == 0
         planned = json.loads(capsys.readouterr().out)

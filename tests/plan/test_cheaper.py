@@ -25,7 +25,7 @@ def block(gpu, count, **changed):
         {},
         {"flags": {"max-num-batched-tokens": 131072, "language-model-only": True}},
         {"flags": {"tensor-parallel-size": 1}},
-        {"flags": {"gpu-memory-utilization": 0.98, "language-model-only": True}},
+        {"version": "0.26.0", "flags": {"gpu-memory-utilization": 0.98, "language-model-only": True}},
         {"version": "0.26.0"},
     ],
 )

@@ -58,7 +58,7 @@ def test_every_flag_of_the_product_exists_in_a_version():
         ({"allowed-local-media-path": "/"}, "loads-from-elsewhere", "clients could read files of the host"),
         ({"revision": "main"}, "loads-from-elsewhere", "the weights are pinned"),
         ({"tool-parser-plugin": "/x.py"}, "loads-from-elsewhere", "it runs code that no pinned package holds"),
-        ({"disable-log-requests": True}, "unknown-flag", "requests are logged only with enable-log-requests"),
+        ({"disable-log-requests": True}, "unknown-flag", "write enable-log-requests: false"),
         ({"enable-reasoning": True}, "unknown-flag", "leave it out, reasoning-parser alone enables it"),
         ({"swap-space": 4}, "unknown-flag", "a preempted request is always computed again"),
         ({"guided-decoding-backend": "x"}, "unknown-flag", "use structured-outputs-config with the key backend"),

@@ -161,7 +161,11 @@ def test_fewer_graphs_than_requests_are_refused():
 
 
 def test_the_batch_profile_is_measured_on_one_h200():
-    decided = plan(Deployment.parse(machine("H200", 1, precision="fp8", context="32Ki", profile="batch")))
+    decided = plan(
+        Deployment.parse(
+            machine("H200", 1, precision="fp8", context="32Ki", profile="batch", engine={"version": "0.26.0"})
+        )
+    )
     assert decided.measured == "yes"
     assert decided.rate.levels == (512,)
     assert decided.memory.kv_tokens == pytest.approx(decided.measured_run.kv_tokens, rel=0.005)
@@ -185,9 +189,15 @@ def test_a_newer_engine_is_measured(count, precision, context):
     assert {one.rule for one in decided.findings} <= {"nvfp4-on-hopper"}
 
 
-def test_the_default_engine_is_not_the_newest():
-    assert plan(Deployment.parse(machine())).engine.version == "0.26.0"
-    assert catalogue.load().default_engine(catalogue.load().gpus["H200"]).version == "0.26.0"
+@pytest.mark.parametrize(
+    "gpu", [gpu for gpu in catalogue.load().gpus.values() if gpu.runs == "cuda"], ids=lambda gpu: gpu.name
+)
+def test_the_default_engine_is_the_newest_with_evidence_on_that_gpu(gpu):
+    def order(version):
+        return tuple(map(int, version.split(".")))
+
+    started = {run.engine for run in catalogue.load().measured if run.gpu == gpu.name and run.flags}
+    assert catalogue.load().default_engine(gpu).version == max(started, key=order)
 
 
 def test_flags_that_change_memory_count():
@@ -235,8 +245,8 @@ def test_measured_and_unmeasured_machines_are_labelled():
     def reasons(*machine_):
         return " ".join(explain.because(plan(Deployment.parse(machine(*machine_)))))
 
-    assert "7,167 output tokens/s at 256 streams" in reasons("H200", 2)
-    assert "$0.31 per million output tokens" in reasons("H200", 2)
+    assert "8,861 output tokens/s at 256 streams" in reasons("H200", 2)
+    assert "$0.25 per million output tokens" in reasons("H200", 2)
     assert "never started on 4x H100" in reasons("H100", 4)
 
 
@@ -252,7 +262,8 @@ def test_only_exactly_the_flags_that_were_started_count_as_measured():
     known = catalogue.load()
 
     def decided(**changed):
-        fields = {"precision": "fp8", "context": "256Ki", "concurrency": 256, **changed}
+        engine = {"version": "0.26.0", **changed.pop("engine", {})}
+        fields = {"precision": "fp8", "context": "256Ki", "concurrency": 256, "engine": engine, **changed}
         return plan(Deployment.parse(machine("H200", 1, **fields)), catalogue=known)
 
     now = decided()
@@ -296,7 +307,12 @@ def test_a_utilization_that_ran_out_of_memory_is_refused(flags, most, too_much):
     def fits(utilization):
         asked = {"gpu-memory-utilization": utilization, **flags}
         wanted = machine(
-            "H200", 1, precision="fp8", context="256Ki", concurrency=256, engine={"flags": asked}
+            "H200",
+            1,
+            precision="fp8",
+            context="256Ki",
+            concurrency=256,
+            engine={"version": "0.26.0", "flags": asked},
         )
         return plan(Deployment.parse(wanted)).memory.fits
 

@@ -11,7 +11,7 @@ def block(**engine):
         "machine": {"gpu": "H200", "count": 2, "max_usd_per_hour": 9},
         "storage": "300GB",
         "access": {"allow": ["9.9.9.0/24"]},
-        "engine": engine,
+        "engine": {"version": "0.26.0", **engine},  # whose images take the most
     }
 
 

@@ -88,7 +88,8 @@ def _flags(words: Sequence[str], parsed: argparse.Namespace) -> "tuple[Finding, 
     from pulumi_vllm.plan.suggestions import suggestion
 
     known = catalogue.load()
-    engine = next(known.default_engine(gpu) for gpu in known.gpus.values() if gpu.runs == "cuda")
+    cards = {name: gpu for name, gpu in known.gpus.items() if gpu.runs == "cuda"}
+    engine = known.default_engine(cards.get(parsed.gpu, next(iter(cards.values()))))
     version, model = parsed.engine or engine.version, known.models.get(parsed.model)
     for given, names in (
         (parsed.model, known.models),

@@ -129,14 +129,10 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A vLLM version. `runs_on` is cuda or cpu; `expert_flags` and `vision_flags` are keyed by precision.
-
-    `default` is false for a version that a stack file must name.
-    """
+    """A vLLM version. `runs_on` is cuda or cpu; `expert_flags` and `vision_flags` are keyed by precision."""
 
     version: str
     runs_on: str
-    default: bool
     locked: tuple[str, ...]
     left_out: tuple[str, ...]
     driver_floor: str | None
@@ -158,10 +154,12 @@ class Engine:
 class Gpu:
     """A GPU family. The driver reports `memory_mib`, of which a program can use `visible_gib`.
 
+    `engine` is the version that serves on it where a stack file names none.
     Prices are per GPU and hour, by billing. From `nvswitch_from` GPUs on, the machine needs a fabric manager.
     """
 
     name: str
+    engine: str
     memory_mib: int
     visible_gib: float
     compute_capability: str | None
@@ -209,9 +207,8 @@ class Catalogue:
     measured: tuple[Measured, ...] = ()
 
     def default_engine(self, gpu: Gpu) -> Engine:
-        """The newest engine that runs on such a GPU and need not be named."""
-        fitting = [one for one in self.engines.values() if one.runs_on == gpu.runs and one.default]
-        return max(fitting, key=lambda engine: _order(engine.version))
+        """The engine that serves on such a GPU where a stack file names none."""
+        return self.engines[gpu.engine]
 
 
 @functools.cache
@@ -262,7 +259,3 @@ def _engine(data: dict[str, Any]) -> Engine:
 def _measured(run: dict[str, Any]) -> Measured:
     rates = {int(streams): rate for streams, rate in run["tokens_per_s"].items()}
     return Measured(**{**run, "tokens_per_s": rates, "load": tuple(run.get("load", ()))})
-
-
-def _order(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.partition("-")[0].split("."))

@@ -381,7 +381,7 @@ class EngineOptions(_Block):
     """How vLLM is started, beyond what the plan decides."""
 
     version: Annotated[str | None, _key("installs the version and restarts vLLM")] = None
-    """Catalogue version of vLLM; unset takes the default of the catalogue (0.26.0 on GPUs)."""
+    """Catalogue version of vLLM; unset takes the default of the catalogue (0.33.0 on H200, 0.26.0 on H100)."""
     flags: Annotated[Mapping[FlagName, Flag], _key(_RESTART)] = {}
     """Further vLLM arguments, without the dashes. A mapping becomes JSON, a list becomes words. The linter checks them
     as it checks the plan's own."""
