@@ -101,8 +101,10 @@ def test_the_rules_are_listed_by_the_ids_that_ignore_accepts(capsys):
             "use a higher --gpu-memory-utilization, fewer --max-num-batched-tokens or more GPUs",
         ),
         (
-            "--engine 0.26.0 --gpu H200 --precision nvfp4 -- --max-model-len 32k --max-num-seqs 256 "
-            "--max-num-batched-tokens 24k",
+            (
+                "--engine 0.26.0 --gpu H200 --precision nvfp4 -- --max-model-len 32k --max-num-seqs 256 "
+                "--max-num-batched-tokens 24k"
+            ),
             "no --gpu-memory-utilization (vLLM's own 0.92): CUDA graphs, fragmentation and images need",
         ),
         (
@@ -110,8 +112,10 @@ def test_the_rules_are_listed_by_the_ids_that_ignore_accepts(capsys):
             "GiB are left; use a smaller --max-num-batched-tokens, or --language-model-only",
         ),
         (
-            "--engine 0.26.0 --gpu H200 -- --max-model-len 32k --gpu-memory-utilization 0.98 "
-            "--max-num-batched-tokens 2048",
+            (
+                "--engine 0.26.0 --gpu H200 -- --max-model-len 32k --gpu-memory-utilization 0.98 "
+                "--max-num-batched-tokens 2048"
+            ),
             "GiB are left; use 0.96 or less, or --language-model-only",
         ),
         (
