@@ -43,18 +43,18 @@ def test_hours_are_those_of_a_machine_that_is_stepped_through_the_year(up, down)
     going_up, going_down = schedule.parse(up), schedule.parse(down)
     if going_up == going_down:
         return
-    start = datetime(2027, 1, 1, tzinfo=UTC)
+    start, second, end = (datetime(year, 1, 1, tzinfo=UTC) for year in (2026, 2027, 2028))
     events = sorted(
         (start + timedelta(days=day, minutes=minute), is_up)
         for cron, is_up in ((going_down, False), (going_up, True))
         for day in range(2 * 365)
-        if cron.is_on((start + timedelta(days=day % 365)).date())
+        if cron.is_on((start + timedelta(days=day)).date())
         for minute in cron.times()
     )
-    # The second year begins with the machine as the first one left it.
-    second, is_up, counted = start + timedelta(days=365), False, timedelta(0)
+    # 2027 begins with the machine as 2026 left it.
+    is_up, counted = False, timedelta(0)
     last = start
-    for moment, becomes in [*events, (start + timedelta(days=730), False)]:
+    for moment, becomes in [*events, (end, False)]:
         if is_up and moment > second:
             counted += moment - max(last, second)
         last, is_up = moment, becomes

@@ -14,6 +14,7 @@ from pulumi_vllm.client.errors import UsageError as ClientUsageError
 # Name → module with `add_parser(commands)`, which sets `run`. Only the module of the given command is imported.
 _COMMANDS = {
     "bench": "pulumi_vllm.cli.bench",
+    "cost": "pulumi_vllm.cli.cost",
     "drift": "pulumi_vllm.cli.stack_drift",
     "init": "pulumi_vllm.cli.init",
     "lint": "pulumi_vllm.cli.lint",

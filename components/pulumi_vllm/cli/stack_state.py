@@ -81,7 +81,17 @@ def read_server(stack: str) -> ServerState | None:
     Raises:
         StackStateError: the state cannot be read, or there are several servers.
     """
-    return server_in(json.loads(_pulumi(stack, "stack", "export")))
+    return server_in(exported(stack))
+
+
+def exported(stack: str) -> dict[str, Any]:
+    """Return the JSON of `pulumi stack export`. The secrets in it are encrypted.
+
+    Raises:
+        StackStateError: the state cannot be read.
+    """
+    document: dict[str, Any] = json.loads(_pulumi(stack, "stack", "export"))
+    return document
 
 
 def last_update(stack: str) -> LastUpdate | None:

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import re
-from datetime import date, timedelta
-from typing import TYPE_CHECKING, Final, NamedTuple
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from typing import Final, NamedTuple
 
 _DAYS: Final = 7
-_MINUTES_PER_DAY: Final = 24 * 60
 _MONTHS: Final = 12
 # A calendar repeats after 400 years; a common year that begins on a Friday is near the mean of all of them.
 _YEAR: Final = 2027
@@ -82,25 +78,36 @@ def parse(text: str) -> Cron:
 
 def hours_per_month(up: Cron, down: Cron) -> float:
     """Return the hours between going up and the next going down, as a mean over the months of a year."""
-    return sum(minutes for minutes, is_up in _spans(up, down) if is_up) / 60 / _MONTHS
+    start = datetime(_YEAR, 1, 1, tzinfo=UTC)
+    return running_hours(up, down, start, start.replace(year=_YEAR + 1)) / _MONTHS
 
 
-def _spans(up: Cron, down: Cron) -> Iterator[tuple[int, bool]]:
-    """Minutes from each event to the next one, and whether the machine is up in them, over one year."""
-    days = [date(_YEAR, 1, 1) + timedelta(day) for day in range(365)]
-    events = sorted(
-        (number * _MINUTES_PER_DAY + minute, is_up)
+def running_hours(up: Cron, down: Cron, start: datetime, end: datetime) -> float:
+    """Return the hours between two moments of UTC in which the machine is up.
+
+    Where both fire in the same minute it goes up. Before the first event of the year before, it is down.
+    """
+    is_up, last, seconds = False, start, 0.0
+    for moment, becomes_up in _events(up, down, start - timedelta(days=366), end):
+        if moment > last:
+            seconds += (moment - last).total_seconds() * is_up
+            last = moment
+        is_up = becomes_up
+    return (seconds + (end - last).total_seconds() * is_up) / 3600
+
+
+def _events(up: Cron, down: Cron, start: datetime, end: datetime) -> list[tuple[datetime, bool]]:
+    """When the machine goes up (True) or down from `start` on and before `end`, in order."""
+    midnight = start.replace(hour=0, minute=0, second=0, microsecond=0)
+    days = [midnight + timedelta(days=number) for number in range((end - midnight).days + 1)]
+    events = [
+        (day + timedelta(minutes=minute), is_up)
         for cron, is_up in ((down, False), (up, True))
-        for number, day in enumerate(days)
-        if cron.is_on(day)
+        for day in days
+        if cron.is_on(day.date())
         for minute in cron.times()
-    )
-    # The year is taken as a circle: it begins as it ends.
-    (_, is_up), before = events[-1], 0
-    for moment, becomes_up in events:
-        yield moment - before, is_up
-        before, is_up = moment, becomes_up
-    yield len(days) * _MINUTES_PER_DAY - before, is_up
+    ]
+    return sorted(event for event in events if start <= event[0] < end)
 
 
 def _field(text: str, name: str, lowest: int, highest: int, words: tuple[str, ...]) -> frozenset[int]:
