@@ -101,7 +101,9 @@ def unready(projects):
     made = []
 
     def make(**more):
-        project = projects("fake", **more)
+        # A machine on which vLLM is never ready would be ended: see test_lifetime.py.
+        machine = {"keep_failed": True} | more.pop("machine", {})
+        project = projects("fake", machine=machine, **more)
         made.append(project)
         project.cloud.hub(gated=1)
         refused(project, "access is restricted and no token is set", "accept the terms at")
@@ -201,3 +203,31 @@ def test_each_failure_of_the_engine(projects):
         lambda: project.on_host("systemctl is-active vllm.service", check=False) == "active\n", 30, "vllm"
     )
     assert set(project.changes()) == {"same"}
+
+
+@pytest.mark.all
+def test_a_new_machine_that_is_never_ready_is_ended_and_the_next_up_rents_another(unready):
+    project = unready(machine={"keep_failed": False})
+    first = project.machine_id()
+    break_engine(project, BROKEN_ENGINES["no chat"][0])
+    refused(
+        project,
+        *BROKEN_ENGINES["no chat"][1],
+        "the machine was ended, because it never became ready",
+        "`server.machine.keep_failed: true` keeps one",
+    )
+    records = {one["id"]: one["status"] for one in project.cloud.api("/_sim/state")["deployments"]}
+    assert records[first] == "terminated"
+    project.cloud.hub("DELETE", "/_log")
+    project.up()
+    assert project.machine_id() != first
+    assert not [row for row in project.cloud.hub("GET", "/_log") if row["path"].endswith(".safetensors")]
+
+    # It has served: now a failure does not end it.
+    serving = project.machine_id()
+    project.pulumi("destroy", "--yes", "--skip-preview", "--target", "**vllm:host:Service::**")
+    break_engine(project, BROKEN_ENGINES["no chat"][0])
+    shown = project.pulumi("up", "--yes", "--skip-preview", check=False)
+    assert "was ended" not in shown.stdout
+    assert project.machine_id() == serving
+    assert project.cloud.api(f"/api/deployments/{serving}")["status"] == "running"

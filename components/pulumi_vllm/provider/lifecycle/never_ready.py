@@ -2,6 +2,8 @@
 
 from typing import Final, NoReturn
 
+from pulumi_vllm.provider.lifecycle.provision import KEEP_WAITING
+from pulumi_vllm.provider.lifecycle.readiness_check import READ_JOURNAL
 from pulumi_vllm.provider.lifecycle.terminate import terminate
 from pulumi_vllm.provider.plugin.call import Call
 from pulumi_vllm.provider.plugin.errors import Partial, UserError
@@ -40,6 +42,8 @@ async def end_never_ready(call: Call, instance_id: str, state: Values, error: Us
             raise Partial(message, error.resource_id, error.outputs) from error
         raise UserError(message) from error
     reason = str(error).removesuffix("; it exists and is billed")
+    for remedy in (KEEP_WAITING, READ_JOURNAL):  # of a machine that exists
+        reason = reason.replace(remedy, "")
     raise UserError(
         f"{reason}; the machine was ended, because it never became ready. Correct the cause, then run `pulumi up`, "
         "which rents another one. `server.machine.keep_failed: true` keeps one"

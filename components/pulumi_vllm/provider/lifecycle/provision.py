@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _READY_WITHIN_S = 3600.0
 _CHECK_INSTANCE_EVERY_S = 20.0  # while SSH does not answer
 _LOGIN_PAUSES_S = (0.5, 0.5, 1.0, 1.0, 2.0, 3.0, 5.0)
-_REMEDY = "run `pulumi up` again to keep waiting, or `pulumi destroy` to terminate it"
+KEEP_WAITING = "; run `pulumi up` again to keep waiting, or `pulumi destroy` to terminate it"
 
 
 class NeverRunningError(UserError):
@@ -57,7 +57,7 @@ async def wait_until_ready(call: Call, instance_id: str, new: Values, outputs: V
     except InstanceLostError as error:
         raise Partial(str(error), instance_id, outputs) from error
     except Exception as error:
-        remedy = "" if isinstance(error, UserError) else f"; {_REMEDY}"
+        remedy = "" if isinstance(error, UserError) else KEEP_WAITING
         message = f"instance {name} ({instance_id}): {error}{remedy}; it exists and is billed"
         raise Partial(message, instance_id, outputs) from error
     return outputs
@@ -89,7 +89,7 @@ async def _wait_running(call: Call, instance_id: str, new: Values, outputs: Valu
             report=lambda: f"{outputs['instanceName']} is {status}",
         )
     except PollTimeoutError as error:
-        raise NeverRunningError(f"still {status} after {error.waited_s:.0f} s; {_REMEDY}") from None
+        raise NeverRunningError(f"still {status} after {error.waited_s:.0f} s{KEEP_WAITING}") from None
 
 
 def _check_price(instance: "Instance", new: Values) -> None:

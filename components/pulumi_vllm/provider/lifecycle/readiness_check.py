@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # The check on the host knows the same time limit, and its result says more.
 _RESULT_AFTER_S = 90
+READ_JOURNAL = "; read `journalctl -u vllm` on the host, then run `pulumi up` again"
 
 
 @dataclass(slots=True)
@@ -44,8 +45,7 @@ class ReadinessCheck:
             )
         except PollTimeoutError as error:
             raise NotReadyError(
-                f"{self.call.name}: not ready after {error.waited_s:.0f} s; read `journalctl -u vllm` on the host, "
-                "then run `pulumi up` again"
+                f"{self.call.name}: not ready after {error.waited_s:.0f} s{READ_JOURNAL}"
             ) from None
 
     async def _passed(self) -> dict[str, Any] | None:
