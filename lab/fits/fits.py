@@ -12,7 +12,7 @@ from typing import Any
 
 import fit_memory
 import yaml
-from pulumi_vllm.plan import Deployment, Plan, catalogue, plan, price_comparison
+from pulumi_vllm.plan import Deployment, Plan, catalogue, plan, price_comparison, separate_servers
 from pulumi_vllm.plan import pricing as price
 from pulumi_vllm.plan.errors import PlanError
 
@@ -139,6 +139,35 @@ def prices() -> str:
     return out
 
 
+def servers() -> str:
+    """The tutorial's four servers as they would really run, beside servers of Mistral Small 4: 32Ki, 32 at once."""
+    known, context, concurrency = catalogue.load(), 32_768, 32
+    out = (
+        "| server | machine | $ per hour | context | KV tokens | requests of the full context |\n"
+        "|---|---|---|---|---|---|\n"
+    )
+    four = separate_servers.separate_servers(context, concurrency, None, known)
+    for one in four:
+        assert one.kv_cache_tokens is not None
+        moved = "" if one.as_in_tutorial else " (does not fit 1x H100)"
+        out += (
+            f"| {one.model}, {one.precision} | {one.machine}{moved} | {one.usd_per_hour:.2f} | {one.context:,} | "
+            f"{one.kv_cache_tokens:,} | {one.full_requests:.1f} |\n"
+        )
+    out += f"| together | | {separate_servers.together(four):.2f} | | | |\n"
+    for gpu, count, precision in (("H100", 1, "nvfp4"), ("H200", 1, "fp8"), ("H200", 2, "fp8")):
+        machine = {"gpu": gpu, "count": count, "max_usd_per_hour": 100}
+        block = {"model": MODEL, "precision": precision, "context": context, "concurrency": concurrency}
+        decided = plan(Deployment.parse({**block, "machine": machine, "storage": "300GB"}))
+        usd = price.list_price(known.gpus[gpu], count, "on-demand")
+        assert decided.memory is not None
+        out += (
+            f"| {MODEL}, {precision} | {count}x {gpu} | {usd:.2f} | {context:,} | {decided.memory.kv_tokens:,} | "
+            f"{decided.memory.full_requests:.1f} |\n"
+        )
+    return out
+
+
 def performance() -> str:
     """A row per set of flags that was measured: tok/s and TPOT by streams, the cheapest million, KV tokens, starts."""
     known, levels = catalogue.load(), (1, 32, 128, 256, 512, 1024)
@@ -175,6 +204,7 @@ TABLES = (
     ("lab/notes/fits.md", "fits", fits),
     ("lab/notes/fits.md", "starts", starts),
     ("lab/notes/fits.md", "prices", prices),
+    ("lab/notes/fits.md", "servers", servers),
 )
 
 

@@ -203,6 +203,30 @@ def test_the_separate_servers_are_checked_and_spot_is_then_and_now(capsys):
     assert "each 1x H100 does not hold mistral-small-4" in found["separate"][0]["holds"]
 
 
+def test_the_tutorials_servers_are_planned_as_they_would_really_run(capsys):
+    _, found = asked(capsys, "--context", "32Ki", "--concurrency", "32")
+    servers = {one["model"]: one for one in found["separate_servers"]}
+    assert [one["as_in_tutorial"] for one in servers.values()] == [False, False, True, True]
+    llama = servers["llama-3.3-70b"]
+    assert (llama["machine"], llama["precision"]) == ("1x H200", "fp8")
+    assert all(one["full_requests"] >= 1 and one["usd_per_hour"] for one in servers.values())
+    _, found = asked(capsys, "--context", "128Ki", "--concurrency", "32")
+    assert {one["model"]: one["context"] for one in found["separate_servers"]}["qwen2.5-vl-32b"] == 32768
+
+
+def test_the_tutorials_servers_are_a_table_with_a_sum(capsys):
+    words = ["--model", "mistral-small-4", "--context", "32Ki", "--concurrency", "32", "--offline"]
+    cli.main(["recommend", *words])
+    out = capsys.readouterr().out
+    rows = [line.split() for line in out.splitlines() if line.startswith("  ")]
+    names = ("llama-3.3-70b", "deepseek-r1-distill-llama-70b", "qwen2.5-vl-32b", "qwen2.5-coder-32b")
+    prices = [float(row[4]) for row in rows if row[0] in names]
+    (total,) = (row for row in rows if row[0] == "together")
+    assert len(prices) == 4
+    assert total[1] == f"${sum(prices):.2f}/h,"
+    assert total[-2] == "saves"
+
+
 def test_a_slower_form_of_a_card_is_another_gpu(tmp_path, capsys):
     def offer(gpu_type, price, **more):
         one = {"provider": "spheron-es", "offerId": f"{gpu_type}-{price}", "price": price, "gpuCount": 1}

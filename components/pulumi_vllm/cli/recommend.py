@@ -174,7 +174,35 @@ def _show(found: "Recommendation") -> None:
     cheapest = found.fitting[0].usd_per_hour if found.fitting else None
     for one in found.separate:
         print(f"compared with {one.sentence(cheapest)}")
+    _show_servers(found, cheapest)
     print(f"spot: {found.spot_then_and_now}")
+
+
+def _show_servers(found: "Recommendation", cheapest: float | None) -> None:
+    """Print the tutorial's servers as each would really run, and this machine beside them."""
+    # `pulumi-vllm --help` loads this module too; pydantic takes 0.2 s to import.
+    from pulumi_vllm.plan.pricing import HOURS_PER_MONTH
+    from pulumi_vllm.plan.separate_servers import together
+
+    print("the tutorial's servers, each on 1x H100 or on the cheapest machine that holds it (computed):")
+    layout = "  {:30} {:9} {:9} {:>7} {:>9} {:>10} {:>6}"
+    print(layout.format("model", "precision", "machine", "$/h", "context", "KV tokens", "full"))
+    for one in found.separate_servers:
+        if one.machine is None or one.kv_cache_tokens is None:
+            print(f"  {one.model:30} no machine holds a request of {one.context:,} tokens")
+            continue
+        usd = "-" if one.usd_per_hour is None else f"{one.usd_per_hour:.2f}"
+        cells = (one.model, one.precision, one.machine, usd, f"{one.context:,}", f"{one.kv_cache_tokens:,}")
+        print(layout.format(*cells, f"{one.full_requests:.1f}"))
+    all_usd = together(found.separate_servers)
+    if all_usd is None:
+        return
+    line = f"  together ${all_usd:.2f}/h, ${all_usd * HOURS_PER_MONTH:,.2f} per month"
+    if cheapest is not None:
+        saved = 1 - cheapest / all_usd
+        word = "saves" if saved >= 0 else "costs more by"
+        line += f"; the first machine above at ${cheapest:.2f}/h {word} {abs(saved):.0%}"
+    print(line)
 
 
 def _show_findings(found: "Recommendation") -> None:

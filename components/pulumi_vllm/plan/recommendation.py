@@ -10,6 +10,7 @@ from pulumi_vllm.plan import price_comparison, pricing, spot_pricing
 from pulumi_vllm.plan.config import HIGHEST_CEILING_USD, LARGEST_VOLUME_GB, Deployment
 from pulumi_vllm.plan.errors import ConfigError, PlanError
 from pulumi_vllm.plan.planner import Plan, plan
+from pulumi_vllm.plan.separate_servers import SeparateServer, separate_servers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -82,6 +83,7 @@ class Recommendation:
     fitting: tuple[Fitting, ...]
     refused: tuple[Refused, ...]
     separate: tuple[price_comparison.Separate, ...]
+    separate_servers: tuple[SeparateServer, ...]
     spot_then_and_now: str
 
 
@@ -114,6 +116,7 @@ def recommend(
         tuple(fitting),
         refused,
         price_comparison.separate(offers, _held_by(each, wish, precisions, known)),
+        separate_servers(wish.context, wish.concurrency, offers, known),
         price_comparison.spot_then_and_now(
             offers, known.gpus["H200"].usd_per_hour.get("spot"), known.prices_from
         ),
