@@ -55,7 +55,10 @@ def test_every_key_is_in_the_schema_and_the_reference(key):
     block = found["properties"]["config"]["properties"]["pulumi-vllm:server"]
     *blocks, name = key.path.split(".")
     for part in blocks:
-        block = found["$defs"][block["properties"][part]["$ref"].rpartition("/")[2]]
+        below = block["properties"][part.removesuffix("[]")]
+        if part.endswith("[]"):
+            below = below["items"]["anyOf"][-1]
+        block = found["$defs"][below["$ref"].rpartition("/")[2]]
     assert block["properties"][name]["description"].startswith(key.description)
     assert block["additionalProperties"] is False
 

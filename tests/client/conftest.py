@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -47,7 +48,8 @@ def start(tmp_path_factory):
     shutil.copytree(
         Path(fake_engine.__file__).parent, folder / "vllm", ignore=shutil.ignore_patterns("__pycache__")
     )
-    shutil.copy(ROOT / "templates/usr/local/lib/pulumi-vllm/engine/client_requests.py", folder)
+    for module in (ROOT / "templates/usr/local/lib/pulumi-vllm/engine").glob("*.py"):
+        shutil.copy(module, folder)
     block = yaml.safe_load((ROOT / "stacks/Pulumi.local.yaml").read_text())["config"]["pulumi-vllm:server"]
     (folder / "requests.json").write_text(json.dumps(plan(Deployment.parse(block)).request_settings))
     (folder / "model").mkdir()
@@ -110,8 +112,11 @@ def gateway(tmp_path):
     with contextlib.ExitStack() as running:
         numbers = itertools.count()
 
-        def go(engine: Engine, **limits: int) -> Gateway:
+        def go(
+            engine: Engine, keys: dict[str, str] | None = None, more: Any = None, **limits: int
+        ) -> Gateway:
             folder = tmp_path / f"gateway{next(numbers)}"
-            return running.enter_context(Gateway(folder, engine.port, {"team-a": KEY}, keep, **limits))
+            known = {"team-a": KEY} | (keys or {})
+            return running.enter_context(Gateway(folder, engine.port, known, keep, more, **limits))
 
         yield go

@@ -62,7 +62,7 @@ def test_a_gateway_limit_is_named_and_earlier_levels_are_kept(engine, gateway, t
     assert first["output_throughput"] > 0
     assert (first["failed"], second["failed"], "output_throughput" in second) == (0, 1, False)
     assert last.startswith("pulumi-vllm: 8 streams: stopped after ")
-    assert "(429); raise server.gateway.requests_per_minute" in last
+    assert "(429: Key team-a may make 20 requests in 60 s (requests_per_minute).); raise it under" in last
     (kept,) = tmp_path.glob("127.0.0.1*/*.json")
     assert json.loads(kept.read_text())["rows"] == [first, second]
 
@@ -83,7 +83,7 @@ def test_streams_that_are_given_up_leave_no_connection_open(start, gateway):
         bodies = Load(output_tokens=256, seed=seed).bodies("mistral-small-4-tiny", 41, 41, 256)
         level = Level(41, 41, lambda _: None)
         asyncio.run(run_level(from_url(there.url, there.ca), bodies, level))
-        assert "streams_per_key" in str(level.error)
+        assert "40 requests running or waiting at once" in str(level.error)
         connected = [one for one in gc.get_objects() if isinstance(one, socket.socket) and one.fileno() != -1]
         assert [one for one in connected if one.getpeername()[1] == urlsplit(there.url).port] == []
 
@@ -93,7 +93,7 @@ def test_more_streams_than_the_gateway_allows_one_key(start, gateway, tmp_path, 
     where = ["--url", there.url, "--ca", there.ca, "--out", tmp_path]
     code, _, last = run(capsys, "bench", *where, "--input", "8", "--output", "8", "--levels", "6")
     assert code == 1
-    assert "server.gateway.streams_per_key, in the stack file" in last
+    assert "2 requests running or waiting at once" in last
 
 
 def test_an_engine_that_has_stopped_is_named_as_the_cause(start, gateway, tmp_path, capsys):
@@ -108,7 +108,10 @@ def test_an_engine_that_has_stopped_is_named_as_the_cause(start, gateway, tmp_pa
         if "(503" in last:
             break
     assert code == 1
-    assert "the engine does not serve right now (503: The engine is not ready or draining.)" in last
+    assert (
+        "the engine does not serve right now (503: The engine is not ready, draining, or has no free place.)"
+        in last
+    )
     assert "(503" in run(capsys, "bench", *where, *SHORT, "--levels", "1", "--out", tmp_path)[2]
 
 

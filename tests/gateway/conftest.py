@@ -25,8 +25,8 @@ def gateways(backend, tmp_path):
     numbers = itertools.count()
     with contextlib.ExitStack() as started:
 
-        def start(**limits):
-            gateway = Gateway(tmp_path / f"gateway{next(numbers)}", backend.port, **limits)
+        def start(more=None, **limits):
+            gateway = Gateway(tmp_path / f"gateway{next(numbers)}", backend.port, more=more, **limits)
             return started.enter_context(gateway)
 
         yield start

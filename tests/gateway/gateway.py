@@ -39,11 +39,12 @@ def program(name: str) -> str:
     return found
 
 
-def configuration(**limits: Any) -> dict[str, str]:
-    """The gateway's files of the stack `local`, with other limits, by file name."""
+def configuration(more: Mapping[str, Any] | None = None, **limits: Any) -> dict[str, str]:
+    """The gateway's files of the stack `local`, with other limits and `more` keys of its block, by file name."""
     block = yaml.safe_load((STACKS / "Pulumi.local.yaml").read_text())["config"]["pulumi-vllm:server"]
     access = {"allow": ["0.0.0.0/0"], "keys": sorted(KEYS)}
-    files = render(plan(Deployment.parse(block | {"gateway": limits, "access": access})))
+    block |= {"gateway": limits, "access": access} | (more or {})
+    files = render(plan(Deployment.parse(block)))
     directory = f"{layout.GATEWAY_CONFIG}/"
     return {file.path.removeprefix(directory): file.text for file in files if file.path.startswith(directory)}
 
@@ -81,7 +82,8 @@ class Answer:
 class Gateway:
     """HAProxy with a stack's configuration in front of a port of this machine.
 
-    `limits` are keys of server.gateway. `changes` maps further texts of the configuration to their replacements.
+    `limits` are keys of server.gateway, `more` others of server. `changes` maps further texts of the configuration to
+    their replacements.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class Gateway:
         backend_port: int,
         keys: Mapping[str, str] = KEYS,
         changes: Mapping[str, str] | None = None,
+        more: Mapping[str, Any] | None = None,
         **limits: Any,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +101,7 @@ class Gateway:
         self.ca, self.leaf = folder / "ca.pem", folder / "leaf.pem"
         self.url = f"https://127.0.0.1:{self.port}/v1"
         certificate(folder)
-        files = configuration(**limits)
+        files = configuration(more, **limits)
         text = files["haproxy.cfg"]
         for old, new in {
             layout.GATEWAY_CONFIG: str(folder),

@@ -1,4 +1,4 @@
-"""Slow, silent and broken clients and engines, connections that stay open, and a full queue."""
+"""Slow, silent and broken clients and engines, and connections that stay open."""
 
 import asyncio
 import contextlib
@@ -7,7 +7,7 @@ import attacks
 import pytest
 from gateway import KEYS, answers
 from test_gateway import openai_error
-from test_limits import KEY, LONG_S, OTHER, ask, next_chunk, open_stream
+from test_limits import KEY, LONG_S, OTHER, ask
 
 
 async def read_on(reader):
@@ -101,17 +101,6 @@ async def test_a_stream_that_the_engine_aborts_has_no_final_chunk(gateways):
     received = await read_on(reader)
     assert b"hello" in received
     assert b"\r\n0\r\n" not in received, "a client would take half an answer for a whole one"
-    writer.close()
-
-
-async def test_a_request_that_waits_too_long_in_the_queue_is_a_503(gateways, backend):
-    gateway = gateways()
-    assert not gateway.command("set maxconn server vllm/local 1").strip()
-    reader, writer = await open_stream(gateway, 1)
-    refused = openai_error(await gateway.one(ask({}, OTHER)))
-    assert (refused.status, int(refused.headers["retry-after"]) > 0) == (503, True)
-    backend.turn()
-    assert await next_chunk(reader)
     writer.close()
 
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from pulumi_vllm.plan import Deployment, PlanError, catalogue, plan, stack_file_keys
+from pulumi_vllm.plan import Deployment, PlanError, catalogue, key_limits, plan, stack_file_keys
 from pulumi_vllm.plan import quantities as units
 
 GOOD = yaml.safe_load("""
@@ -104,6 +104,25 @@ def test_every_error_is_reported_at_once():
             "server.machine.billing: 'monthly' is not allowed; write on-demand or",
         ),
         ({"access__keys": ["a", "a"]}, "server.access.keys: 'a' appears twice"),
+        ({"access__keys": [{"name": "a"}, "a"]}, "server.access.keys: 'a' appears twice"),
+        ({"access__keys": [{"priority": "low"}]}, "server.access.keys.0.name: missing; add it"),
+        (
+            {"access__keys": [{"name": "a", "prioity": 1}]},
+            "server.access.keys.0.prioity: unknown key; did you mean priority",
+        ),
+        ({"access__keys": [{"name": "a", "priority": 1}]}, "server.access.keys.0.priority: this is not text"),
+        (
+            {"access__keys": ["b", {"name": "a", "priority": "urgent"}]},
+            "server.access.keys.1.priority: this is not allowed; write high or normal or low",
+        ),
+        (
+            {"access__keys": [{"name": "a", "concurrent": 0}]},
+            "server.access.keys.0.concurrent: this is out of range; write at least 1",
+        ),
+        (
+            {"access__keys": [{"name": "a", "tokens_per_minute": "100k"}]},
+            "server.access.keys.0.tokens_per_minute: this is not a whole number; write a whole number",
+        ),
         ({"storage": "900000TB"}, "server.storage: '900000TB' is out of range; write at most 64000"),
         ({"storage": "100GB"}, "server.storage: 100 GB are less than the 1"),
         ({"concurrency": 10**9}, "server.concurrency: 1000000000 is out of range; write at most 2048"),
@@ -221,6 +240,27 @@ def test_an_error_hides_no_other_error():
     assert [one.partition(":")[0] for one in with_storage] == [
         "server.context", "server.access.allow.0", "server.storage",
     ]  # fmt: skip
+
+
+def test_a_bare_name_is_a_key_without_limits_of_its_own():
+    batch = {"name": "batch", "priority": "low", "tokens_per_minute": 100_000}
+    parsed = Deployment.parse(altered(access__keys=["team-a", {"name": "team-b"}, batch], concurrency=100))
+    assert parsed.access.key_names == ("team-a", "team-b", "batch")
+    assert parsed.access.model_dump()["keys"] == ("team-a", "team-b", batch)
+    found = {one.name: one for one in key_limits.key_limits(parsed)}
+    assert found["batch"] == key_limits.KeyLimits("batch", 6000, 75, 100_000, 1)
+    assert found["team-a"] == key_limits.KeyLimits("team-a", 6000, 512, None, 0)
+    assert found.keys() == {"team-a", "team-b", "batch", "readiness"}
+    several = altered(
+        access__keys=[batch, batch | {"name": "b2"}, batch | {"name": "b3", "concurrent": 9}], concurrency=100
+    )
+    assert [one.concurrent for one in key_limits.key_limits(Deployment.parse(several))] == [25, 25, 9, 512]
+
+
+def test_vllm_orders_by_priority_only_where_a_key_has_one():
+    for priority, policy in (("low", "priority"), ("high", "priority"), ("normal", None)):
+        planned = plan(Deployment.parse(altered(access__keys=[{"name": "a", "priority": priority}])))
+        assert planned.arguments.flags.get("scheduling-policy") == policy
 
 
 def test_a_value_under_keys_may_be_a_secret_and_is_not_shown():

@@ -50,7 +50,13 @@ COMBINATIONS = {
     "hub-token": Combination("spheron-h200-2x-fp8", args={"hf_token": "${config:hfToken}"}),
     "keys-of-your-own": Combination(
         "spheron-h200-2x-fp8",
-        {"access.keys": ["team-a", "team-b", "nightly"]},
+        {
+            "access.keys": [
+                "team-a",
+                "team-b",
+                {"name": "nightly", "priority": "low", "tokens_per_minute": 100_000},
+            ]
+        },
         args={"keys": {"team-a": "${config:keys.team-a}"}},
     ),
     "hub-of-your-own": Combination(

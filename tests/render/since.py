@@ -79,6 +79,7 @@ LINES = {
     **dict.fromkeys(["unique-id-format", "log-format", "ssl-default-bind-options", "http-check expect"], (1, 5)),
     **dict.fromkeys(["http-request set-var", "http-request set-uri", "http-request use-service"], (1, 6)),
     **dict.fromkeys(["http-request silent-drop", "http-request set-path", "http-request capture"], (1, 6)),
+    **dict.fromkeys(["http-request set-priority-class", "http-request set-priority-offset"], (1, 9)),
     **dict.fromkeys(["tune.bufsize", "tune.maxrewrite", "retries", "fullconn"], (1, 3)),
     "hard-stop-after": (1, 8), "http-request replace-path": (2, 2), "http-request return": (2, 2),
     "http-error status": (2, 2), "http-check send": (2, 2), "http-after-response set-header": (2, 2),
@@ -100,7 +101,7 @@ SAMPLES = {
     **dict.fromkeys(["nbsrv", "req.fhdr", "req.fhdr_cnt", "req.hdr", "req.hdr_cnt", "req.hdr_val"], (1, 5)),
     **dict.fromkeys(["sc_http_req_rate", "sc_conn_cur", "conn_cur", "http_req_rate", "base64"], (1, 5)),
     **dict.fromkeys(["var", "req.body_size", "req.body", "regsub", "json", "bytes", "sub", "add", "length"], (1, 6)),
-    **dict.fromkeys(["set-var", "int", "str", "bool"], (1, 6)),
+    **dict.fromkeys(["set-var", "int", "str", "bool", "mul", "neg"], (1, 6)),
     "field": (1, 6), "req.hdrs": (1, 9), "concat": (1, 9), "unique-id": (2, 0), "uuid": (2, 1), "sha2": (2, 1),
     "defined": (2, 4), "http_auth_bearer": (2, 5), "bytes_in": (3, 0),
 }  # fmt: skip

@@ -170,8 +170,10 @@ def test_a_changed_flag_changes_the_unit_and_restarts():
     more = plan(Deployment.parse({**block, "concurrency": 4}))
     before, after = by_path("local"), {file.path: file for file in render(more)}
     changed = [path for path, file in after.items() if file.sha256 != before[path].sha256]
-    assert changed == ["/etc/systemd/system/vllm.service"]
-    assert after[changed[0]].on_change == "restart vllm.service"
+    assert [(path, after[path].on_change) for path in changed] == [
+        ("/etc/pulumi-vllm/gateway/haproxy.cfg", "reload haproxy.service"),
+        ("/etc/systemd/system/vllm.service", "restart vllm.service"),
+    ]
 
 
 def test_the_table_is_in_order():

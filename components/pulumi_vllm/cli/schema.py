@@ -103,7 +103,7 @@ def schema() -> dict[str, Any]:
         *blocks, name = key.path.split(".")
         block = server
         for part in blocks:
-            block = _resolve(block["properties"][part], definitions)
+            block = _resolve(block["properties"][part.removesuffix("[]")], definitions)
         block["properties"][name] = _described(block["properties"][name], key)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -120,6 +120,8 @@ def schema() -> dict[str, Any]:
 
 
 def _resolve(block: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    if "items" in block:  # a list of blocks, each of which may also be a bare name
+        block = block["items"]["anyOf"][-1]
     found: dict[str, Any] = definitions[block["$ref"].rpartition("/")[2]]
     return found
 
@@ -153,7 +155,7 @@ def reference() -> str:
     from pulumi_vllm.plan.stack_file_keys import keys
 
     all_keys = list(keys())
-    blocks = ["", *(key.path for key in all_keys if key.type == "block")]
+    blocks = list(dict.fromkeys(key.path.rpartition(".")[0] for key in all_keys))
     text = _INTRODUCTION
     for block in blocks:
         rows = [key for key in all_keys if key.path.rpartition(".")[0] == block]

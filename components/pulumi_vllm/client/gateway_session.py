@@ -35,10 +35,10 @@ _LARGE_BODY = 64 * 1024
 _OK, _UNAUTHORIZED, _NOT_FOUND = 200, 401, 404
 _REMEDIES = {
     413: "the request is larger than the gateway allows (413); raise server.gateway.max_body_mib in the stack file",
-    429: "the gateway's limit for one key is reached (429); raise server.gateway.requests_per_minute, or "
-    "server.gateway.streams_per_key, in the stack file and run `pulumi up`",
+    429: "a limit of this key is reached (429: {message}); raise it under server.access.keys or server.gateway in the "
+    "stack file, and run `pulumi up`",
     504: "the engine did not answer in time (504); raise server.gateway.answer_timeout_s in the stack file",
-    503: "the engine does not serve right now (503: {message}); it is starting, draining or has stopped",
+    503: "the engine does not serve right now (503: {message}); it is starting, draining, busy or has stopped",
 }
 
 

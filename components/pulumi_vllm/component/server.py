@@ -145,7 +145,7 @@ class Server(pulumi.ComponentResource):
         )
         self.ca_certificate = custom.chain if custom else authority.certificate
         self._expiry = {"certificate_expires": certificate.expires, "ca_expires": authority.expires}
-        self.api_keys = api_keys.declare(name, deployment.access.keys, args.get("keys"), self._child())
+        self.api_keys = api_keys.declare(name, deployment.access.key_names, args.get("keys"), self._child())
         readiness = resources.ApiKey(f"{name}-readiness", prefix="readiness-", opts=self._child()).key
         return {
             "readiness_token": readiness,

@@ -78,7 +78,7 @@ def validated_plan(args: ServerArgs) -> Plan:
     if planned is not None:
         if not planned.deployment.access.allow:
             errors.append(_NO_ALLOW)
-        errors += api_keys.errors(args.get("keys"), planned.deployment.access.keys)
+        errors += api_keys.errors(args.get("keys"), planned.deployment.access.key_names)
     if errors or planned is None:
         raise pulumi.RunError("\n".join(errors))
     return planned

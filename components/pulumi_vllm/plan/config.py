@@ -32,7 +32,10 @@ LARGEST_VOLUME_GB: Final = 64_000
 """The largest volume that any provider of Spheron documents (2026-05)."""
 
 MOST_RUNNING_REQUESTS: Final = 2048
-"""Requests that the gateway passes on at the same time, of all keys together. More wait up to 5 s, then get 503."""
+"""The most requests that vLLM may serve at the same time, and the most of one key."""
+
+PRIORITIES: Final = {"high": -1, "normal": 0, "low": 1}
+"""A key's priority → vLLM's, of which the lower one comes first."""
 
 HIGHEST_CEILING_USD: Final = 1000
 """The highest `max_usd_per_hour`. A higher ceiling would not protect against anything."""
@@ -41,6 +44,7 @@ _SEQUENCES = {"batch": 512, "throughput": 256, "latency": 32, "long": 8}
 
 _RESTART = "restarts vLLM"
 _RELOAD = "reloads the gateway"
+_PRIORITY = "reloads the gateway; the first key with a priority restarts vLLM too"
 _FIREWALL = "reloads the firewall"
 _REPLACE = "replaces the machine"
 _NEXT_MACHINE = "applies when the next machine is rented"
@@ -255,6 +259,42 @@ class Machine(_Block):
         return spot
 
 
+class ApiKey(_Block):
+    """One API key. A bare name in the stack file is a key without limits of its own."""
+
+    name: Annotated[KeyName, _key("makes a new key, and reloads the gateway")]
+    """Name of the key."""
+    priority: Annotated[str, _key(_PRIORITY, pattern=f"^({'|'.join(PRIORITIES)})$")] = "normal"
+    """`high`, `normal` or `low`. While requests wait, those of a higher priority come first. Keys with `low` share
+    three quarters of the places in the engine, unless they set `concurrent`."""
+    requests_per_minute: Annotated[int | None, _key(_RELOAD, "requests per 60 s", ge=1, le=1_000_000)] = None
+    """In place of `gateway.requests_per_minute`."""
+    concurrent: Annotated[int | None, _key(_RELOAD, "requests", ge=1, le=MOST_RUNNING_REQUESTS)] = None
+    """Requests that run or wait at once, in place of `gateway.streams_per_key`."""
+    tokens_per_minute: Annotated[int | None, _key(_RELOAD, "tokens per 60 s", ge=1, le=1_000_000_000)] = None
+    """Tokens of prompts and answers together; unset means without limit. A request is admitted while some are left,
+    and what it takes beyond them is waited for."""
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: object) -> object:
+        return {"name": value} if isinstance(value, str) else value
+
+    @pydantic.model_serializer(mode="wrap")
+    def _as_written(self, handler: pydantic.SerializerFunctionWrapHandler) -> object:
+        fields = type(self).model_fields
+        chosen = {key: value for key, value in handler(self).items() if value != fields[key].default}
+        return chosen if chosen.keys() > {"name"} else self.name
+
+
+class _NameOrBlock:
+    """In the schema, a key is a bare name or a block."""
+
+    @staticmethod
+    def __get_pydantic_json_schema__(core: Any, handler: pydantic.GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"anyOf": [{"type": "string", "pattern": _KEY_NAME}, handler(core)]}
+
+
 class Access(_Block):
     """Who may reach the machine."""
 
@@ -265,8 +305,10 @@ class Access(_Block):
     for the next `preview` and `up`. Ranges that don't admit the computer that runs `up` are refused."""
     hostname: Annotated[HostName | None, _key("issues a new certificate and reloads the gateway")] = None
     """DNS name that clients use. It must point to the machine. Unset means that clients use the machine's address."""
-    keys: Annotated[tuple[KeyName, ...], _key(_RELOAD, min_length=1)] = ("default",)
-    """Names of the API keys. The values are secrets and are stored elsewhere."""
+    keys: Annotated[tuple[Annotated[ApiKey, _NameOrBlock()], ...], _key(_RELOAD, min_length=1)] = (
+        ApiKey.model_construct(name="default"),
+    )
+    """The API keys: names, or blocks with limits. The values are secrets and are stored elsewhere."""
     accepted: Annotated[str | None, _key(_NOTHING)] = None
     """A text such as a date and a reason. With another one, the next `up` accepts accounts, SSH keys, sudo rules,
     options of sshd and forwarded ports as the host has them. Otherwise, a change of them on the host is a difference,
@@ -277,9 +319,15 @@ class Access(_Block):
         """The address ranges that may reach SSH."""
         return self.allow if self.ssh_allow is None else self.ssh_allow
 
+    @property
+    def key_names(self) -> tuple[str, ...]:
+        """The names of the API keys."""
+        return tuple(key.name for key in self.keys)
+
     @pydantic.field_validator("keys")
     @classmethod
-    def _distinct_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+    def _distinct_names(cls, keys: tuple[ApiKey, ...]) -> tuple[ApiKey, ...]:
+        names = [key.name for key in keys]
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             msg = f"{', '.join(map(repr, repeated))} appears twice; give each key its own name"
@@ -287,7 +335,7 @@ class Access(_Block):
         if READINESS_KEY in names:
             msg = f"'{READINESS_KEY}' is the key of the readiness check; choose another name"
             raise ValueError(msg)
-        return names
+        return keys
 
 
 class Weights(_Block):
@@ -336,7 +384,10 @@ class Gateway(_Block):
     max_body_mib: Annotated[int, _key(_RELOAD, "MiB", ge=1, le=512)] = 16
     """Largest request body. Images are sent inside it as base64."""
     streams_per_key: Annotated[int, _key(_RELOAD, "requests", ge=1, le=MOST_RUNNING_REQUESTS)] = 512
-    """Requests that one key may have running at once; further ones get 429."""
+    """Requests of one key that run or wait at once; further ones get 429."""
+    queue_timeout_s: Annotated[int, _key(_RELOAD, "seconds", ge=1, le=3600)] = 30
+    """The gateway passes on as many requests at once as vLLM serves (`concurrency`). Further ones wait so long, then
+    get 503. At the slowest measured level, 512 streams in NVFP4 on one H200, an answer of 256 tokens takes 18 s."""
     request_timeout_s: Annotated[int, _key(_RELOAD, "seconds", ge=1, le=600)] = 10
     """Time in which a client must send a request's header and the first 32 KiB of its body."""
     idle_timeout_s: Annotated[int, _key(_RELOAD, "seconds", ge=1, le=3600)] = 60

@@ -71,7 +71,8 @@ def _below(at: Any, part: str) -> Any:
     if isinstance(at, type) and issubclass(at, pydantic.BaseModel):
         found = {field.alias or name: field for name, field in at.model_fields.items()}.get(part)
         return None if found is None else _bare(found.annotation)
-    return _bare(get_args(at)[-1]) if get_args(at) else None
+    items = [one for one in get_args(at) if one is not Ellipsis]  # of a tuple of any length
+    return _bare(items[-1]) if items else None
 
 
 def _bare(at: Any) -> Any:

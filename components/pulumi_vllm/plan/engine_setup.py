@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pulumi_vllm.plan import cuda_graphs, host_paths, memory
+from pulumi_vllm.plan import cuda_graphs, host_paths, key_limits, memory
 from pulumi_vllm.plan.engine_arguments import EngineArguments
 from pulumi_vllm.plan.memory_settings import MemorySettings
 
@@ -42,6 +42,8 @@ def arguments(deployment: Deployment, selection: Selection) -> EngineArguments:
         "max-model-len": deployment.context,
         "max-num-seqs": deployment.sequences,
     }
+    if key_limits.have_priorities(deployment):
+        flags["scheduling-policy"] = "priority"
     if deployment.sequences > _USUAL_SEQUENCES and selection.engine.runs_on == "cuda":
         flags["max-cudagraph-capture-size"] = cuda_graphs.capture_size_for(deployment.sequences)
     if count > 1:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from pulumi_vllm.plan.engine_arguments import Flags
 
 
-_NOT_COMPARED = ("served-model-name", "middleware", "allowed-media-domains")
-"""Arguments that decide which requests are answered, not how an answer is computed."""
+_NOT_COMPARED = ("served-model-name", "middleware", "allowed-media-domains", "scheduling-policy")
+"""Arguments that decide which requests are answered and in which order, not how an answer is computed."""
 
 REQUEST_VARIABLES = (
     "PULUMI_VLLM_REQUESTS", "PYTHONPATH", "VLLM_MAX_IMAGE_PIXELS", "VLLM_MAX_N_SEQUENCES",

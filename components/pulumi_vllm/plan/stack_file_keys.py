@@ -6,9 +6,10 @@ import ast
 import inspect
 import textwrap
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard, get_args, get_origin
 
 import pydantic
+import pydantic_core
 
 from pulumi_vllm.plan.config import Deployment
 
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One key. `schema` is its JSON Schema as pydantic derives it, before any unit is read."""
+    """One key. `schema` is its JSON Schema as pydantic derives it, before any unit is read.
+
+    The path of a key within the blocks of a list has `[]` after the list's name.
+    """
 
     path: str
     type: str
@@ -38,19 +42,28 @@ def keys(block: type[pydantic.BaseModel] = Deployment, prefix: str = "") -> Iter
         extra = field.json_schema_extra
         assert isinstance(extra, dict)  # noqa: S101 - config._key sets it
         below = field.annotation
-        is_block = isinstance(below, type) and issubclass(below, pydantic.BaseModel)
+        is_block = _is_block(below)
         yield Key(
             path=f"{prefix}{key}",
             type="block" if is_block else _type(properties[key]),
             unit=str(extra.get("unit", "")),
             required=field.is_required(),
-            default=None if field.is_required() or is_block else field.default,
+            default=None
+            if field.is_required() or is_block
+            else pydantic_core.to_jsonable_python(field.default),
             change=str(extra["change"]),
             description=descriptions[name],
             schema=properties[key],
         )
-        if isinstance(below, type) and issubclass(below, pydantic.BaseModel):
+        listed = [get_origin(one) and get_args(one)[0] for one in get_args(below)]
+        if _is_block(below):
             yield from keys(below, f"{prefix}{key}.")
+        for item in filter(_is_block, listed):
+            yield from keys(item, f"{prefix}{key}[].")
+
+
+def _is_block(kind: Any) -> TypeGuard[type[pydantic.BaseModel]]:
+    return isinstance(kind, type) and issubclass(kind, pydantic.BaseModel)
 
 
 def _type(schema: dict[str, Any]) -> str:

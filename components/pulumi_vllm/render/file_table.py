@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pulumi_vllm.plan import PlanError, engine_locks
 from pulumi_vllm.plan.answer_checks import answer_checks
-from pulumi_vllm.plan.config import MOST_RUNNING_REQUESTS, READINESS_KEY
+from pulumi_vllm.plan.config import READINESS_KEY
+from pulumi_vllm.plan.key_limits import key_limits
 from pulumi_vllm.render import firewall, gateway_routes, layout, package_files, systemd, templates
 from pulumi_vllm.render.first_boot import bootstrap
 from pulumi_vllm.render.host_file import HostFile, Mount
@@ -165,11 +166,11 @@ def _variables(plan: Plan) -> dict[str, Any]:
         "engine_bytes": _ENGINE_BYTES if cuda else 0,
         "engine_locks": [layout.engine_lock(minor) for minor in plan.engine.locks()],
         "readiness_key": READINESS_KEY,
-        "key_names": (*deployment.access.keys, READINESS_KEY),
+        "key_limits": key_limits(deployment),
         "locks": tuple(plan.engine.locks()),
         "max_body_bytes": deployment.gateway.max_body_mib * 2**20,
         "min_disk_bytes": plan.disk_gib * 2**30 if cuda else weights.bytes * 2,
-        "most_at_once": MOST_RUNNING_REQUESTS,
+        "most_at_once": deployment.sequences,
         "nvswitch": plan.needs_nvswitch,
         "reserve_bytes": 2 * 2**30 if cuda else 64 * 2**20,
         "stop_timeout_s": STOP_TIMEOUT_S,

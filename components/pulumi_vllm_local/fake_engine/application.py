@@ -60,7 +60,7 @@ class Application:
                 return
         try:
             if method == "POST" and path in self.generating:
-                await self._generate(self.generating[path], _object(raw), send)
+                await self._generate(self.generating[path], _object(raw), scope, send)
             elif (method, path) in self.routes:
                 # A dead core is 503. A core that hangs is not noticed, as in vLLM.
                 status = 503 if path == "/health" and self.engine.dead else 200
@@ -73,16 +73,19 @@ class Application:
                 body = {"type": "error", "error": {"type": refused.kind, "message": refused.message}}
             await _whole(send, body, _JSON, refused.status)
 
-    async def _generate(self, prepare: Any, body: dict[str, Any], send: Send) -> None:
+    async def _generate(self, prepare: Any, body: dict[str, Any], scope: dict[str, Any], send: Send) -> None:
         if not self.engine.start_request():
             # Measured on vLLM: a draining server answers 500 here, and /health stays 200.
             raise answers.Refused(500, "Internal Server Error", "InternalServerError")
         try:
             reply = prepare(self.engine, body)
-            if body.get("stream"):
-                await _events(send, reply.events())
-            else:
-                await _whole(send, reply.whole(), _JSON)
+            # The header wins, as in vLLM since 0.32.0.
+            priority = dict(scope["headers"]).get(b"x-vllm-priority", body.get("priority", 0))
+            with self.engine.place(int(priority)):
+                if body.get("stream"):
+                    await _events(send, reply.events())
+                else:
+                    await _whole(send, reply.whole(), _JSON)
         except Aborted as error:
             raise answers.Refused(500, "The engine is shutting down", "InternalServerError") from error
         finally:

@@ -95,6 +95,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--tokenizer-mode", default="auto", choices=("auto", "hf", "slow", "mistral", "custom"))
     out.add_argument("--moe-backend", default="auto", choices=_MOE)
     out.add_argument("--kv-cache-memory-bytes", type=tokens)
+    out.add_argument("--scheduling-policy", choices=("fcfs", "priority"), default="fcfs")
     for names, kind in ((_TEXT, str), (_JSON, _json), (_WHOLE, int), (_FRACTION, float)):
         for name in names:
             short = (_SHORT[name],) if name in _SHORT else ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from dataclasses import dataclass, field
@@ -57,10 +58,16 @@ class Engine:
     images: bool = True
     tools: bool = True
     token_s: float = 0.025
+    places: int = 256
+    priorities: bool = False
     version: str = "0"
     running: int = 0
     scheduled: int = 0
     """Requests of which the core has generated a token, and that have not ended."""
+    placed: int = 0
+    arrived: int = 0
+    waiting: list[tuple[int, int]] = field(default_factory=list)
+    """Requests that wait for a place: priority and order of arrival."""
     draining: bool = False
     aborted: bool = False
     dead: bool = False
@@ -115,6 +122,28 @@ class Engine:
         with self.guard:
             self.finished[reason] = self.finished.get(reason, 0) + 1
 
+    @contextlib.contextmanager
+    def place(self, priority: int) -> Iterator[None]:
+        """Hold one of the places of running requests. As in vLLM, no running request gives its place to another."""
+        with self.guard:
+            self.arrived += 1
+            mine = (priority if self.priorities else 0, self.arrived)
+            self.waiting.append(mine)
+            self.guard.wait_for(
+                lambda: self.aborted or (self.placed < self.places and min(self.waiting) == mine)
+            )
+            self.waiting.remove(mine)
+            if self.aborted:
+                raise Aborted
+            self.placed += 1
+            self.guard.notify_all()  # several places may have become free at once
+        try:
+            yield
+        finally:
+            with self.guard:
+                self.placed -= 1
+                self.guard.notify_all()
+
     def start_request(self) -> bool:
         """Start a request; False if the server is draining."""
         with self.guard:
@@ -135,14 +164,15 @@ class Engine:
             self.draining = True
             self.guard.wait_for(lambda: self.running == 0, timeout)
             self.aborted = True
+            self.guard.notify_all()
             self.guard.wait_for(lambda: self.running == 0, 2.0)
 
     def metrics(self) -> str:
         """Return the metrics under their names in vLLM."""
         label = f'engine="0",model_name="{self.names[0]}"'
         gauges: dict[str, Any] = {
-            "vllm:num_requests_running": self.running,
-            "vllm:num_requests_waiting": 0,
+            "vllm:num_requests_running": self.running - len(self.waiting),
+            "vllm:num_requests_waiting": len(self.waiting),
             "vllm:kv_cache_usage_perc": min(1.0, 0.01 * self.scheduled),
         }
         counters = {

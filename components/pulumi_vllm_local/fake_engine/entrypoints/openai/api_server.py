@@ -75,6 +75,8 @@ def _serve(args: argparse.Namespace, core: Core) -> int:
         images=not args.language_model_only and (args.limit_mm_per_prompt or {}).get("image") != 0,
         tools=bool(args.enable_auto_tool_choice),
         token_s=float(os.environ.get("VLLM_FAKE_TOKEN_MS", "25")) / 1000,
+        places=args.max_num_seqs or 256,
+        priorities=args.scheduling_policy == "priority",
         version=__version__,
     )
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -13,8 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from key_tokens import KeyTokens
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
+
+    from key_tokens import Counted
 
     Message = dict[str, Any]
     Receive = Callable[[], Awaitable[Message]]
@@ -24,7 +28,14 @@ if TYPE_CHECKING:
 _CHATS = ("/v1/chat/completions", "/tokenize")
 _MESSAGES = ("/v1/messages", "/v1/messages/count_tokens")
 _READ = (*_CHATS, *_MESSAGES, "/v1/completions", "/v1/responses")
+_FREE = ("/tokenize", "/detokenize", "/v1/messages/count_tokens")
+"""Routes that take no tokens of the model."""
+_STREAMS = ("/v1/chat/completions", "/v1/completions")
+"""Routes whose streams hold the usage only if a client asks for it."""
+_ORDERED = (*_STREAMS, "/v1/responses")
+"""Routes whose requests may hold a priority."""
 _ONE_MODEL = "/v1/models/"
+_MANY_REQUESTS = 429
 
 _MEDIA = ("image_url", "audio_url", "video_url", "input_audio")
 """Keys of a content part whose value is a file: an address, or the file itself as base64."""
@@ -39,7 +50,7 @@ _STATE = ("previous_response_id", "conversation", "background")
 
 
 class Refused(Exception):  # noqa: N818 - an answer to a client
-    """A request that gets status 400, or 404 for an unknown model."""
+    """A request that gets status 400, 404 for an unknown model, or 429 for a key without tokens."""
 
     def __init__(self, parameter: str, message: str, status: int = 400) -> None:
         super().__init__(message)
@@ -47,10 +58,14 @@ class Refused(Exception):  # noqa: N818 - an answer to a client
 
     def body(self, path: str) -> bytes:
         """The error in the format of the API that the path belongs to."""
-        kind = "invalid_request_error"
-        answer: Message
+        kind, answer = "invalid_request_error", {}  # type: str, Message
+        many = self.status == _MANY_REQUESTS
         if path in _MESSAGES:
+            kind = "rate_limit_error" if many else kind
             answer = {"type": "error", "error": {"type": kind, "message": self.message}}
+        elif many:
+            error = {"message": self.message, "type": "tokens", "param": None, "code": "rate_limit_exceeded"}
+            answer = {"error": error}
         else:
             error = {"message": self.message, "type": kind, "param": self.parameter, "code": self.status}
             answer = {"error": error}
@@ -72,6 +87,7 @@ class ClientRequests:
     def __init__(self, app: App) -> None:
         self.app = app
         self.settings: Message = json.loads(Path(os.environ["PULUMI_VLLM_REQUESTS"]).read_text())
+        self.tokens = KeyTokens()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Pass a request on, adapted or as it is, or refuse it."""
@@ -80,12 +96,34 @@ class ClientRequests:
             await self.app(scope, receive, send)
         elif scope["method"] == "GET" and path.startswith(_ONE_MODEL):
             await self._one_model(scope, receive, send)
-        elif scope["method"] == "POST" and path in _READ:
-            await self._read(scope, receive, send)
+        elif scope["method"] == "POST":
+            counted = None if path in _FREE else self.tokens.request(dict(scope["headers"]))
+            await self._post(scope, receive, send, counted)
         else:
             await self.app(scope, receive, send)
 
-    async def _read(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def _post(self, scope: Message, receive: Receive, send: Send, counted: Counted | None) -> None:
+        path = scope["path"]
+        if counted is None:
+            await (
+                self._read(scope, receive, send, None) if path in _READ else self.app(scope, receive, send)
+            )
+        elif wait_s := counted.wait_s():
+            message = f"This key may use {counted.limit:,} tokens in 60 s (tokens_per_minute). Try again in {wait_s} s."
+            refused = Refused("", message, _MANY_REQUESTS)
+            await _answer(send, refused.status, refused.body(path), wait_s)
+        else:
+            send = counted.counting(send)
+            try:
+                await (
+                    self._read(scope, receive, send, counted)
+                    if path in _READ
+                    else self.app(scope, receive, send)
+                )
+            finally:
+                counted.end()
+
+    async def _read(self, scope: Message, receive: Receive, send: Send, counted: Counted | None) -> None:
         raw, path = await _whole_body(receive), scope["path"]
         if raw is None:
             return  # the client has gone
@@ -99,7 +137,12 @@ class ClientRequests:
         if isinstance(body, dict):
             try:
                 changed = self.adapt(path, body)
-                self.check(path, body)
+                characters = self.check(path, body)
+                if path in _ORDERED:
+                    changed |= _set_priority(body, dict(scope["headers"]))
+                if counted is not None:
+                    counted.start(characters, streams=bool(body.get("stream")))
+                    changed |= path in _STREAMS and counted.ask_for_usage(body)
             except Refused as refused:
                 await _answer(send, refused.status, refused.body(path))
                 return
@@ -162,8 +205,8 @@ class ClientRequests:
             body["output_config"] = wanted
         return changed
 
-    def check(self, path: str, body: Message) -> None:
-        """Compare a request with the limits. Raises Refused at the first one that it exceeds."""
+    def check(self, path: str, body: Message) -> int:
+        """Compare a request with the limits. Raises Refused at the first that it exceeds; returns its characters."""
         if path == "/v1/responses":
             for key in _STATE:
                 if body.get(key):
@@ -186,6 +229,7 @@ class ClientRequests:
                     parameter,
                     f"{number:,} {what} are more than the {limits[name]:,} that this server allows in one request",
                 )
+        return content.characters
 
     def _check_address(self, address: str) -> None:
         allowed = self.settings["media_domains"]
@@ -231,10 +275,21 @@ async def _whole_body(receive: Receive) -> bytes | None:
             return b"".join(pieces)
 
 
-async def _answer(send: Send, status: int, body: bytes) -> None:
+async def _answer(send: Send, status: int, body: bytes, retry_after_s: int = 0) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if retry_after_s:
+        headers.append((b"retry-after", str(retry_after_s).encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+def _set_priority(body: Message, headers: dict[bytes, bytes]) -> bool:
+    """Give a request the priority of its key, whatever the client wrote. Returns whether that changed it."""
+    wanted = int(headers.get(b"x-vllm-priority", b"0"))
+    if body.get("priority", 0) == wanted:
+        return False
+    body["priority"] = wanted
+    return True
 
 
 def _dictionaries(value: Any) -> Iterator[Message]:
