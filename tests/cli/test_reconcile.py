@@ -337,3 +337,37 @@ def test_a_documented_schedule_runs_a_command_that_exists(file, stack, capsys):
     words = shlex.split(line.strip().strip('",').partition("pulumi-vllm reconcile")[2].replace("%i", "prod"))
     assert main(["reconcile", *words, "--dry-run"]) == 0
     assert "another one is rented" in capsys.readouterr().out
+
+
+# -- what the cloud says -----------------------------------------------------------------------------------------
+def instance(status, number="i", **more):
+    from pulumi_vllm.spheron import models
+
+    item = {"id": number, "name": NAME, "status": status, "instanceType": "SPOT", "hourlyRate": 2.0}
+    return models.instance(item | {"createdAt": "2026-11-30T10:00:00Z"} | more, action="listing")
+
+
+def rental(found, known=None, now=1_796_040_000.0):
+    from pulumi_vllm.cli.cloud_rentals import rentals
+
+    (one,) = rentals([found] if found else [], known or {}, 9.0, now)
+    return one
+
+
+def test_a_rental_ends_when_the_cloud_says_else_as_recorded_else_now():
+    from pulumi_vllm.plan.spending import Rental
+
+    ended = rental(instance("terminated-provider", stoppedAt="2026-11-30T10:30:00.500Z", totalCost=1.25))
+    assert (ended.ended - ended.began, ended.taken, ended.usd) == (1800.5, True, 1.25)
+    known = {"i": Rental("i", "spot", 2.0, ended.began, ended.began + 60)}
+    assert rental(instance("terminated"), known).ended == ended.began + 60
+    assert rental(instance("failed")).ended == 1_796_040_000.0
+    assert rental(None, {"i": Rental("i", "spot", 2.0, 5.0)}).ended == 1_796_040_000.0
+    assert rental(instance("running", hourlyRate=None)).usd_per_hour == 9.0
+
+
+def test_a_spot_machine_that_its_provider_stopped_is_billed_and_counts_as_lost():
+    stopped = rental(instance("stopped"))
+    assert (stopped.ended, stopped.taken) == (None, True)
+    # `reconcile` ends it before it rents another, which gives it another status.
+    assert rental(instance("terminated", stoppedAt="2026-11-30T11:00:00Z"), {"i": stopped}).taken

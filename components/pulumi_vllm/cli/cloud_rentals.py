@@ -45,10 +45,8 @@ def volume_rental(volume: Volume | None) -> Rental | None:
 def _rental(instance: Instance, known: Rental | None, ceiling: float, now: float) -> Rental:
     stopped = _moment(instance.stopped_at)
     ended = None
-    if instance.gone:
+    if instance.terminal:
         ended = stopped or (known.ended if known and known.ended is not None else now)
-    elif instance.terminal:
-        ended = stopped
     # Some providers stop a spot machine that they take; ending it then gives it another status.
     stopped_by_provider = instance.status == "stopped" and instance.billing == "spot"
     began = _moment(instance.created_at) or (known.began if known else now)

@@ -131,7 +131,8 @@ class Observed:
     @property
     def current(self) -> Rental | None:
         """The machine that is billed now."""
-        return next((one for one in self.costs.rentals if one.ended is None), None)
+        billed = (one for one in self.costs.rentals if one.ended is None)
+        return max(billed, key=lambda one: one.began, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,10 +170,9 @@ def wanted_billing(policy: Policy, costs: Costs, now: float) -> str:
 
 def losses_within(policy: Policy, rentals: tuple[Rental, ...], now: float) -> int:
     """Spot machines that the provider took within the policy's time."""
-    return sum(
-        one.taken and one.billing == "spot" and one.ended is not None and one.ended > now - policy.within_s
-        for one in rentals
-    )
+    since = now - policy.within_s
+    lost = [one for one in rentals if one.taken and one.billing == "spot"]
+    return sum(one.ended is None or one.ended > since for one in lost)  # one that is stopped is billed on
 
 
 def must_last_s(policy: Policy, every_s: float) -> float:
