@@ -347,10 +347,10 @@ def instance(status, number="i", **more):
     return models.instance(item | {"createdAt": "2026-11-30T10:00:00Z"} | more, action="listing")
 
 
-def rental(found, known=None, now=1_796_040_000.0):
+def rental(found, known=None, now=1_796_040_000.0, **more):
     from pulumi_vllm.cli.cloud_rentals import rentals
 
-    (one,) = rentals([found] if found else [], known or {}, 9.0, now)
+    (one,) = rentals([found] if found else [], known or {}, 9.0, now, **more)
     return one
 
 
@@ -369,5 +369,6 @@ def test_a_rental_ends_when_the_cloud_says_else_as_recorded_else_now():
 def test_a_spot_machine_that_its_provider_stopped_is_billed_and_counts_as_lost():
     stopped = rental(instance("stopped"))
     assert (stopped.ended, stopped.taken) == (None, True)
+    assert not rental(instance("stopped"), ends_itself=True).taken
     # `reconcile` ends it before it rents another, which gives it another status.
     assert rental(instance("terminated", stoppedAt="2026-11-30T11:00:00Z"), {"i": stopped}).taken

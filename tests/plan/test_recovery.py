@@ -143,6 +143,13 @@ def test_a_machine_is_ended_before_the_budget_of_the_day_is_used_up():
     )  # an hour is left
 
 
+def test_a_machine_that_powered_off_by_itself_is_ended_when_its_budget_is_used_up():
+    policy = dataclasses.replace(SPOT, budget=Budget(usd_per_day=10))
+    assert decide(policy, observe(Machine.NOT_NEEDED, running(-4.5))).action is Action.STOP
+    assert decide(policy, observe(Machine.NOT_NEEDED, running(-4))).action is Action.NOTHING
+    assert decide(policy, observe(Machine.NOT_NEEDED)).action is Action.NOTHING
+
+
 def test_no_machine_is_rented_that_could_not_be_ended_in_time():
     policy = dataclasses.replace(SPOT, budget=Budget(usd_per_day=10))
     lost = Rental("m", "spot", 2.0, NOON - 4 * HOUR, NOON, taken=True)  # $2 left, half an hour at $4

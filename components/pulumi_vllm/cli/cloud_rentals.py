@@ -19,14 +19,21 @@ def of_server(instances: Iterable[Instance], stack: str, project: str, machine_n
 
 
 def rentals(
-    instances: Iterable[Instance], known: Mapping[str, Rental], ceiling: float, now: float
+    instances: Iterable[Instance],
+    known: Mapping[str, Rental],
+    ceiling: float,
+    now: float,
+    *,
+    ends_itself: bool = False,
 ) -> tuple[Rental, ...]:
     """Return the rentals of these instances, and those known ones that the cloud no longer lists.
 
     What the cloud does not say is taken from `known`. Else the more expensive is assumed: the price is `ceiling`, and
-    the end is `now`.
+    the end is `now`. A spot machine that is stopped was taken, unless the machine `ends_itself`.
     """
-    listed = {one.id: _rental(one, known.get(one.id), ceiling, now) for one in instances}
+    listed = {
+        one.id: _rental(one, known.get(one.id), ceiling, now, ends_itself=ends_itself) for one in instances
+    }
     forgotten = {
         name: one if one.ended is not None else _ended(one, now)
         for name, one in known.items()
@@ -42,13 +49,15 @@ def volume_rental(volume: Volume | None) -> Rental | None:
     return Rental(volume.id, "volume", volume.usd_per_hour or 0.0, _moment(volume.created_at) or 0.0)
 
 
-def _rental(instance: Instance, known: Rental | None, ceiling: float, now: float) -> Rental:
+def _rental(
+    instance: Instance, known: Rental | None, ceiling: float, now: float, *, ends_itself: bool
+) -> Rental:
     stopped = _moment(instance.stopped_at)
     ended = None
     if instance.terminal:
         ended = stopped or (known.ended if known and known.ended is not None else now)
     # Some providers stop a spot machine that they take; ending it then gives it another status.
-    stopped_by_provider = instance.status == "stopped" and instance.billing == "spot"
+    stopped_by_provider = instance.status == "stopped" and instance.billing == "spot" and not ends_itself
     began = _moment(instance.created_at) or (known.began if known else now)
     return Rental(
         id=instance.id,

@@ -122,7 +122,8 @@ class RecoveryRun:
     def _rentals(
         server: ServerState, ours: list[Instance], now: float, known: dict[str, Rental]
     ) -> tuple[Rental, ...]:
-        return cloud_rentals.rentals(ours, known, server.policy.max_usd_per_hour, now)
+        ceiling = server.policy.max_usd_per_hour
+        return cloud_rentals.rentals(ours, known, ceiling, now, ends_itself=server.ends_itself)
 
     def _now(self) -> float:
         """Seconds since 1970 on the cloud's clock, which dates what it bills."""

@@ -232,10 +232,7 @@ def _without_machine(policy: Policy, observed: Observed) -> Decision:
         because = "`pulumi destroy` ended the machine, so none is rented; run `pulumi up` to have one again"
         return Decision(Action.NOTHING, because)
     if observed.machine is Machine.NOT_NEEDED:
-        because = (
-            "the machine powered off by `expires` or `idle_stop`, or was ended after that, so none is rented"
-        )
-        return Decision(Action.NOTHING, f"{because}; run `pulumi up` to have one again")
+        return _not_needed(policy, observed)
     stop_at = used_up_at(policy.budget, observed.costs, policy.max_usd_per_hour, observed.now)
     needed_s = MINIMUM_RUN_S + must_last_s(policy, observed.every_s)
     if stop_at < observed.now + needed_s:
@@ -248,6 +245,20 @@ def _without_machine(policy: Policy, observed: Observed) -> Decision:
     action = Action.REPLACE if observed.machine is Machine.UNUSABLE else Action.UP
     because = f"{_LOSS[observed.machine]}, so another one is rented ({_why(policy, observed, billing)})"
     return Decision(action, because, billing, stop_at)
+
+
+def _not_needed(policy: Policy, observed: Observed) -> Decision:
+    """Decide about a machine that powered off by itself. The cloud may bill it until it is ended."""
+    current = observed.current
+    if current is not None:
+        stop_at = used_up_at(policy.budget, observed.costs, current.usd_per_hour, observed.now)
+        if stop_at < observed.now + must_last_s(policy, observed.every_s):
+            because = "the machine is powered off, and is ended because the budget is used up at"
+            return Decision(Action.STOP, f"{because} {_moment(stop_at)}")
+    because = (
+        "the machine powered off by `expires` or `idle_stop`, or was ended after that, so none is rented"
+    )
+    return Decision(Action.NOTHING, f"{because}; run `pulumi up` to have one again")
 
 
 _LOSS = {
