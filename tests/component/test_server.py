@@ -210,6 +210,22 @@ def test_every_resource_is_deleted_before_it_is_replaced():
     assert all(one.deleteBeforeReplace and one.deleteBeforeReplaceDefined for one in ours)
 
 
+def test_machines_overlap_where_the_stack_file_asks_for_it():
+    from pulumi_vllm import Server
+
+    def program():
+        machine = block()["machine"] | {"replace": "overlap"}
+        command = {"name": "motd", "create": "true"}
+        args = {"server": block() | {"machine": machine}, "commands": [command]}
+        return {"endpoint": Server("llm", args).endpoint}
+
+    monitor, _ = run(program)
+    made = [one for one in monitor.requests.values() if one.custom]
+    assert len(made) == 13
+    assert not any(one.deleteBeforeReplace for one in made)
+    assert all(one.deleteBeforeReplaceDefined for one in made)
+
+
 def test_secrets_are_secret_for_programs_in_other_languages_too():
     from pulumi_vllm.provider.plugin.construct import component_schema
 

@@ -1,5 +1,8 @@
 """Replacement of a machine: the old one is deleted first, the volume stays, and nothing is downloaded again."""
 
+import threading
+
+import openai
 import pytest
 from harness import client
 
@@ -120,4 +123,62 @@ def test_replace_on_the_command_line_rents_another_machine(projects):
     assert project.machine_id() != before
     (alive,) = [m for m in project.cloud.machines() if m["name"].startswith("byhand-")]
     assert alive["id"] == project.machine_id()
+    assert set(project.changes()) == {"same"}
+
+
+@pytest.mark.all
+def test_machines_that_overlap_leave_no_gap(projects, tmp_path):
+    project = projects("fake", stack="overlap")
+    block = project.block | {"machine": project.block["machine"] | {"replace": "overlap"}}
+    project.write(block)
+    project.up()
+    before, volumes, outputs = project.machine_id(), ids(project, "vllm:spheron:Volume"), project.outputs()
+    project.cloud.pass_minutes(30)
+    assert set(project.changes()) == {"same"}
+    (urn,) = [r["urn"] for r in project.resources() if r["type"] == "vllm:spheron:Instance"]
+    refused = project.pulumi("up", "--yes", "--skip-preview", "--replace", urn, check=False)
+    assert "a replacement that overlaps needs another GPU" in refused.stdout + refused.stderr
+    assert project.machine_id() == before
+
+    project.write(block | {"machine": block["machine"] | {"billing": "spot"}})
+    shown = project.pulumi("preview").stdout
+    assert "Both, and both volumes, are billed until then" in shown
+    failures, served_until_drained, over = [], 0, threading.Event()
+
+    def ask() -> None:
+        nonlocal served_until_drained
+        ai = client(outputs, tmp_path)
+        while not over.wait(0.3):
+            try:
+                ai.chat.completions.create(
+                    model=outputs["model"], messages=[{"role": "user", "content": "Hello"}], max_tokens=3
+                )
+                served_until_drained += 1
+            except openai.APIError as error:
+                failures.append(error)
+                return  # the old machine is drained once the new one answers
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        project.up()
+    finally:
+        over.set()
+        asking.join()
+    assert project.machine_id() != before
+    assert ids(project, "vllm:spheron:Volume") != volumes
+    assert served_until_drained > 20
+    assert all(
+        isinstance(error, openai.InternalServerError | openai.APIConnectionError) for error in failures
+    )
+    (alive,) = [m for m in project.cloud.machines() if m["name"].startswith("overlap-")]
+    assert alive["id"] == project.machine_id()
+    listed = project.cloud.api("/api/volumes")
+    (kept,) = [v["name"] for v in listed["volumes"] if v["name"].startswith("overlap-")]
+    (volume,) = [r["outputs"] for r in project.resources() if r["type"] == "vllm:spheron:Volume"]
+    assert kept == volume["volumeName"]
+    new = project.outputs()
+    assert client(new, tmp_path).chat.completions.create(
+        model=new["model"], messages=[{"role": "user", "content": "Hello"}], max_tokens=3
+    )
     assert set(project.changes()) == {"same"}

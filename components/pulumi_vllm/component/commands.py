@@ -32,11 +32,12 @@ def declare(
     *,
     machine: pulumi.Input[str],
     ready: pulumi.Resource,
+    overlap: bool,
 ) -> "dict[str, Command]":
     """Declare one pulumi-command resource per entry, in order; a new machine replaces all of them.
 
-    They delete before they replace. Otherwise pulumi-command would run the old `delete` after the new `create`, and
-    undo it.
+    They delete before they replace, unless the machines `overlap`. Otherwise pulumi-command would run the old `delete`
+    after the new `create` on one and the same host, and undo it.
     """
     if not commands:
         return {}
@@ -52,7 +53,7 @@ def declare(
             triggers=[machine],
             add_previous_output_in_env=False,  # sshd does not accept these variables, and each run would warn
             opts=pulumi.ResourceOptions(
-                parent=server, depends_on=[ready, *declared.values()], delete_before_replace=True
+                parent=server, depends_on=[ready, *declared.values()], delete_before_replace=not overlap
             ),
         )
     return declared

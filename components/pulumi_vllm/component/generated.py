@@ -113,6 +113,7 @@ class Volume(pulumi.CustomResource):
         max_usd_per_hour: pulumi.Input[float] | None = None,
         keep: pulumi.Input[bool] | None = None,
         existing_name: pulumi.Input[str] | None = None,
+        overlap: pulumi.Input[bool] | None = None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         """Declare the resource. The provider validates the inputs.
@@ -128,6 +129,7 @@ class Volume(pulumi.CustomResource):
             max_usd_per_hour: Price ceiling for that machine, USD per hour.
             keep: Keep the volume when the resource is deleted (default true).
             existing_name: Name of a volume at the cloud that is adopted in place of a new one, such as one that was kept under an earlier name of the stack. Default: the name that belongs to stack and resource.
+            overlap: Whether another machine gets a volume of its own, and this one is deleted after that machine is ready (default false).
             opts: Pulumi's resource options.
         """
         super().__init__(
@@ -143,6 +145,7 @@ class Volume(pulumi.CustomResource):
                 "maxUsdPerHour": max_usd_per_hour,
                 "keep": keep,
                 "existingName": existing_name,
+                "overlap": overlap,
                 "handle": None,
                 "volumeName": None,
                 "provider": None,
@@ -199,6 +202,11 @@ class Volume(pulumi.CustomResource):
         return pulumi.get(self, "existingName")  # type: ignore[no-any-return]
 
     @property
+    def overlap(self) -> pulumi.Output[bool]:
+        """Whether another machine gets a volume of its own, and this one is deleted after that machine is ready (default false)."""
+        return pulumi.get(self, "overlap")  # type: ignore[no-any-return]
+
+    @property
     def handle(self) -> pulumi.Output[str]:
         """The provider's handle, which attach and delete take."""
         return pulumi.get(self, "handle")  # type: ignore[no-any-return]
@@ -230,7 +238,7 @@ class Volume(pulumi.CustomResource):
 
 
 class Instance(pulumi.CustomResource):
-    """A rented instance. It is deleted before it is replaced, and billed from the accepted request on."""
+    """A rented instance. It is deleted before it is replaced, unless both overlap. It is billed from the accepted request on."""
 
     def __init__(
         self,
@@ -255,6 +263,7 @@ class Instance(pulumi.CustomResource):
         power: pulumi.Input[str] | None = None,
         end_if_never_ready: pulumi.Input[bool] | None = None,
         alternatives: pulumi.Input[Sequence[str]] | None = None,
+        overlap: pulumi.Input[bool] | None = None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         """Declare the resource. The provider validates the inputs.
@@ -280,6 +289,7 @@ class Instance(pulumi.CustomResource):
             power: Leave it out. A refresh sets it for a machine with expiresS or idleStopS that has powered off, so that `pulumi up` replaces it.
             end_if_never_ready: Whether a new instance is ended, after its minimum run time, if it never becomes ready (default: false).
             alternatives: Equivalent machines, such as 1x H200. A preview warns when one costs less today.
+            overlap: Whether a replacement is created before this instance is deleted (default false).
             opts: Pulumi's resource options.
         """
         super().__init__(
@@ -305,6 +315,7 @@ class Instance(pulumi.CustomResource):
                 "power": power,
                 "endIfNeverReady": end_if_never_ready,
                 "alternatives": alternatives,
+                "overlap": overlap,
                 "instanceName": None,
                 "status": None,
                 "address": None,
@@ -416,6 +427,11 @@ class Instance(pulumi.CustomResource):
     def alternatives(self) -> pulumi.Output[Sequence[str]]:
         """Equivalent machines, such as 1x H200. A preview warns when one costs less today."""
         return pulumi.get(self, "alternatives")  # type: ignore[no-any-return]
+
+    @property
+    def overlap(self) -> pulumi.Output[bool]:
+        """Whether a replacement is created before this instance is deleted (default false)."""
+        return pulumi.get(self, "overlap")  # type: ignore[no-any-return]
 
     @property
     def instance_name(self) -> pulumi.Output[str]:

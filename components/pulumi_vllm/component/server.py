@@ -53,6 +53,7 @@ class Server(pulumi.ComponentResource):
             pulumi.RunError: with every error in the arguments, or the reason why the model cannot be served.
         """
         planned = validated_plan(args)
+        self._overlap = planned.deployment.machine.replace == "overlap"
         # The state keeps it while no machine exists, and `pulumi-vllm reconcile` reads it there.
         recovery = Policy.of(planned.deployment).to_json()
         super().__init__("vllm:index:Server", name, {"recovery": recovery}, opts)
@@ -70,6 +71,7 @@ class Server(pulumi.ComponentResource):
             self._connection,
             machine=self.machine.id,
             ready=self.service,
+            overlap=self._overlap,
         )
         self._set_outputs(planned, volume)
 
@@ -91,6 +93,7 @@ class Server(pulumi.ComponentResource):
             region=machine.region,
             max_usd_per_hour=machine.max_usd_per_hour,
             existing_name=deployment.volume,
+            overlap=self._overlap,
             opts=self._child(*after),
         )
         self.machine = resources.Instance(
@@ -113,6 +116,7 @@ class Server(pulumi.ComponentResource):
             last_up=_last_up(deployment),
             end_if_never_ready=not machine.keep_failed,
             alternatives=_alternatives(planned),
+            overlap=self._overlap,
             opts=self._child(),
         )
         self._connection: dict[str, Any] = {
@@ -296,7 +300,9 @@ class Server(pulumi.ComponentResource):
         return commands.connection(self._connection)
 
     def _child(self, *after: pulumi.Resource) -> pulumi.ResourceOptions:
-        return pulumi.ResourceOptions(parent=self, depends_on=list(after))
+        return pulumi.ResourceOptions(
+            parent=self, depends_on=list(after), delete_before_replace=not self._overlap
+        )
 
 
 def _as_billed(deployment: Deployment, billing: str | None) -> Deployment:

@@ -220,6 +220,10 @@ class Machine(_Block):
     """The same for a calendar month of UTC."""
     spot: Annotated[Spot, _key(_RECONCILE)] = Spot.model_construct()
     """When `pulumi-vllm reconcile` rents on demand in place of spot, and when it goes back. Needs `fallback`."""
+    replace: Annotated[str, _key(_NOTHING, pattern="^(delete-first|overlap)$")] = "delete-first"
+    """How a change of GPU, count or billing goes. `delete-first` ends the machine, and the next one takes its volume.
+    With `overlap` the next one gets a volume of its own, downloads the weights, and answers before the old machine and
+    its volume are deleted. Both are billed meanwhile."""
     region: Annotated[str | None, _key("applies when the volume is created; the machine stays with it")] = (
         None
     )
@@ -539,6 +543,15 @@ class Deployment(_Block):
     )
     """What a preview shows for a host that it can't observe. `error`: a change, so that `preview --expect-no-changes`
     fails. `warn`: a warning only, for a preview that runs where the firewall admits no SSH."""
+
+    @pydantic.field_validator("volume")
+    @classmethod
+    def _one_volume(cls, name: str | None, info: ValidationInfo) -> str | None:
+        machine = info.data.get("machine")
+        if name is not None and machine is not None and machine.replace == "overlap":
+            msg = "names one volume, and machine.replace: overlap needs a second one; leave one of them out"
+            raise ValueError(msg)
+        return name
 
     @pydantic.field_validator("notify_command")
     @classmethod

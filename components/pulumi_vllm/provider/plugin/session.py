@@ -37,6 +37,10 @@ class Session:
         self.config: dict[str, str] = {}
         self.in_state: set[str] = set()
         """URNs of the instances that the state contains, whatever becomes of them in this run."""
+        self.adopted: set[str] = set()
+        """Ids of the instances that a create has adopted in this run."""
+        self.successors: dict[str, str] = {}
+        """By URN of a volume: the volume that took its place in this run, because machines overlap."""
         self._engine: Any = None
         self._engine_channel: Any = None
         self._progress_at: dict[str, float] = {}

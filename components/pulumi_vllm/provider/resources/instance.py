@@ -32,6 +32,10 @@ _REPLACEMENT = (
     "the instance is replaced. The old one is drained and terminated first, because a volume has one writer, so never "
     "two are billed. Nothing answers from then until the new one is rented (3 to 25 minutes) and vLLM has started"
 )
+_OVERLAP = (
+    "the instance is replaced. The new one is rented (3 to 25 minutes), downloads the weights and answers before the "
+    "old one is drained and terminated. Both, and both volumes, are billed until then. The address changes"
+)
 
 
 class Instance(Resource):
@@ -39,7 +43,8 @@ class Instance(Resource):
 
     token = "vllm:spheron:Instance"
     description = (
-        "A rented instance. It is deleted before it is replaced, and billed from the accepted request on."
+        "A rented instance. It is deleted before it is replaced, unless both overlap. It is billed from the accepted "
+        "request on."
     )
     inputs = {
         "gpu": Property(
@@ -113,6 +118,12 @@ class Instance(Resource):
             silent=True,
             of="string",
         ),
+        "overlap": Property(
+            "boolean",
+            "Whether a replacement is created before this instance is deleted (default false).",
+            silent=True,
+            unreadable=True,
+        ),
     }
     outputs = {
         "instanceName": Property("string", "Name at the cloud."),
@@ -163,7 +174,7 @@ class Instance(Resource):
     async def preview(self, call: Call, new: Values) -> Values:
         """Return the offer that would be rented. Without a matching offer the preview fails."""
         if call.urn in call.session.in_state:
-            await call.info(f"{call.name}: {_REPLACEMENT}")
+            await call.info(f"{call.name}: {_OVERLAP if new.get('overlap') else _REPLACEMENT}")
         else:
             await warn_of_unknown_instances(call, self._name(call, new))
         known = _known(new)
@@ -185,8 +196,15 @@ class Instance(Resource):
         name = self._name(call, new)
         instance = await call.session.ask(call.session.cloud().instances.find, name)
         rented = instance is None
+        if instance is not None and new.get("overlap") and call.urn in call.session.in_state:
+            # With `--replace`, the engine would delete the instance that is adopted here.
+            raise UserError(
+                f"{call.name}: a replacement that overlaps needs another GPU, count or billing; set "
+                "`machine.replace: delete-first` to replace the instance by one of the same kind"
+            )
         if instance is not None:
             await call.info(f"adopted the instance {instance.name} ({instance.status})")
+            call.session.adopted.add(instance.id)
             await self._rename(call, instance.id, instance.name, name)
         else:
             if call.urn not in call.session.in_state:
@@ -204,6 +222,8 @@ class Instance(Resource):
     async def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Reading | None:
         """Return the instance as the cloud reports it; unhealthy while it has never been ready."""
         instance = await call.session.ask(call.session.cloud().instances.get, resource_id)
+        if state:
+            call.session.in_state.add(call.urn)
         if instance is None or instance.gone:
             if instance is not None and instance.reclaimed:
                 await call.warn(f"{describe_loss(instance, resource_id)}; `pulumi up` rents another")
@@ -247,6 +267,11 @@ class Instance(Resource):
 
     async def delete(self, call: Call, resource_id: str, state: Values) -> None:
         """Serve until the minimum run time is over, drain, stop, unmount and terminate."""
+        if (
+            resource_id in call.session.adopted
+        ):  # by its own replacement, of which `--replace` says nothing to check
+            await call.warn(f"{call.name}: the instance stays, because its replacement is the same one")
+            return
         await terminate(call, resource_id, state)
 
     # -- renting ------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from pulumi_vllm.provider.lifecycle.poll import API_PAUSES_S, PollTimeoutError, 
 from pulumi_vllm.provider.plugin.call import Call
 from pulumi_vllm.provider.plugin.errors import UserError
 from pulumi_vllm.provider.plugin.protocol import has_unknown
-from pulumi_vllm.provider.plugin.resource import Failure, Property, Reading, Resource, Values
+from pulumi_vllm.provider.plugin.resource import Failure, Kind, Property, Reading, Resource, Values
 from pulumi_vllm.provider.resources.lost_state import STATE_LOST
 from pulumi_vllm.spheron.errors import CloudError
 
@@ -24,6 +24,7 @@ _CANNOT_GROW = frozenset({400, 404, 409, 422})
 _STILL_ATTACHED = frozenset({400, 409})
 _RELEASED_WITHIN_S = 9.0
 _PAUSES_S = API_PAUSES_S
+_MACHINE = ("gpu", "count", "billing")
 
 
 class Volume(Resource):
@@ -62,6 +63,13 @@ class Volume(Resource):
             "Name of a volume at the cloud that is adopted in place of a new one, such as one that was kept under an "
             "earlier name of the stack. Default: the name that belongs to stack and resource.",
         ),
+        "overlap": Property(
+            "boolean",
+            "Whether another machine gets a volume of its own, and this one is deleted after that machine is ready "
+            "(default false).",
+            silent=True,
+            unreadable=True,
+        ),
     }
     outputs = {
         "handle": Property("string", "The provider's handle, which attach and delete take."),
@@ -83,6 +91,13 @@ class Volume(Resource):
             return [Failure("sizeGb", f"{after} GB is too small; at least 1")]
         return []
 
+    def compare(self, old: Values, new: Values, ignore: tuple[str, ...] = ()) -> dict[str, Kind]:
+        """Compare the inputs. With `overlap`, another machine replaces the volume too."""
+        found = super().compare(old, new, ignore)
+        if new.get("overlap"):
+            found |= {name: Kind.REPLACE for name in _MACHINE if old.get(name) != new.get(name)}
+        return found
+
     async def preview(self, call: Call, new: Values) -> Values:
         """Return the volume that would be adopted, which also finds a wrong API key before anything is rented."""
         if has_unknown(new.get("existingName")):
@@ -92,7 +107,7 @@ class Volume(Resource):
         if found is None:
             return {"volumeName": name, "usdPerHour": await self._price(call, new)}
         await self._check_adoptable(call, found, new)
-        return self._outputs(found, name)
+        return self._outputs(found, found.name)
 
     async def preview_update(self, call: Call, old: Values, new: Values) -> Values:
         """Return the new price: the size and `keep` change in place."""
@@ -135,13 +150,15 @@ class Volume(Resource):
                 )
         else:
             await self._check_adoptable(call, found, new)
-            await call.info(f"adopted the volume {name} ({found.size_gb} GB in {found.region})")
-        return found.id, self._outputs(found, name)
+            await call.info(f"adopted the volume {found.name} ({found.size_gb} GB in {found.region})")
+        if new.get("overlap"):
+            call.session.successors[call.urn] = found.name
+        return found.id, self._outputs(found, found.name)
 
     async def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Reading | None:
         """Return the volume as the cloud lists it. Warn of one that a later create would not find by its name."""
-        name, own = str(state.get("volumeName")), self._name(call, inputs)
-        if state.get("volumeName") and inputs.get("keep", True) and name != own:
+        name = str(state.get("volumeName"))
+        if state.get("volumeName") and inputs.get("keep", True) and name not in self._names(call, inputs):
             await call.warn(
                 f"the volume {name} has the name that the stack or the resource had when it was created. Set "
                 f"`server.volume: {name}` in the stack file, and run `pulumi up`: without it, `pulumi destroy` leaves "
@@ -159,12 +176,16 @@ class Volume(Resource):
         Raises:
             UserError: it is to be kept, and only the state still knows its name.
         """
-        name = state.get("volumeName")
-        if state.get("keep", True):
+        name, successor = state.get("volumeName"), call.session.successors.get(call.urn, "")
+        if successor == name:
+            return
+        if successor:
+            await call.info(f"the volume {name} is deleted; {successor} has taken its place")
+        elif state.get("keep", True):
             price = state.get("usdPerHour")
             cost = f"; it costs ${price * 24:.2f} per day" if price else ""
             delete = f"`pulumi-vllm sweep --delete --volumes {name}` deletes it"
-            if name != self._name(call, state):
+            if name not in self._names(call, state):
                 raise UserError(
                     f"{call.name}: the volume {name} is kept{cost}, and stays in the state, with which the next "
                     "`pulumi up` uses it again. The stack or the resource had another name when the volume was "
@@ -210,9 +231,21 @@ class Volume(Resource):
             ) from None
 
     def _name(self, call: Call, values: Values) -> str:
-        """Return the name to look for. The parent is no part of it, so that a resource keeps it under another one."""
-        own = physical_name(call.stack, call.project, call.name, self.token, call.name)
-        return str(values.get("existingName") or own)
+        """Return the name that a new volume gets, or that of the volume to adopt."""
+        plain, of_machine = self._names(call, values)
+        return of_machine if values.get("overlap") else plain
+
+    def _names(self, call: Call, values: Values) -> tuple[str, str]:
+        """Return the names under which a create finds the volume: without and with its machine.
+
+        The parent is no part of them, so that a resource keeps its volume under another one.
+        """
+        if values.get("existingName"):
+            return (str(values["existingName"]),) * 2
+        identity = (self.token, call.name)
+        machine = [str(values.get(name)) for name in _MACHINE]
+        plain = physical_name(call.stack, call.project, call.name, *identity)
+        return plain, physical_name(call.stack, call.project, call.name, *identity, *machine)
 
     async def _find(self, call: Call, new: Values, name: str) -> "CloudVolume | None":
         """Return the volume of this name. Without one, warn of volumes that were kept and may be meant.
@@ -223,6 +256,8 @@ class Volume(Resource):
         listed = await call.session.ask(call.session.cloud().volumes.list)
         existing = [volume for volume in listed if volume.status != "deleting"]
         found = next((volume for volume in existing if volume.name == name), None)
+        if found is None and new.get("overlap"):
+            found = await self._unused(call, existing, self._names(call, new)[0])
         if found is None and new.get("existingName"):
             raise UserError(
                 f"{call.name}: the cloud lists no volume {name}; `pulumi-vllm sweep` lists the volumes. Correct "
@@ -243,6 +278,11 @@ class Volume(Resource):
                     f"`server.volume: {volume.name}` in the stack file"
                 )
         return found
+
+    async def _unused(self, call: Call, existing: "list[CloudVolume]", name: str) -> "CloudVolume | None":
+        """Return the volume of this name, unless an instance has it: then the new one overlaps with that instance."""
+        found = next((volume for volume in existing if volume.name == name), None)
+        return None if found is None or await self._holder(call, found) else found
 
     async def _holder(self, call: Call, volume: "CloudVolume") -> "CloudInstance | None":
         """Return the live instance that a volume is attached to. Records of ended instances may remain."""
