@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 ROOT = Path(__file__).parents[2]
+SHORT_PROMPT, LONG_PROMPT, BURST = 512, 10_000, 32
+"""Tokens of the prompts that say how fast prompts are read, and the fewest requests that fill the card's steps."""
 EVIDENCE = ROOT / "lab/evidence"
 TARGET = ROOT / "components/pulumi_vllm/plan/data/evidence.json"
 LEVEL = (
@@ -65,8 +67,31 @@ def compact(run: dict[str, Any]) -> dict[str, Any]:
         "conditions": "; ".join(differences),
         "flags": recorded_flags(run["flags"]),
         "load": [{name: row[name] for name in LEVEL} for row in load],
+        "prompt_rates": prompt_rates(run),
         "died_of": next((one["died_of"].partition(".")[0] for one in shipped if one.get("died_of")), ""),
     }
+
+
+def prompt_rates(run: dict[str, Any]) -> dict[int, int]:
+    """Input tokens per second by the length of the prompt.
+
+    At the start of a level, all its requests come at once, and the last of them has its first token when all prompts
+    are read. That is the level's p99 of the time to the first token, if none has to wait for a place: the highest such
+    level counts. A long prompt is sent alone.
+    """
+    places = int(str(recorded_flags(run["flags"])["max-num-seqs"]))
+    rows = [row for row in run["throughput"] if row.get("completed") and "withdrawn" not in row]
+    found = {
+        row["input_tokens"]: round(row["input_tokens"] / row["median_ttft_ms"] * 1000)
+        for row in rows
+        if row["concurrency"] == 1 and row["input_tokens"] >= LONG_PROMPT
+    }
+    bursts = [
+        row for row in rows if BURST <= row["concurrency"] <= places and row["input_tokens"] == SHORT_PROMPT
+    ]
+    for row in sorted(bursts, key=lambda row: int(row["concurrency"]))[-1:]:
+        found[SHORT_PROMPT] = round(row["concurrency"] * SHORT_PROMPT / row["p99_ttft_ms"] * 1000)
+    return dict(sorted(found.items()))
 
 
 def with_tower(evidence: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pulumi_vllm.cli.terminal import TROUBLE, UsageError, coloured, print_json
 
 if TYPE_CHECKING:
     from pulumi_vllm.plan import Plan
+    from pulumi_vllm.plan.token_prices import Mix
 
 # The figures of the summary by which two stacks are compared, each with its format.
 _COMPARED = {
@@ -48,6 +49,15 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="change a key of the stack (of both stacks), for example machine.count=1; may be repeated",
     )
     plan.add_argument(
+        "--input", type=int, metavar="N", help="tokens of your prompts, for the price (default: 512)"
+    )
+    plan.add_argument(
+        "--output", type=int, metavar="N", help="tokens of your answers, for the price (default: 256)"
+    )
+    plan.add_argument(
+        "--requests-per-second", type=float, metavar="N", help="your load, for the price at its utilization"
+    )
+    plan.add_argument(
         "--json",
         action="store_true",
         help="print the whole plan as JSON; for two stacks an object with a list",
@@ -59,16 +69,34 @@ def _plan(parsed: argparse.Namespace) -> int:
     # The process ends at once. Garbage collection and pydantic's plugins would take a tenth of its time.
     gc.disable()
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    mix = _mix(parsed)
     if len(parsed.stack) == 1 and not parsed.json:
-        _show(_decide(parsed.stack[0], parsed.set))
+        _show(_decide(parsed.stack[0], parsed.set), mix)
         return 0
     if len(parsed.stack) == 1:
-        found = _summary(parsed.stack[0], parsed.set)
+        found = _summary(parsed.stack[0], parsed.set, mix)
         print_json(found)
         return TROUBLE if "refused" in found else 0
     if len(parsed.stack) > 2:  # noqa: PLR2004 - two fit on a line
         raise UsageError("more than two stacks; compare two at a time")
-    return _compare(parsed.stack, parsed.set, as_json=parsed.json)
+    return _compare(parsed.stack, parsed.set, mix, as_json=parsed.json)
+
+
+def _mix(parsed: argparse.Namespace) -> "Mix":
+    """The mix that the options name; UsageError with every error if they are invalid."""
+    # `pulumi-vllm --help` loads this module too.
+    from pulumi_vllm.plan.token_prices import Mix
+
+    given = {"input": parsed.input, "output": parsed.output, "requests_per_s": parsed.requests_per_second}
+    names = {"input": "--input", "output": "--output", "requests_per_s": "--requests-per-second"}
+    errors = [
+        f"{names[key]}: {value:g} is out of range; write more than 0"
+        for key, value in given.items()
+        if value is not None and not 0 < value < float("inf")
+    ]
+    if errors:
+        raise UsageError("\n".join(errors))
+    return Mix(**{key: value for key, value in given.items() if value is not None})
 
 
 def _decide(stack: str, changes: list[str]) -> "Plan":
@@ -85,24 +113,46 @@ def _decide(stack: str, changes: list[str]) -> "Plan":
     return plan(Deployment.parse(block, folders=stack_file.folders_of(path)))
 
 
-def _summary(stack: str, changes: list[str]) -> dict[str, Any]:
+def _priced(decided: "Plan", mix: "Mix") -> dict[str, Any] | None:
+    """The price of a mix as JSON; None if it is unknown."""
+    # `pulumi-vllm --help` loads this module too.
+    from pulumi_vllm.plan import token_prices
+
+    found = token_prices.token_price(decided, _checked(decided, mix))
+    return None if found is None else found.summary()
+
+
+def _checked(decided: "Plan", mix: "Mix") -> "Mix":
+    """The mix; UsageError if a request that the options name is longer than the stack's context."""
+    context = decided.deployment.context
+    if mix.input + mix.output > context and mix != type(mix)():
+        raise UsageError(
+            f"--input {mix.input} and --output {mix.output}: together above the stack's context of {context:,} tokens; "
+            "write less, or add --set context=..."
+        )
+    return mix
+
+
+def _summary(stack: str, changes: list[str], mix: "Mix") -> dict[str, Any]:
     """The plan as JSON, or why there is none; `fits` is None if the stack file is invalid."""
     # `pulumi-vllm --help` loads this module too; the catalogue takes 0.05 s to import.
     from pulumi_vllm.plan import explain
     from pulumi_vllm.plan.errors import ConfigError, DoesNotFit, PlanError
 
     try:
-        return explain.summary(_decide(stack, changes))
+        decided = _decide(stack, changes)
+        return explain.summary(decided) | {"token_price": _priced(decided, mix)}
     except PlanError as error:
         fits = None if isinstance(error, ConfigError) else not isinstance(error, DoesNotFit)
         return {"fits": fits, "refused": list(error.errors)}
 
 
-def _show(decided: "Plan") -> None:
+def _show(decided: "Plan", mix: "Mix") -> None:
     # `pulumi-vllm --help` loads this module too; the catalogue takes 0.05 s to import.
-    from pulumi_vllm.plan import explain
+    from pulumi_vllm.plan import explain, token_prices
     from pulumi_vllm.plan.alternatives import cheaper_alternative
 
+    price = token_prices.token_price(decided, _checked(decided, mix))
     found = explain.summary(decided)
     labels = found["labels"]
     head = f"{found['machine']} {found['billing']}, {found['model']} {found['precision']}"
@@ -122,6 +172,10 @@ def _show(decided: "Plan") -> None:
         print(f"{title}:")
         for line in found[title]:
             print(f"  {_coloured_by_severity(line)}")
+    if price is not None:
+        print("token price (computed from measured rates):")
+        for line in price.sentences():
+            print(f"  {line}")
     print(f"flags ({labels['flags']}):")
     for line in _words(found["flags"]):
         print(f"  {line}")
@@ -151,9 +205,9 @@ def _words(flags: list[str]) -> list[str]:
     return lines
 
 
-def _compare(stacks: list[str], changes: list[str], *, as_json: bool) -> int:
+def _compare(stacks: list[str], changes: list[str], mix: "Mix", *, as_json: bool) -> int:
     """Print two columns and mark what differs. A stack that is refused has its errors below."""
-    found = [{"stack": stack, **_summary(stack, changes)} for stack in stacks]
+    found = [{"stack": stack, **_summary(stack, changes, mix)} for stack in stacks]
     if as_json:
         print_json({"stacks": found})
     else:
@@ -178,5 +232,11 @@ def _columns(found: list[dict[str, Any]]) -> None:
             if line not in other and not line.startswith("--model "):
                 print(f"only {one['stack']}: {line}")
     for one in found:
+        if price := one.get("token_price"):
+            usd = price["usd_per_million_output_tokens"]["100%"]
+            print(
+                f"{one['stack']}: ${usd:.2f} per million output tokens when always busy "
+                f"({price['input_tokens']:,} tokens in, {price['output_tokens']:,} out, {price['streams']} streams)"
+            )
         for message in one.get("refused", ()):
             print(coloured(f"{one['stack']} is refused: {message}", "31"))

@@ -179,6 +179,7 @@ class Measured:
     `tokens_per_s` counts output tokens, by concurrent streams. `ready_s` is the time until vLLM was ready, by the state
     of the host: "fresh host", WARM_REPLACEMENT, or another. `load` holds each level's figures under the names of `vllm
     bench serve`. Older runs recorded neither flags nor load. `died_of` says what ended an engine that had been serving.
+    `prompt_rates` are input tokens per second by the length of the prompt (lab/gpu/compact.py).
     """
 
     model: str
@@ -194,6 +195,7 @@ class Measured:
     flags: Mapping[str, bool | str] = field(default_factory=dict)
     load: tuple[Mapping[str, Any], ...] = ()
     died_of: str = ""
+    prompt_rates: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,4 +260,6 @@ def _engine(data: dict[str, Any]) -> Engine:
 
 def _measured(run: dict[str, Any]) -> Measured:
     rates = {int(streams): rate for streams, rate in run["tokens_per_s"].items()}
-    return Measured(**{**run, "tokens_per_s": rates, "load": tuple(run.get("load", ()))})
+    prompts = {int(tokens): rate for tokens, rate in run.get("prompt_rates", {}).items()}
+    load = tuple(run.get("load", ()))
+    return Measured(**{**run, "tokens_per_s": rates, "load": load, "prompt_rates": prompts})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pulumi_vllm.plan import catalogue as catalogues
 from pulumi_vllm.plan import engine_setup, host_paths, pricing, spot_pricing, storage
 from pulumi_vllm.plan.errors import DoesNotFit, LintError
-from pulumi_vllm.plan.evidence import best_match
+from pulumi_vllm.plan.evidence import best_match, prompt_rates
 from pulumi_vllm.plan.launch import Launch
 from pulumi_vllm.plan.lint import Finding, lint
 from pulumi_vllm.plan.selection import select
@@ -34,7 +34,7 @@ class Plan:
     """Everything that is decided before a machine exists. `explain` turns it into text and JSON.
 
     `memory` is None on a CPU. `evidence` is the measured run that says most about this launch, and `rate` is derived
-    from it.
+    from it. `prompt_rates` are input tokens per second by the length of the prompt.
     """
 
     deployment: Deployment
@@ -47,6 +47,7 @@ class Plan:
     price: Price
     rate: Rate | None
     usd_per_million_output_tokens: float | None
+    prompt_rates: Mapping[int, float]
     secrets: tuple[str, ...] = _SECRETS
 
     @property
@@ -186,6 +187,7 @@ def plan(
         price=price,
         rate=rate,
         usd_per_million_output_tokens=pricing.per_million(usd_per_serving_hour, rate),
+        prompt_rates=prompt_rates(known.measured, run),
     )
 
 

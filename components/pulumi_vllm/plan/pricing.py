@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from pulumi_vllm.plan.offer import Offer
 
 HOURS_PER_MONTH = 730
-MEASURED_LOAD = "512 tokens in and 256 out"
+MEASURED_INPUT, MEASURED_OUTPUT = 512, 256
+MEASURED_LOAD = f"{MEASURED_INPUT} tokens in and {MEASURED_OUTPUT} out"
 """Load of every measured rate that `plan` reads (lab/gpu/compact.py)."""
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
