@@ -25,6 +25,7 @@ _COMMANDS = {
     "reconcile": "pulumi_vllm.cli.reconcile",
     "smoke": "pulumi_vllm.cli.smoke",
     "sweep": "pulumi_vllm.cli.sweep",
+    "upgrade": "pulumi_vllm.cli.upgrade",
     "local": "pulumi_vllm.cli.local",
 }
 

@@ -1,0 +1,59 @@
+"""`pulumi-vllm upgrade`: what another vLLM version would change for a stack. It writes nothing and needs no network."""
+
+import argparse
+
+from pulumi_vllm.cli.terminal import TROUBLE, UsageError, print_json, say
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `upgrade`."""
+    text = "show what another vLLM version changes for a stack; exit 1 if the stack would be refused with it"
+    parser = commands.add_parser(
+        "upgrade", help=text, description=f"{text.capitalize()}. Nothing is written."
+    )
+    parser.add_argument(
+        "stack", help="a name in the folder stacks/, or a file such as stacks/Pulumi.local.yaml"
+    )
+    parser.add_argument("--to", required=True, metavar="VERSION", help="vLLM version of the catalogue")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.set_defaults(run=_upgrade)
+
+
+def _upgrade(parsed: argparse.Namespace) -> int:
+    # `pulumi-vllm --help` loads this module too; pydantic takes 0.2 s to import.
+    from pulumi_vllm.cli import stack_file
+    from pulumi_vllm.plan import catalogue, plan
+    from pulumi_vllm.plan.config import Deployment
+    from pulumi_vllm.plan.engine_comparison import Upgrade
+    from pulumi_vllm.plan.errors import PlanError
+    from pulumi_vllm.plan.suggestions import suggestion
+
+    path = stack_file.find(parsed.stack)
+    block, folders = stack_file.block_of(path), stack_file.folders_of(path)
+    before = plan(Deployment.parse(block, folders=folders))
+    engines = [
+        one.version for one in catalogue.load().engines.values() if one.runs_on == before.engine.runs_on
+    ]
+    if parsed.to not in engines:
+        raise UsageError(
+            f"--to {parsed.to}: the catalogue has no such vLLM for this machine; {suggestion(parsed.to, engines)}"
+        )
+    stack_file.put(block, f"engine.version={parsed.to}")
+    try:
+        after = plan(Deployment.parse(block, folders=folders))
+    except PlanError as error:
+        if parsed.json:
+            print_json({"from": before.engine.version, "to": parsed.to, "refused": list(error.errors)})
+        else:
+            for message in error.errors:
+                say(f"refused with vLLM {parsed.to}: {message}")
+        return TROUBLE
+    found = Upgrade(before, after)
+    if parsed.json:
+        print_json(found.summary())
+        return 0
+    for line in found.sentences():
+        print(line)
+    if before.engine.version != parsed.to:
+        print(f"To upgrade, set engine.version to {parsed.to} in {path}, then run `pulumi preview`.")
+    return 0

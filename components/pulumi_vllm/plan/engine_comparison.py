@@ -1,0 +1,169 @@
+"""What another vLLM version changes for a stack: arguments, memory, evidence and price."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pulumi_vllm.plan import vllm_parser
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from pulumi_vllm.plan.planner import Plan
+
+_WITHOUT_DECIMALS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A value before and after, as text; None where there is none."""
+
+    name: str
+    before: str | None
+    after: str | None
+
+    def sentence(self) -> str:
+        """The change on one line."""
+        if self.before is None:
+            return f"new: {self.name} {self.after}".rstrip()
+        if self.after is None:
+            return f"gone: {self.name} {self.before}".rstrip()
+        return f"changed: {self.name} {self.before} -> {self.after}"
+
+
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """Two plans of one stack file, which differ in the version of vLLM."""
+
+    before: Plan
+    after: Plan
+
+    @property
+    def flags(self) -> tuple[Changed, ...]:
+        """How the command line changes."""
+        return _changes(_words(self.before.arguments.flags), _words(self.after.arguments.flags), "--")
+
+    @property
+    def environment(self) -> tuple[Changed, ...]:
+        """How the environment changes, but for the caches' folder, which has the version in its name."""
+        before, after = (
+            {name: value for name, value in one.environment.items() if one.cache_directory not in value}
+            for one in (self.before, self.after)
+        )
+        return _changes(before, after, "")
+
+    @property
+    def arguments_gone(self) -> tuple[str, ...]:
+        """Arguments of vLLM that the new version no longer has."""
+        return _missing(self.before.engine.version, self.after.engine.version)
+
+    @property
+    def arguments_new(self) -> tuple[str, ...]:
+        """Arguments of vLLM that only the new version has."""
+        return _missing(self.after.engine.version, self.before.engine.version)
+
+    @property
+    def evidence_lost(self) -> bool:
+        """Whether exactly these flags were measured before, and are not after."""
+        return self.before.measured == "yes" != self.after.measured
+
+    @property
+    def new_findings(self) -> tuple[str, ...]:
+        """What the linter finds only after."""
+        known = {(one.rule, one.message) for one in self.before.findings}
+        return tuple(
+            f"{one.severity} ({one.rule}): {one.message}"
+            for one in self.after.findings
+            if (one.rule, one.message) not in known
+        )
+
+    def figures(self) -> dict[str, tuple[float | None, float | None]]:
+        """KV tokens, share of the GPU's memory that vLLM may use, rate and price, before and after; None if unknown."""
+        return {
+            "kv_cache_tokens": (_tokens(self.before), _tokens(self.after)),
+            "gpu_memory_utilization": (self.before.arguments.utilization, self.after.arguments.utilization),
+            "output_tokens_per_s": (_rate(self.before), _rate(self.after)),
+            "usd_per_million_output_tokens": (
+                self.before.usd_per_million_output_tokens,
+                self.after.usd_per_million_output_tokens,
+            ),
+        }
+
+    def sentences(self) -> Iterator[str]:
+        """The whole comparison, one fact per line."""
+        old, new = self.before.engine, self.after.engine
+        yield f"vLLM {old.version} -> {new.version}"
+        for one in (*self.flags, *self.environment):
+            yield one.sentence()
+        if self.arguments_gone:
+            yield f"Arguments that vLLM {new.version} no longer has: {', '.join(self.arguments_gone)}"
+        if self.arguments_new:
+            yield f"Arguments that it adds: {len(self.arguments_new)} (--json names them)"
+        for name, (before, after) in self.figures().items():
+            yield f"{name}: {_written(before)} -> {_written(after)}{_percent(before, after)}"
+        yield f"measured: {self.before.measured} -> {self.after.measured}"
+        if self.evidence_lost:
+            yield "Evidence is lost: exactly these flags were measured with the old version, and not with the new one."
+        yield from self.new_findings
+        if old.driver_floor != new.driver_floor:
+            yield f"least driver: {old.driver_floor} -> {new.driver_floor}"
+        yield (
+            f"`pulumi up` installs the new engine while the old one serves, drains the gateway and restarts vLLM. The "
+            f"start is a cold one, unless this version has filled {self.after.cache_directory} before."
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """The same as JSON."""
+        return {
+            "from": self.before.engine.version,
+            "to": self.after.engine.version,
+            "flags": [_as_json(one) for one in self.flags],
+            "environment": [_as_json(one) for one in self.environment],
+            "arguments_gone": list(self.arguments_gone),
+            "arguments_new": list(self.arguments_new),
+            **{name: {"before": before, "after": after} for name, (before, after) in self.figures().items()},
+            "measured": {"before": self.before.measured, "after": self.after.measured},
+            "evidence_lost": self.evidence_lost,
+            "new_findings": list(self.new_findings),
+        }
+
+
+def _as_json(one: Changed) -> dict[str, str | None]:
+    return {"name": one.name, "before": one.before, "after": one.after}
+
+
+def _changes(before: Mapping[str, str], after: Mapping[str, str], prefix: str) -> tuple[Changed, ...]:
+    return tuple(
+        Changed(f"{prefix}{name}", before.get(name), after.get(name))
+        for name in (*before, *(one for one in after if one not in before))
+        if before.get(name) != after.get(name)
+    )
+
+
+def _words(flags: Mapping[str, Any]) -> dict[str, str]:
+    return {name: "" if value is True else str(value) for name, value in flags.items()}
+
+
+def _missing(version: str, other: str) -> tuple[str, ...]:
+    """Arguments of a version that the other lacks. Nothing is known of a version without a recorded parser."""
+    here, there = vllm_parser.accepted(version), vllm_parser.accepted(other)
+    return tuple(sorted(here.keys() - there.keys())) if here and there else ()
+
+
+def _tokens(one: Plan) -> int | None:
+    return None if one.memory is None else one.memory.kv_tokens
+
+
+def _rate(one: Plan) -> float | None:
+    return None if one.rate is None else one.rate.tokens_per_s
+
+
+def _written(value: float | None) -> str:
+    if value is None:
+        return "unknown"
+    return f"{value:,.0f}" if value >= _WITHOUT_DECIMALS else f"{value:.3f}"
+
+
+def _percent(before: float | None, after: float | None) -> str:
+    return f" ({after / before - 1:+.1%})" if before and after and before != after else ""
