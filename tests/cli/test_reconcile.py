@@ -275,6 +275,7 @@ def test_a_wrong_command_line_or_no_key_says_what_to_do(stack, capsys, monkeypat
 # -- what the state says -------------------------------------------------------------------------------------
 DESTROYED = LastUpdate("destroy", "succeeded", "")
 STOPPED_BY_US = LastUpdate("destroy", "succeeded", "pulumi-vllm reconcile: the budget is used up")
+PAST_ITS_END = {"expiresS": 7200, "lastUp": "2026-01-01T00:00:00+00:00"}
 FAILED = LastUpdate("update", "failed", "pulumi-vllm reconcile: the provider took the machine")
 
 
@@ -292,6 +293,8 @@ FAILED = LastUpdate("update", "failed", "pulumi-vllm reconcile: the provider too
         (state("i", "i", inputs={"expiresS": 7200}), {"i": "terminated"}, None, Machine.NOT_NEEDED),
         (state("i", "i", inputs={"expiresS": 7200}), {"i": "terminated-provider"}, None, Machine.TAKEN),
         (state("i", "i", inputs={"expiresS": 7200}), {"i": "running"}, None, Machine.RUNS),
+        (state("i", "i", inputs=PAST_ITS_END), {"i": "terminated-provider"}, None, Machine.NOT_NEEDED),
+        (state("i", "i", inputs=PAST_ITS_END), {"i": "running"}, None, Machine.RUNS),
         (state("i", pendingReplacement=True), {"i": "terminated"}, FAILED, Machine.HELD),
         (state(), {"i": "deploying"}, None, Machine.UNFINISHED),
         (state(), {"i": "terminated"}, DESTROYED, Machine.ENDED),

@@ -2,6 +2,7 @@
 
 import json
 import runpy
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pulumi
@@ -11,6 +12,7 @@ import yaml
 from programs import STACKS, block, declare, run
 from pulumi_vllm.component.mocks import OUTPUTS
 from pulumi_vllm.plan.names import is_ours
+from pulumi_vllm.plan.recovery import LAST_UP_VARIABLE
 
 
 def test_a_server_declares_its_resources():
@@ -126,6 +128,27 @@ def test_a_sweep_recognises_physical_names():
 def test_the_machine_gets_the_alternatives(stack, others):
     made, _ = declare(server=block(stack))
     assert set(made["llm-machine"].get("alternatives", ())) == others
+
+
+def test_each_up_dates_the_period_and_a_preview_does_not(monkeypatch):
+    life = {"expires": "8h", "idle_stop": "2h", "owner": "ana"}
+    machine = declare(server=block() | life)[0]["llm-machine"]
+    assert (machine["expiresS"], machine["idleStopS"], machine["owner"]) == (8 * 3600, 2 * 3600, "ana")
+    age = datetime.now(UTC) - datetime.fromisoformat(machine["lastUp"])
+    assert abs(age.total_seconds()) < 60
+    assert machine["endIfNeverReady"] is True
+    monkeypatch.setattr(pulumi.runtime, "is_dry_run", lambda: True)
+    assert "lastUp" not in declare(server=block() | life)[0]["llm-machine"]
+    # `pulumi-vllm reconcile` goes on with the period.
+    monkeypatch.setenv(LAST_UP_VARIABLE, "2026-11-30T07:00:00+00:00")
+    assert declare(server=block() | life)[0]["llm-machine"]["lastUp"] == "2026-11-30T07:00:00+00:00"
+    assert "lastUp" not in declare()[0]["llm-machine"]
+
+
+def test_a_failed_machine_is_kept_where_that_is_wanted():
+    kept = block()["machine"] | {"keep_failed": True}
+    made, _ = declare(server=block() | {"machine": kept})
+    assert made["llm-machine"]["endIfNeverReady"] is made["llm-service"]["endIfNeverReady"] is False
 
 
 @pytest.mark.parametrize(("billed", "million"), [("on-demand", 0.2009), ("spot", 0.2074)])

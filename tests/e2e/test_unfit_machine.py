@@ -210,12 +210,14 @@ def test_a_new_machine_that_is_never_ready_is_ended_and_the_next_up_rents_anothe
     project = unready(machine={"keep_failed": False})
     first = project.machine_id()
     break_engine(project, BROKEN_ENGINES["no chat"][0])
-    refused(
-        project,
+    failed = project.pulumi("up", "--yes", "--skip-preview", check=False)
+    assert failed.returncode != 0
+    for words in (
         *BROKEN_ENGINES["no chat"][1],
         "the machine was ended, because it never became ready",
         "`server.machine.keep_failed: true` keeps one",
-    )
+    ):
+        assert words in failed.stdout, failed.stdout
     records = {one["id"]: one["status"] for one in project.cloud.api("/_sim/state")["deployments"]}
     assert records[first] == "terminated"
     project.cloud.hub("DELETE", "/_log")

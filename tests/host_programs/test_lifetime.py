@@ -65,9 +65,9 @@ class Host:
     def remember(self, **more: Any) -> None:
         (self.folder / "state.json").write_text(json.dumps(self.memory | more))
 
-    def up(self, text: str, seconds_ago: float = 0.0) -> None:
+    def up(self, began: str, *, age_s: float = 0.0, seconds_ago: float = 0.0) -> None:
         place = self.folder / "last-up"
-        place.write_text(text)
+        place.write_text(json.dumps({"began": began, "age_s": age_s}))
         os.utime(place, (time.time() - seconds_ago,) * 2)
 
     def run(self, minutes: float = 0.0, *, code: int = 0, **config: Any) -> list[str]:
@@ -203,6 +203,21 @@ def test_the_period_counts_from_the_last_up(host: Host) -> None:
     assert host.memory["lived_s"] == pytest.approx(0, abs=5)
     host.remember(lived_s=8 * HOUR - 1)
     assert host.run(1, **only) == END
+
+
+def test_a_period_that_began_on_another_machine_goes_on(host: Host) -> None:
+    host.up("before", age_s=5 * HOUR, seconds_ago=60)
+    assert host.run(expires_s=8 * HOUR) == []
+    assert host.memory["lived_s"] == pytest.approx(5 * HOUR + 60, abs=5)
+
+
+def test_a_damaged_record_of_the_up_keeps_the_count(host: Host) -> None:
+    host.up("up", seconds_ago=60)
+    host.run(expires_s=8 * HOUR)
+    (host.folder / "last-up").write_text("damaged")
+    assert host.run(1, expires_s=8 * HOUR) == []
+    assert host.memory["lived_s"] == pytest.approx(120, abs=5)
+    assert "last-up: can't be read" in host.printed
 
 
 def test_a_clock_that_jumps_ends_nothing(host: Host) -> None:

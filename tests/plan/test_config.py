@@ -291,3 +291,41 @@ def test_every_key_has_a_description_and_says_what_a_change_does():
 def test_a_block_is_validated_against_the_catalogue_only():
     with pytest.raises(TypeError, match=r"call Deployment\.parse"):
         Deployment.model_validate(GOOD)
+
+
+def test_how_long_a_machine_is_needed():
+    deployment = Deployment.parse(
+        altered(
+            expires="2d", idle_stop="90m", owner="ana", schedule={"up": "0 7 * * 1-5", "down": "0 20 * * 1-5"}
+        )
+    )
+    assert (deployment.expires, deployment.idle_stop, deployment.owner) == (172_800, 5_400, "ana")
+    assert deployment.schedule.hours_per_month == pytest.approx(261 * 13 / 12)
+    assert Deployment.parse(GOOD).schedule.hours_per_month is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"expires": 8}, "server.expires: 8 is not a time with its unit, for example 90m, 8h or 2d"),
+        ({"expires": "10m"}, "server.expires: '10m' is out of range; write 30m to 366d"),
+        ({"idle_stop": "never"}, "server.idle_stop: 'never' is not a time with its unit, for example 90m, 8h or 2d"),
+        ({"owner": "Ana Kovac"}, "server.owner: 'Ana Kovac' is not allowed; it must match ^[a-z][a-z0-9]{0,7}$"),
+        (
+            {"machine__keep_failed": "perhaps"},
+            "server.machine.keep_failed: 'perhaps' is not true or false; write true or false",
+        ),
+        ({"schedule": {"up": "0 7 * * *"}}, "server.schedule: has up only; add down"),
+        (
+            {"schedule": {"up": "0 7 * * *", "down": "0 7 * * *"}},
+            "server.schedule: up and down fire at the same times; write other ones",
+        ),
+        (
+            {"schedule": {"up": "7:00", "down": "0 20 * * *"}},
+            ("server.schedule.up: '7:00' has 1 fields; write five: minute, hour, day, month, weekday, such as "
+            "0 7 * * 1-5"),
+        ),
+    ],
+)  # fmt: skip
+def test_a_wrong_time_is_refused_with_what_to_write(changes, message):
+    assert errors(altered(**changes)) == (message,)

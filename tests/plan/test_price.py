@@ -5,8 +5,24 @@ import dataclasses
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pulumi_vllm.plan import Offer, catalogue, price_comparison, pricing, spot_pricing
+from pulumi_vllm.plan import (
+    Deployment,
+    Offer,
+    catalogue,
+    explain,
+    plan,
+    price_comparison,
+    pricing,
+    spot_pricing,
+)
 from pulumi_vllm.plan.recommendation import Wish, recommend
+
+BLOCK = {
+    "model": "mistral-small-4",
+    "context": "32Ki",
+    "machine": {"gpu": "H200", "count": 2, "max_usd_per_hour": 9},
+    "storage": "300GB",
+}
 
 
 def test_a_spot_machine_starts_with_warm_caches_if_that_was_measured():
@@ -107,3 +123,17 @@ def test_interpolation_never_exceeds_the_measured_rate():
 @given(st.integers(1, 64_000), st.integers(0, 1000))
 def test_a_larger_volume_never_costs_less(gigabytes, more):
     assert pricing.storage_per_month(gigabytes + more) >= pricing.storage_per_month(gigabytes) > 0
+
+
+def test_a_schedule_is_priced_with_the_volume_that_is_kept():
+    block = dict(BLOCK, schedule={"up": "0 7 * * 1-5", "down": "0 20 * * 1-5"})
+    found = explain.summary(plan(Deployment.parse(block)))
+    hours, storage = 261 * 13 / 12, found["storage_usd_per_month"]
+    assert found["scheduled_hours_per_month"] == pytest.approx(hours, abs=0.1)
+    assert found["scheduled_usd_per_month"] == pytest.approx(
+        hours * found["usd_per_hour"] + storage, abs=0.02
+    )
+    assert found["labels"]["scheduled_usd_per_month"].endswith("hours by server.schedule, volume included")
+    (line,) = [line for line in found["because"] if line.startswith("By the schedule")]
+    assert f"${found['scheduled_usd_per_month']:,.2f} with the volume, which is kept" in line
+    assert not [name for name in explain.summary(plan(Deployment.parse(BLOCK))) if "scheduled" in name]

@@ -12,7 +12,7 @@ from pulumi_vllm.cli.stack_state import MESSAGE_START, ServerState
 from pulumi_vllm.cli.stack_update import RunningFile, Update, run_update
 from pulumi_vllm.cli.terminal import TROUBLE, say
 from pulumi_vllm.plan.offer_choice import OfferRequest, matching
-from pulumi_vllm.plan.recovery import Action, Decision, Observed, decide, to_end_s
+from pulumi_vllm.plan.recovery import LAST_UP_VARIABLE, Action, Decision, Observed, decide, to_end_s
 from pulumi_vllm.plan.spending import Costs, Rental, day_of, month_of
 from pulumi_vllm.spheron.client import Spheron
 from pulumi_vllm.spheron.models import Instance
@@ -196,6 +196,8 @@ class RecoveryRun:
         # leaves it as it is.
         on_demand = decision.billing == "on-demand" and server.policy.billing == "spot"
         environment = {_ON_DEMAND_FIRST: server.machine_urn} if on_demand else {}
+        if server.last_up:
+            environment[LAST_UP_VARIABLE] = server.last_up
 
         def used_up() -> bool:
             if decision.action is Action.STOP or not server.policy.budget.limited:

@@ -1,9 +1,12 @@
 """A stack's state as `reconcile` needs it: the server in it, its machine, and who changed the stack last."""
 
 import json
+import math
 import subprocess
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from pulumi_vllm.plan.recovery import Machine, Policy
@@ -62,6 +65,19 @@ class ServerState:
     def ends_itself(self) -> bool:
         """Whether the machine powers off when its period is over, or when nobody uses it."""
         return bool(self.instance_inputs.get("expiresS") or self.instance_inputs.get("idleStopS"))
+
+    @property
+    def last_up(self) -> str | None:
+        """When the period of the machine began (ISO 8601)."""
+        return self.instance_inputs.get("lastUp")
+
+    @property
+    def period_is_over(self) -> bool:
+        """Whether the period has ended, by this computer's clock, which dated its begin too."""
+        if not self.last_up:
+            return False
+        age_s = time.time() - datetime.fromisoformat(self.last_up).timestamp()
+        return age_s >= float(self.instance_inputs.get("expiresS") or math.inf)
 
     @property
     def machine_name(self) -> str:
@@ -166,7 +182,8 @@ def machine_of(server: ServerState, statuses: Mapping[str, str], last: LastUpdat
     if server.instance_id is not None:
         ready = server.served_instance == server.instance_id and not failed
         status = statuses.get(server.instance_id, "terminated")
-        if server.ends_itself and status in {"stopped", "terminated"}:
+        ended_itself = server.ends_itself and status in {"stopped", "terminated"}
+        if ended_itself or (server.period_is_over and status in _IN_STATE):
             return Machine.NOT_NEEDED
         return _IN_STATE.get(status) or (Machine.RUNS if ready else Machine.UNFINISHED)
     if any(status in {"deploying", "running"} for status in statuses.values()):

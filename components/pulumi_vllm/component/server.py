@@ -1,5 +1,6 @@
 """The component: one served model on one machine, from the volume to the gateway."""
 
+import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,7 +17,7 @@ from pulumi_vllm.component import generated as resources
 from pulumi_vllm.component.server_args import ServerArgs, validated_plan
 from pulumi_vllm.plan import Plan, explain, plan
 from pulumi_vllm.plan.config import Deployment
-from pulumi_vllm.plan.recovery import Policy
+from pulumi_vllm.plan.recovery import LAST_UP_VARIABLE, Policy
 from pulumi_vllm.render import cloud_init, render
 
 if TYPE_CHECKING:
@@ -322,10 +323,15 @@ def _alternatives(planned: Plan) -> list[str]:
 
 
 def _last_up(deployment: Deployment) -> str | None:
-    """Return the time of this `pulumi up`, from which the period counts. A preview shows no difference for it."""
-    if deployment.expires is None or pulumi.runtime.is_dry_run():
+    """Return the time of this `pulumi up`, from which the period counts. A preview shows no difference for it.
+
+    An update by `pulumi-vllm reconcile` goes on with the period: nobody has asked for a new one.
+    """
+    if deployment.expires is None:
         return None
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    if earlier := os.environ.get(LAST_UP_VARIABLE):
+        return earlier
+    return None if pulumi.runtime.is_dry_run() else datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _access(deployment: Deployment) -> dict[str, Any]:

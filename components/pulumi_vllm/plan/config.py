@@ -137,7 +137,12 @@ Gigabytes = Annotated[
     Field(le=LARGEST_VOLUME_GB),
     WithJsonSchema(quantities.GIGABYTES_SCHEMA),
 ]
-Duration = Annotated[int, BeforeValidator(quantities.seconds), WithJsonSchema(quantities.SECONDS_SCHEMA)]
+# The cloud ends no machine within its first 20 minutes.
+Period = Annotated[
+    int,
+    BeforeValidator(quantities.seconds_between("30m", "366d")),
+    WithJsonSchema(quantities.SECONDS_SCHEMA),
+]
 CronText = Annotated[str, AfterValidator(_cron_text)]
 Cidr = Annotated[str, BeforeValidator(client_range)]
 HostName = Annotated[str, BeforeValidator(_host_name)]
@@ -526,14 +531,11 @@ class Deployment(_Block):
     """Who is responsible: up to 8 letters and digits. The machine's name at the cloud holds it, so that
     `pulumi-vllm sweep` shows it without the state."""
     expires: Annotated[
-        Duration | None,
-        _key("renames the machine at the cloud", "a time, for example `8h` or `2d`", ge=1_800, le=31_622_400),
+        Period | None, _key("renames the machine at the cloud", "a time, for example `8h` or `2d`")
     ] = None
     """How long the machine runs after the start of the last `pulumi up`, which begins the period again. The host warns,
     drains and powers off. The name at the cloud holds the end, for `pulumi-vllm sweep --expired`."""
-    idle_stop: Annotated[
-        Duration | None, _key("applies within a minute", "a time, for example `2h`", ge=1_800, le=2_678_400)
-    ] = None
+    idle_stop: Annotated[Period | None, _key("applies within a minute", "a time, for example `2h`")] = None
     """How long the machine runs without a request. Those of the canary don't count, running ones do. The host warns
     before, drains and powers off."""
     schedule: Annotated[Schedule, _key(_NOTHING)] = Schedule.model_construct()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _TOKENS = {"": 1, "k": 1_000, "K": 1_000, "Ki": 1_024, "M": 1_000_000, "Mi": 1_048_576}
 _GIGABYTES = {"": 1.0, "GB": 1.0, "TB": 1_000.0, "GiB": 2**30 / 1e9, "TiB": 2**40 / 1e9}
@@ -21,8 +24,23 @@ def gigabytes(value: object) -> int:
     return _whole(value, _GIGABYTES, "a size, for example 300GB or 1TB")
 
 
-def seconds(value: object) -> int:
-    """Seconds from "90m", "8h" or "2d". A number without a unit is refused, because it could mean any of them."""
+def seconds_between(shortest: str, longest: str) -> Callable[[object], int]:
+    """A function that returns the seconds of "90m", "8h" or "2d" within these limits.
+
+    A number without a unit is refused, because it could mean any of them.
+    """
+
+    def seconds(value: object) -> int:
+        found = _seconds(value)
+        if not _seconds(shortest) <= found <= _seconds(longest):
+            msg = f"{value!r} is out of range; write {shortest} to {longest}"
+            raise ValueError(msg)
+        return found
+
+    return seconds
+
+
+def _seconds(value: object) -> int:
     return _whole(value, dict(_SECONDS), "a time with its unit, for example 90m, 8h or 2d")
 
 

@@ -21,6 +21,9 @@ MINIMUM_RUN_S: Final = 1200
 TERMINATION_S: Final = 300
 """How long the provider waits for the end of a machine after its drain (`provider/lifecycle/terminate.py`)."""
 
+LAST_UP_VARIABLE: Final = "PULUMI_VLLM_LAST_UP"
+"""Environment variable through which an update goes on with a period (`expires`) that began before."""
+
 _HOUR_S = 3600
 
 

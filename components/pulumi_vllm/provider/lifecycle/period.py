@@ -1,5 +1,7 @@
 """The period of a machine (`expires`), and the marks at the cloud and on the host that say when it ends."""
 
+import json
+import shlex
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -18,25 +20,18 @@ MARKED_INPUTS = ("owner", "expiresS", "lastUp")
 
 
 def mark(new: Values) -> Mark:
-    """Return what the name of the instance is to hold. The period counts from the input `lastUp`, or from now.
+    """Return what the name of the instance is to hold.
 
     Raises:
         UserError: `lastUp` is not a time.
     """
-    seconds, text = new.get("expiresS"), new.get("lastUp")
-    if not seconds:
-        return Mark(new.get("owner"), None)
-    try:
-        began = datetime.fromisoformat(text).astimezone(UTC) if text else datetime.now(UTC)
-    except ValueError:
-        raise UserError(
-            f"lastUp: {text!r} is not a time; write one such as 2026-11-30T07:00:00+00:00"
-        ) from None
-    return Mark(new.get("owner"), began + timedelta(seconds=float(seconds)))
+    seconds = new.get("expiresS")
+    ends = _began(new) + timedelta(seconds=float(seconds)) if seconds else None
+    return Mark(new.get("owner"), ends)
 
 
 async def begin(call: Call, new: Values, outputs: Values) -> None:
-    """Let the host count the period from now.
+    """Let the host count the period from `lastUp`. It gets the age of the period, because its clock may be wrong.
 
     Raises:
         HostError: the host does not answer, so it may power off before the end that the cloud shows.
@@ -51,8 +46,20 @@ async def begin(call: Call, new: Values, outputs: Values) -> None:
         "privateKey": new["sshPrivateKey"],
     }
     host = await connect_host(call, {"connection": connection})
-    text = datetime.now(UTC).isoformat()
-    await host.run(f"install -d {layout.STATE} && echo {text} > {layout.LAST_UP}", timeout_s=60)
+    began, now = _began(new), datetime.now(UTC)
+    text = json.dumps({"began": began.isoformat(), "age_s": max(0.0, (now - began).total_seconds())})
+    await host.run(f"install -d {layout.STATE} && echo {shlex.quote(text)} > {layout.LAST_UP}", timeout_s=60)
+
+
+def _began(new: Values) -> datetime:
+    """Return when the period began: at the input `lastUp`, or now."""
+    text = new.get("lastUp")
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC) if text else datetime.now(UTC)
+    except ValueError:
+        raise UserError(
+            f"lastUp: {text!r} is not a time; write one such as 2026-11-30T07:00:00+00:00"
+        ) from None
 
 
 def why_stopped(instance: "Instance", inputs: Values) -> str | None:
