@@ -212,9 +212,8 @@ async def an_empty_ssh_allow_closes_ssh(on: Managed, ours: str) -> None:
 
 
 async def test_nobody_is_locked_out(container, pem, session, monkeypatch):
-    monkeypatch.setattr(
-        firewall_trial, "_CONNECT_S", 3.0
-    )  # a refused connection takes all of it, three times
+    monkeypatch.setattr(firewall_trial, "_CONNECT_S", 3.0)  # a refused connection takes all of it
+    monkeypatch.setattr(firewall_trial, "_PROOF_S", 9.0)
     machines, address = container
     host = await log_in_when_up(address, pem)
     on = Managed(machines, host, pem, session, await host.client_address())

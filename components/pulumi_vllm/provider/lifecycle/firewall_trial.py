@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 # Long enough for the proof, short enough to wait for.
 _TRIAL_S: Final = 60
-_PROOF_ATTEMPTS, _CONNECT_S = 3, 8.0
+# A busy host may take longer than one attempt to answer. What is left of the trial is for `keep`.
+_PROOF_S, _CONNECT_S = 40.0, 8.0
 
 
 async def put_rules(call: Call, values: Values, rules: "PutFile", *, reload: bool) -> bool:
@@ -69,7 +70,7 @@ async def _load(call: Call, values: Values, host: "Host", rules: bytes) -> None:
         )
         return
     try:
-        await _keep(call, values, host)
+        await _keep(call, values, host, until=tried_at + _PROOF_S)
     except HostError as error:
         with contextlib.suppress(HostError):
             await host.run(f"{layout.FIREWALL} restore", timeout_s=20)
@@ -86,14 +87,15 @@ async def _load(call: Call, values: Values, host: "Host", rules: bytes) -> None:
         ) from error
 
 
-async def _keep(call: Call, values: Values, host: "Host") -> None:
-    """Keep the rules over a new connection, which proves that they admit one."""
-    for attempt in range(1, _PROOF_ATTEMPTS + 1):
+async def _keep(call: Call, values: Values, host: "Host", *, until: float) -> None:
+    """Keep the rules over a new connection, which proves that they admit one before a moment of the monotonic clock."""
+    while True:
         try:
             new = await _new_connection(call, values, host)
         except HostError:
-            if attempt == _PROOF_ATTEMPTS:
+            if time.monotonic() >= until:
                 raise
+            await call.sleep(1.0)
             continue
         try:
             await new.run(_KEEP, timeout_s=30)
