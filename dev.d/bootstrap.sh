@@ -24,13 +24,24 @@ missing_packages() {
   done
 }
 
+patient_apt() { # apt waits for dpkg's lock, but not for those of its lists and archives, which another run may hold
+  local until=$((SECONDS + 600)) output code
+  while true; do
+    code=0
+    output=$(DEBIAN_FRONTEND=noninteractive apt-get -y -q -o DPkg::Lock::Timeout=600 "$@" 2>&1) || code=$?
+    printf '%s\n' "$output"
+    [[ $code != 0 && $output == *"Could not get lock"* && $SECONDS -lt $until ]] || return "$code"
+    sleep 5
+  done
+}
+
 apt_install() {
   # Packages must not start their services: those programs run on the local machines, not on this one.
   if [[ ! -e /usr/sbin/policy-rc.d ]]; then
     policy=/usr/sbin/policy-rc.d
     printf '#!/bin/sh\n# written by ./dev during one apt-get\nexit 101\n' >"$policy" && chmod 0755 "$policy"
   fi
-  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@" || return
+  patient_apt update && patient_apt install --no-install-recommends "$@" || return
   if [[ " $* " == *" haproxy "* && -d /run/systemd/system ]]; then systemctl disable -q haproxy; fi
   if [[ -n $policy ]]; then rm -f "$policy" && policy=""; fi
 }

@@ -73,6 +73,29 @@ def test_pip_is_locked_for_the_older_language_host() -> None:
     assert re.search(r"^pip==", (CHECKOUT / "requirements" / "dev.txt").read_text(), re.MULTILINE)
 
 
+@pytest.mark.parametrize(
+    ("refusals", "message", "code", "tries"),
+    [
+        (2, "E: Could not get lock /var/lib/apt/lists/lock.", 0, 3),
+        (1, "E: Unable to locate package x", 100, 1),
+    ],
+)
+def test_another_apt_is_waited_for_and_no_other_error(
+    tmp_path: Path, refusals: int, message: str, code: int, tries: int
+) -> None:
+    apt, calls = tmp_path / "apt-get", tmp_path / "calls"
+    refuse = f'[ "$(wc -l < {calls})" -gt {refusals} ] || {{ echo "{message}" >&2; exit 100; }}'
+    apt.write_text(f"#!/bin/sh\necho call >> {calls}\n{refuse}\n")
+    apt.chmod(0o755)
+    text = (CHECKOUT / "dev.d" / "bootstrap.sh").read_text()
+    (function,) = re.findall(r"^patient_apt\(\) \{.*?^\}", text, re.DOTALL | re.MULTILINE)
+    script = f"sleep() {{ :; }}\n{function}\npatient_apt update"
+    kept = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(("bash", "-uc", script), env=kept, capture_output=True, text=True, check=False)
+    assert (done.returncode, len(calls.read_text().splitlines())) == (code, tries)
+    assert message in done.stdout
+
+
 def greet(folder: Path, outputs: dict[str, str]) -> subprocess.CompletedProcess[str]:
     (folder / ".pulumi-vllm").mkdir()
     return subprocess.run(
