@@ -227,6 +227,11 @@ def test_the_tutorials_servers_are_a_table_with_a_sum(capsys):
     assert total[-2] == "saves"
 
 
+def test_the_price_list_has_no_regions_and_says_so(capsys):
+    _, found = asked(capsys, "--context", "32Ki", "--concurrency", "4", "--region", "EU")
+    assert "for any region, not today's offers" in found["prices"]
+
+
 def test_a_slower_form_of_a_card_is_another_gpu(tmp_path, capsys):
     def offer(gpu_type, price, **more):
         one = {"provider": "spheron-es", "offerId": f"{gpu_type}-{price}", "price": price, "gpuCount": 1}
