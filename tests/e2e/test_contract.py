@@ -27,9 +27,11 @@ EXPORTS = {"endpoint", "model", "ca_certificate", "api_key", "usd_per_hour", "ev
     "flags",
     "gateway",
 }
-MOST_LINES = 42
-"""Lines of a preview --diff for one changed value, of which 7 are those of a preview without changes.
+MOST_LINES = 38
+"""Lines of a preview --diff for one changed value.
 
+The engine prints 9 for any preview, 4 for each resource that changes (id, URN, provider), and up to 8 around each
+changed line of a text. Ours are the changed lines, the digest of what vLLM restarts for, and the sentence about it.
 They were 136 while the explanations of the plan were exported, and 60 while the plan was one output.
 """
 CHANGES = {
