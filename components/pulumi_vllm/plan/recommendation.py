@@ -108,7 +108,9 @@ def recommend(
             rows += _try(wish, gpu, count, precision, offers, known)
     fitting = [row for row in rows if isinstance(row, Fitting)]
     fitting.sort(key=lambda row: (row.usd_per_serving_hour, row.count, row.gpu, row.precision))
-    listed = f"price list of {known.prices_from}{' for any region' if wish.region else ''}, not today's offers"
+    listed = (
+        f"price list of {known.prices_from}{' for any region' if wish.region else ''}, not today's offers"
+    )
     prices = listed if offers is None else "today's offers"
     refused = tuple(row for row in rows if isinstance(row, Refused))
     each = price_comparison.separate_machine()
