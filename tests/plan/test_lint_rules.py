@@ -321,3 +321,61 @@ def test_the_memory_evidence_matches_the_parallelism(division, machine):
     launched = examined(written, {}, model, model.precisions["fp8"], ENGINE, 2, budget)
     (found,) = [one for one in launched if one.rule == "gpu-memory-utilization"]
     assert machine in found.evidence
+
+
+@pytest.mark.parametrize(
+    ("rule", "precision", "changed"),
+    [
+        ("nvfp4-on-hopper", "nvfp4", {}),
+        ("kv-cache-dtype", "fp8", {"kv_cache_dtype": "fp8"}),
+        ("attention-backend", "fp8", {"attention_backend": "CUTLASS_MLA"}),
+        ("moe-backend", "fp8", {"moe_backend": "auto"}),
+    ],
+)
+def test_what_was_learned_on_hopper_is_not_said_of_blackwell(rule, precision, changed):
+    written = {**OURS, **{name.replace("_", "-"): value for name, value in changed.items()}}
+
+    def rules(capability):
+        launch = Launch(
+            EngineArguments.of(written),
+            {},
+            MODEL,
+            MODEL.precisions[precision],
+            ENGINE,
+            2,
+            capability=capability,
+        )
+        return {one.rule for one in linter.lint(launch, {})}
+
+    assert rule in rules(None)
+    assert rule in rules("9.0")
+    assert rule not in rules("10.0")
+
+
+def test_no_flag_of_hopper_is_set_on_another_card():
+    """The MoE backend of the stacks was chosen on H100 and H200."""
+    machine = {"gpu": "H200", "count": 2, "max_usd_per_hour": 9}
+    block = {"model": "mistral-small-4", "context": "32Ki", "machine": machine, "storage": "300GB"}
+    deployment = Deployment.parse(block | {"engine": {"version": "0.26.0"}})
+    assert plan(deployment).arguments.flags["moe-backend"] == "triton"
+    ampere = replace(KNOWN.gpus["H200"], compute_capability="8.0")
+    other = replace(KNOWN, gpus={**KNOWN.gpus, "H200": ampere})
+    assert "moe-backend" not in plan(deployment, catalogue=other).arguments.flags
+
+
+@pytest.mark.parametrize(
+    ("model", "effort", "reported"),
+    [("gpt-oss-120b", "low", False), ("gpt-oss-120b", "none", True), ("llama-3.1-8b", "low", False)],
+)
+def test_reasoning_efforts_are_those_of_the_model(model, effort, reported):
+    flags = {"model": "/models/x", "default-chat-template-kwargs": f'{{"reasoning_effort": "{effort}"}}'}
+    known = KNOWN.models[model]
+    found = examined(flags, {}, known, next(iter(known.precisions.values())), ENGINE, 1)
+    assert ("reasoning-effort" in {one.rule for one in found}) == reported
+
+
+def test_the_missing_tool_parser_is_that_of_the_model():
+    known = KNOWN.models["gpt-oss-120b"]
+    flags = {"model": "/models/x", "enable-auto-tool-choice": True}
+    found = examined(flags, {}, known, known.precisions["mxfp4"], ENGINE, 1)
+    assert any("add tool-call-parser: openai" in one.message for one in found)

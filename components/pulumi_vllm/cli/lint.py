@@ -118,7 +118,8 @@ def _flags(words: Sequence[str], parsed: argparse.Namespace) -> "tuple[Finding, 
         settings = MemorySettings.of(arguments, engine, longest)
         budget = memory.budget(model.dimensions, precision, engine, known.gpus[parsed.gpu], settings)
     gpus = arguments.ranks or 1  # no machine is named, so assume as many GPUs as the command line asks for
-    launch = Launch(arguments, environment, model, precision, engine, gpus, budget, parsed.driver)
+    capability = known.gpus[parsed.gpu].compute_capability if parsed.gpu else None
+    launch = Launch(arguments, environment, model, precision, engine, gpus, budget, parsed.driver, capability)
     return lint(launch, {})
 
 

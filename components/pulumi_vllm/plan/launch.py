@@ -25,6 +25,18 @@ class Launch:
     gpu_count: int
     budget: Budget | None = None
     driver: str | None = None
+    capability: str | None = None
+    """The GPU's compute capability; None where no GPU is named, and the rules assume Hopper."""
+
+    @property
+    def on_hopper(self) -> bool:
+        """Whether what was learned on H100 and H200 applies."""
+        return self.on_gpu and self.capability in {None, "9.0"}
+
+    @property
+    def on_blackwell(self) -> bool:
+        """Whether the GPU is a B200, a B300, or a card of the same family."""
+        return self.capability is not None and self.capability.partition(".")[0] in {"10", "12"}
 
     @property
     def on_gpu(self) -> bool:

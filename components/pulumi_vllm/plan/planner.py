@@ -233,5 +233,6 @@ def _lint(
         deployment.machine.count,
         # A shortage of memory is refused with the missing GiB and what would fit. It is not a finding.
         memory if memory is not None and memory.fits else None,
+        capability=selection.gpu.compute_capability,
     )
     return lint(launch, deployment.engine.ignore)

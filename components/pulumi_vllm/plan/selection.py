@@ -25,9 +25,9 @@ class Selection:
     def expert_flags(self) -> Mapping[str, Any]:
         """What the engine sets for a mixture of experts in this precision.
 
-        It was learned with one scale per tensor. Weights with a scale per block have kernels of their own.
+        It was learned on Hopper, with one scale per tensor. Weights with a scale per block have kernels of their own.
         """
-        fits = self.model.is_moe and not self.precision.block_scales
+        fits = self.model.is_moe and not self.precision.block_scales and self.gpu.compute_capability == "9.0"
         return self.engine.expert_flags.get(self.precision.name, {}) if fits else {}
 
     @property

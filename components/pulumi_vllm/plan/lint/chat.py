@@ -16,20 +16,30 @@ _LIMIT_KEYS = {"count", "width", "height", "num_frames", "length"}
 
 _FIRST_BROKEN_MISTRAL_COMMON = (1, 13)
 
+_EFFORTS = {
+    "PixtralForConditionalGeneration": (
+        ("none", "high"),
+        "run on the CPU build 0.32.0 with mistral_common 1.12.0",
+    ),
+    "GptOssForCausalLM": (("low", "medium", "high"), "openai-harmony, which vLLM renders its prompts with"),
+}
+"""Class of vLLM → the reasoning efforts that its tokenizer has, and the evidence. The efforts of others are unknown."""
+
 
 def reasoning_effort(launch: Launch) -> Problems:
     """A reasoning effort with which vLLM refuses every request."""
-    for flag in ("default-chat-template-kwargs", "reasoning-effort-map"):
+    allowed, evidence = _EFFORTS.get(launch.model.architecture or "", ((), ""))
+    for flag in ("default-chat-template-kwargs", "reasoning-effort-map") if allowed else ():
         try:
             content = json.loads(str(launch.arguments.flags.get(flag, "{}")))
         except ValueError:
             continue
-        values = content.values() if flag.endswith("map") else [content.get("reasoning_effort", "none")]
+        values = content.values() if flag.endswith("map") else [content.get("reasoning_effort", allowed[0])]
         for value in values:
-            if value not in ("none", "high"):
+            if value not in allowed:
                 yield error(
-                    f"--{flag}: requests with reasoning_effort {value} get 400; use none or high",
-                    "run on the CPU build 0.32.0 with mistral_common 1.12.0",
+                    f"--{flag}: requests with reasoning_effort {value} get 400; use {' or '.join(allowed)}",
+                    evidence,
                 )
 
 

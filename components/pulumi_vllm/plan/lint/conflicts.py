@@ -76,7 +76,8 @@ def conflicting_flags(launch: Launch) -> Problems:
     flags = launch.arguments.flags
     if flags.get("enable-auto-tool-choice") and "tool-call-parser" not in flags:
         yield error(
-            "--enable-auto-tool-choice without --tool-call-parser is refused; add tool-call-parser: mistral",
+            "--enable-auto-tool-choice without --tool-call-parser is refused; add tool-call-parser: "
+            f"{launch.model.flags.get('tool-call-parser', 'and its name')}",
             "the argument check of vLLM 0.33.0, run",
         )
     forked = launch.environment.get("VLLM_WORKER_MULTIPROC_METHOD") == "fork"

@@ -35,7 +35,7 @@ def dtype(launch: Launch) -> Problems:
 def kv_cache_dtype(launch: Launch) -> Problems:
     """A KV cache type that this model's attention does not support on Hopper."""
     value = str(launch.arguments.flags.get("kv-cache-dtype", "auto"))
-    if not _lacks_flashmla(launch):
+    if not _lacks_flashmla(launch) or not launch.on_hopper:
         return
     if value in ("fp8_e5m2", "nvfp4"):
         yield error(
@@ -61,9 +61,9 @@ def attention_backend(launch: Launch) -> Problems:
     value = str(launch.arguments.flags.get("attention-backend", "")).upper()
     if not launch.on_gpu:
         return
-    if value in _BLACKWELL:
+    if value in _BLACKWELL and not launch.on_blackwell:
         yield error(f"--attention-backend {value} is for Blackwell; leave it out", "source of vLLM 0.33.0")
-    elif value == "FLASHMLA" and _lacks_flashmla(launch):
+    elif value == "FLASHMLA" and _lacks_flashmla(launch) and launch.on_hopper:
         yield error(
             "--attention-backend FLASHMLA crashes with this model's head size; leave it out",
             f"'Only head_size_k == 576 is supported', {_RUN}",
@@ -97,7 +97,7 @@ def quantization(launch: Launch) -> Problems:
 
 def moe_backend(launch: Launch) -> Problems:
     """A backend for the experts that vLLM refuses, or that compiles for ten minutes."""
-    if not launch.model.is_moe or not launch.on_gpu or launch.precision.block_scales:
+    if not launch.model.is_moe or not launch.on_hopper or launch.precision.block_scales:
         return
     value, precision = launch.arguments.flags.get("moe-backend", "auto"), launch.precision.name
     if value == "humming" and precision != "fp8" and release(launch.engine.version) < _HUMMING_SINCE:
@@ -132,7 +132,7 @@ def block_size(launch: Launch) -> Problems:
 
 def nvfp4_on_hopper(launch: Launch) -> Problems:
     """4-bit weights on Hopper, which has no 4-bit arithmetic."""
-    if launch.precision.name == "nvfp4":
+    if launch.precision.name == "nvfp4" and launch.on_hopper:
         yield warning(
             "NVFP4 on Hopper saves memory. It saves time only where memory bandwidth is the bottleneck, and the "
             "quality of its answers is unverified; check it with your own prompts",
