@@ -197,6 +197,8 @@ def test_the_default_engine_is_the_newest_with_evidence_on_that_gpu(gpu):
         return tuple(map(int, version.split(".")))
 
     started = {run.engine for run in catalogue.load().measured if run.gpu == gpu.name and run.flags}
+    if not started:
+        pytest.skip("it was never started on this GPU, so every plan of it is unverified")
     assert catalogue.load().default_engine(gpu).version == max(started, key=order)
 
 

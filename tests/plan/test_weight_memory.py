@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from pulumi_vllm.plan import catalogue, memory, tensor_groups, weight_memory
+from pulumi_vllm.plan import Deployment, catalogue, explain, memory, plan, tensor_groups, weight_memory
 from pulumi_vllm.plan.catalogue import Dimensions, Precision
 from pulumi_vllm.plan.memory_settings import MemorySettings
 
@@ -160,3 +160,22 @@ def test_exact_bytes_are_divided_by_group():
     assert weights(DENSE, exact) - rope == 11_000  # neither the tower nor drafting layers
     assert weight_memory.weight_bytes(DENSE, exact, 1, vision=True) - rope == 12_000
     assert weights(DENSE, exact, 4) - rope == 6 * 250 + 500 + 4 * 1000
+
+
+def test_a_card_on_which_nothing_was_measured_makes_every_figure_unverified():
+    machine = {"gpu": "B200", "count": 1, "max_usd_per_hour": 9}
+    block = {
+        "model": "mistral-small-4",
+        "precision": "nvfp4",
+        "context": "32Ki",
+        "machine": machine,
+        "storage": "300GB",
+    }
+    decided = plan(Deployment.parse(block))
+    label = explain.labels(decided)["fits"]
+    assert label.startswith("unverified: ")
+    assert "never on B200" in label
+    rules = {one.rule for one in decided.findings}
+    assert "unmodelled-memory" in rules
+    assert "nvfp4-on-hopper" not in rules
+    assert decided.usd_per_hour is None

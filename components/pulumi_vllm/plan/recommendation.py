@@ -180,7 +180,10 @@ def _offered(offers: Sequence[Offer] | None, known: Catalogue) -> list[tuple[str
     """Machines on offer. Those without a GPU are left out, because they only serve the local cloud's tiny model."""
     if offers is None:
         return [
-            (gpu, count) for gpu in known.gpus if gpu != catalogues.CPU for count in catalogues.GPU_COUNTS
+            (name, count)
+            for name, gpu in known.gpus.items()
+            if name != catalogues.CPU and gpu.usd_per_hour
+            for count in catalogues.GPU_COUNTS
         ]
     offered = {(offer.gpu, offer.gpu_count) for offer in offers if offer.gpu_count > 0}
     unknown = {(gpu, 0) for gpu, _ in offered if gpu not in known.gpus}
