@@ -9,7 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from pulumi_vllm.cli import main
 from pulumi_vllm.client import served_model
+from pulumi_vllm.client.checks import Checks
 from pulumi_vllm.client.endpoint import Endpoint
+from pulumi_vllm.client.served_model import ServedModel
 
 pytestmark = pytest.mark.usefixtures("key")
 ALL = [
@@ -165,3 +167,28 @@ def test_an_engine_that_ignores_requests_fails_all_but_chat(capsys):
     assert "that this server cannot serve was answered" in failures["limits"]
     assert "the image added no tokens" in failures["image"]
     assert "2,040 tokens were sent, and the engine counted 5" in failures["long context"]
+
+
+@pytest.mark.parametrize(
+    ("thinks", "check", "sentence"),
+    [
+        ("always", "reasoning_effort none", "this model always reasons"),
+        ("never", "reasoning_effort high", "this model never reasons"),
+    ],
+)
+async def test_reasoning_is_asked_of_models_that_have_the_choice(thinks, check, sentence):
+    endpoint = Endpoint("http://127.0.0.1:9/v1", "local")
+    served = ServedModel("m", 4096, 512, reasons=True, thinks=thinks)
+    found = await Checks(endpoint, served).run(check)
+    assert (found.outcome, found.sentence) == ("not for this engine", sentence)
+
+
+def test_a_model_of_a_file_has_the_abilities_of_its_plan():
+    flags = ["--served-model-name", "own", "example/own", "--reasoning-parser", "qwen3"]
+    plan = {"flags": flags, "thinks": "always", "vocabulary": 512}
+    endpoint = Endpoint("http://127.0.0.1:9/v1", "local", plan=plan)
+    found = served_model._with_abilities(endpoint, "example/own", {"max_model_len": 4096})
+    assert (found.reasons, found.calls_tools, found.thinks, found.vocabulary) == (True, False, "always", 512)
+    assert found.in_catalogue
+    other = served_model._with_abilities(endpoint, "another", {})
+    assert (other.reasons, other.in_catalogue) == (None, False)

@@ -156,12 +156,16 @@ class Checks:
         return f"{pieces} pieces, the first after {first * 1000:,.0f} ms"
 
     async def _no_reasoning(self) -> str:
+        if self.served.thinks == "always":
+            raise NotSupported("this model always reasons")
         message = await self._effort("none")
         if reasoning := _reasoning_of(message):
             raise Failed(f"reasoning was turned off, and the model reasoned: {excerpt(reasoning)}")
         return f"no reasoning; {excerpt(message['content'] or '')}"
 
     async def _reasoning(self) -> str:
+        if self.served.thinks == "never":
+            raise NotSupported("this model never reasons")
         message = await self._effort("high")
         reasoning = _reasoning_of(message)
         if not reasoning and self.served.reasons is None:

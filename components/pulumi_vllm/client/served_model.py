@@ -26,6 +26,8 @@ class ServedModel:
     reasons: bool | None = None
     calls_tools: bool | None = None
     accepts_images: bool | None = None
+    thinks: str | None = None
+    """When it reasons: always, on request or never."""
 
     @property
     def in_catalogue(self) -> bool:
@@ -61,9 +63,19 @@ def _with_abilities(endpoint: Endpoint, name: str, row: dict[str, Any]) -> Serve
     length = row.get("max_model_len")
     context = length if isinstance(length, int) and length > 0 else None
     model = catalogue.load().models.get(name)
+    flags = endpoint.plan.get("flags")
+    if model is None and flags is not None and name in _served_names(flags):
+        # A model of a file beside the stack file: its plan says what it can do.
+        return ServedModel(
+            name,
+            context,
+            endpoint.plan.get("vocabulary"),
+            reasons="--reasoning-parser" in flags,
+            calls_tools="--enable-auto-tool-choice" in flags,
+            thinks=endpoint.plan.get("thinks"),
+        )
     if model is None:
         return ServedModel(name, context)
-    flags = endpoint.plan.get("flags")
     started = flags if flags is not None else [f"--{flag}" for flag, value in model.flags.items() if value]
     return ServedModel(
         name,
@@ -72,4 +84,10 @@ def _with_abilities(endpoint: Endpoint, name: str, row: dict[str, Any]) -> Serve
         reasons="--reasoning-parser" in started,
         calls_tools="--enable-auto-tool-choice" in started,
         accepts_images=accepts_images(model.dimensions, EngineArguments.of(recorded_flags(started))),
+        thinks=model.thinks,
     )
+
+
+def _served_names(flags: list[str]) -> list[str]:
+    """The names under which a plan's engine serves its model."""
+    return str(recorded_flags(flags).get("served-model-name", "")).split()

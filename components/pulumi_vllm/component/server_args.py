@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 import pulumi
@@ -72,7 +73,8 @@ def validated_plan(args: ServerArgs) -> Plan:
         errors.insert(0, "server: missing; add the block that a stack file has under pulumi-vllm:server")
     else:
         try:
-            planned = plan(Deployment.parse(_with_hub_address(args["server"])))
+            block = _with_hub_address(args["server"])
+            planned = plan(Deployment.parse(block, folders=_model_folders()))
         except PlanError as error:
             errors = [*error.errors, *errors]
     if planned is not None:
@@ -122,6 +124,13 @@ def _command_value_errors(where: str, command: Mapping[str, Any]) -> Iterator[st
     name = command.get("name")
     if name not in (None, "") and not (isinstance(name, str) and _COMMAND_NAME.fullmatch(name)):
         yield f"{where}.name: {name!r} is not allowed; it must match {_COMMAND_NAME.pattern}"
+
+
+def _model_folders() -> tuple[Path, ...]:
+    """Where model files are: in the project, which `main` may lead away from, and in the program's folder."""
+    root = pulumi.get_root_directory()  # unset where the engine does not say it
+    roots = (Path(root), Path()) if root else (Path(),)
+    return tuple(folder for one in roots for folder in (one, one / "stacks"))
 
 
 def _with_hub_address(block: Any) -> Any:

@@ -35,6 +35,8 @@ _RENTED = (
     "model",
     "precision",
     "engine",
+    "thinks",
+    "vocabulary",
     "disk_gib",
     "usd_per_hour",
     "usd_per_month",
@@ -54,6 +56,8 @@ def summary(plan: Plan) -> dict[str, Any]:
         "model": plan.model.name,
         "precision": plan.precision,
         "engine": plan.engine.version,
+        "thinks": plan.model.thinks,
+        "vocabulary": plan.model.dimensions.vocabulary,
         "flags": list(plan.argv),
         "environment": dict(plan.environment),
         "budget": list(memory_lines(plan.memory, plan.model.name)),
@@ -117,6 +121,8 @@ def labels(plan: Plan) -> dict[str, str]:
         "engine": "computed: the catalogue's default"
         if deployment.engine.version is None
         else "asked: server.engine.version",
+        "thinks": "computed: from the model file",
+        "vocabulary": "computed: from the model file",
         "disk_gib": "computed: published size of the weights, and the engine's caches",
         "budget": "computed: each line has its own label",
         **dict.fromkeys(MEMORY_FIGURES, _memory_label(plan)),

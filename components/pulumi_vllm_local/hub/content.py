@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pulumi_vllm_local.hub import published_models
 from pulumi_vllm_local.hub.tree import TreeFile, commit_of, read_tree
-from pulumi_vllm_local.tiny_model import model_files
+from pulumi_vllm_local.tiny_model import chain_models, model_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,6 +85,10 @@ def repositories(cache: Path) -> tuple[Repository | published_models.HeaderRepos
         if not folder.is_dir():
             _make(placeholder, found[0].folder, folder)
         found.append(Repository.read(placeholder.name, folder, placeholder.revision))
+    code = Path(chain_models.__file__).read_bytes() + Path(published_models.__file__).read_bytes()
+    for chain in chain_models.MODELS:
+        key = hashlib.sha256(code + chain.repository.encode()).hexdigest()[:12]
+        found.append(Repository.read(chain.repository, chain_models.ensure(chain, cache / f"chain-{key}")))
     return (*found, *published_models.repositories(cache))
 
 
