@@ -36,7 +36,9 @@ def alternatives(decided: Plan, catalogue: Catalogue | None = None) -> tuple[tup
         (gpu, count) for gpu in known.gpus if gpu != catalogues.CPU for count in catalogues.GPU_COUNTS
     ):
         memory = None if machine == here else _memory_on(machine, deployment, known)
-        if memory is not None and min(memory.full_requests, deployment.sequences) >= enough:
+        # A capacity that nothing supports is no reason to change the machine.
+        known_here = memory is not None and set(memory.unverified) <= set(decided.memory.unverified)
+        if memory is not None and known_here and min(memory.full_requests, deployment.sequences) >= enough:
             found.append(machine)
     return tuple(found)
 

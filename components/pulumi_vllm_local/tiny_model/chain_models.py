@@ -14,6 +14,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pulumi_vllm_local.hub import published_models
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -114,8 +116,6 @@ def _tokenizer() -> dict[str, Any]:
 def _tensors(model: ChainModel) -> dict[str, NDArray[Any]]:
     # numpy takes 0.15 s.
     import numpy as np
-
-    from pulumi_vllm_local.hub import published_models
 
     rng = np.random.default_rng(0)
     out: dict[str, NDArray[Any]] = {}
