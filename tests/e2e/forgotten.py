@@ -47,6 +47,12 @@ def powers_off_when_idle_and_is_swept(project: Project, idle_stop_s: float) -> N
     (row,) = [row for row in json.loads(project.sweep().stdout)["found"] if row["id"] == project.machine_id()]
     assert row["owner"] == "ana"
     assert row["expires"] is not None
+    cost = json.loads(project.cli("cost", project.stack, "--json").stdout)
+    assert {(one["kind"], one["source"]) for one in cost["items"]} == {
+        ("machine", "the cloud's record"),
+        ("volume", "computed: time x price"),
+    }
+    assert cost["usd"] > cost["computed_usd"] > 0
     # The caller has just chatted, and the gateway's table shows it for two minutes.
     age(project, idle_s=idle_stop_s)
     memory = json.loads(project.on_host("cat /var/lib/pulumi-vllm/lifetime.json"))

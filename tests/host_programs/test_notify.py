@@ -56,14 +56,17 @@ def receiver() -> Iterator[Receiver]:
     there.server.server_close()
 
 
-def notify(folder: Path, address: str, command: list[str] | None = None) -> subprocess.CompletedProcess[str]:
+def notify(
+    folder: Path, address: str, command: list[str] | None = None, unit: str = "vllm.service"
+) -> subprocess.CompletedProcess[str]:
     (folder / "notify.json").write_text(json.dumps({"command": command or []}))
     (folder / "systemctl").write_text(SYSTEMCTL)
     (folder / "systemctl").chmod(0o755)
     (folder / "address").write_text(address)
     words = [
-        sys.executable, "-BsE", str(PROGRAMS / "notify"), "vllm.service", "--config", str(folder / "notify.json"),
+        sys.executable, "-BsE", str(PROGRAMS / "notify"), unit, "--config", str(folder / "notify.json"),
         "--address-file", str(folder / "address"), "--canary", str(folder / "canary.json"),
+        "--lifetime", str(folder / "lifetime.json"),
     ]  # fmt: skip
     environment = {"PATH": f"{folder}:{os.environ['PATH']}"}
     done = subprocess.run(words, capture_output=True, text=True, timeout=90, check=False, env=environment)
@@ -139,3 +142,26 @@ def test_an_address_that_fails_does_not_keep_the_command_from_its_message(tmp_pa
     done = notify(tmp_path, "planted-secret", ["/bin/sh", "-c", f"cat > {there}"])
     assert done.returncode == 2
     assert json.loads(there.read_text())["unit"] == "vllm.service"
+
+
+LIFETIME = "vllm-lifetime.service"
+
+
+def test_a_machine_that_powers_off_soon_is_reported_with_its_reason(
+    receiver: Receiver, tmp_path: Path
+) -> None:
+    notice = {"text": "The machine powers off in 15 minutes: …", "reason": "expires", "powers_off_in_s": 900}
+    (tmp_path / "lifetime.json").write_text(json.dumps({"notice": notice}))
+    done = notify(tmp_path, receiver.address, unit=LIFETIME)
+    assert (done.returncode, done.stderr) == (0, "")
+    (sent,) = receiver.messages
+    assert sent["text"].endswith(": The machine powers off in 15 minutes: …")
+    assert (sent["reason"], sent["powers_off_in_s"], sent["unit"]) == ("expires", 900, LIFETIME)
+    assert {"host", "time"} <= sent.keys()
+
+
+def test_without_a_message_of_the_lifetime_nothing_is_sent(receiver: Receiver, tmp_path: Path) -> None:
+    done = notify(tmp_path, receiver.address, unit=LIFETIME)
+    assert done.returncode == 1
+    assert "lifetime.json: holds no message" in done.stderr
+    assert receiver.messages == []

@@ -366,7 +366,17 @@ async def test_a_machine_that_has_powered_off_is_replaced_by_the_next_up(cloud, 
     assert why in reading.inputs["power"]
     assert why in call[1][-1]
     assert Instance().compare(reading.inputs, new) == {"power": Kind.REPLACE}
-    without = {name: value for name, value in new.items() if name not in more}
+    cloud.sim("options", minimum_runtime_min=0)
+    assert cloud.delete(f"/api/deployments/{machine}").status_code == 200
+    assert await Instance().read(call[0], machine, {**new, **outputs}, new) is None
+    assert "was terminated outside Pulumi (by `pulumi-vllm sweep`" in call[1][-1]
+
+
+async def test_a_stopped_machine_without_a_time_is_reported_and_stays(cloud, doubles, call):
+    without = inputs(cloud, doubles)
+    machine, outputs = await create_ready(cloud, call, without)
+    cloud.sim(f"reclaim/{machine}?as=stopped")
+    cloud.until(lambda: cloud.status(machine) == "stopped")
     plain = await Instance().read(call[0], machine, {**without, **outputs}, without)
     assert "is stopped; it is billed" in plain.unhealthy
 

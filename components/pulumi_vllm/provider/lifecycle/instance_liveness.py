@@ -49,8 +49,8 @@ def describe_loss(instance: "Instance | None", instance_id: str) -> str:
     if instance.status == "terminated-provider":
         return f"{instance.name} ({instance_id}) was reclaimed by the provider"
     return (
-        f"{instance.name} ({instance_id}) was terminated outside Pulumi (in the cloud's console, or because the "
-        "team ran out of credit)"
+        f"{instance.name} ({instance_id}) was terminated outside Pulumi (by `pulumi-vllm sweep`, in the cloud's "
+        "console, or because the team ran out of credit)"
     )
 
 

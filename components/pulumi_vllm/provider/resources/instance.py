@@ -227,6 +227,8 @@ class Instance(Resource):
         if instance is None or instance.gone:
             if instance is not None and instance.reclaimed:
                 await call.warn(f"{describe_loss(instance, resource_id)}; `pulumi up` rents another")
+            elif instance is not None and (inputs.get("expiresS") or inputs.get("idleStopS")):
+                await call.info(f"{describe_loss(instance, resource_id)}; `pulumi up` rents another")
             return None
         imported = not state
         inputs = inputs or {
