@@ -38,5 +38,6 @@ def test_the_tokenizer_has_a_word_for_each_token_of_the_answer(model, tmp_path):
     added = {one["id"]: one["content"] for one in tokenizer["added_tokens"]}
     assert [added[token] for token in model.chain] == list(model.answer)
     assert len(tokenizer["model"]["vocab"]) == 256
+    assert not set(added.values()) & set(tokenizer["model"]["vocab"])
     assert model.template.endswith(added[model.start])
     assert set(published_models.tensors(model.config)) == set(chain_models._tensors(model))

@@ -19,10 +19,10 @@ from pulumi_vllm_local.hub import published_models
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-VOCABULARY = 512
+VOCABULARY = 4096
 BEGIN, USER, ASSISTANT, END = 256, 257, 258, 259
 _SPECIAL = ("<|begin|>", "<|user|>", "<|assistant|>", "<|end|>")
-_ANSWER = ("The", " quick", " brown", " fox", " jumps", " over", " a", " lazy", " dog", ".")
+_ANSWER = ("The", " quick", " brown", " fox", " jumps", " over", " a", " lazy", " dog.")
 _THOUGHT = ("We", " must", " think", " about", " this")
 _THINK = ("<think>", "</think>")
 _WORDS = (*_ANSWER, *_THOUGHT, *_THINK)
@@ -85,7 +85,10 @@ def _id(text: str) -> int:
 
 
 def _tokenizer() -> dict[str, Any]:
-    """A byte-level tokenizer without merges, whose words are added tokens."""
+    """A byte-level tokenizer without merges, whose words are added tokens.
+
+    No word is a single byte: such a word would keep the byte's id, and all later ones would move.
+    """
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     characters = {byte: chr(byte) for byte in printable}
