@@ -3,7 +3,8 @@
 usage: computed_models.py [--check]
 
 The configurations are those of the local cloud's hub (hub/published_models.json), with the commits that public
-repositories pin. Context limits are the vendors' where the model card names one below the configuration's.
+repositories pin. `exclude` there are copies of the weights for other programs, which would double a download.
+Context limits are the vendors' where the model card names one below the configuration's.
 """
 
 from __future__ import annotations

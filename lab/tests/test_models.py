@@ -3,6 +3,7 @@
 import computed_models
 import pytest
 import start_logs
+from pulumi_vllm.plan import catalogue
 
 
 @pytest.mark.parametrize("model", computed_models.MODELS, ids=lambda model: model.wishes.name)
@@ -25,3 +26,13 @@ def test_the_table_of_start_logs_is_current_and_has_eight_models():
     assert start_logs.table() in start_logs.DOCUMENT.read_text(), "python lab/models/start_logs.py --write"
     assert len({row.log.model for row in ROWS}) >= 8
     assert all(" issue " in row.log.source or " pull request " in row.log.source for row in ROWS)
+
+
+@pytest.mark.parametrize("name", ["gpt-oss-20b", "gpt-oss-120b", "llama-3.1-8b", "llama-3.3-70b"])
+def test_copies_of_the_weights_for_other_programs_are_not_downloaded(name):
+    model = catalogue.load().models[name]
+    vendors = [
+        one for one in model.precisions.values() if one.repository.startswith(("openai/", "meta-llama/"))
+    ]
+    assert vendors
+    assert all("original/*" in one.exclude for one in vendors)
