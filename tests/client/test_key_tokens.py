@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import requests
+import two_keys
 from adapted import KEY, MODEL, QUESTION
 
 FOLDER = Path(__file__).parents[2] / "templates/usr/local/lib/pulumi-vllm/engine"
-OTHER = "sk-of-a-batch-job"
+OTHER = two_keys.BATCH_KEY
 LIMIT = 600  # ten tokens a second
 
 
@@ -240,6 +241,25 @@ def test_a_batch_job_in_the_engine_does_not_keep_people_waiting(start, gateway):
     for thread in threads:
         thread.join()
     assert sorted(times)[2] < 18 * 0.02, times  # less than the batch job's answers take
+
+
+@pytest.mark.ci
+def test_a_key_that_exceeds_every_limit_lets_no_request_of_another_fail(start, gateway):
+    engine = start("--max-num-seqs", "8", "--scheduling-policy", "priority", token_ms=5)
+    there = gateway(engine, {"batch": OTHER}, two_keys.BLOCK)
+
+    async def both():
+        statuses = []
+        async with two_keys.other_key(there, streams=8, pause_s=0.05) as found:
+            while len(statuses) < 40:
+                statuses.append((await two_keys.person(there))[0].status)
+                await asyncio.sleep(0.05)
+        return statuses, found
+
+    statuses, found = asyncio.run(both())
+    assert set(statuses) == {200}
+    assert found[429] > 20, found
+    assert found[200] >= 1, found
 
 
 def test_the_fake_engine_orders_by_priority_as_vllm_does(start):

@@ -62,6 +62,7 @@ def all_of(key: str, max_body: int) -> list[Attack]:
         *bodies(key, max_body),
         *smuggling(key),
         *upgrades(key),
+        *claims(key),
     ]
 
 
@@ -182,6 +183,17 @@ def x_api_keys(key: str) -> list[Attack]:
         ask("right, Authorization empty", f"{mine}Authorization:\r\n", BAD),
         ask("beside Authorization elsewhere", f"X-Api-Key: x\r\n{bearer}", OK, "/v1/completions", passes=True),
     ]  # fmt: skip
+
+
+def claims(key: str) -> list[Attack]:
+    """Headers that only the gateway may send to the engine. It passes the request on with its own."""
+    lines = (
+        "X-Vllm-Priority: -9\r\n", "x-vllm-priority: 1\r\nX-VLLM-PRIORITY: -9\r\n", "X-Key-Tokens: 999999999\r\n",
+        "X-Key-Tokens:\r\n", "X-Key-Id: readiness\r\n", "X-Key-Id: a\r\nX-Key-Id: b\r\n",
+        "X-Data-Parallel-Rank: 1\r\n", "Endpoint-Load-Metrics-Format: TEXT\r\n",
+        "Connection: close, X-Key-Id, X-Vllm-Priority\r\n",
+    )  # fmt: skip
+    return [Attack(f"claim: {one.strip()!a}", request(key, headers=one), OK, passes=True) for one in lines]
 
 
 def origins(key: str) -> list[Attack]:

@@ -72,9 +72,12 @@ async def test_only_allowed_routes_reach_the_engine(gateways, backend):
             "origin",
             "upgrade",
             "x-data-parallel-rank",
+            "x-key-tokens",
+            "endpoint-load-metrics-format",
             "transfer-encoding",
         } & set(names)
         assert request.values("x-key-id") == ["team-a"]
+        assert request.values("x-vllm-priority") == ["0"]
         assert request.values("x-forwarded-for") == ["127.0.0.1"]
         assert request.values("host") == ["localhost"]
         assert names.count("content-length") == (1 if request.line.startswith("POST") else 0)

@@ -43,6 +43,7 @@ class ClientChecks:
             "x-api-key": self._x_api_key,
             "tokens": self._tokens,
             "limits": self._limits,
+            "limits of the key": self._key_limits,
         }
 
     async def _ask(
@@ -166,3 +167,21 @@ class ClientChecks:
             "/chat/completions", body | {"messages": [{"role": "user", "content": [image]}]}
         )
         return f"n: {excerpt(many)}; an image's address: {excerpt(fetched)}"
+
+    async def _key_limits(self) -> str:
+        """Read what answers say about the key's limits. It exceeds none: the key may be in use."""
+        async with GatewaySession(self.endpoint) as gateway:
+            body = {"model": self.served.name, "messages": _MESSAGES, "max_tokens": 1}
+            await gateway.json("POST", "/chat/completions", body)
+            limits = gateway.rate_limits
+        if not limits and self.endpoint.stack is None:
+            raise NotSupported("this server does not name the limits of a key")
+        found = []
+        for what in ("requests", "tokens"):
+            limit, left = limits.get(f"limit-{what}"), limits.get(f"remaining-{what}")
+            if limit is None and what == "tokens":
+                continue  # no limit is declared for this key
+            if limit is None or left is None or left >= limit:
+                raise Failed(f"a request was not counted: {left} of {limit} {what} in 60 s are left")
+            found.append(f"{left:,} of {limit:,} {what} in 60 s are left")
+        return ", ".join(found)

@@ -33,6 +33,7 @@ _GRACE_S = 60.0  # the gateway's own 504 comes first
 _LARGE_BODY = 64 * 1024
 """Bytes above which a request asks first (Expect: 100-continue). Smaller bodies fit into the socket's buffers."""
 _OK, _UNAUTHORIZED, _NOT_FOUND = 200, 401, 404
+_RATE_LIMIT = "x-ratelimit-"
 _REMEDIES = {
     413: "the request is larger than the gateway allows (413); raise server.gateway.max_body_mib in the stack file",
     429: "a limit of this key is reached (429: {message}); raise it under server.access.keys or server.gateway in the "
@@ -63,6 +64,8 @@ class GatewaySession:
         self.endpoint = endpoint
         limit_s = (endpoint.plan.get("gateway") or {}).get("answer_timeout_s")
         self.read_timeout_s = DEFAULT_READ_TIMEOUT_S if limit_s is None else float(limit_s) + _GRACE_S
+        self.rate_limits: dict[str, int] = {}
+        """What the last answer reported about the key's limits, such as `remaining-tokens`."""
         self._http: aiohttp.ClientSession
 
     async def __aenter__(self) -> Self:
@@ -182,6 +185,11 @@ class GatewaySession:
                     # Without it aiohttp loses the gateway's refusal of a body while it still sends that body.
                     expect100=body is not None and len(body) > _LARGE_BODY,
                 )
+                self.rate_limits = {
+                    name.lower().removeprefix(_RATE_LIMIT): int(value)
+                    for name, value in response.headers.items()
+                    if name.lower().startswith(_RATE_LIMIT) and value.isdecimal()
+                }
                 text = b"" if response.status == _OK else await response.read()
         try:
             if response.status != _OK:
