@@ -19,6 +19,7 @@ import launch
 from pulumi_vllm.plan import catalogue, plan
 from pulumi_vllm.plan.config import Deployment
 from pulumi_vllm.plan.engine_arguments import EngineArguments
+from pulumi_vllm.plan.engine_setup import CACHE_BYTES
 from pulumi_vllm.plan.evidence import best_match, recorded_flags
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +32,8 @@ SIZES = f"1092x1092:3:1:1,1024x768:1:64:16,1540x1540:2:16:4,{FULL_STEP}"
 def evidence(launched: dict[str, Any]) -> catalogue.Measured | None:
     """Of exactly these flags."""
     wanted = [launched[name] for name in ("model", "precision", "engine", "gpu", "count")]
-    arguments = EngineArguments.of(recorded_flags(launched["argv"]))
+    flags = {name: value for name, value in recorded_flags(launched["argv"]).items() if name != CACHE_BYTES}
+    arguments = EngineArguments.of(flags)
     match = best_match(catalogue.load().measured, tuple(wanted), arguments)
     return match.run if match and match.exact else None
 

@@ -187,6 +187,25 @@ def test_a_newer_engine_is_measured(count, precision, context):
     assert decided.environment["VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS"] == "0"
     assert decided.environment.get("VLLM_ALLREDUCE_USE_FLASHINFER") == ("0" if count > 1 else None)
     assert {one.rule for one in decided.findings} <= {"nvfp4-on-hopper"}
+    given = int(decided.arguments.flags["kv-cache-memory-bytes"])
+    assert given // decided.memory.kv_bytes_per_token == decided.memory.kv_tokens // 16 * 16
+    assert "so that a start does not profile the memory" in " ".join(explain.because(decided))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"context": "64Ki"}, {"engine": {"version": "0.26.0"}}, {"engine": {"flags": {"enforce-eager": True}}}],
+)
+def test_only_a_launch_that_was_measured_gets_the_size_of_its_cache(changed):
+    """Elsewhere vLLM's own profile decides, because the plan may be wrong by more than the room above the limit."""
+    decided = plan(Deployment.parse(block_of("spheron-h200-1x-fp8") | changed))
+    assert "kv-cache-memory-bytes" not in decided.arguments.flags
+
+
+def test_the_users_own_size_of_the_cache_is_kept_and_is_another_launch():
+    own = {"engine": {"version": "0.33.0", "flags": {"kv-cache-memory-bytes": 10**10}}}
+    decided = plan(Deployment.parse(block_of("spheron-h200-1x-fp8") | own))
+    assert (decided.arguments.flags["kv-cache-memory-bytes"], decided.measured) == (10**10, "other flags")
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,10 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A vLLM version. `runs_on` is cuda or cpu; `expert_flags` and `vision_flags` are keyed by precision."""
+    """A vLLM version. `runs_on` is cuda or cpu; `expert_flags` and `vision_flags` are keyed by precision.
+
+    `given_cache`: measured starts are repeated with the KV cache's size in bytes, which saves vLLM a profile.
+    """
 
     version: str
     runs_on: str
@@ -144,6 +147,7 @@ class Engine:
     vision_flags: Mapping[str, Mapping[str, Any]]
     tensor_parallel: Mapping[str, Mapping[str, Any]]
     memory: Mapping[str, Any]
+    given_cache: bool = False
 
     def locks(self) -> dict[str, str]:
         """Python minor version → text of its hashed requirements."""

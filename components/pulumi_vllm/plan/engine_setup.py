@@ -11,6 +11,7 @@ from pulumi_vllm.plan.memory_settings import MemorySettings
 if TYPE_CHECKING:
     from typing import Any
 
+    from pulumi_vllm.plan.catalogue import Engine
     from pulumi_vllm.plan.config import Deployment
     from pulumi_vllm.plan.engine_arguments import FlagValue
     from pulumi_vllm.plan.memory import Budget
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 
 _USUAL_SEQUENCES = 256
 """Up to so many sequences, vLLM's default captures a graph for each number. More get an explicit size, as measured."""
+
+CACHE_BYTES = "kv-cache-memory-bytes"
+
+_BLOCK = 16
+"""Tokens of one block of the KV cache, by vLLM's default."""
 
 _NO_DOMAIN = "none.invalid"
 """A domain that cannot exist (RFC 2606). Without any domain, vLLM fetches files from everywhere."""
@@ -57,6 +63,17 @@ def arguments(deployment: Deployment, selection: Selection) -> EngineArguments:
         usual = float(selection.engine.flags["gpu-memory-utilization"])
         flags["gpu-memory-utilization"] = min(usual, budget.safe_utilization)
     return EngineArguments.of({**flags, **own})
+
+
+def with_given_cache(arguments: EngineArguments, engine: Engine, memory: Budget | None) -> EngineArguments:
+    """The arguments with the KV cache's size in bytes, so that vLLM starts without profiling its memory.
+
+    This is for arguments that were started on such a machine, where vLLM itself found no less memory than planned.
+    """
+    if memory is None or not engine.given_cache or CACHE_BYTES in arguments.flags:
+        return arguments
+    tokens = memory.kv_tokens // _BLOCK * _BLOCK
+    return EngineArguments.of({**arguments.flags, CACHE_BYTES: tokens * memory.kv_bytes_per_token})
 
 
 def served_names(deployment: Deployment, selection: Selection) -> tuple[str, ...]:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 _NOT_COMPARED = ("served-model-name", "middleware", "allowed-media-domains", "scheduling-policy")
 """Arguments that decide which requests are answered and in which order, not how an answer is computed."""
 
+_GIVEN = "kv-cache-memory-bytes"
+"""What the planner adds to a launch that was measured. A stack file's own value is compared like any argument."""
+
 REQUEST_VARIABLES = (
     "PULUMI_VLLM_REQUESTS", "PYTHONPATH", "VLLM_MAX_IMAGE_PIXELS", "VLLM_MAX_N_SEQUENCES",
     "VLLM_MEDIA_URL_ALLOW_REDIRECTS",
@@ -50,7 +53,7 @@ def best_match(
 
     def similarity(run: Measured) -> tuple[bool, bool, int, int, str]:
         levels = len(run.tokens_per_s)
-        recorded = _as_text(run.flags)
+        recorded = _recorded(run, wanted)
         return recorded == wanted, levels > 0, -_distance(recorded, wanted), levels, run.date
 
     candidates = (
@@ -61,7 +64,7 @@ def best_match(
         == arguments.parallel_sizes
     )
     best = max(candidates, key=similarity, default=None)
-    return None if best is None else Match(best, exact=_as_text(best.flags) == wanted)
+    return None if best is None else Match(best, exact=_recorded(best, wanted) == wanted)
 
 
 def prompt_rates(measured: Iterable[Measured], run: Measured | None) -> dict[int, float]:
@@ -84,7 +87,7 @@ def difference(run: Measured, arguments: EngineArguments) -> str:
     if not run.flags:
         return "similar flags"
     wanted = _as_text(arguments.flags)
-    recorded = _as_text(run.flags)
+    recorded = _recorded(run, wanted)
     changed = [_written(name, value) for name, value in recorded.items() if wanted.get(name) != value]
     changed += [f"without {_written(name, True)}" for name in sorted(wanted.keys() - recorded.keys())]
     return f"other flags ({', '.join(changed)})"
@@ -104,6 +107,11 @@ def recorded_flags(words: Sequence[str]) -> dict[str, bool | str]:
             before = flags.get(name)
             flags[name] = f"{before} {word}" if isinstance(before, str) else word
     return flags
+
+
+def _recorded(run: Measured, wanted: Flags) -> dict[str, bool | str]:
+    """The flags of a run as they are compared with others."""
+    return {name: value for name, value in _as_text(run.flags).items() if name != _GIVEN or name in wanted}
 
 
 def _as_text(flags: Flags) -> dict[str, bool | str]:

@@ -7,6 +7,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from pulumi_vllm.plan import memory_text, pricing, spot_pricing, weight_memory
+from pulumi_vllm.plan.engine_setup import CACHE_BYTES
 from pulumi_vllm.plan.evidence import difference
 from pulumi_vllm.plan.memory_settings import GIB
 
@@ -320,6 +321,8 @@ def _memory_reasons(plan: Plan, budget: Budget) -> Iterator[str]:
             f"tokens of the KV cache. At the full {deployment.context:,} tokens, only {budget.full_requests:.1f} "
             "requests run and the others wait."
         )
+    if plan.engine.given_cache and CACHE_BYTES in plan.arguments.flags:
+        yield f"vLLM gets the size of the KV cache ({CACHE_BYTES}), so that a start does not profile the memory."
     usual = plan.engine.flags["gpu-memory-utilization"]
     if budget.limit_gib < usual * budget.visible_gib - 0.001:
         yield (

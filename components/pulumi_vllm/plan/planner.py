@@ -172,6 +172,13 @@ def plan(
     served = (selection.model.name, selection.precision.name, selection.engine.version)
     evidence = best_match(known.measured, (*served, *machine), arguments)
     run = None if evidence is None else evidence.run
+    if (
+        evidence is not None
+        and evidence.exact
+        and memory is not None
+        and memory.kv_tokens <= evidence.run.kv_tokens
+    ):
+        arguments = engine_setup.with_given_cache(arguments, selection.engine, memory)
     price = pricing.machine_price(deployment, selection.gpu, offers, known.prices_from, paid)
     rate = pricing.rate(run, deployment.sequences)
     findings += tuple(_price_findings(price, selection.gpu, deployment.machine.count))
