@@ -6,7 +6,7 @@
 set -euo pipefail
 kit=$(cd "$(dirname "$0")" && pwd)
 cd "$(git -C "$kit" rev-parse --show-toplevel)"
-version=$1 work=${2:-$(mktemp -d)} part_mib=${PART_MIB:-54}
+version=$1 work=${2:-$(mktemp -d)} part_mib=${PART_MIB:-48}  # below 64 MiB with the checkout
 mkdir -p "$work/wheels" && rm -rf "$work/site" && mkdir "$work/site"
 [ -x "$work/venv/bin/pip" ] || { python3 -m venv "$work/venv"; "$work/venv/bin/pip" install -q -U pip; }
 platform=(); for n in $(seq 5 39); do platform+=(--platform "manylinux_2_${n}_x86_64"); done
