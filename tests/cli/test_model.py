@@ -305,3 +305,10 @@ def test_an_unknown_class_and_a_window_in_every_layer_are_reported():
 def test_a_hub_that_answers_something_else_is_reported(hub):
     with pytest.raises(HubError, match=r"names no commit of|is this the address of a model hub"):
         HubClient(f"{hub}/_log?", "a/b").find_revision()
+
+
+def test_the_thoughts_of_a_model_that_always_thinks_stay_out_of_its_answer(hub, capsys):
+    found = as_json(capsys, "deepseek-ai/DeepSeek-R1-Distill-Llama-70B")
+    assert found["thinks"] == "always"
+    assert found["flags"]["reasoning-parser"] == "deepseek_r1"
+    assert found["requests"] == {"developer_role": "system", "reasoning_efforts": {"none": "low"}}

@@ -134,7 +134,7 @@ def model_file(published: Published, wishes: Wishes | None = None) -> dict[str, 
         "precisions": {name: precision},
         "flags": flags,
     }
-    if requests := _requests(architecture, published):
+    if requests := _requests(architecture, published, thinks):
         content["requests"] = requests
     if not published.license:
         unknown.append("its licence")
@@ -394,11 +394,19 @@ def _thinks(architecture: str, template: str) -> str:
     return "always" if "<think>" in template else "never"
 
 
-def _requests(architecture: str, published: Published) -> dict[str, Any]:
-    """How requests are adapted: roles and efforts that the chat template does not have."""
+def _requests(architecture: str, published: Published, thinks: str) -> dict[str, Any]:
+    """How requests are adapted: roles and efforts that the chat template does not have.
+
+    With the effort none, vLLM 0.32.0 leaves the thoughts of a model that always thinks in the answer (run on the CPU).
+    """
     if architecture == "GptOssForCausalLM":
         return {"reasoning_efforts": dict(_GPT_OSS_EFFORTS)}
-    return {} if not published.template or "developer" in published.template else {"developer_role": "system"}
+    efforts = {"reasoning_efforts": {"none": "low"}} if thinks == "always" else {}
+    return (
+        efforts
+        if not published.template or "developer" in published.template
+        else {"developer_role": "system", **efforts}
+    )
 
 
 def sized(tensors: Iterable[Any]) -> tuple[tuple[str, tuple[int, ...], int], ...]:
