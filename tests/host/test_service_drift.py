@@ -99,6 +99,7 @@ def healthy():
     }
     return {
         "probe": 1,
+        "folders": dict(layout.FOLDERS),
         "files": {path: file(text) for path, text in texts.items()},
         "units": {
             layout.ENGINE_UNIT: running(layout.ENGINE_UNIT, ENGINE_STARTED_WITH, "vllm"),
@@ -344,6 +345,21 @@ def test_a_difference_is_a_sentence_and_its_repair(change, sentence, commands):
     assert one.loads_firewall == (one.subject == "firewall")
     assert one.restarts_engine == (not commands and not one.loads_firewall)
     assert one.repairable
+
+
+def test_the_mode_and_the_owner_of_a_folder_are_repaired():
+    one, two = found(
+        lambda raw: raw["folders"].update(
+            {layout.PROGRAMS: "0777 root:root", layout.SECRETS: "0700 vllm:vllm"}
+        )
+    )
+    assert one.sentence == (
+        "folder /etc/pulumi-vllm/secrets is 0700 vllm:vllm, declared 0700 root:root; `pulumi up` repairs this"
+    )
+    assert two.commands == (
+        "chown root:root /usr/local/lib/pulumi-vllm",
+        "chmod 0755 /usr/local/lib/pulumi-vllm",
+    )
 
 
 @pytest.mark.parametrize(

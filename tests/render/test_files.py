@@ -52,6 +52,12 @@ def test_a_start_records_every_file_that_a_change_would_restart_or_reload(stack)
         }
 
 
+def test_the_bootstrap_makes_our_folders_with_the_modes_that_a_preview_compares():
+    made = re.findall(r"^install -d -m (\d{4}) (/.*)$", bootstrap().text, re.MULTILINE)
+    modes = {path: f"{mode} root:root" for mode, paths in made for path in paths.split()}
+    assert {path: modes[path] for path in layout.FOLDERS} == layout.FOLDERS
+
+
 def test_security_updates_leave_the_units_and_the_driver_alone(tmp_path):
     files = by_path("local")
     upgrades = tmp_path / "upgrades"

@@ -161,6 +161,8 @@ class Facts:
     """By path; None where there is no file."""
     drop_ins: Mapping[str, FileFact]
     """By path: the files that override one of our units."""
+    folders: Mapping[str, str]
+    """Mode and owner of our folders, by path, as in "0755 root:root"."""
     units: Mapping[str, UnitFact]
     mounts: Mapping[str, Mount]
     volume: str
@@ -208,6 +210,7 @@ class Facts:
             synchronised=raw.get("synchronised"),
             files={path: _file(item) for path, item in (raw.get("files") or {}).items()},
             drop_ins={path: _present(item) for path, item in (raw.get("drop_ins") or {}).items()},
+            folders={str(path): str(mode) for path, mode in (raw.get("folders") or {}).items()},
             units={name: _unit(name, item) for name, item in (raw.get("units") or {}).items()},
             mounts={point: Mount(**item) for point, item in (raw.get("mounts") or {}).items()},
             volume=str((raw.get("volume") or {}).get("volume") or ""),

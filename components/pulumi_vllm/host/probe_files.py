@@ -1,7 +1,7 @@
 """Part of the probe: files, drop-ins of units, and mounts."""
 
 # os starts faster than pathlib, and every preview runs a probe.
-# ruff: noqa: PTH115, PTH118, PTH207, PLR2004
+# ruff: noqa: PTH112, PTH115, PTH116, PTH118, PTH207, PLR2004
 
 import contextlib
 import glob
@@ -60,6 +60,12 @@ def owner(found: os.stat_result) -> str:
     with contextlib.suppress(KeyError):
         group = grp.getgrgid(found.st_gid).gr_name
     return f"{user}:{group}"
+
+
+def folders(paths: list[str]) -> dict[str, str]:
+    """Return mode and owner of each folder, as in "0755 root:root"; without those that do not exist."""
+    present = {path: os.stat(path) for path in paths if os.path.isdir(path)}
+    return {path: f"{stat.S_IMODE(found.st_mode):04o} {owner(found)}" for path, found in present.items()}
 
 
 def drop_ins(names: list[str]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import time
 from pulumi_vllm.host.probe_access import access
 from pulumi_vllm.host.probe_clock import synchronised
 from pulumi_vllm.host.probe_engine import canary, edited, engine_version, manifests, packages
-from pulumi_vllm.host.probe_files import drop_ins, files, free, mounts
+from pulumi_vllm.host.probe_files import drop_ins, files, folders, free, mounts
 from pulumi_vllm.host.probe_gateway import gateway
 from pulumi_vllm.host.probe_network import apart, firewall, listening, loaded
 from pulumi_vllm.host.probe_processes import boot_identity, units
@@ -51,6 +51,7 @@ def main() -> None:
         "kernel": os.uname().release,
         "python": ".".join(map(str, sys.version_info[:3])),
         "files": files(request),
+        "folders": folders(request["folders"]),
         "drop_ins": drop_ins(request["units"]),
         "mounts": mounts(),
         "volume": parsed(text(request["volume_marker"])),

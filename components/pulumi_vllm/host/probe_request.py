@@ -43,6 +43,7 @@ _PATHS: Mapping[str, str | tuple[str, ...]] = {
     "volume": layout.MODELS,
     "volume_marker": layout.VOLUME_MARKER,
     "starts": layout.STARTS,
+    "folders": tuple(layout.FOLDERS),
     "gateway_socket": layout.GATEWAY_ADMIN_SOCKET,
     "gateway_certificate": layout.GATEWAY_CERTIFICATE,
     "gateway_maps": (layout.KEYS_MAP, layout.LIMITS_MAP),

@@ -53,6 +53,7 @@ def differences(
         *_canary(facts),
         *_firewall(facts),
         *_disks(facts),
+        *_folders(facts),
         *_clock(facts),
         *access_drift.access(facts, access),
         *access_drift.forwarding(facts, access),
@@ -180,6 +181,19 @@ def _disks(facts: Facts) -> Iterator[Difference]:
                 f"free space on {path}",
                 f"is {free / 2**20:.0f} MiB, and {_FULL_BELOW_BYTES / 2**20:.0f} MiB are needed",
                 "`pulumi up` deletes nothing; make room on the host",
+            )
+
+
+def _folders(facts: Facts) -> Iterator[Difference]:
+    for path, observed in sorted(facts.folders.items()):
+        declared = layout.FOLDERS.get(path)
+        if declared is not None and observed != declared:
+            mode, owner = declared.split()
+            yield Difference(
+                f"folder {path}",
+                f"is {observed}, declared {declared}",
+                "`pulumi up` repairs this",
+                (f"chown {owner} {path}", f"chmod {mode} {path}"),
             )
 
 

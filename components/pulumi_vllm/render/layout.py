@@ -164,6 +164,12 @@ def unit_file(unit: str) -> str:
 FILES_ELSEWHERE: Final = (UNATTENDED_UPGRADES, NEEDRESTART, unit_file(NOTIFY_UNIT))
 """Our files that are neither below `CONFIG` or `PROGRAMS` nor the file of one of `UNITS`."""
 
+FOLDERS: Final = {
+    **dict.fromkeys((CONFIG, GATEWAY_CONFIG, PROGRAMS, STATE), "0755 root:root"),
+    SECRETS: "0700 root:root",
+}
+"""Mode and owner of the folders that the bootstrap makes. Who can write to one can replace every file in it."""
+
 
 # Addresses and ports
 LOOPBACK: Final = ENGINE_ADDRESS
