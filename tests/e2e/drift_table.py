@@ -17,6 +17,7 @@ import time
 
 from drifts import DRIFTS, Drift
 from harness import REPOSITORY, LocalCloud, Project, block
+from test_stacks import shipped
 
 TARGET = REPOSITORY / "docs" / "reference" / "drift.md"
 HEAD = """# What a preview finds on the host, and what `up` does about it
@@ -112,14 +113,15 @@ def write(drift: Drift, row: str) -> None:
     TARGET.write_text(HEAD + "".join(f"{rows[one.name]}\n" for one in DRIFTS if one.name in rows))
 
 
-def prove_all(drifts: list[Drift], engine: str, *, write_rows: bool) -> list[str]:
+def prove_all(drifts: list[Drift], engine: str, stack: str, *, write_rows: bool) -> list[str]:
     """Prove rows on a host of their own. Return the names of those that failed."""
     folder = REPOSITORY / ".pulumi-vllm" / f"drifts-{os.getpid()}-{engine}"
+    declared = block() if stack == "local" else shipped(stack)
     cloud = LocalCloud(folder / "cloud", engine)
     failed = []
     try:
         cloud.up()
-        project = Project(folder / "p", cloud, block(drain_timeout_s=2), "drift")
+        project = Project(folder / "p", cloud, declared | {"drain_timeout_s": 2}, "drift")
         project.up(timeout=1500)  # an engine that has to be installed first takes minutes
         check_clean(project)
         for drift in drifts:
@@ -153,8 +155,9 @@ def main() -> int:
     # An interrupt still runs the clean-up.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(130))
-    for engine in dict.fromkeys(one.engine for one in wanted):
-        failed += prove_all([one for one in wanted if one.engine == engine], engine, write_rows=parsed.write)
+    for host in dict.fromkeys((one.engine, one.stack) for one in wanted):
+        rows = [one for one in wanted if (one.engine, one.stack) == host]
+        failed += prove_all(rows, *host, write_rows=parsed.write)
     sys.stdout.write(f"{len(wanted) - len(failed)} of {len(wanted)} rows passed\n")
     return 1 if failed else 0
 

@@ -15,6 +15,8 @@ with socket.socket(socket.AF_UNIX) as link:
     link.sendall(sys.stdin.buffer.read() + b"\\n")
     print(b"".join(iter(lambda: link.recv(65536), b"")).decode())'; }
 """
+GPUS = "/usr/share/lc-gpu"
+WEIGHT = "/models/weights/*/*/*/consolidated.safetensors"
 _PROCESS = "/proc/$(systemctl show -P MainPID {unit})"
 _OWNER = "stat -c %U " + _PROCESS.format(unit="vllm.service")
 
@@ -38,6 +40,8 @@ class Drift:
     """What must appear in no preview and no state."""
     engine: str = "fake"
     """Engine of the local cloud's images; "none" for a machine on which the locked one is installed."""
+    stack: str = "local"
+    """The shipped stack whose machine is changed."""
 
 
 DRIFTS = (
@@ -48,6 +52,20 @@ DRIFTS = (
         'sed -i "s/$(cut -c1-64 /root/w)/$(sha256sum $f | cut -c1-64)/" .manifest.json',
         ".manifest.json lists other files or hashes than at the last `pulumi up`",
         "cd /models/weights/*/*/*/; sha256sum -c /root/w",
+        restarts=True,
+    ),
+    Drift(
+        "byte of a weight changed",
+        f"printf x | dd of=$(echo {WEIGHT}) conv=notrunc bs=1 seek=1000 status=none",
+        "missing or changed since they were verified: consolidated.safetensors; `pulumi up` downloads them again",
+        f"test $(stat -c %Z {WEIGHT}) -le $(stat -c %Y $(dirname {WEIGHT})/.manifest.json)",
+        restarts=True,
+    ),
+    Drift(
+        "weight file deleted",
+        f"rm {WEIGHT}",
+        "missing or changed since they were verified: consolidated.safetensors; `pulumi up` downloads them again",
+        f"test -s {WEIGHT}",
         restarts=True,
     ),
     Drift(
@@ -127,6 +145,12 @@ DRIFTS = (
         "curl -skf https://127.0.0.1/healthz",
     ),
     Drift(
+        "gateway's server in maintenance",
+        f"{ASK_HAPROXY}echo set server vllm/local state maint | ask",
+        "gateway answers 503 to every request: its server is MAINT, declared UP",
+        "curl -skf https://127.0.0.1/healthz",
+    ),
+    Drift(
         "gateway's configuration changed, reloaded, file put back",
         f"cp -p {CONFIG} /root/c; sed -i '/deny status 401/d' {CONFIG}; systemctl reload haproxy; "
         f"cp -p /root/c {CONFIG}",
@@ -155,6 +179,13 @@ DRIFTS = (
         "nft list table inet pulumi_vllm | grep -q 'counter.*drop'",
     ),
     Drift(
+        "rule of the firewall removed",
+        "nft delete rule inet pulumi_vllm input handle "
+        "$(nft -a list chain inet pulumi_vllm input | sed -n 's/.*counter.*drop # handle //p')",
+        "firewall has other rules than declared: - counter drop",
+        "nft list table inet pulumi_vllm | grep -q 'counter.*drop'",
+    ),
+    Drift(
         "port opened in the firewall for a foreign listener",
         "systemd-run -q --unit foreign python3 -m http.server 9000; "
         "nft insert rule inet pulumi_vllm input tcp dport 9000 accept",
@@ -174,6 +205,18 @@ DRIFTS = (
         "vllm.service is inactive",
         "systemctl is-active vllm",
         restarts=True,
+    ),
+    Drift(
+        "canary's timer stopped",
+        "systemctl stop vllm-canary.timer",
+        "vllm-canary.timer is inactive",
+        "systemctl is-active vllm-canary.timer",
+    ),
+    Drift(
+        "settings of needrestart and of unattended upgrades changed",
+        "sed -i '/vllm/d' /etc/needrestart/conf.d/pulumi-vllm.conf; rm /etc/apt/apt.conf.d/52pulumi-vllm",
+        "changed on the host: /etc/apt/apt.conf.d/52pulumi-vllm, /etc/needrestart/conf.d/pulumi-vllm.conf",
+        "grep -q vllm /etc/needrestart/conf.d/pulumi-vllm.conf; grep -q nvidia /etc/apt/apt.conf.d/52pulumi-vllm",
     ),
     Drift(
         "secrets in a drop-in and in the environment file",
@@ -196,6 +239,12 @@ DRIFTS = (
         refused="umount /models",
     ),
     Drift(
+        "volume full",
+        "fallocate -l $(($(df --output=avail -B1 /models | tail -n 1) - 10000000)) /models/filler",
+        "free space on /models is ",
+        refused="rm /models/filler",
+    ),
+    Drift(
         "mount unit edited",
         "sed -i 's/^TimeoutSec=.*/TimeoutSec=4711/' /etc/systemd/system/models.mount",
         "/etc/systemd/system/models.mount has another text than declared",
@@ -206,6 +255,12 @@ DRIFTS = (
         "chmod 644 /etc/pulumi-vllm/gateway/keys.map",
         "changed on the host: /etc/pulumi-vllm/gateway/keys.map",
         "test $(stat -c %a /etc/pulumi-vllm/gateway/keys.map) = 600",
+    ),
+    Drift(
+        "modes of folders",
+        "chmod 777 /usr/local/lib/pulumi-vllm; chmod 755 /etc/pulumi-vllm/secrets",
+        "folder /usr/local/lib/pulumi-vllm is 0777 root:root, declared 0755 root:root",
+        "test $(stat -c %a /usr/local/lib/pulumi-vllm) = 755; test $(stat -c %a /etc/pulumi-vllm/secrets) = 700",
     ),
     Drift(
         "sudo rule added",
@@ -238,6 +293,20 @@ DRIFTS = (
         "echo 'import time; now = time.time; time.time = lambda: now() - 400' | tee -a /etc/python3.*/sitecustomize.py",
         "clock is 400 s behind that of this computer, and may differ by 60 s",
         refused="cp -p /root/s /etc/python3.*/sitecustomize.py",
+    ),
+    Drift(
+        "a GPU of two gone",
+        f"echo 1 > {GPUS}/count",
+        "list of GPUs is 1x NVIDIA H200, and was 2x NVIDIA H200 at the last `pulumi up`",
+        refused=f"echo 2 > {GPUS}/count",
+        stack="spheron-h200-2x-fp8",
+    ),
+    Drift(
+        "another version of the NVIDIA driver",
+        f"sed -i 's/<driver_version>[0-9.]*/<driver_version>590.44.01/' {GPUS}/nvidia-smi-q.xml",
+        "NVIDIA driver is 590.44.01, and was ",
+        restarts=True,
+        stack="spheron-h200-2x-fp8",
     ),
     Drift(
         "source file of vLLM edited",
