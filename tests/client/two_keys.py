@@ -33,7 +33,8 @@ BATCH = {
 }
 BLOCK = {"access": {"allow": ["0.0.0.0/0"], "keys": ["team-a", BATCH]}}
 CHAT = "/v1/chat/completions"
-CLAIMS = "X-Vllm-Priority: -9\r\nX-Key-Tokens: 999999999\r\nX-Key-Id: team-a\r\n"
+JSON = "Content-Type: application/json\r\n"
+CLAIMS = JSON + "X-Vllm-Priority: -9\r\nX-Key-Tokens: 999999999\r\nX-Key-Id: team-a\r\n"
 _IMAGE = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": vast_image()}}]}]
 
 ABUSES: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -73,7 +74,7 @@ async def person(there: Gateway, tokens: int = 16) -> tuple[Answer, float]:
     """One question of the other key, and its seconds until the whole answer."""
     body = {"model": MODEL, "messages": QUESTION, "max_tokens": tokens, "ignore_eos": True, "temperature": 0}
     began = time.perf_counter()
-    answer = await there.one(attacks.request(KEY, CHAT, body=json.dumps(body).encode()))
+    answer = await there.one(attacks.request(KEY, CHAT, body=json.dumps(body).encode(), headers=JSON))
     return answer, time.perf_counter() - began
 
 

@@ -52,8 +52,18 @@ async def receive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, to
     return found
 
 
+async def first(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> float:
+    """Milliseconds from asking on an open connection to having the first token, of which the engine waits 20."""
+    began = time.perf_counter()
+    writer.write(attacks.request(KEYS["team-a"], body=json.dumps({"stream": 1}).encode()))
+    await reader.readuntil(b"data: ")
+    found = (time.perf_counter() - began) * 1000
+    writer.close()
+    return found
+
+
 async def main(tokens: int, folder: Path) -> None:
-    """Direct and through the gateway, three rounds each, in turns."""
+    """Direct and through the gateway, three rounds each, in turns; then the first token, in pairs."""
     server = await asyncio.start_server(send, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     gateway = await asyncio.to_thread(Gateway(folder, port).__enter__)
@@ -66,6 +76,11 @@ async def main(tokens: int, folder: Path) -> None:
                 print(
                     f"{name:17} median {statistics.median(times):.2f} ms, p99 {ninety_nine:.2f}, {len(times)} tokens"
                 )
+        pairs = []
+        for _ in range(tokens):
+            direct_ms = await first(*await asyncio.open_connection("127.0.0.1", port))
+            pairs.append(await first(*await gateway.connect()) - direct_ms)
+        print(f"first token: {statistics.median(pairs):+.2f} ms in the median of {len(pairs)} pairs")
     finally:
         await asyncio.to_thread(gateway.__exit__)
         server.close()

@@ -72,7 +72,7 @@ LINES = {
     **dict.fromkeys(["log global", "log stdout", "no log", "acl", "default_backend", "server", "stats socket"], (0, 0)),
     **dict.fromkeys(["timeout connect", "timeout client", "timeout server", "timeout http-request"], (1, 3)),
     **dict.fromkeys(["timeout queue", "timeout tunnel", "timeout http-keep-alive", "stick-table"], (1, 4)),
-    **dict.fromkeys(["timeout client-fin", "timeout server-fin"], (1, 5)),
+    **dict.fromkeys(["timeout client-fin", "timeout server-fin"], (1, 5)), "timeout check": (1, 3),
     **dict.fromkeys(["option abortonclose", "option dontlognull", "option httpchk", "option redispatch"], (1, 3)),
     **dict.fromkeys(["option http-server-close", "option http-no-delay", "http-request deny"], (1, 4)),
     **dict.fromkeys(["http-request set-header", "http-request del-header", "http-request track-sc0"], (1, 5)),
