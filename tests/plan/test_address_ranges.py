@@ -64,4 +64,4 @@ def test_only_the_stack_of_the_local_cloud_brings_its_ranges():
 
 def test_a_block_without_access_is_planned():
     server = {key: value for key, value in block().items() if key != "access"}
-    assert Deployment.parse(server).access.keys == ("default",)
+    assert [key.name for key in Deployment.parse(server).access.keys] == ["default"]
