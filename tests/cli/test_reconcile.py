@@ -200,6 +200,38 @@ def test_a_machine_is_ended_for_the_budget_and_none_is_rented(stack, capsys):
     assert (code, result["action"], result["done"]) == (2, "wait", False)
 
 
+def test_an_update_that_takes_too_long_for_the_budget_is_interrupted_and_the_machine_ended(
+    stack, capsys, monkeypatch
+):
+    from pulumi_vllm.cli import stack_update
+    from pulumi_vllm.plan.spending import day_of
+
+    monkeypatch.setattr(stack_update, "_CHECK_EVERY_S", 0.2)
+    # At noon, so that no new day begins.
+    now = stack.api.store.clock.now()
+    stack.api.sim("advance", seconds=day_of(now)[1] + 12 * 3600 - now)
+    machine = stack.lost()
+    # $0.005/h for 29 minutes; a machine needs 27: 20 minutes, two of the schedule, five for its end.
+    policy = POLICY | {"maxUsdPerHour": 0.005, "maxUsdPerDay": 0.0024, "losses": 2}
+    stack.is_now(state(machine, machine, policy))
+    stack.will(waits=True, events=EVENTS[:2])
+
+    def rented_and_slow():
+        stack.rented()
+        stack.is_now(state(policy=policy))  # the engine stores the machine when it is ready
+        stack.api.sim("advance", seconds=24 * 60)
+
+    slow = threading.Timer(1.0, rented_and_slow)
+    slow.start()
+    code, result = reconcile(capsys, "--every", "1")
+    slow.join()
+    assert (code, result["action"], result["done"]) == (2, "stop", True)
+    assert stack.calls("up")
+    assert not stack.calls("destroy"), "the state does not hold the machine"
+    statuses = [one["status"] for one in stack.api.get("/api/deployments").json()]
+    assert sorted(statuses) == ["terminated", "terminated-provider"]
+
+
 def test_a_failed_update_is_code_1_with_its_errors(stack, capsys):
     machine = stack.lost()
     stack.is_now(state(machine, machine))

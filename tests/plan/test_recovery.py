@@ -126,7 +126,6 @@ def test_what_is_wanted_back_is_rented_or_continued(machine, action):
     rentals = (running(),) if machine in {Machine.UNUSABLE, Machine.UNFINISHED} else ()
     decision = decide(SPOT, observe(machine, *rentals))
     assert decision.action is action
-    assert decision.stop_at == math.inf
 
 
 # -- the budget -------------------------------------------------------------------------------------------

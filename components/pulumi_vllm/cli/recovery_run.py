@@ -12,7 +12,15 @@ from pulumi_vllm.cli.stack_state import MESSAGE_START, ServerState
 from pulumi_vllm.cli.stack_update import RunningFile, Update, run_update
 from pulumi_vllm.cli.terminal import TROUBLE, say
 from pulumi_vllm.plan.offer_choice import OfferRequest, matching
-from pulumi_vllm.plan.recovery import LAST_UP_VARIABLE, Action, Decision, Observed, decide, to_end_s
+from pulumi_vllm.plan.recovery import (
+    LAST_UP_VARIABLE,
+    Action,
+    Decision,
+    Machine,
+    Observed,
+    decide,
+    must_end,
+)
 from pulumi_vllm.plan.spending import Costs, Rental, day_of, month_of
 from pulumi_vllm.spheron.client import Spheron
 from pulumi_vllm.spheron.models import Instance
@@ -148,7 +156,7 @@ class RecoveryRun:
 
     # -- acting ---------------------------------------------------------------------------------------------
     def _act(self, server: ServerState, observed: Observed, decision: Decision) -> tuple[Result, bool]:
-        update = self._update(server, decision)
+        update = self._update(server, decision, observed.costs)
         if update.locked:
             say(f"{self._stack}: another update holds the stack's lock; the next run looks again")
             result = self._result(server, observed, decision, LOCKED, done=False)
@@ -176,7 +184,7 @@ class RecoveryRun:
         recovery_record.append(self._record, {"time": self._now(), **result.document()}, rented)
         return result, update.stopped
 
-    def _update(self, server: ServerState, decision: Decision) -> Update:
+    def _update(self, server: ServerState, decision: Decision, costs: Costs) -> Update:
         """Run the update; once more after removing a lock that an earlier run of ours has left."""
         common = (
             "--yes",
@@ -202,8 +210,10 @@ class RecoveryRun:
         def used_up() -> bool:
             if decision.action is Action.STOP or not server.policy.budget.limited:
                 return False
-            self._cloud.account.balance_usd()  # any answer has the cloud's time
-            return self._now() > decision.stop_at - to_end_s(server.policy, self._every_s)
+            ours = self._instances(server)
+            rented = self._rentals(server, ours, self._now(), {one.id: one for one in costs.rentals})
+            present = Observed(Machine.RUNS, Costs(rented, costs.volume), self._now(), self._every_s)
+            return must_end(server.policy, present)
 
         def run() -> Update:
             return run_update(

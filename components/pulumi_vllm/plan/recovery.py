@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
@@ -146,8 +145,6 @@ class Decision:
     because: str
     billing: str = ""
     """Preferred billing of the machine that is rented: spot or on-demand."""
-    stop_at: float = math.inf
-    """The machine must be gone at this moment on the cloud's clock: the budget is used up then."""
 
 
 def decide(policy: Policy, observed: Observed) -> Decision:
@@ -159,6 +156,15 @@ def decide(policy: Policy, observed: Observed) -> Decision:
     """
     running = observed.machine in {Machine.RUNS, Machine.UNFINISHED}
     return _with_machine(policy, observed) if running else _without_machine(policy, observed)
+
+
+def must_end(policy: Policy, observed: Observed) -> bool:
+    """Whether an update that rents or uses a machine must be interrupted, because the budget is nearly used up."""
+    current = observed.current
+    if current is None or not policy.budget.limited:
+        return False
+    stop_at = used_up_at(policy.budget, observed.costs, current.usd_per_hour, observed.now)
+    return stop_at < observed.now + to_end_s(policy, observed.every_s)
 
 
 def wanted_billing(policy: Policy, costs: Costs, now: float) -> str:
@@ -201,33 +207,33 @@ def _with_machine(policy: Policy, observed: Observed) -> Decision:
     if observed.machine is Machine.UNFINISHED:
         billing = policy.billing if current is None else current.billing
         because = "the last update was not finished, so it is continued"
-        return Decision(Action.UP, because, billing, stop_at)
+        return Decision(Action.UP, because, billing)
     if current is None or current.billing == policy.billing or policy.losses is None:
-        return Decision(Action.NOTHING, "the machine runs", stop_at=stop_at)
-    return _on_demand(policy, observed, current, stop_at)
+        return Decision(Action.NOTHING, "the machine runs")
+    return _on_demand(policy, observed, current)
 
 
-def _on_demand(policy: Policy, observed: Observed, current: Rental, stop_at: float) -> Decision:
+def _on_demand(policy: Policy, observed: Observed, current: Rental) -> Decision:
     """Decide about a machine that replaced a spot machine."""
     if wanted_billing(policy, observed.costs, observed.now) != "spot":
         since = _on_demand_since(observed.costs.rentals) or current.began
         because = (
             f"the machine runs on demand; spot is tried again after {_moment(since + policy.back_after_s)}"
         )
-        return Decision(Action.NOTHING, because, stop_at=stop_at)
+        return Decision(Action.NOTHING, because)
     if not observed.spot_offered:
         because = "the machine runs on demand, and no spot machine is on offer to change to"
-        return Decision(Action.NOTHING, because, stop_at=stop_at)
+        return Decision(Action.NOTHING, because)
     if current.began + MINIMUM_RUN_S > observed.now:
         because = "the machine runs on demand and is within its minimum run time; then spot is tried again"
-        return Decision(Action.NOTHING, because, stop_at=stop_at)
+        return Decision(Action.NOTHING, because)
     changed = used_up_at(policy.budget, observed.costs, policy.max_usd_per_hour, observed.now)
     if changed < observed.now + MINIMUM_RUN_S + must_last_s(policy, observed.every_s):
         because = "the machine runs on demand, and the budget has not enough left to rent a spot machine"
-        return Decision(Action.NOTHING, because, stop_at=stop_at)
+        return Decision(Action.NOTHING, because)
     hours = policy.back_after_s / _HOUR_S
     because = f"after {hours:g} hours on demand a spot machine is on offer, so the server moves to one"
-    return Decision(Action.REPLACE, because, "spot", changed)
+    return Decision(Action.REPLACE, because, "spot")
 
 
 def _without_machine(policy: Policy, observed: Observed) -> Decision:
@@ -247,7 +253,7 @@ def _without_machine(policy: Policy, observed: Observed) -> Decision:
     billing = wanted_billing(policy, observed.costs, observed.now)
     action = Action.REPLACE if observed.machine is Machine.UNUSABLE else Action.UP
     because = f"{_LOSS[observed.machine]}, so another one is rented ({_why(policy, observed, billing)})"
-    return Decision(action, because, billing, stop_at)
+    return Decision(action, because, billing)
 
 
 def _not_needed(policy: Policy, observed: Observed) -> Decision:
