@@ -84,6 +84,23 @@ def test_a_killed_reconcile_is_continued_by_the_next_one(projects):
     assert reconciled(project)["because"] == "the machine runs"
 
 
+@pytest.mark.all
+def test_after_a_day_on_demand_the_server_moves_back_to_spot(projects):
+    project = projects("fake", machine=SPOT | {"spot": {"losses": 1}})
+    project.up()
+    taken(project, project.machine_id())
+    assert reconciled(project)["billing"] == "on-demand"
+    on_demand = project.machine_id()
+    assert "spot is tried again after" in reconciled(project)["because"]
+    project.cloud.pass_minutes(25 * 60)
+    result = reconciled(project)
+    assert (result["action"], result["billing"], result["done"]) == ("replace", "spot", True), result
+    assert (result["same_volume"], result["downloaded_bytes"]) == (True, 0)
+    (machine,) = [one for one in project.cloud.machines() if one["name"].startswith(f"{project.stack}-")]
+    assert (machine["instanceType"], machine["id"] != on_demand) == ("SPOT", True)
+    assert set(project.changes()) == {"same"}
+
+
 def spent_by_day(project, volume_usd_per_hour: float) -> dict[float, float]:
     """USD of each virtual day, from the cloud's own records of the stack's machines, and the volume."""
     state = project.cloud.api("/_sim/state")
@@ -130,7 +147,7 @@ def test_twenty_losses_are_made_good_without_a_person_and_within_the_budget(proj
     days = spent_by_day(project, volume["hourlyRate"] * volume["sizeInGb"])
     assert max(days.values()) <= USD_PER_DAY, days
     done = [(result["action"], result["billing"]) for result in results]
-    assert {("up", "spot"), ("up", "on-demand"), ("replace", "spot")} <= set(done), done
+    assert {("up", "spot"), ("up", "on-demand")} <= set(done), done
     assert "stop" in {action for action, _ in done}, done
     records = (project.folder / ".pulumi-vllm" / f"reconcile-{project.stack}.jsonl").read_text().splitlines()
     phases = [json.loads(line)["phases_s"] for line in records if json.loads(line)["machine_was"] == "taken"]

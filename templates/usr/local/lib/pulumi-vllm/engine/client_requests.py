@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from key_tokens import KeyTokens
+from shutdown_errors import UntilShutdown
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -85,7 +86,7 @@ class ClientRequests:
     """The middleware."""
 
     def __init__(self, app: App) -> None:
-        self.app = app
+        self.app = UntilShutdown(app)
         self.settings: Message = json.loads(Path(os.environ["PULUMI_VLLM_REQUESTS"]).read_text())
         self.tokens = KeyTokens()
 
