@@ -26,6 +26,7 @@ SEARCHED = "/etc /var /run /root /home /tmp /usr/local /opt/vllm /models"
 FILES = f"grep -rlF -f /dev/stdin {SEARCHED} 2>/dev/null <<'END' || true\n"
 HOLD = {
     "/etc/pulumi-vllm/secrets/hf-token", "/etc/pulumi-vllm/secrets/readiness-token", "/etc/pulumi-vllm/gateway/tls.pem",
+    "/var/lib/pulumi-vllm/ready.json",  # the certificate that a failed change of the hostname comes back to
 }  # fmt: skip
 
 
