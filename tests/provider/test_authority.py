@@ -15,6 +15,7 @@ from pulumi_vllm.provider.plugin.protocol import (
     to_struct,
 )
 from pulumi_vllm.provider.plugin.session import Session
+from pulumi_vllm.provider.resources import authority, issued_certificates
 from pulumi_vllm.provider.resources.authority import Authority, Certificate
 
 pb = protobuf_module("provider_pb2")
@@ -88,3 +89,40 @@ async def test_a_renewed_certificate_is_unknown_in_a_preview():
 def test_another_common_name_keeps_the_ca():
     """It contains the stack's name, and clients pin the certificate."""
     assert Authority().compare({"commonName": "llm prod"}, {"commonName": "llm production"}) == {}
+
+
+class Clock(dt.datetime):
+    """A clock that the test moves."""
+
+    today = dt.datetime.now(dt.UTC)
+
+    @classmethod
+    def now(cls, tz=None):
+        return cls.today.astimezone(tz)
+
+
+async def test_a_weekly_up_keeps_the_certificate_valid_for_three_years(monkeypatch):
+    for module in (authority, issued_certificates):
+        monkeypatch.setattr(module.dt, "datetime", Clock)
+    call, certificate = Call(), Certificate()
+    ca = (await Authority().create(call, {"commonName": "server test"}))[1]
+    inputs = {
+        "authorityCertificate": ca["certificate"],
+        "authorityKey": ca["privateKey"],
+        "address": "192.0.2.7",
+        "fresh": True,
+    }
+    state = inputs | (await certificate.create(call, dict(inputs)))[1]
+    renewals = []
+    start = Clock.today
+    for week in range(3 * 52):
+        monkeypatch.setattr(Clock, "today", start + dt.timedelta(weeks=week))
+        reading = await certificate.read(call, "leaf-1", state, inputs)
+        if differences := certificate.compare(reading.inputs, inputs):
+            assert set(differences) == {"fresh"}
+            renewals.append(week)
+            state = inputs | await certificate.update(call, "leaf-1", state, dict(inputs))
+        made = x509.load_pem_x509_certificate(str(reveal(state["pem"])).encode())
+        assert made.not_valid_before_utc <= Clock.today
+        assert made.not_valid_after_utc - Clock.today > dt.timedelta(days=28)
+    assert len(renewals) == len(call.warned) == 3
