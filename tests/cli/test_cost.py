@@ -1,31 +1,18 @@
 """`pulumi-vllm cost` on the simulated API. A program takes the place of the Pulumi CLI."""
 
-import importlib.util
 import json
-import sys
 from datetime import datetime
-from pathlib import Path
 
 import pytest
 from pulumi_vllm.cli import main
 from pulumi_vllm.plan.names import Mark, marked_name, physical_name
 
-DOUBLES = Path(__file__).parents[1] / "local_cloud" / "conftest.py"
 PULUMI = """#!/bin/sh
 case "$*" in
   *export*) cat "$STATE" ;;
   *) exit 9 ;;
 esac
 """
-
-
-@pytest.fixture(scope="module")
-def doubles():
-    spec = importlib.util.spec_from_file_location("doubles_of_localcloud", DOUBLES)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

@@ -1,27 +1,13 @@
 """`pulumi-vllm sweep` on the simulated API: what it finds, what it deletes, and its exit codes."""
 
-import importlib.util
 import json
 import re
-import sys
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from pulumi_vllm.cli import main
 from pulumi_vllm.cli import sweep as sweep_module
 from pulumi_vllm.plan.names import Mark, marked_name, physical_name
-
-DOUBLES = Path(__file__).parents[1] / "local_cloud" / "conftest.py"
-
-
-@pytest.fixture(scope="module")
-def doubles():
-    spec = importlib.util.spec_from_file_location("doubles_of_localcloud", DOUBLES)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

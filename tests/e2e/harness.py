@@ -261,6 +261,23 @@ def client(outputs: dict, folder: Path):
     return made
 
 
+def answers(project: Project, folder: Path, timeout_s: float = 5) -> bool:
+    """Whether a chat through the gateway is answered."""
+    import openai
+
+    outputs = project.outputs()
+    try:
+        chat = client(outputs, folder).chat.completions.create(
+            model=outputs["model"],
+            messages=[{"role": "user", "content": "Hello"}],
+            max_tokens=5,
+            timeout=timeout_s,
+        )
+    except openai.APIError:
+        return False
+    return bool(chat.choices[0].message.content)
+
+
 def wait_for(condition, timeout: float = 60, what: str = "condition"):
     end = time.monotonic() + timeout
     while time.monotonic() < end:

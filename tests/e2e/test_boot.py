@@ -2,9 +2,8 @@
 
 import json
 
-import openai
 import pytest
-from harness import REGIONS, client, wait_for
+from harness import REGIONS, answers, wait_for
 
 BOOT = "cat /proc/sys/kernel/random/boot_id; cut -d ' ' -f 22 /proc/1/stat"
 SERVED_WITHIN_S = 120
@@ -21,24 +20,6 @@ FAULTS = {
 """By kind of volume: what breaks the boot, the unit that fails, and what repairs it."""
 
 
-def wait_until_served(project, folder) -> None:
-    outputs = project.outputs()
-
-    def answered() -> bool:
-        try:
-            chat = client(outputs, folder).chat.completions.create(
-                model=outputs["model"],
-                messages=[{"role": "user", "content": "Hello"}],
-                max_tokens=5,
-                timeout=5,
-            )
-        except openai.APIError:
-            return False
-        return bool(chat.choices[0].message.content)
-
-    wait_for(answered, SERVED_WITHIN_S, "answered chat")
-
-
 def reboot(project) -> None:
     before = project.on_host(BOOT)
     project.on_host("systemd-run -q --on-active=0.1 systemctl reboot")
@@ -51,7 +32,7 @@ def test_a_reboot_ends_in_a_served_model(projects, tmp_path, kind):
     project.up()
     volume = project.on_host("findmnt -no SOURCE /models")
     reboot(project)
-    wait_until_served(project, tmp_path)
+    wait_for(lambda: answers(project, tmp_path), SERVED_WITHIN_S, "answered chat")
     assert project.on_host("findmnt -no SOURCE /models") == volume
     assert set(project.changes()) == {"same"}
 
@@ -64,7 +45,7 @@ def test_a_reboot_ends_in_a_served_model(projects, tmp_path, kind):
     )
     assert project.on_host("systemctl is-active vllm || true").strip() == "inactive"
     project.on_host(repair)
-    wait_until_served(project, tmp_path)
+    wait_for(lambda: answers(project, tmp_path), SERVED_WITHIN_S, "answered chat")
     assert "vllm.service has not started since the boot" in project.on_host(
         "journalctl -o cat -u vllm-canary"
     )

@@ -2,10 +2,9 @@
 
 import json
 
-import openai
 import pytest
 from forgotten import powers_off_when_idle_and_is_swept
-from harness import client, wait_for
+from harness import answers, wait_for
 
 BACK_WITHIN_S = 180
 # The start of the real engine takes up to 150 s on a busy computer with two cores.
@@ -26,22 +25,8 @@ systemd-run -q --unit=receiver /usr/bin/python3 /root/receiver.py
 """
 
 
-def chat(project, folder) -> str:
-    outputs = project.outputs()
-    answer = client(outputs, folder).chat.completions.create(
-        model=outputs["model"], messages=[{"role": "user", "content": "Hello"}], max_tokens=5, timeout=5
-    )
-    return answer.choices[0].message.content
-
-
 def wait_until_served(project, folder, within_s: float) -> None:
-    def answered() -> bool:
-        try:
-            return bool(chat(project, folder))
-        except openai.APIError:
-            return False
-
-    wait_for(answered, within_s, "answered chat")
+    wait_for(lambda: answers(project, folder), within_s, "answered chat")
 
 
 def canary(project) -> dict:
@@ -103,7 +88,7 @@ def test_a_hung_engine_is_served_again_and_one_that_keeps_failing_is_reported(pr
     (paged,) = project.on_host("journalctl -t page -o cat --no-pager").splitlines()
     assert json.loads(paged) == message
     project.up()
-    assert chat(project, tmp_path)
+    assert answers(project, tmp_path)
     powers_off_when_idle_and_is_swept(project, 2 * 3600)
 
 

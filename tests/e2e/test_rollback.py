@@ -11,7 +11,7 @@ from collections import Counter
 import openai
 import pytest
 from drifts import ASK_HAPROXY
-from harness import client, wait_for
+from harness import answers, client, wait_for
 from pulumi_vllm.plan import engine_locks
 from test_contract import chat_long
 from test_stacks import shipped
@@ -148,7 +148,7 @@ def test_ctrl_c_in_a_drain_leaves_the_gateway_open(projects, tmp_path):
         running.send_signal(signal.SIGINT)
         out, _ = running.communicate(timeout=180)
     assert running.returncode, out
-    wait_for(lambda: serves_now(project, tmp_path), 60, "answer after Ctrl-C")
+    wait_for(lambda: answers(project, tmp_path), 60, "answer after Ctrl-C")
     assert not project.on_host(DRAINED)
     project.up()
     assert set(project.changes()) == {"same"}
@@ -176,13 +176,6 @@ def streams(project, folder):
         ended.set()
         for thread in threads:
             thread.join()
-
-
-def serves_now(project, folder) -> bool:
-    try:
-        return serves(project, folder)
-    except openai.APIError:
-        return False
 
 
 @pytest.mark.all
