@@ -322,7 +322,10 @@ def _memory_reasons(plan: Plan, budget: Budget) -> Iterator[str]:
             "requests run and the others wait."
         )
     if plan.engine.given_cache and CACHE_BYTES in plan.arguments.flags:
-        yield f"vLLM gets the size of the KV cache ({CACHE_BYTES}), so that a start does not profile the memory."
+        yield (
+            f"vLLM gets the size of the KV cache ({CACHE_BYTES}), so that a start does not profile the memory. The run "
+            "with otherwise these flags found as much or more by itself."
+        )
     usual = plan.engine.flags["gpu-memory-utilization"]
     if budget.limit_gib < usual * budget.visible_gib - 0.001:
         yield (
