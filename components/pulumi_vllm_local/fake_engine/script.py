@@ -110,7 +110,7 @@ def chat(messages: list[dict[str, Any]], *, effort: str, tools: list[dict[str, A
         return answer + end
     question = text_of(messages[-1:])
     if tools:
-        return _call(tools[0]["function"], question) + end
+        return _call(tools[0], question) + end
     if images(messages):
         return _tokens(IMAGE, "content") + end
     if known := _known_answer(question):
@@ -125,11 +125,12 @@ def _bytes(text: str, part: str) -> list[Token]:
     return [Token(_BYTES + byte, chr(byte), part) for byte in text.encode("ascii", "replace")]
 
 
-def _call(function: dict[str, Any], question: str) -> list[Token]:
+def _call(tool: dict[str, Any], question: str) -> list[Token]:
     """Return a call of the tool that adds, as every trained model makes it, or the call of the tiny model."""
     found = re.search(r"Add (\d+) and (\d+) with the tool", question)
     if not found:
         return _tokens(CALL_NAME, "name") + _tokens(CALL_ARGUMENTS, "arguments")
+    function = tool["function"]
     arguments = dict(zip(function["parameters"]["required"], map(int, found.groups())))  # noqa: B905 (Python 3.9 on hosts)
     return _bytes(function["name"], "name") + _bytes(json.dumps(arguments), "arguments")
 
