@@ -149,7 +149,8 @@ def test_twenty_losses_are_made_good_without_a_person_and_within_the_budget(proj
     assert {("up", "spot"), ("up", "on-demand")} <= set(done), done
     assert "stop" in {action for action, _ in done}, done
     records = (project.folder / ".pulumi-vllm" / f"reconcile-{project.stack}.jsonl").read_text().splitlines()
-    phases = [json.loads(line)["phases_s"] for line in records if json.loads(line)["machine_was"] == "taken"]
+    made_good = [one for one in map(json.loads, records) if one["machine_was"] == "taken" and one["done"]]
+    phases = [one["phases_s"] for one in made_good]  # of another one the machine was taken again meanwhile
     assert all({"noticed", "rented", "booted", "weights", "ready"} <= one.keys() for one in phases)
     (tmp_path / "results.json").write_text(json.dumps({"days": days, "results": results}))
 

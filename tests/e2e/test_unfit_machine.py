@@ -103,7 +103,10 @@ def unready(projects):
     def make(**more):
         # A machine on which vLLM is never ready would be ended: see test_lifetime.py.
         machine = {"keep_failed": True} | more.pop("machine", {})
+        of_engine = {"engine": more.pop("engine")} if "engine" in more else {}
         project = projects("fake", machine=machine, **more)
+        project.block |= of_engine
+        project.write(project.block)
         made.append(project)
         project.cloud.hub(gated=1)
         refused(project, "access is restricted and no token is set", "accept the terms at")
@@ -187,7 +190,7 @@ def test_each_check_of_the_preflight(unready):
 
 @pytest.mark.all
 def test_each_failure_of_the_engine(projects):
-    project = projects("fake")
+    project = projects("fake", machine={"keep_failed": True})
     project.cloud.hub(gated=1)
     refused(project, "access is restricted and no token is set")
     project.cloud.hub(gated="")
