@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 from pulumi_vllm.provider.plugin.errors import UserError
 from pulumi_vllm.provider.plugin.protocol import UNKNOWN
+from pulumi_vllm.provider.plugin.resource import Kind
 from pulumi_vllm.provider.resources.volume import Volume
 from pulumi_vllm.spheron.errors import UnauthorizedError
 
@@ -138,3 +139,16 @@ async def test_a_renamed_stack_does_not_lose_its_volume(call):
         await Volume().delete(renamed, "id", state)
     assert f"`pulumi state delete '{renamed.urn}'`" in str(refused.value)
     await Volume().delete(renamed, "id", state | {"existingName": name})
+
+
+def test_another_machine_replaces_the_volume_only_where_machines_overlap():
+    old = {"sizeGb": 10, "gpu": "H100", "count": 1, "billing": "spot"}
+    new = old | {"gpu": "H200"}
+    volume = Volume()
+    assert volume.compare(old, new) == {"gpu": Kind.UPDATE}
+    assert volume.compare(old, new | {"overlap": True}) == {"gpu": Kind.REPLACE}
+    # After the update the state knows the machine, and asking for an overlap replaces nothing.
+    assert volume.compare(new, new | {"overlap": True}) == {}
+    assert volume.compare(old, new, ("gpu",)) == {}
+    imported = {"sizeGb": 10}
+    assert volume.compare(imported, new | {"overlap": True}) == {}

@@ -92,11 +92,15 @@ class Volume(Resource):
         return []
 
     def compare(self, old: Values, new: Values, ignore: tuple[str, ...] = ()) -> dict[str, Kind]:
-        """Compare the inputs. With `overlap`, another machine replaces the volume too."""
-        found = super().compare(old, new, ignore)
-        if new.get("overlap"):
-            found |= {name: Kind.REPLACE for name in _MACHINE if old.get(name) != new.get(name)}
-        return found
+        """Compare the inputs. With `overlap`, another machine replaces the volume too.
+
+        Without it, another machine is an update, so that the state knows which one has the volume now. The state of an
+        imported volume knows none.
+        """
+        kind = Kind.REPLACE if new.get("overlap") else Kind.UPDATE
+        known = [name for name in _MACHINE if old.get(name) is not None and name not in ignore]
+        others = {name: kind for name in known if old.get(name) != new.get(name)}
+        return super().compare(old, new, ignore) | others
 
     async def preview(self, call: Call, new: Values) -> Values:
         """Return the volume that would be adopted, which also finds a wrong API key before anything is rented."""
