@@ -19,7 +19,8 @@ from pathlib import Path
 
 import launch
 from pulumi_vllm.plan import plan
-from pulumi_vllm.plan.config import READINESS_KEY, Deployment
+from pulumi_vllm.plan.access_config import READINESS_KEY
+from pulumi_vllm.plan.config import Deployment
 from pulumi_vllm.render import render
 
 PACKAGES = (

@@ -10,7 +10,7 @@ from typing import Any
 import pulumi
 
 from pulumi_vllm.component import generated as resources
-from pulumi_vllm.plan.config import READINESS_KEY
+from pulumi_vllm.plan.access_config import READINESS_KEY
 from pulumi_vllm.plan.suggestions import suggestion
 from pulumi_vllm.render.gateway_keys import keys_map
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pulumi_vllm.plan.config import PRIORITIES, READINESS_KEY, ApiKey
+from pulumi_vllm.plan.access_config import PRIORITIES, READINESS_KEY, ApiKey
 
 if TYPE_CHECKING:
     from pulumi_vllm.plan.config import Deployment

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from pulumi_vllm.plan import catalogue as catalogues
 from pulumi_vllm.plan import pricing
-from pulumi_vllm.plan.config import HIGHEST_CEILING_USD, LARGEST_VOLUME_GB, Deployment
+from pulumi_vllm.plan.config import LARGEST_VOLUME_GB, Deployment
 from pulumi_vllm.plan.errors import PlanError
+from pulumi_vllm.plan.machine_config import HIGHEST_CEILING_USD
 from pulumi_vllm.plan.planner import plan
 
 if TYPE_CHECKING:

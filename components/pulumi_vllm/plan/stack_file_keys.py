@@ -40,7 +40,7 @@ def keys(block: type[pydantic.BaseModel] = Deployment, prefix: str = "") -> Iter
     for name, field in block.model_fields.items():
         key = field.alias or name
         extra = field.json_schema_extra
-        assert isinstance(extra, dict)  # noqa: S101 - config._key sets it
+        assert isinstance(extra, dict)  # noqa: S101 - config_fields.key sets it
         below = field.annotation
         is_block = _is_block(below)
         yield Key(

@@ -6,8 +6,8 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pulumi_vllm.plan import PlanError, engine_locks
+from pulumi_vllm.plan.access_config import READINESS_KEY
 from pulumi_vllm.plan.answer_checks import answer_checks
-from pulumi_vllm.plan.config import READINESS_KEY
 from pulumi_vllm.plan.key_limits import key_limits
 from pulumi_vllm.render import firewall, gateway_routes, layout, package_files, systemd, templates
 from pulumi_vllm.render.first_boot import bootstrap

@@ -1,0 +1,101 @@
+"""The block `machine` of the stack file."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import pydantic
+from pydantic import ValidationInfo
+
+from pulumi_vllm.plan import catalogue as catalogues
+from pulumi_vllm.plan.config_fields import NEXT_MACHINE, NOTHING, RECONCILE, REPLACE, Block, key, lookup
+
+HIGHEST_CEILING_USD: Final = 1000
+"""The highest `max_usd_per_hour`. A higher ceiling would not protect against anything."""
+
+
+class Spot(Block):
+    """When `pulumi-vllm reconcile` rents on demand in place of spot, and when it goes back."""
+
+    losses: Annotated[int | None, key(RECONCILE, "machines", ge=1, le=100)] = None
+    """After so many spot machines lost within `within_hours`, the next one is rented on demand. Unset: never."""
+    within_hours: Annotated[float, key(RECONCILE, "hours", gt=0, le=720)] = 6
+    """Time in which losses are counted."""
+    back_after_hours: Annotated[float, key(RECONCILE, "hours", gt=0, le=720, validate_default=True)] = 24
+    """After this time on demand, the server moves back to a spot machine, if one is on offer. Clients get 503
+    meanwhile. Not shorter than `within_hours`."""
+
+    @pydantic.field_validator("back_after_hours")
+    @classmethod
+    def _not_before_losses_are_old(cls, hours: float, info: ValidationInfo) -> float:
+        within = info.data.get("within_hours")
+        if within is not None and hours < within:
+            msg = f"{hours:g} is shorter than within_hours, {within:g}; write {within:g} or more"
+            raise ValueError(msg)
+        return hours
+
+
+class Machine(Block):
+    """The machine to rent."""
+
+    cloud: Annotated[str, key(REPLACE, pattern="^spheron$")] = "spheron"
+    """Cloud that rents out the machine. The stack `local` uses the same client with another address."""
+    gpu: Annotated[str, key(REPLACE)]
+    """GPU family as in the catalogue, for example `H200`; `CPU` for the local cloud."""
+    count: Annotated[int, key(REPLACE, "GPUs", ge=0, le=8)]
+    """GPUs in the machine; 0 with `gpu: CPU`."""
+    billing: Annotated[str, key(REPLACE, pattern="^(on-demand|spot)$")] = "on-demand"
+    """`on-demand`, or `spot`, which is cheaper and can be taken back at any moment."""
+    fallback: Annotated[str | None, key(NEXT_MACHINE, pattern="^on-demand$")] = None
+    """With `billing: spot`: `on-demand` rents an on-demand machine when no spot machine is offered."""
+    max_usd_per_hour: Annotated[
+        float, key(NEXT_MACHINE, "USD per hour", gt=0, le=HIGHEST_CEILING_USD, allow_inf_nan=False)
+    ]
+    """Price ceiling of the whole machine. A machine above it is never rented."""
+    max_usd_per_day: Annotated[float | None, key(RECONCILE, "USD per day", gt=0, allow_inf_nan=False)] = None
+    """Budget of machine and volume for a day of UTC. `pulumi-vllm reconcile` ends the machine before it is used up."""
+    max_usd_per_month: Annotated[float | None, key(RECONCILE, "USD per month", gt=0, allow_inf_nan=False)] = (
+        None
+    )
+    """The same for a calendar month of UTC."""
+    spot: Annotated[Spot, key(RECONCILE)] = Spot.model_construct()
+    """When `pulumi-vllm reconcile` rents on demand in place of spot, and when it goes back. Needs `fallback`."""
+    replace: Annotated[str, key(NOTHING, pattern="^(delete-first|overlap)$")] = "delete-first"
+    """How a change of GPU, count or billing goes. `delete-first` ends the machine, and the next one takes its volume.
+    With `overlap` the next one gets a volume of its own, downloads the weights, and answers before the old machine and
+    its volume are deleted. Both are billed meanwhile."""
+    region: Annotated[str | None, key("applies when the volume is created; the machine stays with it")] = None
+    """Region as the cloud names it; unset takes any region of the chosen offer."""
+    keep_failed: Annotated[bool, key(NEXT_MACHINE)] = False
+    """Whether a new machine is kept that never became ready: no SSH within an hour, or no ready vLLM. Otherwise
+    `up` ends it, after its minimum run time, and says why. A machine on which vLLM was ready is never ended."""
+
+    @pydantic.field_validator("gpu")
+    @classmethod
+    def _known_gpu(cls, name: str, info: ValidationInfo) -> str:
+        return lookup(info).find_gpu(name)
+
+    @pydantic.field_validator("count")
+    @classmethod
+    def _count_of_gpu(cls, count: int, info: ValidationInfo) -> int:
+        gpu = info.data.get("gpu")
+        if gpu is not None and (gpu == catalogues.CPU) != (count == 0):
+            msg = f"{count} with gpu {gpu}; it must be 0 with CPU, and above 0 with a GPU"
+            raise ValueError(msg)
+        return count
+
+    @pydantic.field_validator("fallback")
+    @classmethod
+    def _fallback_of_spot(cls, fallback: str | None, info: ValidationInfo) -> str | None:
+        if fallback is not None and info.data.get("billing") != "spot":
+            msg = "has no effect without billing: spot; leave it out"
+            raise ValueError(msg)
+        return fallback
+
+    @pydantic.field_validator("spot")
+    @classmethod
+    def _spot_with_fallback(cls, spot: Spot, info: ValidationInfo) -> Spot:
+        if spot.losses is not None and "fallback" in info.data and info.data["fallback"] is None:
+            msg = "has no effect without billing: spot and fallback: on-demand; add both, or leave it out"
+            raise ValueError(msg)
+        return spot
