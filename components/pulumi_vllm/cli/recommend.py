@@ -232,11 +232,17 @@ def _write(stack: str, wish: "Wish", rows: "Sequence[Fitting]", *, lower_context
     """Change the stack file, if the result is a stack that plans."""
     # Only --write needs the whole plan package.
     from pulumi_vllm.cli import stack_file
-    from pulumi_vllm.plan import ConfigError, Deployment, plan
+    from pulumi_vllm.plan import ConfigError, Deployment, own_machine, plan
     from pulumi_vllm.plan.stack_name import contradictions
 
     path = stack_file.find(stack)
     text, before = path.read_text(), stack_file.block_of(path)
+    if _value(before, "machine.cloud") == own_machine.CLOUD:
+        raise ConfigError(
+            (
+                "server.machine.cloud: is none, and --write chooses a machine to rent; change gpu and count by hand",
+            )
+        )
     row = _row_for(before, wish, rows, lower_context=lower_context)
     values: dict[str, str | int | float | None] = {
         "model": wish.model,
@@ -256,8 +262,8 @@ def _write(stack: str, wish: "Wish", rows: "Sequence[Fitting]", *, lower_context
     block = stack_file.block_of(path, changed)
     deployment = Deployment.parse(block, folders=stack_file.folders_of(path))
     errors = contradictions(path.name.removeprefix("Pulumi.").removesuffix(".yaml"), block)
-    if row.usd_per_hour > deployment.machine.max_usd_per_hour:
-        ceiling = deployment.machine.max_usd_per_hour
+    if row.usd_per_hour > deployment.machine.ceiling:
+        ceiling = deployment.machine.ceiling
         problem = f"server.machine.max_usd_per_hour: {ceiling:g} is below ${row.usd_per_hour:.2f}/h"
         errors = (*errors, f"{problem}; set --max-usd-per-hour")
     if errors:

@@ -78,6 +78,10 @@ def validated_plan(args: ServerArgs) -> Plan:
         except PlanError as error:
             errors = [*error.errors, *errors]
     if planned is not None:
+        if planned.deployment.machine.is_own:
+            errors.append(
+                "server.machine.cloud: none is for `pulumi-vllm plan` only; write spheron to deploy"
+            )
         if not planned.deployment.access.allow:
             errors.append(_NO_ALLOW)
         errors += api_keys.errors(args.get("keys"), planned.deployment.access.key_names)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Final
 
 import pydantic
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, ValidationInfo
 
 from pulumi_vllm.plan.address_ranges import client_range
 from pulumi_vllm.plan.config_fields import (
@@ -17,6 +17,7 @@ from pulumi_vllm.plan.config_fields import (
     Block,
     HostName,
     key,
+    refuse_for_own_machine,
 )
 
 READINESS_KEY: Final = "readiness"
@@ -95,6 +96,14 @@ class Access(Block):
     def key_names(self) -> tuple[str, ...]:
         """The names of the API keys."""
         return tuple(key.name for key in self.keys)
+
+    @pydantic.field_validator("ssh_allow")
+    @classmethod
+    def _of_a_rented_machine(
+        cls, ranges: tuple[str, ...] | None, info: ValidationInfo
+    ) -> tuple[str, ...] | None:
+        refuse_for_own_machine(ranges, info)
+        return ranges
 
     @pydantic.field_validator("keys")
     @classmethod

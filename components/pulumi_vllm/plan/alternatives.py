@@ -25,7 +25,7 @@ def alternatives(decided: Plan, catalogue: Catalogue | None = None) -> tuple[tup
     Each is a plan of the same stack file with another machine. The user's own flags and version count there too, and a
     machine that the plan refuses is not an alternative.
     """
-    if decided.memory is None:
+    if decided.memory is None or decided.deployment.machine.is_own:
         return ()
     known = catalogues.load() if catalogue is None else catalogue
     deployment = decided.deployment

@@ -13,10 +13,19 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import pydantic
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, PlainValidator, ValidationInfo, WithJsonSchema
 
 from pulumi_vllm.plan import catalogue as catalogues
-from pulumi_vllm.plan import config_errors, defaults, own_models, product_flags, quantities, schedule, storage
+from pulumi_vllm.plan import (
+    config_errors,
+    defaults,
+    own_machine,
+    own_models,
+    product_flags,
+    quantities,
+    schedule,
+    storage,
+)
 from pulumi_vllm.plan.access_config import Access
 from pulumi_vllm.plan.catalogue_lookup import CatalogueLookup
 from pulumi_vllm.plan.config_fields import (
@@ -30,6 +39,7 @@ from pulumi_vllm.plan.config_fields import (
     Block,
     key,
     lookup,
+    refuse_for_own_machine,
 )
 from pulumi_vllm.plan.errors import ConfigError
 from pulumi_vllm.plan.gateway_config import Gateway, Requests
@@ -95,18 +105,38 @@ def _model_name(value: object) -> str:
     return text
 
 
+def _storage(value: object) -> int | own_machine.Store:
+    """The size of a volume to rent, or a place on a machine of one's own."""
+    if isinstance(value, Mapping):
+        return own_machine.store(value)
+    size_gb = quantities.gigabytes(value)
+    if size_gb > LARGEST_VOLUME_GB:
+        msg = f"{value!r} is out of range; write at most {LARGEST_VOLUME_GB}"
+        raise ValueError(msg)
+    return size_gb
+
+
+_STORAGE_SCHEMA = {
+    "anyOf": [
+        *quantities.GIGABYTES_SCHEMA["anyOf"],
+        {
+            "type": "object",
+            "properties": {"path": {"type": "string"}, "device": {"type": "string"}},
+            "additionalProperties": False,
+            "minProperties": 1,
+            "maxProperties": 1,
+        },
+    ]
+}
+
+
 def _cron_text(text: str) -> str:
     schedule.parse(text)
     return text
 
 
 Tokens = Annotated[int, BeforeValidator(quantities.tokens), WithJsonSchema(quantities.TOKENS_SCHEMA)]
-Gigabytes = Annotated[
-    int,
-    BeforeValidator(quantities.gigabytes),
-    Field(le=LARGEST_VOLUME_GB),
-    WithJsonSchema(quantities.GIGABYTES_SCHEMA),
-]
+Storage = Annotated[int | own_machine.Store, PlainValidator(_storage), WithJsonSchema(_STORAGE_SCHEMA)]
 # The cloud ends no machine within its first 20 minutes.
 Period = Annotated[
     int,
@@ -228,12 +258,13 @@ class Deployment(Block):
     profile: Annotated[str | None, key(RESTART, pattern="^(batch|throughput|latency|long)$")] = None
     """`batch` (512 requests at once), `throughput` (256), `latency` (32) or `long` (8); unset means `throughput`."""
     machine: Annotated[Machine, key(REPLACE)]
-    """The machine to rent."""
-    storage_gb: Annotated[
-        Gigabytes,
-        key("grows the volume; a volume cannot shrink", "GB, for example `300GB` or `1TB`", alias="storage"),
+    """The machine to rent, or one that somebody else made."""
+    storage: Annotated[
+        Storage, key("grows the volume; a volume cannot shrink", "GB, for example `300GB` or `1TB`")
     ]
-    """Size of the volume that keeps weights and caches."""
+    """Size of the volume that keeps weights and caches. With `machine.cloud: none` a place on the machine:
+    `{path: /data/models}` is a directory or a mounted path, `{device: /dev/nvme1n1}` a device, which is formatted only
+    if it is blank."""
     volume: Annotated[str | None, key("applies when the volume is created", min_length=1)] = None
     """Name of a volume at the cloud to use in place of a new one, such as one that was kept under an earlier name of
     the stack. `preview` names such volumes."""
@@ -276,6 +307,22 @@ class Deployment(Block):
     )
     """What a preview shows for a host that it can't observe. `error`: a change, so that `preview --expect-no-changes`
     fails. `warn`: a warning only, for a preview that runs where the firewall admits no SSH."""
+
+    @property
+    def storage_gb(self) -> int:
+        """Size of the volume to rent; 0 where none is rented."""
+        return self.storage if isinstance(self.storage, int) else 0
+
+    @property
+    def store(self) -> own_machine.Store:
+        """Where a machine that somebody else made keeps weights and caches."""
+        return self.storage if isinstance(self.storage, own_machine.Store) else own_machine.Store()
+
+    @pydantic.field_validator("volume", "owner", "expires", "idle_stop", "schedule")
+    @classmethod
+    def _of_a_rented_machine(cls, value: Any, info: ValidationInfo) -> Any:
+        refuse_for_own_machine(value, info)
+        return value
 
     @pydantic.field_validator("volume")
     @classmethod
@@ -370,8 +417,21 @@ class Deployment(Block):
             raise ValueError(msg)
         return profile
 
-    @pydantic.field_validator("storage_gb")
+    @pydantic.field_validator("storage")
     @classmethod
-    def _noted_storage(cls, gigabytes: int, info: ValidationInfo) -> int:
-        lookup(info).storage_gb = gigabytes
-        return gigabytes
+    def _storage_of_the_machine(
+        cls, found: int | own_machine.Store, info: ValidationInfo
+    ) -> int | own_machine.Store:
+        own = lookup(info).own_machine
+        if isinstance(found, int):
+            if own:
+                msg = (
+                    f"{found} GB is the size of a volume to rent, and machine.cloud is none; "
+                    "write a place on the machine such as {path: /data/models}"
+                )
+                raise ValueError(msg)
+            lookup(info).storage_gb = found
+        elif own is False:
+            msg = f"{found.place} is a place on a machine with cloud: none; write a size such as 300GB"
+            raise ValueError(msg)
+        return found

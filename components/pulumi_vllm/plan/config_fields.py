@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 import pydantic
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo
 
+from pulumi_vllm.plan import own_machine
 from pulumi_vllm.plan.catalogue_lookup import CatalogueLookup
 
 MOST_RUNNING_REQUESTS: Final = 2048
@@ -45,6 +46,12 @@ def lookup(info: ValidationInfo) -> CatalogueLookup:
         msg = "a block is validated against the catalogue; call Deployment.parse"
         raise TypeError(msg)
     return info.context
+
+
+def refuse_for_own_machine(value: object, info: ValidationInfo) -> None:
+    """Refuse a key that was written beside `machine.cloud: none`, and has no meaning there."""
+    if value is not None and lookup(info).own_machine:
+        raise ValueError(own_machine.refusal(str(info.field_name)))
 
 
 def _host_name(value: object) -> str:

@@ -53,7 +53,7 @@ def summary(plan: Plan) -> dict[str, Any]:
     per_million = plan.usd_per_million_output_tokens
     return {
         "machine": _machine(plan),
-        "billing": plan.deployment.machine.billing,
+        "billing": "own machine" if plan.deployment.machine.is_own else plan.deployment.machine.billing,
         "model": plan.model.name,
         "precision": plan.precision,
         "engine": plan.engine.version,
@@ -110,11 +110,12 @@ def exported(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 def labels(plan: Plan) -> dict[str, str]:
     """Figure → `asked`, `measured`, `computed` or `unverified`, and where the figure comes from."""
-    price = f"{'unverified' if plan.usd_per_hour is None else 'computed'}: {plan.price.source}"
     deployment = plan.deployment
+    known = "asked" if deployment.machine.is_own else "computed"
+    price = f"{'unverified' if plan.usd_per_hour is None else known}: {plan.price.source}"
     return {
         "machine": "asked: server.machine",
-        "billing": "asked: server.machine.billing",
+        "billing": f"asked: server.machine.{'cloud' if deployment.machine.is_own else 'billing'}",
         "model": "asked: server.model",
         "precision": "computed: the model's first"
         if deployment.precision is None
@@ -130,7 +131,9 @@ def labels(plan: Plan) -> dict[str, str]:
         "kv_cache_tokens": _cache_label(plan),
         "usd_per_hour": price,
         "usd_per_month": f"{price}; 730 hours",
-        "storage_usd_per_month": f"unverified: {pricing.assumptions()['storage']['source']}; 730 hours",
+        "storage_usd_per_month": "computed: no volume is rented"
+        if deployment.machine.is_own
+        else f"unverified: {pricing.assumptions()['storage']['source']}; 730 hours",
         **dict.fromkeys(_scheduled(plan), f"{price}; hours by server.schedule, volume included"),
         "usd_per_million_output_tokens": _tokens_label(plan),
         "flags": _flags_label(plan),
@@ -270,10 +273,17 @@ def _because(plan: Plan) -> Iterator[str]:
         yield from _memory_reasons(plan, plan.memory)
         yield _evidence_reason(_machine(plan), plan.evidence, plan)
     yield price.sentence()
-    yield (
-        f"The volume of {deployment.storage_gb} GB costs ${pricing.storage_per_month(deployment.storage_gb):.2f} per "
-        f"month, also while it is not attached ({pricing.assumptions()['storage']['source']})."
-    )
+    if deployment.machine.is_own:
+        yield (
+            f"Nothing is rented. {deployment.store.place} on the machine keeps weights and caches, which need "
+            f"{plan.disk_gib} GiB; the preflight measures it."
+        )
+    else:
+        yield (
+            f"The volume of {deployment.storage_gb} GB costs "
+            f"${pricing.storage_per_month(deployment.storage_gb):.2f} per month, also while it is not attached "
+            f"({pricing.assumptions()['storage']['source']})."
+        )
     yield from _schedule_reason(plan)
     if price.billing == "spot" and price.usd_per_hour is not None:
         yield spot_pricing.expected(plan.measured_run).sentence(price.usd_per_hour)

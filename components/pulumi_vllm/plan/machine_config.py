@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import pydantic
 from pydantic import ValidationInfo
 
 from pulumi_vllm.plan import catalogue as catalogues
-from pulumi_vllm.plan.config_fields import NEXT_MACHINE, NOTHING, RECONCILE, REPLACE, Block, key, lookup
+from pulumi_vllm.plan import own_machine
+from pulumi_vllm.plan.config_fields import (
+    NEXT_MACHINE,
+    NOTHING,
+    RECONCILE,
+    REPLACE,
+    Block,
+    key,
+    lookup,
+    refuse_for_own_machine,
+)
 
 HIGHEST_CEILING_USD: Final = 1000
 """The highest `max_usd_per_hour`. A higher ceiling would not protect against anything."""
@@ -36,10 +46,13 @@ class Spot(Block):
 
 
 class Machine(Block):
-    """The machine to rent."""
+    """The machine to rent, or one that somebody else made."""
 
-    cloud: Annotated[str, key(REPLACE, pattern="^spheron$")] = "spheron"
-    """Cloud that rents out the machine. The stack `local` uses the same client with another address."""
+    cloud: Annotated[str, key(REPLACE, pattern=f"^(spheron|{own_machine.CLOUD})$", validate_default=True)] = (
+        "spheron"
+    )
+    """Cloud that rents out the machine. The stack `local` uses the same client with another address. `none` is a
+    machine that somebody else made: the program names it as `host`, and this package never ends it."""
     gpu: Annotated[str, key(REPLACE)]
     """GPU family as in the catalogue, for example `H200`; `CPU` for the local cloud."""
     count: Annotated[int, key(REPLACE, "GPUs", ge=0, le=8)]
@@ -49,9 +62,21 @@ class Machine(Block):
     fallback: Annotated[str | None, key(NEXT_MACHINE, pattern="^on-demand$")] = None
     """With `billing: spot`: `on-demand` rents an on-demand machine when no spot machine is offered."""
     max_usd_per_hour: Annotated[
-        float, key(NEXT_MACHINE, "USD per hour", gt=0, le=HIGHEST_CEILING_USD, allow_inf_nan=False)
-    ]
-    """Price ceiling of the whole machine. A machine above it is never rented."""
+        float | None,
+        key(
+            NEXT_MACHINE,
+            "USD per hour",
+            gt=0,
+            le=HIGHEST_CEILING_USD,
+            allow_inf_nan=False,
+            validate_default=True,
+        ),
+    ] = None
+    """Price ceiling of the whole machine. A machine above it is never rented. Required, unless `cloud` is `none`."""
+    usd_per_hour: Annotated[
+        float | None, key(NOTHING, "USD per hour", ge=0, allow_inf_nan=False, validate_default=True)
+    ] = None
+    """With `cloud: none`: what an hour of the machine costs you, 0 if nothing."""
     max_usd_per_day: Annotated[float | None, key(RECONCILE, "USD per day", gt=0, allow_inf_nan=False)] = None
     """Budget of machine and volume for a day of UTC. `pulumi-vllm reconcile` ends the machine before it is used up."""
     max_usd_per_month: Annotated[float | None, key(RECONCILE, "USD per month", gt=0, allow_inf_nan=False)] = (
@@ -69,6 +94,60 @@ class Machine(Block):
     keep_failed: Annotated[bool, key(NEXT_MACHINE)] = False
     """Whether a new machine is kept that never became ready: no SSH within an hour, or no ready vLLM. Otherwise
     `up` ends it, after its minimum run time, and says why. A machine on which vLLM was ready is never ended."""
+
+    @property
+    def is_own(self) -> bool:
+        """Whether somebody else made the machine."""
+        return self.cloud == own_machine.CLOUD
+
+    @property
+    def ceiling(self) -> float:
+        """The price above which the machine is not rented. What a machine of one's own costs is paid anyway."""
+        return (self.usd_per_hour if self.is_own else self.max_usd_per_hour) or 0.0
+
+    @pydantic.field_validator("cloud")
+    @classmethod
+    def _noted_cloud(cls, cloud: str, info: ValidationInfo) -> str:
+        lookup(info).own_machine = cloud == own_machine.CLOUD
+        return cloud
+
+    @pydantic.field_validator(
+        "billing",
+        "fallback",
+        "max_usd_per_hour",
+        "max_usd_per_day",
+        "max_usd_per_month",
+        "spot",
+        "replace",
+        "region",
+        "keep_failed",
+    )
+    @classmethod
+    def _of_a_rented_machine(cls, value: Any, info: ValidationInfo) -> Any:
+        refuse_for_own_machine(value, info)
+        return value
+
+    @pydantic.field_validator("max_usd_per_hour")
+    @classmethod
+    def _ceiling_of_a_rented_machine(cls, usd: float | None, info: ValidationInfo) -> float | None:
+        if usd is None and info.data.get("cloud", own_machine.CLOUD) != own_machine.CLOUD:
+            msg = "missing; add it"
+            raise ValueError(msg)
+        return usd
+
+    @pydantic.field_validator("usd_per_hour")
+    @classmethod
+    def _price_of_an_own_machine(cls, usd: float | None, info: ValidationInfo) -> float | None:
+        cloud = info.data.get("cloud")
+        if usd is None and cloud == own_machine.CLOUD:
+            msg = "missing; write what an hour of the machine costs you, 0 if nothing"
+            raise ValueError(msg)
+        if usd is not None and cloud not in {None, own_machine.CLOUD}:
+            msg = (
+                f"is the price of a machine with cloud: none, and {cloud} has prices; write max_usd_per_hour"
+            )
+            raise ValueError(msg)
+        return usd
 
     @pydantic.field_validator("gpu")
     @classmethod

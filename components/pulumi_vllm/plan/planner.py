@@ -158,7 +158,9 @@ def plan(
     environment = engine_setup.environment(deployment, selection)
     memory = engine_setup.memory_budget(selection, arguments)
     findings = _lint(deployment, selection, arguments, environment, memory)
-    too_small = storage.shortage(deployment.storage_gb, selection.precision, selection.engine)
+    too_small: tuple[str, ...] = ()
+    if not deployment.machine.is_own:  # the preflight measures the place on a machine of one's own
+        too_small = storage.shortage(deployment.storage_gb, selection.precision, selection.engine)
     if memory is not None and not memory.fits:
         too_small += (shortfall(deployment, selection, arguments, memory, known),)
     failures = tuple(

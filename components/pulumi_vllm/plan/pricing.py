@@ -72,8 +72,10 @@ def machine_price(
         paid: USD per hour as the cloud offers it, once a machine is rented.
     """
     machine = deployment.machine
+    if machine.usd_per_hour is not None:
+        return Price(machine.usd_per_hour, "server.machine.usd_per_hour", machine.ceiling, machine.billing)
     if paid is not None:
-        return Price(paid, "as the cloud offers it", machine.max_usd_per_hour, machine.billing)
+        return Price(paid, "as the cloud offers it", machine.ceiling, machine.billing)
     missing: list[str] = []
     for billing in billing_order(machine.billing, machine.fallback):
         if offers is None:
@@ -88,9 +90,9 @@ def machine_price(
             reason = f"no {billing} offer of {machine.count}x {machine.gpu} today{where}"
         if usd is not None:
             head = f"{missing[0]}; the fallback, {billing}: " if missing else ""
-            return Price(usd, f"{head}{source}", machine.max_usd_per_hour, billing)
+            return Price(usd, f"{head}{source}", machine.ceiling, billing)
         missing.append(reason)
-    return Price(None, " and ".join(missing), machine.max_usd_per_hour, machine.billing)
+    return Price(None, " and ".join(missing), machine.ceiling, machine.billing)
 
 
 def list_price(gpu: Gpu, count: int, billing: str) -> float | None:

@@ -80,7 +80,7 @@ class Policy:
         machine, spot = deployment.machine, deployment.machine.spot
         return cls(
             billing=machine.billing,
-            max_usd_per_hour=machine.max_usd_per_hour,
+            max_usd_per_hour=machine.ceiling,
             budget=Budget(machine.max_usd_per_day, machine.max_usd_per_month),
             losses=spot.losses,
             within_s=spot.within_hours * _HOUR_S,
