@@ -70,14 +70,12 @@ esac
 
 def test_a_backend_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(
-        StateError, match=r"s3://states: is read with the Pulumi CLI, which failed: .*put pulumi"
-    ):
+    with pytest.raises(StateError, match=r"^s3://states: pulumi is not on PATH; install the Pulumi CLI"):
         read_states(["s3://states"])
     cli = tmp_path / "pulumi"
     cli.write_text("#!/bin/sh\necho no such bucket >&2\nexit 1\n")
     cli.chmod(0o755)
-    with pytest.raises(StateError, match=r"`pulumi stack ls .*` failed: no such bucket"):
+    with pytest.raises(StateError, match=r"`pulumi stack ls` failed: no such bucket"):
         read_states(["s3://states"])
 
 

@@ -80,7 +80,7 @@ class TestBothCommands:
 
     def test_the_pulumi_cli_is_missing(self, command, capsys, monkeypatch, tmp_path):
         monkeypatch.setenv("PATH", str(tmp_path))
-        assert "pulumi: not found on PATH" in last_line(capsys, *command)[1]
+        assert "pulumi is not on PATH" in last_line(capsys, *command)[1]
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,11 @@
 import gzip
 import json
 import os
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pulumi_vllm.client.pulumi_cli import PulumiCliError, pulumi_output
 from pulumi_vllm.spheron.inventory import States
 
 _TYPES = {"vllm:spheron:Instance", "vllm:spheron:Volume"}
@@ -115,27 +115,13 @@ def _of_backend(url: str) -> list[_State]:
     return found
 
 
-def _pulumi(url: str, *arguments: str) -> str:
-    where = url or "the backend of `pulumi login`"
-    environment = os.environ | ({"PULUMI_BACKEND_URL": url} if url else {})
+def _pulumi(url: str, *words: str) -> str:
+    environment = {"PULUMI_BACKEND_URL": url} if url else {}
     try:
-        done = subprocess.run(
-            ["pulumi", "--non-interactive", *arguments],
-            env=environment | {"PULUMI_SKIP_UPDATE_CHECK": "1"},
-            text=True,
-            capture_output=True,
-            check=False,
-            timeout=_CLI_TIMEOUT_S,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise StateError(
-            f"{where}: is read with the Pulumi CLI, which failed: {error}; put pulumi on PATH, or name files of "
-            "`pulumi stack export` with --state"
-        ) from None
-    if done.returncode:
-        reason = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise StateError(f"{where}: `pulumi {' '.join(arguments)}` failed: {reason}")
-    return done.stdout
+        return pulumi_output(*words, timeout_s=_CLI_TIMEOUT_S, environment=environment)
+    except PulumiCliError as error:
+        where = url or "the backend of `pulumi login`"
+        raise StateError(f"{where}: {error}, or name files of `pulumi stack export` with --state") from None
 
 
 def _stack_and_project(name: str) -> tuple[str, str] | None:

@@ -1,7 +1,7 @@
 """One run of `reconcile`: look at the state and the cloud, decide, run the update, record it."""
 
+import contextlib
 import os
-import subprocess
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +11,7 @@ from pulumi_vllm.cli import cloud_rentals, recovery_record, stack_state
 from pulumi_vllm.cli.stack_state import MESSAGE_START, ServerState
 from pulumi_vllm.cli.stack_update import RunningFile, Update, run_update
 from pulumi_vllm.cli.terminal import TROUBLE, say
+from pulumi_vllm.client.pulumi_cli import PulumiCliError, run_pulumi
 from pulumi_vllm.plan.offer_choice import OfferRequest, matching
 from pulumi_vllm.plan.recovery import (
     LAST_UP_VARIABLE,
@@ -27,6 +28,7 @@ from pulumi_vllm.spheron.models import Instance
 
 NO_MACHINE, LOCKED = 2, 3
 _ON_DEMAND_FIRST: Final = "PULUMI_VLLM_ON_DEMAND_FIRST"
+_CANCEL_TIMEOUT_S: Final = 120.0  # for a distant backend; the CLI itself takes about a second
 
 
 class ReconcileError(Exception):
@@ -223,8 +225,8 @@ class RecoveryRun:
         update = run()
         if update.locked and self._running.left_behind(update.locks):
             self._say("an earlier reconcile was killed and has left its lock, which is removed")
-            command = ["pulumi", "--non-interactive", "cancel", "--yes", "--stack", self._stack]
-            subprocess.run(command, check=False, capture_output=True, stdin=subprocess.DEVNULL)
+            with contextlib.suppress(PulumiCliError):  # the next update says what is wrong with the lock
+                run_pulumi("cancel", "--yes", "--stack", self._stack, timeout_s=_CANCEL_TIMEOUT_S)
             update = run()
         return update
 

@@ -3,9 +3,10 @@
 import argparse
 import json
 import re
-import subprocess
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from pulumi_vllm.client.pulumi_cli import PulumiCliError, run_pulumi
 
 SCHEMA = 1
 """Version of the JSON object. It grows when a key changes its meaning or disappears."""
@@ -86,31 +87,16 @@ def _run(parsed: argparse.Namespace) -> int:
 
 
 def _observe(stack: str) -> Result:
+    words = ("preview", "--json", "--refresh", "--stack", stack)
     try:
-        code, printed, errors = _preview(stack)
-    except FileNotFoundError:
-        return _unknown(stack, "pulumi is not on PATH; install the Pulumi CLI")
-    return _failed(stack, printed, errors) if code else found(stack, _parse(printed))
+        done = run_pulumi(*words, timeout_s=_TIMEOUT_S)
+    except PulumiCliError as error:
+        return _unknown(stack, str(error))
+    return _failed(stack, done.stdout, done.stderr) if done.returncode else found(stack, _parse(done.stdout))
 
 
 def _unknown(stack: str, reason: str, messages: tuple[str, ...] = ()) -> Result:
     return Result(stack, (), messages, (Unknown("", reason),))
-
-
-def _preview(stack: str) -> tuple[int, str, str]:
-    command = ["pulumi", "--non-interactive", "--color", "never", "preview", "--json", "--refresh"]
-    try:
-        done = subprocess.run(
-            [*command, "--stack", stack],
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            check=False,
-            timeout=_TIMEOUT_S,
-        )
-    except subprocess.TimeoutExpired:
-        return 1, "", f"`pulumi preview` did not finish within {_TIMEOUT_S} s"
-    return done.returncode, done.stdout, done.stderr
 
 
 def found(stack: str, preview: dict[str, Any]) -> Result:

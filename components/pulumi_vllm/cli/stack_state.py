@@ -2,13 +2,13 @@
 
 import json
 import math
-import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from pulumi_vllm.client.pulumi_cli import PulumiCliError, pulumi_output
 from pulumi_vllm.plan.recovery import Machine, Policy
 
 MESSAGE_START: Final = "pulumi-vllm reconcile: "
@@ -195,22 +195,7 @@ def machine_of(server: ServerState, statuses: Mapping[str, str], last: LastUpdat
 
 
 def _pulumi(stack: str, *words: str) -> str:
-    command = ["pulumi", "--non-interactive", "--color", "never", *words, "--stack", stack]
-    shown = f"`pulumi {' '.join(words)}`"
     try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            check=False,
-            timeout=_TIMEOUT_S,
-        )
-    except FileNotFoundError:
-        raise StackStateError("pulumi is not on PATH; install the Pulumi CLI") from None
-    except subprocess.TimeoutExpired:
-        raise StackStateError(f"{stack}: {shown} did not finish within {_TIMEOUT_S:.0f} s") from None
-    if done.returncode:
-        reason = " ".join(done.stderr.split()).removeprefix("error: ") or f"exit code {done.returncode}"
-        raise StackStateError(f"{stack}: {shown} failed: {reason}")
-    return done.stdout
+        return pulumi_output(*words, "--stack", stack, timeout_s=_TIMEOUT_S)
+    except PulumiCliError as error:
+        raise StackStateError(f"{stack}: {error}") from None

@@ -7,12 +7,12 @@ import json
 import os
 import shlex
 import ssl
-import subprocess
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pulumi_vllm.client.errors import ClientError, UsageError
+from pulumi_vllm.client.pulumi_cli import CliMissingError, PulumiCliError, pulumi_output
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,8 +44,8 @@ def from_stack(stack: str | None) -> Endpoint:
         ClientError: no Pulumi CLI, no project, no such stack, or the stack has no endpoint.
     """
     named = ["--stack", stack] if stack else []
-    outputs = _json_object(_run_pulumi("stack", "output", "--json", "--show-secrets", *named))
-    name = (stack or _run_pulumi("stack", "--show-name")).strip().rpartition("/")[2]
+    outputs = _json_object(_output("stack", "output", "--json", "--show-secrets", *named))
+    name = (stack or _output("stack", "--show-name")).strip().rpartition("/")[2]
     url = outputs.get("endpoint")
     if not isinstance(url, str):
         raise ClientError(
@@ -172,30 +172,13 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _run_pulumi(*words: str) -> str:
-    """Return what the CLI prints. It may be secret, so no exception contains it."""
+def _output(*words: str) -> str:
     try:
-        done = subprocess.run(
-            ["pulumi", "--non-interactive", "--color", "never", *words],
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            check=False,
-            timeout=_PULUMI_TIMEOUT_S,
-        )
-    except FileNotFoundError:
+        return pulumi_output(*words, timeout_s=_PULUMI_TIMEOUT_S)
+    except CliMissingError as error:
+        raise ClientError(f"{error}, or give --url https://HOST/v1") from None
+    except PulumiCliError as error:
         raise ClientError(
-            "pulumi: not found on PATH; install the Pulumi CLI, or give --url https://HOST/v1"
+            f"{error}; run this in the project's folder with its stack selected, or give --stack NAME or "
+            "--url https://HOST/v1"
         ) from None
-    except subprocess.TimeoutExpired:
-        raise ClientError(f"`pulumi {words[0]}`: did not finish within {_PULUMI_TIMEOUT_S} s") from None
-    if done.returncode:
-        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        error = next(
-            (line for line in lines if line.startswith("error:")), lines[0] if lines else "no message"
-        )
-        raise ClientError(
-            f"`pulumi {words[0]} {words[1]}`: {error.removeprefix('error:').strip()}; run this in the project's "
-            "folder with its stack selected, or give --stack NAME or --url https://HOST/v1"
-        )
-    return done.stdout
