@@ -47,7 +47,9 @@ def _row(decided: Plan) -> str:
     deployment, machine = decided.deployment, decided.deployment.machine
     price = f"${decided.usd_per_hour:.2f}/h" if machine.count else "this computer"
     where = f"{machine.count}x {machine.gpu}, {price}" if machine.count else price
-    tokens = "1 GiB" if decided.memory is None else f"{decided.memory.kv_tokens:,}"
+    tokens = "1 GiB" if decided.memory is None else f"{decided.kv_tokens:,}"
+    if decided.engines > 1:
+        where, tokens = f"{decided.engines} engines on {where}", f"{tokens} in {decided.engines} caches"
     rate, dollars = "-", "-"
     run = decided.measured_run
     if run is not None and decided.usd_per_million_output_tokens is not None:
@@ -189,11 +191,13 @@ def performance() -> str:
         assert usd is not None
         streams, rate = max(run.tokens_per_s.items(), key=lambda level: level[1])
         ready = ", ".join(f"{seconds} ({host})" for host, seconds in run.ready_s.items())
-        context, requests = int(run.flags["max-model-len"]), int(run.flags["max-num-seqs"])
+        context, requests = int(run.flags["max-model-len"]), int(run.flags["max-num-seqs"]) * run.engines
+        each = f"{run.engines} engines on " if run.engines > 1 else ""
+        held = f"{run.kv_tokens:,}" + (f" each of {run.engines}" if run.engines > 1 else "")
         out += (
-            f"| {run.count}x {run.gpu}, {run.precision}, {context >> 10}Ki, {requests:,} | {run.engine} | "
+            f"| {each}{run.count}x {run.gpu}, {run.precision}, {context >> 10}Ki, {requests:,} | {run.engine} | "
             + " | ".join(cells.get(level, "") for level in levels)
-            + f" | {usd / 3600 / rate * 1e6:.3f} at {streams:,} | {run.kv_tokens:,} | {ready} |\n"
+            + f" | {usd / 3600 / rate * 1e6:.3f} at {streams:,} | {held} | {ready} |\n"
         )
     return out
 

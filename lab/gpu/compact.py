@@ -72,6 +72,44 @@ def compact(run: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def side_by_side() -> Iterator[dict[str, Any]]:
+    """Rows of several engines on one machine, each with a part of its cards, that were loaded at the same time."""
+    for group in json.loads((EVIDENCE / "side_by_side.json").read_text()):
+        evidence = json.loads((EVIDENCE / group["evidence"]).read_text())
+        found = {one["run"]: one for one in evidence["other_runs"]}
+        yield together(evidence, [found[name] for name in group["runs"]])
+
+
+def together(evidence: dict[str, Any], runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """One row of engines that ran at the same time. Streams and rates are sums, the latencies are the slower engine's.
+
+    Flags and KV tokens are those of the first engine, which found its KV tokens by itself.
+    """
+    engines = len(runs)
+    levels = zip(*(compact({**evidence, **one, "other_runs": []})["load"] for one in runs), strict=True)
+    # One stream on each engine is no level of one engine over all cards, so there is nothing to compare it with.
+    load = [
+        {
+            **rows[0],
+            "concurrency": sum(row["concurrency"] for row in rows),
+            "output_throughput": round(sum(row["output_throughput"] for row in rows), 3),
+            **{name: max(row[name] for row in rows) for name in ("median_ttft_ms", "median_tpot_ms")},
+        }
+        for rows in levels
+        if rows[0]["concurrency"] > 1
+    ]
+    first = compact({**evidence, **runs[0], "other_runs": []})
+    return {
+        **first,
+        "count": evidence["count"] * engines,
+        "engines": engines,
+        "ready_s": {"host that started all engines at once": round(max(one["ready_s"] for one in runs))},
+        "tokens_per_s": {row["concurrency"]: row["output_throughput"] for row in load},
+        "load": load,
+        "prompt_rates": {length: rate * engines for length, rate in first["prompt_rates"].items()},
+    }
+
+
 def prompt_rates(run: dict[str, Any]) -> dict[int, int]:
     """Input tokens per second by the length of the prompt.
 
@@ -120,7 +158,7 @@ def text() -> str:
     """The whole file."""
     selectable = catalogue.load().engines
     files = [path for path in sorted(EVIDENCE.glob("*/*.json")) if path.parent.name in selectable]
-    runs = [*earlier(), *(compact(json.loads(path.read_text())) for path in files)]
+    runs = [*earlier(), *(compact(json.loads(path.read_text())) for path in files), *side_by_side()]
     lines = ",\n".join(f"  {json.dumps(run)}" for run in runs)
     return f'{{\n "generated_by": "lab/gpu/compact.py --write",\n "runs": [\n{lines}\n ]\n}}\n'
 

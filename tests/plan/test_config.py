@@ -46,7 +46,8 @@ def test_units_and_defaults():
 
 
 def test_the_default_rate_limit_exceeds_every_measured_rate():
-    measured = catalogue.load().measured
+    # With several engines a stack file says what a key may do: more clients than one engine serves are behind them.
+    measured = [one for one in catalogue.load().measured if one.engines == 1]
     # Each answer has 256 tokens.
     rates = [rate / 256 for one in measured for rate in one.tokens_per_s.values()]
     rates += [row["output_throughput"] / row["output_tokens"] for one in measured for row in one.load]

@@ -213,6 +213,7 @@ def _show_findings(found: "Recommendation") -> None:
         for finding in row.findings:
             known = machines.setdefault(finding, [])
             name = f"{row.count}x {row.gpu} {row.precision}"
+            name += f" with {row.engines} engines" if row.engines > 1 else ""
             if name not in known:
                 known.append(name)
     for finding, names in machines.items():
@@ -222,6 +223,7 @@ def _show_findings(found: "Recommendation") -> None:
 def _remark(row: "Fitting") -> str:
     words = [_REMARKS[row.measured]] if row.measured in _REMARKS else []
     words += ["4-bit quality unverified"] if any("(nvfp4-on-hopper)" in one for one in row.findings) else []
+    words += [f"{row.engines} engines"] if row.engines > 1 else []
     words += ["overcommitted"] if any(one.startswith("overcommitted") for one in row.findings) else []
     if row.billing == "spot":
         words.append(f"serves {row.availability:.1%}, ${row.usd_per_serving_hour:.2f} per hour of serving")
@@ -252,6 +254,7 @@ def _write(stack: str, wish: "Wish", rows: "Sequence[Fitting]", *, lower_context
         "concurrency": wish.concurrency,
         "machine.gpu": row.gpu,
         "machine.count": row.count,
+        "machine.engines": row.engines if row.engines > 1 or _value(before, "machine.engines") else None,
         "machine.billing": row.billing,
     }
     if wish.max_usd_per_hour is not None:

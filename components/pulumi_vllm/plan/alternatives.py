@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from pulumi_vllm.plan.catalogue import Catalogue
     from pulumi_vllm.plan.config import Deployment
-    from pulumi_vllm.plan.memory import Budget
     from pulumi_vllm.plan.offer import Offer
     from pulumi_vllm.plan.planner import Plan
 
@@ -30,15 +29,17 @@ def alternatives(decided: Plan, catalogue: Catalogue | None = None) -> tuple[tup
     known = catalogues.load() if catalogue is None else catalogue
     deployment = decided.deployment
     here = deployment.machine.gpu, deployment.machine.count
-    enough = min(decided.memory.full_requests, deployment.sequences)
+    enough = min(decided.full_requests, deployment.sequences)
     found = []
     for machine in (
         (gpu, count) for gpu in known.gpus if gpu != catalogues.CPU for count in catalogues.GPU_COUNTS
     ):
-        memory = None if machine == here else _memory_on(machine, deployment, known)
+        other = None if machine == here else _plan_on(machine, deployment, known)
+        if other is None or other.memory is None:
+            continue
         # A capacity that nothing supports is no reason to change the machine.
-        known_here = memory is not None and set(memory.unverified) <= set(decided.memory.unverified)
-        if memory is not None and known_here and min(memory.full_requests, deployment.sequences) >= enough:
+        known_here = set(other.memory.unverified) <= set(decided.memory.unverified)
+        if known_here and min(other.full_requests, deployment.sequences) >= enough:
             found.append(machine)
     return tuple(found)
 
@@ -59,17 +60,20 @@ def cheaper_alternative(decided: Plan, offers: Sequence[Offer] | None = None) ->
     return pricing.cheaper_message(decided.usd_per_hour, f"{machine.count}x {machine.gpu}", priced)
 
 
-def _memory_on(machine: tuple[str, int], deployment: Deployment, known: Catalogue) -> Budget | None:
-    """The memory of the same deployment on another machine; None if the plan refuses it."""
+def _plan_on(machine: tuple[str, int], deployment: Deployment, known: Catalogue) -> Plan | None:
+    """The plan of the same deployment on another machine; None if it is refused."""
     gpu, count = machine
+    engines = deployment.machine.engines
     flags = {**deployment.engine.flags}
     if flags.get("tensor-parallel-size") == deployment.machine.count:
         del flags["tensor-parallel-size"]  # it means all GPUs, here as there
     changes = {
-        "machine": deployment.machine.model_copy(update={"gpu": gpu, "count": count}),
+        "machine": deployment.machine.model_copy(
+            update={"gpu": gpu, "count": count, "engines": None if count % (engines or 1) else engines}
+        ),
         "engine": deployment.engine.model_copy(update={"flags": flags}),
     }
     try:
-        return plan(deployment.model_copy(update=changes), catalogue=known).memory
+        return plan(deployment.model_copy(update=changes), catalogue=known)
     except PlanError:
         return None

@@ -184,6 +184,7 @@ class Measured:
     of the host: "fresh host", WARM_REPLACEMENT, or another. `load` holds each level's figures under the names of `vllm
     bench serve`. Older runs recorded neither flags nor load. `died_of` says what ended an engine that had been serving.
     `prompt_rates` are input tokens per second by the length of the prompt (lab/gpu/compact.py).
+    With several `engines`, streams and rates are those of all engines together, flags and `kv_tokens` of each.
     """
 
     model: str
@@ -200,6 +201,7 @@ class Measured:
     load: tuple[Mapping[str, Any], ...] = ()
     died_of: str = ""
     prompt_rates: Mapping[int, float] = field(default_factory=dict)
+    engines: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,7 +152,7 @@ def _missing(version: str, other: str) -> tuple[str, ...]:
 
 
 def _tokens(one: Plan) -> int | None:
-    return None if one.memory is None else one.memory.kv_tokens
+    return None if one.memory is None else one.kv_tokens
 
 
 def _rate(one: Plan) -> float | None:

@@ -33,8 +33,10 @@ _LEAST_CHARACTERS = 65_536
 
 
 def arguments(deployment: Deployment, selection: Selection) -> EngineArguments:
-    """VLLM's arguments, in the order of the command line; those of the stack file win."""
-    own, precision, count = deployment.engine.flags, selection.precision, deployment.machine.count
+    """The arguments of each vLLM, in the order of the command line; those of the stack file win."""
+    own, precision = deployment.engine.flags, selection.precision
+    count = selection.gpus_of_each(deployment.machine.count)
+    sequences = selection.sequences_of_each(deployment.sequences)
     flags: dict[str, FlagValue] = {
         "model": host_paths.weights_directory(precision.repository, precision.revision),
         "served-model-name": " ".join(served_names(deployment, selection)),
@@ -46,12 +48,12 @@ def arguments(deployment: Deployment, selection: Selection) -> EngineArguments:
         **selection.engine.flags,
         **selection.expert_flags,
         "max-model-len": deployment.context,
-        "max-num-seqs": deployment.sequences,
+        "max-num-seqs": sequences,
     }
     if key_limits.have_priorities(deployment):
         flags["scheduling-policy"] = "priority"
-    if deployment.sequences > _USUAL_SEQUENCES and selection.engine.runs_on == "cuda":
-        flags["max-cudagraph-capture-size"] = cuda_graphs.capture_size_for(deployment.sequences)
+    if sequences > _USUAL_SEQUENCES and selection.engine.runs_on == "cuda":
+        flags["max-cudagraph-capture-size"] = cuda_graphs.capture_size_for(sequences)
     if count > 1:
         flags |= {"tensor-parallel-size": count, **selection.engine.tensor_parallel["flags"]}
     written = EngineArguments.of(own)
@@ -124,7 +126,7 @@ def environment(deployment: Deployment, selection: Selection) -> dict[str, str]:
         "VLLM_ENGINE_READY_TIMEOUT_S": str(deployment.ready_timeout_s),
         **selection.engine.environment,
     }
-    if deployment.machine.count > 1:
+    if selection.gpus_of_each(deployment.machine.count) > 1:
         variables |= selection.engine.tensor_parallel["environment"]
     return variables
 

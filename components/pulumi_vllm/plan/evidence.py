@@ -36,7 +36,10 @@ class Match:
 
 
 def best_match(
-    measured: Iterable[Measured], machine: tuple[str, str, str, str, int], arguments: EngineArguments
+    measured: Iterable[Measured],
+    machine: tuple[str, str, str, str, int],
+    arguments: EngineArguments,
+    engines: int = 1,
 ) -> Match | None:
     """The run with the same arguments, or else the most similar one on the same machine.
 
@@ -48,6 +51,7 @@ def best_match(
         measured: the runs of the catalogue.
         machine: model, precision, engine version, GPU and count.
         arguments: those of the launch.
+        engines: engines that share the machine, each with these arguments.
     """
     wanted = _as_text(arguments.flags)
 
@@ -60,6 +64,7 @@ def best_match(
         run
         for run in measured
         if (run.model, run.precision, run.engine, run.gpu, run.count) == machine
+        and run.engines == engines
         and EngineArguments.of(run.flags or {"tensor-parallel-size": run.count}).parallel_sizes
         == arguments.parallel_sizes
     )
@@ -74,8 +79,10 @@ def prompt_rates(measured: Iterable[Measured], run: Measured | None) -> dict[int
     """
     if run is None:
         return {}
-    served = (run.model, run.precision, run.gpu, run.count)
-    others = (one for one in measured if (one.model, one.precision, one.gpu, one.count) == served)
+    served = (run.model, run.precision, run.gpu, run.count, run.engines)
+    others = (
+        one for one in measured if (one.model, one.precision, one.gpu, one.count, one.engines) == served
+    )
     found: dict[int, float] = {}
     for one in sorted(others, key=lambda one: (one == run, one.engine == run.engine, one.date)):
         found |= one.prompt_rates

@@ -6,7 +6,7 @@ import dataclasses
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from pulumi_vllm.plan import memory_text, pricing, spot_pricing, weight_memory
+from pulumi_vllm.plan import engines_compared, memory_text, pricing, spot_pricing, weight_memory
 from pulumi_vllm.plan.engine_setup import CACHE_BYTES
 from pulumi_vllm.plan.evidence import difference
 from pulumi_vllm.plan.memory_settings import GIB
@@ -68,7 +68,8 @@ def summary(plan: Plan) -> dict[str, Any]:
         "storage_usd_per_month": round(pricing.storage_per_month(plan.deployment.storage_gb), 2),
         **_scheduled(plan),
         "usd_per_million_output_tokens": None if per_million is None else round(per_million, 4),
-        **_memory_figures(plan.memory),
+        **_memory_figures(plan),
+        "engines": plan.engines,
         "labels": labels(plan),
         "because": list(because(plan)),
         "findings": [dataclasses.asdict(finding) for finding in plan.findings],
@@ -100,12 +101,18 @@ def exported(summary: Mapping[str, Any]) -> dict[str, Any]:
         lines[-1].append(word)
     source = summary["labels"]["usd_per_hour"]
     return {
-        "plan": {key: summary[key] for key in _RENTED} | {"usd_per_hour_source": source},
+        "plan": {key: summary[key] for key in _RENTED} | _several(summary) | {"usd_per_hour_source": source},
         "memory": {key: summary[key] for key in MEMORY_FIGURES},
         "flags": "".join(f"{shlex.join(line)}\n" for line in lines),
         "usd_per_million_output_tokens": summary["usd_per_million_output_tokens"],
         "gateway": summary["gateway"],
     }
+
+
+def _several(summary: Mapping[str, Any]) -> dict[str, int]:
+    """The number of engines, where there are several."""
+    engines = summary.get("engines") or 1
+    return {"engines": engines} if engines > 1 else {}
 
 
 def labels(plan: Plan) -> dict[str, str]:
@@ -123,6 +130,9 @@ def labels(plan: Plan) -> dict[str, str]:
         "engine": "computed: the catalogue's default"
         if deployment.engine.version is None
         else "asked: server.engine.version",
+        "engines": "computed: by the measured rates"
+        if deployment.machine.engines is None
+        else "asked: server.machine.engines",
         "thinks": "computed: from the model file",
         "vocabulary": "computed: from the model file",
         "disk_gib": "computed: published size of the weights, and the engine's caches",
@@ -199,16 +209,17 @@ def _machine(plan: Plan) -> str:
     return f"{machine.count}x {machine.gpu}" if machine.count else machine.gpu
 
 
-def _memory_figures(budget: Budget | None) -> dict[str, Any]:
-    """The figures of MEMORY_FIGURES. A plan that does not fit does not exist."""
+def _memory_figures(plan: Plan) -> dict[str, Any]:
+    """The figures of MEMORY_FIGURES, over all engines. A plan that does not fit does not exist."""
+    budget = plan.memory
     if budget is None:
         return {"fits": True, **dict.fromkeys(MEMORY_FIGURES[1:])}
     return {
         "fits": True,
         "weights_gib_per_gpu": round(budget.weights_gib, 2),
         "kv_cache_gib_per_gpu": round(budget.cache_gib, 2),
-        "kv_cache_tokens": budget.kv_tokens,
-        "full_length_requests": round(budget.full_requests, 2),
+        "kv_cache_tokens": plan.kv_tokens,
+        "full_length_requests": round(plan.full_requests, 2),
     }
 
 
@@ -268,8 +279,10 @@ def _because(plan: Plan) -> Iterator[str]:
     for sentence in plan.model.unknown:
         yield f"Unknown about {plan.model.name}: {sentence}."
     if plan.memory is None:
+        yield from engines_compared.sentences(plan)
         yield f"{plan.model.name} runs on the CPU, which shows that everything works, not how fast a GPU is."
     else:
+        yield from engines_compared.sentences(plan)
         yield from _memory_reasons(plan, plan.memory)
         yield _evidence_reason(_machine(plan), plan.evidence, plan)
     yield price.sentence()
@@ -319,16 +332,16 @@ def _memory_reasons(plan: Plan, budget: Budget) -> Iterator[str]:
     deployment, machine = plan.deployment, plan.deployment.machine
     gpus = _machine(plan)
     used = plan.arguments.ranks
-    if used is not None and used < machine.count:
+    if used is not None and used * plan.engines < machine.count:
         gpus = f"{used} of {gpus}"
     yield (
         f"{plan.model.name} in {plan.precision} takes {budget.weights_gib:.1f} of {budget.limit_gib:.1f} GiB on each "
-        f"of {gpus}; the KV cache holds {budget.kv_tokens:,} tokens."
+        f"of {gpus}; the KV cache {'of each engine ' if plan.engines > 1 else ''}holds {budget.kv_tokens:,} tokens."
     )
-    if budget.full_requests < deployment.sequences:
+    if plan.full_requests < deployment.sequences:
         yield (
-            f"With {deployment.sequences} requests at once, each has {budget.kv_tokens // deployment.sequences:,} "
-            f"tokens of the KV cache. At the full {deployment.context:,} tokens, only {budget.full_requests:.1f} "
+            f"With {deployment.sequences} requests at once, each has {plan.kv_tokens // deployment.sequences:,} "
+            f"tokens of the KV cache. At the full {deployment.context:,} tokens, only {plan.full_requests:.1f} "
             "requests run and the others wait."
         )
     if plan.engine.given_cache and CACHE_BYTES in plan.arguments.flags:
@@ -342,7 +355,7 @@ def _memory_reasons(plan: Plan, budget: Budget) -> Iterator[str]:
             f"vLLM may use {budget.limit_gib / budget.visible_gib:.2f} of each GPU instead of {usual}: above its own "
             f"limit it needs up to {budget.beyond_gib:.1f} GiB, and {budget.above_limit_gib:.1f} GiB are left for that."
         )
-    if machine.count > 1 and plan.model.dimensions.attention["kind"] == "mla":
+    if plan.gpus_of_each > 1 and plan.model.dimensions.attention["kind"] == "mla":
         yield "Under tensor parallelism the MLA KV cache is replicated on every GPU; only the weights are sharded."
     if budget.kv_bytes_per_request:
         yield (

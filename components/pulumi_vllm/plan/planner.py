@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pulumi_vllm.plan import catalogue as catalogues
-from pulumi_vllm.plan import engine_setup, host_paths, pricing, spot_pricing, storage
+from pulumi_vllm.plan import engine_rates, engine_setup, host_paths, pricing, spot_pricing, storage
 from pulumi_vllm.plan.errors import DoesNotFit, LintError
 from pulumi_vllm.plan.evidence import best_match, prompt_rates
 from pulumi_vllm.plan.launch import Launch
@@ -34,7 +34,8 @@ class Plan:
     """Everything that is decided before a machine exists. `explain` turns it into text and JSON.
 
     `memory` is None on a CPU. `evidence` is the measured run that says most about this launch, and `rate` is derived
-    from it. `prompt_rates` are input tokens per second by the length of the prompt.
+    from it. `prompt_rates` are input tokens per second by the length of the prompt. `rates_by_engines` are the best
+    measured rates of this machine with so many engines.
     """
 
     deployment: Deployment
@@ -48,7 +49,33 @@ class Plan:
     rate: Rate | None
     usd_per_million_output_tokens: float | None
     prompt_rates: Mapping[int, float]
+    rates_by_engines: Mapping[int, Rate] = field(default_factory=dict)
     secrets: tuple[str, ...] = _SECRETS
+
+    @property
+    def engines(self) -> int:
+        """Engines that share the machine. Arguments and memory are those of each."""
+        return self.selection.engines
+
+    @property
+    def gpus_of_each(self) -> int:
+        """GPUs of each engine."""
+        return self.selection.gpus_of_each(self.deployment.machine.count)
+
+    @property
+    def sequences_of_each(self) -> int:
+        """Requests that each engine serves at the same time."""
+        return self.selection.sequences_of_each(self.deployment.sequences)
+
+    @property
+    def kv_tokens(self) -> int:
+        """Tokens that the KV caches of all engines hold; 0 on a CPU."""
+        return 0 if self.memory is None else self.memory.kv_tokens * self.engines
+
+    @property
+    def full_requests(self) -> float:
+        """Requests of the full context that run at once on all engines; 0 on a CPU."""
+        return 0.0 if self.memory is None else self.memory.full_requests * self.engines
 
     @property
     def model(self) -> Model:
@@ -153,7 +180,7 @@ def plan(
         LintError: the arguments contain a combination that is known to fail.
     """
     known = catalogues.load() if catalogue is None else catalogue
-    selection = select(deployment, known)
+    selection = _that_fits(deployment, select(deployment, known))
     arguments = engine_setup.arguments(deployment, selection)
     environment = engine_setup.environment(deployment, selection)
     memory = engine_setup.memory_budget(selection, arguments)
@@ -172,7 +199,7 @@ def plan(
         raise (DoesNotFit if too_small else LintError)((*too_small, *failures))
     machine = (selection.gpu.name, deployment.machine.count)
     served = (selection.model.name, selection.precision.name, selection.engine.version)
-    evidence = best_match(known.measured, (*served, *machine), arguments)
+    evidence = best_match(known.measured, (*served, *machine), arguments, selection.engines)
     run = None if evidence is None else evidence.run
     if (
         evidence is not None
@@ -197,7 +224,18 @@ def plan(
         rate=rate,
         usd_per_million_output_tokens=pricing.per_million(usd_per_serving_hour, rate),
         prompt_rates=prompt_rates(known.measured, run),
+        rates_by_engines=engine_rates.measured_rates(
+            known.measured, (*served, *machine), deployment.sequences
+        ),
     )
+
+
+def _that_fits(deployment: Deployment, selection: Selection) -> Selection:
+    """The selection with one engine over all GPUs, where the several that it chose itself have too little memory."""
+    if selection.engines == 1 or deployment.machine.engines is not None:
+        return selection
+    memory = engine_setup.memory_budget(selection, engine_setup.arguments(deployment, selection))
+    return selection if memory is None or memory.fits else replace(selection, engines=1)
 
 
 def _price_findings(price: Price, gpu: Gpu, count: int) -> Iterator[Finding]:
@@ -220,6 +258,7 @@ def _price_findings(price: Price, gpu: Gpu, count: int) -> Iterator[Finding]:
 def findings(deployment: Deployment, catalogue: Catalogue | None = None) -> tuple[Finding, ...]:
     """The linter's findings about a stack, whether or not it fits."""
     selection = select(deployment, catalogues.load() if catalogue is None else catalogue)
+    selection = _that_fits(deployment, selection)
     arguments = engine_setup.arguments(deployment, selection)
     environment = engine_setup.environment(deployment, selection)
     memory = engine_setup.memory_budget(selection, arguments)
@@ -239,7 +278,7 @@ def _lint(
         selection.model,
         selection.precision,
         selection.engine,
-        deployment.machine.count,
+        selection.gpus_of_each(deployment.machine.count),
         # A shortage of memory is refused with the missing GiB and what would fit. It is not a finding.
         memory if memory is not None and memory.fits else None,
         capability=selection.gpu.compute_capability,

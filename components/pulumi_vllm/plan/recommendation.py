@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pulumi_vllm.plan import catalogue as catalogues
-from pulumi_vllm.plan import price_comparison, pricing, spot_pricing
+from pulumi_vllm.plan import engine_rates, price_comparison, pricing, spot_pricing
 from pulumi_vllm.plan.config import LARGEST_VOLUME_GB, Deployment
 from pulumi_vllm.plan.errors import ConfigError, PlanError
 from pulumi_vllm.plan.machine_config import HIGHEST_CEILING_USD
@@ -42,6 +42,7 @@ class Wish:
 class Fitting:
     """A machine that can serve the wish. `usd_per_serving_hour` includes the starts of spot machines.
 
+    Rate and cache are those of all `engines` that share the machine.
     `measured` is yes (exactly these flags were started), "other flags", or no. `rate_from_streams` holds the measured
     concurrency levels from which the price of tokens is derived: one, or the two nearest (see `pricing.rate`).
     `findings` are what to know before choosing the row.
@@ -49,6 +50,7 @@ class Fitting:
 
     gpu: str
     count: int
+    engines: int
     precision: str
     billing: str
     usd_per_hour: float
@@ -106,9 +108,10 @@ def recommend(
             rows.append(Refused(gpu, None, None, "is not in the catalogue, so its memory is unknown"))
             continue
         for precision in precisions:
-            rows += _try(wish, gpu, count, precision, offers, known)
+            for engines in _engines(wish, gpu, count, precision, known):
+                rows += _try(wish, gpu, count, precision, engines, offers, known)
     fitting = [row for row in rows if isinstance(row, Fitting)]
-    fitting.sort(key=lambda row: (row.usd_per_serving_hour, row.count, row.gpu, row.precision))
+    fitting.sort(key=_cheapest_first)
     listed = (
         f"price list of {known.prices_from}{' for any region' if wish.region else ''}, not today's offers"
     )
@@ -125,6 +128,36 @@ def recommend(
             offers, known.gpus["H200"].usd_per_hour.get("spot"), known.prices_from
         ),
     )
+
+
+def _cheapest_first(row: Fitting) -> tuple[float, int, str, str, float, int]:
+    """Cheapest machine first, and of two divisions of one machine the one with the cheaper tokens."""
+    million = row.usd_per_million_output_tokens
+    return (
+        row.usd_per_serving_hour,
+        row.count,
+        row.gpu,
+        row.precision,
+        float("inf") if million is None else million,
+        row.engines,
+    )
+
+
+def _engines(wish: Wish, gpu: str, count: int, precision: str, known: Catalogue) -> tuple[int, ...]:
+    """The numbers of engines to compare on a machine: one, and those that were measured there.
+
+    Several are compared only where they were measured to be faster, because one engine has the larger cache.
+    """
+    engine = known.default_engine(known.gpus[gpu]).version
+    machine = (wish.model, precision, engine, gpu, count)
+    measured = engine_rates.measured_rates(known.measured, machine, wish.concurrency)
+    one = measured.get(1)
+    faster = (
+        several
+        for several, rate in sorted(measured.items())
+        if several > 1 and (one is None or rate.tokens_per_s > one.tokens_per_s)
+    )
+    return (1, *faster)
 
 
 def _held_by(machine: tuple[str, int], wish: Wish, precisions: tuple[str, ...], known: Catalogue) -> str:
@@ -154,14 +187,21 @@ def _check(wish: Wish, known: Catalogue) -> None:
         raise ConfigError(tuple(options)) from None
 
 
-def _deployment(wish: Wish, gpu: str, count: int, precision: str | None, known: Catalogue) -> Deployment:
+def _deployment(  # noqa: PLR0917 (a wish, a machine and its division)
+    wish: Wish, gpu: str, count: int, precision: str | None, known: Catalogue, engines: int = 1
+) -> Deployment:
     return Deployment.parse(
         {
             "model": wish.model,
             "precision": precision,
             "context": wish.context,
             "concurrency": wish.concurrency,
-            "machine": {"gpu": gpu, "count": count, "max_usd_per_hour": HIGHEST_CEILING_USD},
+            "machine": {
+                "gpu": gpu,
+                "count": count,
+                "engines": engines,
+                "max_usd_per_hour": HIGHEST_CEILING_USD,
+            },
             "storage": LARGEST_VOLUME_GB,
         },
         known,
@@ -191,18 +231,24 @@ def _offered(offers: Sequence[Offer] | None, known: Catalogue) -> list[tuple[str
     return sorted(unknown | {(gpu, count) for gpu, count in offered if gpu in known.gpus})
 
 
-def _try(  # noqa: PLR0917 (a wish, a machine, and the two sources of data)
-    wish: Wish, gpu: str, count: int, precision: str, offers: Sequence[Offer] | None, known: Catalogue
+def _try(  # noqa: PLR0917 (a wish, a machine and its division, and the two sources of data)
+    wish: Wish,
+    gpu: str,
+    count: int,
+    precision: str,
+    engines: int,
+    offers: Sequence[Offer] | None,
+    known: Catalogue,
 ) -> Iterator[Fitting | Refused]:
-    machine = f"{count}x {gpu}"
+    machine = f"{count}x {gpu}{f' with {engines} engines' if engines > 1 else ''}"
     try:
-        decided = plan(_deployment(wish, gpu, count, precision, known), catalogue=known)
+        decided = plan(_deployment(wish, gpu, count, precision, known, engines), catalogue=known)
     except PlanError as error:
         yield Refused(machine, precision, None, " ".join(error.errors))
         return
     assert decided.memory is not None  # noqa: S101 - a GPU has a budget
-    if wish.full_length and decided.memory.full_requests < wish.concurrency:
-        why = f"{decided.memory.full_requests:.1f} requests of {wish.context:,} tokens fit at once"
+    if wish.full_length and decided.full_requests < wish.concurrency:
+        why = f"{decided.full_requests:.1f} requests of {wish.context:,} tokens fit at once"
         yield Refused(machine, precision, None, f"{why}, not {wish.concurrency}")
         return
     for billing in wish.billings:
@@ -225,10 +271,10 @@ def _priced(
         return Refused(machine, decided.precision, billing, why)
     spot = spot_pricing.expected(decided.measured_run, wish.interruptions_per_day, wish.cold_start_min)
     serving, availability = (spot.effective(usd), spot.availability) if billing == "spot" else (usd, 1.0)
-    assert decided.memory is not None  # noqa: S101 - checked by the caller
     return Fitting(
         gpu=gpu,
         count=count,
+        engines=decided.engines,
         precision=decided.precision,
         billing=billing,
         usd_per_hour=usd,
@@ -238,9 +284,9 @@ def _priced(
         rate_from_streams=() if decided.rate is None else decided.rate.levels,
         storage_usd_per_month=round(pricing.storage_per_month(decided.disk_gib * 2**30 / 1e9), 2),
         availability=availability,
-        kv_cache_tokens=decided.memory.kv_tokens,
-        full_requests=round(decided.memory.full_requests, 2),
-        tokens_per_request=decided.memory.kv_tokens // wish.concurrency,
+        kv_cache_tokens=decided.kv_tokens,
+        full_requests=round(decided.full_requests, 2),
+        tokens_per_request=decided.kv_tokens // wish.concurrency,
         measured=decided.measured,
         source=source,
         findings=tuple(_to_know(wish, decided)),
@@ -264,10 +310,15 @@ def _price(  # noqa: PLR0917 (a machine, a place, and the two sources of data)
 def _to_know(wish: Wish, decided: Plan) -> Iterator[str]:
     """What to know before choosing a machine: requests that wait, and the linter's findings."""
     assert decided.memory is not None  # noqa: S101 - checked by the caller
-    if decided.memory.full_requests < wish.concurrency:
+    if decided.engines > 1:
+        yield (
+            f"{decided.engines} engines: one request may have at most {decided.memory.kv_tokens:,} tokens of KV cache, "
+            "and an engine that fails ends only its own requests"
+        )
+    if decided.full_requests < wish.concurrency:
         yield (
             f"overcommitted: with {wish.concurrency} requests at once each has "
-            f"{decided.memory.kv_tokens // wish.concurrency:,} of {wish.context:,} tokens, and the others wait"
+            f"{decided.kv_tokens // wish.concurrency:,} of {wish.context:,} tokens, and the others wait"
         )
     for finding in decided.findings:
         yield f"{finding.severity} ({finding.rule}): {finding.message}"

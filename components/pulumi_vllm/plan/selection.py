@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from pulumi_vllm.plan import engine_rates
+from pulumi_vllm.plan.engine_arguments import PARALLEL_SIZES
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -14,12 +17,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The model, precision, engine and GPU of one deployment."""
+    """The model, precision, engine and GPU of one deployment, and the number of engines that share its machine."""
 
     model: Model
     precision: Precision
     engine: Engine
     gpu: Gpu
+    engines: int = 1
+
+    def gpus_of_each(self, count: int) -> int:
+        """GPUs of one engine on a machine with `count` GPUs."""
+        return count // self.engines
+
+    def sequences_of_each(self, sequences: int) -> int:
+        """Requests that one engine serves at the same time, of those of all engines."""
+        return -(-sequences // self.engines)
 
     @property
     def expert_flags(self) -> Mapping[str, Any]:
@@ -46,4 +58,20 @@ def select(deployment: Deployment, catalogue: Catalogue) -> Selection:
         precision = replace(precision, repository=weights.repository, revision=weights.revision, digests={})
     gpu, version = catalogue.gpus[deployment.machine.gpu], deployment.engine.version
     engine = catalogue.default_engine(gpu) if version is None else catalogue.engines[version]
-    return Selection(model, precision, engine, gpu)
+    return Selection(model, precision, engine, gpu, _engines(deployment, catalogue, model, precision, engine))
+
+
+def _engines(
+    deployment: Deployment, catalogue: Catalogue, model: Model, precision: Precision, engine: Engine
+) -> int:
+    """The stack file's number of engines, or the one that the measured rates speak for.
+
+    A stack file that says itself how vLLM is divided over GPUs gets one engine.
+    """
+    machine = deployment.machine
+    if machine.engines is not None:
+        return machine.engines
+    if set(PARALLEL_SIZES) & set(deployment.engine.flags):
+        return 1
+    served = (model.name, precision.name, engine.version, machine.gpu, machine.count)
+    return engine_rates.fastest(engine_rates.measured_rates(catalogue.measured, served, deployment.sequences))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pulumi_vllm.plan import engine_setup, memory, memory_text, pricing
+from pulumi_vllm.plan import engine_count, engine_setup, memory, memory_text, pricing
 from pulumi_vllm.plan.catalogue import CPU, GPU_COUNTS
 from pulumi_vllm.plan.memory_settings import MemorySettings
 
@@ -34,10 +35,13 @@ def shortfall(
     causes = _responsible_flags(deployment, selection)
     context = budget.longest_request // _CONTEXT_STEP * _CONTEXT_STEP
     remedies = [f"context {context} here"] if context else []
+    remedies += _fewer_engines(deployment, selection)
     remedies += _other_precisions(deployment, selection, arguments)
     remedies += _cheapest_machine(deployment, selection, arguments, catalogue)
     remedy = f"use {' or '.join(remedies)}" if remedies else "no machine of the catalogue holds it"
     machine = f"{deployment.machine.count}x {deployment.machine.gpu}"
+    if selection.engines > 1:
+        machine += f" with {selection.engines} engines"
     refusal = f"{selection.model.name} in {selection.precision.name} does not fit {machine}"
     reason = _reason(deployment, selection, budget, causes)
     if not causes:
@@ -87,6 +91,17 @@ def _responsible_flags(deployment: Deployment, selection: Selection) -> tuple[st
     return causes
 
 
+def _fewer_engines(deployment: Deployment, selection: Selection) -> Iterator[str]:
+    """The most engines, fewer than asked for, with which it fits this machine."""
+    for engines in reversed(engine_count.divisors(deployment.machine.count)):
+        fewer = replace(selection, engines=engines)
+        if engines < selection.engines:
+            budget = engine_setup.memory_budget(fewer, engine_setup.arguments(deployment, fewer))
+            if budget is not None and budget.fits:
+                yield f"machine.engines {engines} here"
+                return
+
+
 def _other_precisions(
     deployment: Deployment, selection: Selection, arguments: EngineArguments
 ) -> Iterator[str]:
@@ -94,7 +109,7 @@ def _other_precisions(
     if deployment.weights.repository is not None:
         return
     for precision in selection.model.precisions.values():
-        here = (selection.gpu, deployment.machine.count)
+        here = (selection.gpu, selection.gpus_of_each(deployment.machine.count))
         if precision.name != selection.precision.name and _fits(selection, arguments, precision, *here):
             yield f"precision {precision.name} here"
 
@@ -107,8 +122,9 @@ def _cheapest_machine(
         (usd, count, gpu.name)
         for gpu in catalogue.gpus.values()
         for count in (GPU_COUNTS if gpu.name != CPU else ())
+        if count % selection.engines == 0
         if (usd := pricing.list_price(gpu, count, deployment.machine.billing)) is not None
-        and _fits(selection, arguments, selection.precision, gpu, count)
+        and _fits(selection, arguments, selection.precision, gpu, count // selection.engines)
     ]
     if machines:
         usd, count, gpu_name = min(machines)

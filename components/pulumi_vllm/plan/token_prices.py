@@ -138,7 +138,7 @@ def token_price(plan: Plan, mix: Mix) -> TokenPrice | None:
     usd = spot_pricing.usd_per_serving_hour(plan.price.usd_per_hour, plan.price.billing, run)
     if run is None or memory is None or usd is None or not plan.prompt_rates:
         return None
-    streams = min(plan.deployment.sequences, memory.kv_tokens // (mix.input + mix.output))
+    streams = min(plan.deployment.sequences, plan.kv_tokens // (mix.input + mix.output))
     rate = pricing.rate(run, streams)
     if rate is None:
         return None
