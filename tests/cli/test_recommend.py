@@ -254,9 +254,14 @@ def test_a_slower_form_of_a_card_is_another_gpu(tmp_path, capsys):
     ]
     assert cli.main(["recommend", *words]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert [row["usd_per_hour"] for row in found["fitting"]] == [2.54]
-    unknown = {row["machine"] for row in found["refused"] if "not in the catalogue" in row["why"]}
-    assert unknown == {"H100_PCIE", "H100_NVL"}
+    rows = {(row["gpu"], row["precision"]): row for row in found["fitting"]}
+    assert {gpu: row["usd_per_hour"] for (gpu, _), row in rows.items()} == {
+        "H100": 2.54,
+        "H100 PCIe": 1.5,
+        "H100 NVL": 1.79,
+    }
+    rated = {gpu for (gpu, _), row in rows.items() if row["usd_per_million_output_tokens"] is not None}
+    assert rated == {"H100"}  # the form that was measured
 
 
 @pytest.mark.parametrize(

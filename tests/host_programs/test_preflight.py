@@ -26,7 +26,7 @@ H200, H100 = (
     for gpu in ("h200", "h100")
 )
 """What `nvidia-smi -q -x` printed on machines with two GPUs."""
-GPUS = {"name": "H200", "count": 2, "memory_mib": 143771}
+GPUS = {"name": "H200", "named": ["H200"], "count": 2, "memory_mib": 143771}
 
 
 def prints(report: str) -> str:
@@ -236,11 +236,16 @@ def test_the_memory_of_the_running_engine_is_not_in_the_way(machine: Machine) ->
 
 
 def test_an_h100_on_a_card_is_not_the_planned_h100(machine: Machine) -> None:
-    planned = {"name": "H100", "count": 2, "memory_mib": 81559}
+    planned = {"name": "H100", "named": ["H100"], "count": 2, "memory_mib": 81559}
     machine.install("nvidia-smi", prints(H100))
     assert machine.check(gpus=planned)[0] == 0
     machine.install("nvidia-smi", changed(("NVIDIA H100 80GB HBM3", "NVIDIA H100 PCIe"), of=H100))
     assert "the PCIe card is not the H100" in machine.check(gpus=planned)[1]["failures"]["gpus"]
+    card = planned | {"name": "H100 PCIe", "named": ["H100", "PCIe"]}
+    machine.install("nvidia-smi", prints(H100.replace("NVIDIA H100 80GB HBM3", "NVIDIA H100 PCIe")))
+    assert machine.check(gpus=card)[0] == 0
+    machine.install("nvidia-smi", prints(H100))
+    assert "a module on a board is not the H100 PCIe" in machine.check(gpus=card)[1]["failures"]["gpus"]
 
 
 def test_a_driver_that_hangs_is_not_waited_for(machine: Machine) -> None:

@@ -316,7 +316,7 @@ def test_the_memory_evidence_matches_the_parallelism(division, machine):
         model.precisions["fp8"],
         ENGINE,
         KNOWN.gpus["H200"],
-        MemorySettings.of(EngineArguments.of(written), ENGINE, model.maximum_context),
+        MemorySettings.of(EngineArguments.of(written), ENGINE, KNOWN.gpus["H200"], model.maximum_context),
     )
     launched = examined(written, {}, model, model.precisions["fp8"], ENGINE, 2, budget)
     (found,) = [one for one in launched if one.rule == "gpu-memory-utilization"]
@@ -335,7 +335,7 @@ def test_the_memory_evidence_matches_the_parallelism(division, machine):
 def test_what_was_learned_on_hopper_is_not_said_of_blackwell(rule, precision, changed):
     written = {**OURS, **{name.replace("_", "-"): value for name, value in changed.items()}}
 
-    def rules(capability):
+    def rules(gpu):
         launch = Launch(
             EngineArguments.of(written),
             {},
@@ -343,13 +343,13 @@ def test_what_was_learned_on_hopper_is_not_said_of_blackwell(rule, precision, ch
             MODEL.precisions[precision],
             ENGINE,
             2,
-            capability=capability,
+            gpu=KNOWN.gpus.get(gpu),
         )
         return {one.rule for one in linter.lint(launch, {})}
 
     assert rule in rules(None)
-    assert rule in rules("9.0")
-    assert rule not in rules("10.0")
+    assert rule in rules("H100")
+    assert rule not in rules("B200")
 
 
 def test_no_flag_of_hopper_is_set_on_another_card():

@@ -115,11 +115,11 @@ def _flags(words: Sequence[str], parsed: argparse.Namespace) -> "tuple[Finding, 
         longest = (
             model.maximum_context if "max-model-len" in arguments.flags else model.dimensions.rope_positions
         )
-        settings = MemorySettings.of(arguments, engine, longest)
+        settings = MemorySettings.of(arguments, engine, known.gpus[parsed.gpu], longest)
         budget = memory.budget(model.dimensions, precision, engine, known.gpus[parsed.gpu], settings)
-    gpus = arguments.ranks or 1  # no machine is named, so assume as many GPUs as the command line asks for
-    capability = known.gpus[parsed.gpu].compute_capability if parsed.gpu else None
-    launch = Launch(arguments, environment, model, precision, engine, gpus, budget, parsed.driver, capability)
+    count = arguments.ranks or 1  # no machine is named, so assume as many GPUs as the command line asks for
+    gpu = known.gpus.get(parsed.gpu or "")
+    launch = Launch(arguments, environment, model, precision, engine, count, budget, parsed.driver, gpu)
     return lint(launch, {})
 
 

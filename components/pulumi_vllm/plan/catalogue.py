@@ -156,19 +156,34 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A GPU family. The driver reports `memory_mib`, of which a program can use `visible_gib`.
+    """A GPU in one form: SXM (a module on a board), PCIe or NVL (cards).
 
-    `engine` is the version that serves on it where a stack file names none.
-    Prices are per GPU and hour, by billing. From `nvswitch_from` GPUs on, the machine needs a fabric manager.
+    `engine` is the version that serves on it where a stack file names none. The driver reports `memory_mib`, of which a
+    program can use `visible_gib`; `memory_from` is "measured", or says who reported both. `named` are words of the
+    driver's name. `nvlink_gb_s` counts both directions; with `nvlink_pairs` it links two cards only.
+    `processor` is that of the machine. Prices are per GPU and hour, by billing. From `nvswitch_from` GPUs on, the
+    machine needs a fabric manager.
     """
 
     name: str
     engine: str
+    form: str
+    named: tuple[str, ...]
     memory_mib: int
     visible_gib: float
+    memory_from: str
     compute_capability: str | None
-    nvswitch_from: int | None
-    usd_per_hour: Mapping[str, float]
+    bandwidth_gb_s: int | None = None
+    nvlink_gb_s: int | None = None
+    nvlink_pairs: bool = False
+    nvswitch_from: int | None = None
+    processor: str = "x86_64"
+    usd_per_hour: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def measured(self) -> bool:
+        """Whether engines were started on it, so that the memory's constants are known there."""
+        return self.memory_from == "measured"
 
     @property
     def runs(self) -> str:
@@ -228,7 +243,7 @@ def load() -> Catalogue:
     return Catalogue(
         models={model.name: model for model in models},
         engines={engine.version: engine for engine in engines},
-        gpus={name: Gpu(name=name, **fields) for name, fields in gpus["gpus"].items()},
+        gpus={name: gpu_of(name, fields) for name, fields in gpus["gpus"].items()},
         prices_from=gpus["prices_from"],
         measured=tuple(_measured(run) for run in json.loads((_DATA / "evidence.json").read_text())["runs"]),
     )
@@ -253,6 +268,11 @@ def model_of(data: Mapping[str, Any]) -> Model:
         "unknown": tuple(data.get("unknown", ())),
     }
     return Model(**{**data, **typed})
+
+
+def gpu_of(name: str, fields: Mapping[str, Any]) -> Gpu:
+    """The GPU of an entry of gpus.yaml."""
+    return Gpu(name=name, **{**fields, "named": tuple(fields["named"])})
 
 
 def _precision(name: str, fields: Mapping[str, Any]) -> Precision:

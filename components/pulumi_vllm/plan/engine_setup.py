@@ -135,7 +135,7 @@ def memory_budget(selection: Selection, chosen: EngineArguments) -> Budget | Non
     """The memory of one GPU with these arguments; None for an engine that runs on the CPU."""
     if selection.engine.runs_on == "cpu":
         return None
-    settings = MemorySettings.of(chosen, selection.engine, selection.model.maximum_context)
+    settings = MemorySettings.of(chosen, selection.engine, selection.gpu, selection.model.maximum_context)
     return memory.budget(
         selection.model.dimensions, selection.precision, selection.engine, selection.gpu, settings
     )

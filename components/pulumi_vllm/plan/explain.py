@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pulumi_vllm.plan import engines_compared, memory_text, pricing, spot_pricing, weight_memory
 from pulumi_vllm.plan.engine_setup import CACHE_BYTES
 from pulumi_vllm.plan.evidence import difference
-from pulumi_vllm.plan.memory_settings import GIB
+from pulumi_vllm.plan.memory_settings import GIB, default_batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -374,7 +374,7 @@ def _memory_reasons(plan: Plan, budget: Budget) -> Iterator[str]:
 
 def _image_reasons(plan: Plan, budget: Budget) -> Iterator[str]:
     """What a step full of images takes, and why the batch is smaller than vLLM's own."""
-    batch, usual = plan.arguments.batched_tokens, plan.engine.memory["batched_tokens"]
+    batch, usual = plan.arguments.batched_tokens, default_batch(plan.engine, plan.selection.gpu)
     chosen = plan.selection.vision_flags.get("max-num-batched-tokens")
     if batch is not None and batch == chosen and batch < usual:
         yield (

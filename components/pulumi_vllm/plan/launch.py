@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pulumi_vllm.plan.catalogue import Engine, Model, Precision
+    from pulumi_vllm.plan.catalogue import Engine, Gpu, Model, Precision
     from pulumi_vllm.plan.engine_arguments import EngineArguments
     from pulumi_vllm.plan.memory import Budget
+
+_HOPPER = (9, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,18 +27,32 @@ class Launch:
     gpu_count: int
     budget: Budget | None = None
     driver: str | None = None
-    capability: str | None = None
-    """The GPU's compute capability; None where no GPU is named, and the rules assume Hopper."""
+    gpu: Gpu | None = None
+    """None where no GPU is named. The rules assume Hopper then."""
+
+    @property
+    def capability(self) -> tuple[int, int]:
+        """The GPU's compute capability, for comparisons."""
+        if self.gpu is None or self.gpu.compute_capability is None:
+            return _HOPPER
+        major, minor = self.gpu.compute_capability.split(".")
+        return int(major), int(minor)
+
+    @property
+    def gpu_words(self) -> str:
+        """The GPU and its compute capability, for a message."""
+        named = "a GPU" if self.gpu is None else self.gpu.name
+        return f"{named} (compute capability {'.'.join(map(str, self.capability))})"
 
     @property
     def on_hopper(self) -> bool:
         """Whether what was learned on H100 and H200 applies."""
-        return self.on_gpu and self.capability in {None, "9.0"}
+        return self.on_gpu and self.capability == _HOPPER
 
     @property
     def on_blackwell(self) -> bool:
         """Whether the GPU is a B200, a B300, or a card of the same family."""
-        return self.capability is not None and self.capability.partition(".")[0] in {"10", "12"}
+        return self.on_gpu and self.capability[0] in {10, 12}
 
     @property
     def on_gpu(self) -> bool:

@@ -165,14 +165,11 @@ def budget(
     )
 
 
-_MEASURED_ON = "9.0"
-"""Compute capability of H100 and H200, on which the constants of the engines' memory were measured."""
-
-
 def _unverified(model: Dimensions, gpu: Gpu, *, images: bool) -> Iterator[str]:
     """What no formula counts, or what one counts that was never compared with a start."""
-    if gpu.compute_capability not in {None, _MEASURED_ON}:
-        yield f"CUDA graphs and the headroom above vLLM's limit were measured on H100 and H200, never on {gpu.name}"
+    if not gpu.measured:
+        constants = "CUDA graphs and the headroom above vLLM's limit"
+        yield f"{constants} were measured on H100 and H200 (SXM), never on {gpu.name}"
     if images and not model.image_formula:
         yield "what a step of images takes in this vision tower is unknown and not counted"
     if "linear" in model.attention:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from pulumi_vllm.plan.card_names import card_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -90,7 +91,7 @@ def _no_provider(offers: list[Offer], request: OfferRequest) -> str:
 
 
 def _is_gpu(offer: Offer, request: OfferRequest) -> bool:
-    return _plain(request.gpu) in {_plain(offer.gpu), _plain(offer.gpu_type)}
+    return card_name(request.gpu) == offer.gpu
 
 
 def _no_gpu(offers: list[Offer], _request: OfferRequest) -> str:
@@ -159,11 +160,6 @@ _CONDITIONS: tuple[_Condition, ...] = (
     (_takes_volume, _no_volume),
     (_is_affordable, _too_expensive),
 )
-
-
-def _plain(name: str) -> str:
-    """H200_SXM5, h200-sxm5 and "H200 SXM5" are the same."""
-    return re.sub(r"[^A-Z0-9]", "", name.upper())
 
 
 def _price_order(offer: Offer) -> tuple[float, bool, str, str]:

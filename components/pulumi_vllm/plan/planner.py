@@ -281,6 +281,6 @@ def _lint(
         selection.gpus_of_each(deployment.machine.count),
         # A shortage of memory is refused with the missing GiB and what would fit. It is not a finding.
         memory if memory is not None and memory.fits else None,
-        capability=selection.gpu.compute_capability,
+        gpu=selection.gpu,
     )
     return lint(launch, deployment.engine.ignore)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pulumi_vllm.plan import engine_rates
 from pulumi_vllm.plan.engine_arguments import PARALLEL_SIZES
+from pulumi_vllm.plan.memory_settings import default_batch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,8 +45,10 @@ class Selection:
 
     @property
     def vision_flags(self) -> Mapping[str, Any]:
-        """What the engine sets where a model accepts images in this precision."""
-        return self.engine.vision_flags.get(self.precision.name, {})
+        """What the engine sets where a model accepts images in this precision: a batch no larger than vLLM's own."""
+        flags = self.engine.vision_flags.get(self.precision.name, {})
+        own = default_batch(self.engine, self.gpu) if self.engine.memory else 0
+        return flags if flags.get("max-num-batched-tokens", 0) <= own else {}
 
 
 def select(deployment: Deployment, catalogue: Catalogue) -> Selection:

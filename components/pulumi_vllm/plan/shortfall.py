@@ -138,5 +138,5 @@ def _fits(
     if model.dimensions.heads % count:
         return False
     changed = arguments.changed({"tensor-parallel-size": count})
-    settings = MemorySettings.of(changed, engine, model.maximum_context)
+    settings = MemorySettings.of(changed, engine, gpu, model.maximum_context)
     return memory.safe_budget(model.dimensions, precision, engine, gpu, settings).fits

@@ -158,7 +158,12 @@ def _variables(plan: Plan) -> dict[str, Any]:
             context=plan.arguments.context or 0,
         ),
         "gpus": (
-            {"name": machine.gpu, "count": machine.count, "memory_mib": plan.selection.gpu.memory_mib}
+            {
+                "name": machine.gpu,
+                "named": list(plan.selection.gpu.named),
+                "count": machine.count,
+                "memory_mib": plan.selection.gpu.memory_mib,
+            }
             if cuda
             else None
         ),

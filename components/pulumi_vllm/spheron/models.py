@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pulumi_vllm.plan.card_names import card_name
 from pulumi_vllm.plan.offer import Offer, mountable
 from pulumi_vllm.spheron import json_fields as fields
 from pulumi_vllm.spheron.errors import CloudError
@@ -71,7 +72,7 @@ class Instance:
     @property
     def gpu(self) -> str:
         """GPU as a stack file names it: H200 for H200_SXM5."""
-        return self.gpu_type.partition("_")[0]
+        return card_name(self.gpu_type)
 
     @property
     def billing(self) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
+from pulumi_vllm.plan.card_names import card_name
 from pulumi_vllm.plan.offer import Offer
 from pulumi_vllm.spheron import json_fields as fields
 from pulumi_vllm.spheron.providers import mount_kind
@@ -22,9 +22,6 @@ _BILLING_OF_TYPE = {
     "BARE_METAL": "bare-metal",
 }
 _TYPE_OF_BILLING = {billing: kind for kind, billing in _BILLING_OF_TYPE.items()}
-_SXM_FAMILIES = {"A100", "H100", "H200", "V100"}
-"""Families that are sold as SXM modules and as cards (NVIDIA's data sheets)."""
-_SLOWER_FORMS = ("PCIE", "NVL")
 # The bootstrap is for Debian and Ubuntu. The newest LTS that was tested comes first.
 _SYSTEMS = (("ubuntu", "24.04"), ("ubuntu", "22.04"), ("debian", "12"), ("ubuntu", ""))
 
@@ -61,24 +58,11 @@ def billing_of(instance_type: str) -> str:
     return _BILLING_OF_TYPE.get(instance_type.upper(), instance_type.lower())
 
 
-def gpu_family(gpu_type: str) -> str:
-    """Return H200 for H200_SXM5, h200-sxm5 and "H200 SXM5", but H100_PCIE for H100_PCIE.
-
-    A card whose family has an SXM form is another GPU in any other form: less power, memory of another speed or size,
-    no NVLink between more than two.
-    """
-    family, *rest = re.split(r"[_\-\s]+", gpu_type.upper())
-    form = next((word for word in rest if word in _SLOWER_FORMS), None)
-    return f"{family}_{form}" if form and family in _SXM_FAMILIES else family
-
-
 def _offer(group: fields.Record, item: fields.Record) -> Offer | None:
     provider, offer_id = fields.text(item, "provider"), fields.text(item, "offerId")
     price, count = fields.number(item, "price"), fields.integer(item, "gpuCount")
     gpu_type = fields.text(item, "gpuType") or fields.text(group, "gpuType")
-    form = fields.text(item, "interconnectType")
-    if gpu_type and form and form.upper() in _SLOWER_FORMS and form.upper() not in gpu_type.upper():
-        gpu_type = f"{gpu_type}_{form.upper()}"  # a type such as H100 alone does not tell
+    memory, link = fields.integer(item, "gpu_memory") or None, fields.text(item, "interconnectType")
     region = fields.text(item, "region")
     regions = fields.texts(item, "clusters") or ((region,) if region else ())
     systems = fields.texts(item, "os_options", "osOptions")
@@ -88,9 +72,9 @@ def _offer(group: fields.Record, item: fields.Record) -> Offer | None:
         provider=provider,
         offer_id=offer_id,
         gpu_type=gpu_type,
-        gpu=CPU if count == 0 else gpu_family(gpu_type),
+        gpu=CPU if count == 0 else card_name(gpu_type, memory, link),
         gpu_count=count,
-        gpu_memory_gb=fields.integer(item, "gpu_memory") or None,
+        gpu_memory_gb=memory,
         usd_per_hour=price,
         billing=_billing(item, offer_id),
         regions=regions,

@@ -14,7 +14,8 @@ from reporting import Failure, printable
 MEMORY_OF_OTHERS_MIB = 1024
 # Two drivers may report the memory of one card differently; two sizes of one kind differ by 15 % or more.
 MEMORY_TOLERANCE = 0.02
-# A GPU named without a form is the module on a board (SXM). The cards are other GPUs: slower, with other links.
+# In the driver's name. A GPU named without a form is the module on a board (SXM), where one exists. The cards are other
+# GPUs: slower, with other links.
 FORMS = ("PCIe", "NVL")
 ANOTHER = "delete this machine and rent another offer"
 REBOOT = f"reboot the machine; if that does not help, {ANOTHER}"
@@ -123,22 +124,29 @@ def mebibytes(text: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def of_kind(gpus: tuple[Gpu, ...], wanted: str) -> list[Gpu]:
-    """The GPUs whose name contains the wanted kind as words of its own: H20 is no H200."""
+def of_kind(gpus: tuple[Gpu, ...], family: str) -> list[Gpu]:
+    """The GPUs whose name contains the family as words of its own: H20 is no H200."""
+    return [gpu for gpu in gpus if contains(gpu.name, family)]
+
+
+def contains(name: str, wanted: str) -> bool:
+    """Whether a name contains words of its own, with or without spaces between letters and digits."""
     parts = re.findall(r"[A-Za-z]+|\d+", wanted)
-    kind = re.compile(rf"(?<![A-Z0-9]){'[ _-]?'.join(map(re.escape, parts))}(?![A-Z0-9])", re.IGNORECASE)
-    return [gpu for gpu in gpus if kind.search(gpu.name)]
+    kind = rf"(?<![A-Z0-9]){'[ _-]?'.join(map(re.escape, parts))}(?![A-Z0-9])"
+    return bool(re.search(kind, name, re.IGNORECASE))
 
 
-def unfit(gpu: Gpu, wanted: str, memory_mib: int, ours: frozenset[int]) -> list[str]:
-    """What is wrong with one GPU of the right kind, each with its remedy."""
+def unfit(gpu: Gpu, wanted: str, named: list[str], memory_mib: int, ours: frozenset[int]) -> list[str]:
+    """What is wrong with one GPU of the right family, each with its remedy. `named` are words of the driver's name."""
     found = []
     name = f"GPU {gpu.index} ({gpu})"
     if gpu.wants:
         return [f"{name}: the driver asks for: {', '.join(gpu.wants)}; {REBOOT}"]
-    form = next((form for form in FORMS if form.lower() in gpu.name.lower()), None)
-    if form and form.lower() not in wanted.lower():
-        found.append(f"{name}: the {form} card is not the {wanted} that was planned; {ANOTHER}")
+    form = next((form for form in FORMS if contains(gpu.name, form)), None)
+    planned_form = next((form for form in FORMS if form in named), None)
+    if form != planned_form:
+        what = f"the {form} card" if form else "a module on a board"
+        found.append(f"{name}: {what} is not the {wanted} that was planned; {ANOTHER}")
     elif gpu.memory_mib is None:
         found.append(f"{name}: its memory can't be read; {REBOOT}")
     elif memory_mib and abs(gpu.memory_mib - memory_mib) > MEMORY_TOLERANCE * memory_mib:
