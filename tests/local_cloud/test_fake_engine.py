@@ -200,6 +200,34 @@ def test_metrics_version_and_paths_without_a_key(engine):
     assert requests.get(f"{engine.url}/nothing", timeout=5).status_code == 404
 
 
+def test_a_long_prompt_is_read_in_steps_that_move_only_the_kv_cache(start):
+    speed = {"token_ms": 1, "prompt_tokens_per_s": 1000, "prompt_chunk": 200}
+    running = start("--additional-config", json.dumps(speed)).ready()
+    long = [{"role": "user", "content": "word " * 1250}]  # 1,571 tokens: 1.6 s
+    ends = {}
+
+    def ask(name, messages):
+        assert running.chat(messages=messages, max_tokens=8).status_code == 200
+        ends[name] = time.monotonic()
+
+    first = threading.Thread(target=ask, args=("long", long))
+    first.start()
+    time.sleep(0.3)
+    second = threading.Thread(target=ask, args=("short", QUESTION))
+    second.start()
+    observed = []
+    while first.is_alive():
+        rows = requests.get(f"{running.url}/metrics", timeout=5).text.splitlines()
+        shown = {row.partition("{")[0]: float(row.rpartition(" ")[2]) for row in rows if "{" in row}
+        observed.append((shown["vllm:kv_cache_usage_perc"], shown["vllm:prompt_tokens_total"]))
+        time.sleep(0.05)
+    second.join()
+    assert ends["long"] < ends["short"]  # it waits for its turn
+    assert len({usage for usage, read in observed if read == 0}) >= 5
+    rows = requests.get(f"{running.url}/metrics", timeout=5).text
+    assert 'vllm:kv_cache_usage_perc{engine="0",model_name="tiny"} 0.0' in rows
+
+
 def test_the_version_is_the_one_that_the_stack_declares(tmp_path):
     declared = tmp_path / "install.json"
     for engine, reported in (("0.33.0", "0.33.0"), ("0.26.0", "0.26.0"), ("0.32.0-cpu", "0.32.0")):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .script import Token
 
 _BUCKETS = (0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_BLOCKS, _BLOCK_TOKENS = 1024, 16
 
 
 class Aborted(Exception):  # noqa: N818 (the name in vLLM)
@@ -58,12 +59,18 @@ class Engine:
     images: bool = True
     tools: bool = True
     token_s: float = 0.025
+    prompt_tokens_per_s: float = 0.0
+    """Speed at which prompts are read, one after the other as in vLLM's chunked prefill; 0 reads them at once."""
+    prompt_chunk: int = 2048
+    """Tokens of a prompt that the core reads in one step."""
     places: int = 256
     priorities: bool = False
     version: str = "0"
     running: int = 0
-    scheduled: int = 0
-    """Requests of which the core has generated a token, and that have not ended."""
+    cached: int = 0
+    """Tokens in the KV cache: of prompts as far as they are read, and of answers."""
+    reading: list[int] = field(default_factory=list)
+    """Requests whose prompt is read or waits for that, in their order."""
     placed: int = 0
     arrived: int = 0
     waiting: list[tuple[int, int]] = field(default_factory=list)
@@ -82,20 +89,19 @@ class Engine:
 
     def generate(self, tokens: list[Token], prompt: int, reason: str) -> Iterator[Token]:
         """Yield the tokens at the speed of the engine and count them."""
-        began, scheduled = time.monotonic(), 0
+        began, cached = time.monotonic(), 0
         try:
+            for read in self._read(prompt):
+                cached += read
             for index, token in enumerate(tokens):
                 time.sleep(self.token_s)
-                good = self._wait_for_core()
-                if self.aborted:
-                    self._count("abort")
-                    raise Aborted
+                good = self._step()
                 with self.guard:
                     self.generated_tokens += 1
+                    self.cached += 1
+                    cached += 1
                     if index == 0:
-                        # As in vLLM, these come from the core: while it hangs, a new request changes neither.
-                        scheduled = 1
-                        self.scheduled += scheduled
+                        # As in vLLM, these come from the core: while it hangs, a new request changes none.
                         self.prompt_tokens += prompt
                         self.first_token.add(time.monotonic() - began)
                     else:
@@ -103,20 +109,45 @@ class Engine:
                 yield token if good else script.first_of_vocabulary(token)
         finally:
             with self.guard:
-                self.scheduled -= scheduled
+                self.cached -= cached
         with self.guard:
             self.whole.add(time.monotonic() - began)
         self._count("stop" if reason == "tool_calls" else reason)
 
-    def _wait_for_core(self) -> bool:
-        """Whether the core's arithmetic is good."""
-        if self.core is None:
-            return True
+    def _read(self, prompt: int) -> Iterator[int]:
+        """Read a prompt in steps of the core, and yield the tokens of each. Meanwhile only the KV cache grows."""
+        with self.guard:
+            self.arrived += 1
+            mine = self.arrived
+            self.reading.append(mine)
         try:
-            return self.core.step()
-        except CoreDead:
-            self.dead = self.aborted = True
-            return False
+            with self.guard:
+                self.guard.wait_for(lambda: self.aborted or self.reading[0] == mine)
+            for start in range(0, prompt, self.prompt_chunk):
+                tokens = min(self.prompt_chunk, prompt - start)
+                if self.prompt_tokens_per_s:
+                    time.sleep(tokens / self.prompt_tokens_per_s)
+                self._step()
+                with self.guard:
+                    self.cached += tokens
+                yield tokens
+        finally:
+            with self.guard:
+                self.reading.remove(mine)
+                self.guard.notify_all()
+
+    def _step(self) -> bool:
+        """Wait for a step of the core. Whether its arithmetic is good."""
+        good = True
+        if self.core is not None:
+            try:
+                good = self.core.step()
+            except CoreDead:
+                self.dead = self.aborted = True
+        if self.aborted:
+            self._count("abort")
+            raise Aborted
+        return good
 
     def _count(self, reason: str) -> None:
         with self.guard:
@@ -173,7 +204,7 @@ class Engine:
         gauges: dict[str, Any] = {
             "vllm:num_requests_running": self.running - len(self.waiting),
             "vllm:num_requests_waiting": len(self.waiting),
-            "vllm:kv_cache_usage_perc": min(1.0, 0.01 * self.scheduled),
+            "vllm:kv_cache_usage_perc": min(1.0, self.cached / (_BLOCKS * _BLOCK_TOKENS)),
         }
         counters = {
             "vllm:prompt_tokens_total": self.prompt_tokens,
@@ -196,6 +227,6 @@ class Engine:
             lines += self.whole.lines("vllm:e2e_request_latency_seconds", label)
         lines += [
             "# TYPE vllm:cache_config_info gauge",
-            f'vllm:cache_config_info{{block_size="16",cache_dtype="auto",num_gpu_blocks="1024",{label}}} 1.0',
+            f'vllm:cache_config_info{{block_size="{_BLOCK_TOKENS}",cache_dtype="auto",num_gpu_blocks="{_BLOCKS}",{label}}} 1.0',
         ]
         return "\n".join(lines) + "\n"

@@ -66,6 +66,8 @@ def _serve(args: argparse.Namespace, core: Core) -> int:
         sys.stderr.write("RuntimeError: Engine core initialization failed. See root cause above.\n")
         return 1
     keys = [*args.api_key, *filter(None, [os.environ.get("VLLM_API_KEY")])]
+    # vLLM passes it on to the platform that computes. Of this one it sets the speed, so that a stack file can.
+    speed = args.additional_config or {}
     engine = Engine(
         names=tuple(args.served_model_name or [args.model]),
         root=args.model,
@@ -74,7 +76,9 @@ def _serve(args: argparse.Namespace, core: Core) -> int:
         keys=tuple(keys),
         images=not args.language_model_only and (args.limit_mm_per_prompt or {}).get("image") != 0,
         tools=bool(args.enable_auto_tool_choice),
-        token_s=float(os.environ.get("VLLM_FAKE_TOKEN_MS", "25")) / 1000,
+        token_s=float(speed.get("token_ms") or os.environ.get("VLLM_FAKE_TOKEN_MS", "25")) / 1000,
+        prompt_tokens_per_s=float(speed.get("prompt_tokens_per_s") or 0),
+        prompt_chunk=int(speed.get("prompt_chunk") or args.max_num_batched_tokens or 2048),
         places=args.max_num_seqs or 256,
         priorities=args.scheduling_policy == "priority",
         version=__version__,
