@@ -226,6 +226,7 @@ def test_drift_is_a_diff_and_up_reverts_it(project):
     shown = project.pulumi("preview", "--diff").stdout
     assert "LimitNOFILE=4711" in shown
     assert shown.count("changed on the host") == 1
+    assert len(shown.splitlines()) < 60, shown
     project.up()
     assert "LimitNOFILE=4711" not in on_host(project, f"cat {UNIT}")
     assert set(project.changes()) == {"same"}

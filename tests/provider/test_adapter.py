@@ -12,7 +12,7 @@ import pytest
 from google.protobuf import empty_pb2
 from pulumi_vllm.provider.plugin import adapter
 from pulumi_vllm.provider.plugin.errors import UserError
-from pulumi_vllm.provider.plugin.protocol import protobuf_module
+from pulumi_vllm.provider.plugin.protocol import from_struct, protobuf_module, to_struct
 from pulumi_vllm.provider.plugin.session import Session
 
 pb, stubs = protobuf_module("provider_pb2"), protobuf_module("provider_pb2_grpc")
@@ -91,3 +91,35 @@ async def test_a_request_that_is_not_implemented_says_so():
             await stubs.ResourceProviderStub(channel).Handshake(pb.ProviderHandshakeRequest(), timeout=30)
         assert answer.value.code() == grpc.StatusCode.UNIMPLEMENTED
     await server.stop(0)
+
+
+FILES = {
+    "instanceId": "i",
+    "connection": {},
+    "observed": "yes",
+    "files": {"/a": "declared\n", "/b": "1\n"},
+    "attributes": {"/a": "0644 root:root", "/b": "0644 root:root"},
+    "actions": {"/a": "nothing", "/b": "nothing"},
+}
+URN = "urn:pulumi:s::p::vllm:host:Files::n"
+
+
+async def test_the_outputs_of_files_hold_no_texts():
+    """A refresh prints a changed map among the outputs whole, which were 228 lines for one line of one file."""
+    request = pb.CreateRequest(urn=URN, properties=to_struct(FILES), preview=True)
+    created = await adapter.Servicer(Session("")).Create(request, None)
+    outputs = from_struct(created.properties)
+    assert outputs["paths"] == ["/a", "/b"]
+    assert outputs.keys().isdisjoint({"files", "attributes", "actions"})
+
+
+@pytest.mark.parametrize("earlier", [{}, {"files": FILES["files"], "attributes": FILES["attributes"]}])
+async def test_a_changed_file_is_a_difference_although_the_outputs_do_not_show_it(earlier):
+    """The state of an earlier version holds the texts twice, and the inputs are as the refresh observed them."""
+    outputs = {name: FILES[name] for name in ("instanceId", "connection", "observed")} | earlier
+    observed = FILES | {"files": FILES["files"] | {"/a": "edited\n"}}
+    request = pb.DiffRequest(
+        urn=URN, olds=to_struct(outputs), old_inputs=to_struct(observed), news=to_struct(FILES)
+    )
+    answer = await adapter.Servicer(Session("")).Diff(request, None)
+    assert {path: one.inputDiff for path, one in answer.detailedDiff.items()} == {'files["/a"]': True}

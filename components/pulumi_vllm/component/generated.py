@@ -723,21 +723,6 @@ class Files(pulumi.CustomResource):
         return pulumi.get(self, "access")  # type: ignore[no-any-return]
 
     @property
-    def files(self) -> pulumi.Output[Mapping[str, str]]:
-        """Text of each file, by absolute path. @@secret:NAME@@ and @@value:NAME@@ are placeholders. @@package:SHA256@@ is the file with that digest in the package pulumi-vllm."""
-        return pulumi.get(self, "files")  # type: ignore[no-any-return]
-
-    @property
-    def attributes(self) -> pulumi.Output[Mapping[str, str]]:
-        """Mode and owner of each file, by path, as in "0644 root:root"."""
-        return pulumi.get(self, "attributes")  # type: ignore[no-any-return]
-
-    @property
-    def actions(self) -> pulumi.Output[Mapping[str, str]]:
-        """What a change of each file triggers, by path: nothing, daemon-reload, or restart, reload or run and a unit."""
-        return pulumi.get(self, "actions")  # type: ignore[no-any-return]
-
-    @property
     def secrets(self) -> pulumi.Output[Mapping[str, str]]:
         """Values of the placeholders @@secret:NAME@@."""
         return pulumi.get(self, "secrets")  # type: ignore[no-any-return]

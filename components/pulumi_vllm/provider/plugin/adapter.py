@@ -110,7 +110,7 @@ class Servicer(_Servicer):  # type: ignore[misc] # generated code has no types
     async def Diff(self, request: Message, context: Context) -> Message:
         """Compare the inputs of a resource. An error here ends `pulumi up` before anything is deleted."""
         resource, call = self._resource_and_call(request)
-        old, new = from_struct(request.olds), from_struct(request.news)
+        old, new = _old_values(resource, request), from_struct(request.news)
         differences = resource.compare(old, new, call.ignore)
         replaces = [path for path, kind in differences.items() if kind is Kind.REPLACE]
         if replaces:
@@ -147,7 +147,10 @@ class Servicer(_Servicer):  # type: ignore[misc] # generated code has no types
         resource, call = self._resource_and_call(request)
         state, inputs = from_struct(request.properties), from_struct(request.inputs)
         # After an update that ended with `Partial`, the engine keeps the earlier inputs. The state has those that hold.
-        inputs |= {name: state[name] for name in resource.inputs if state.get(name) is not None}
+        held = resource.inputs.keys() - resource.input_only
+        inputs |= {name: state[name] for name in held if state.get(name) is not None}
+        # The state of an earlier version holds these too, until the next update; a refresh would print their end.
+        earlier = {name: state[name] for name in resource.input_only if name in state}
 
         async def run() -> Message:
             if not state and resource.cannot_import:
@@ -160,7 +163,7 @@ class Servicer(_Servicer):  # type: ignore[misc] # generated code has no types
             known = {name: value for name, value in reading.inputs.items() if name in resource.inputs}
             return pb.ReadResponse(
                 id=request.id,
-                properties=_state(resource, known, reading.outputs),
+                properties=_state(resource, known, reading.outputs | earlier),
                 inputs=to_struct(_mark_secrets(resource, known)),
             )
 
@@ -169,7 +172,7 @@ class Servicer(_Servicer):  # type: ignore[misc] # generated code has no types
     async def Update(self, request: Message, context: Context) -> Message:
         """Update a resource in place, or preview the update."""
         resource, call = self._resource_and_call(request)
-        old, new = from_struct(request.olds), from_struct(request.news)
+        old, new = _old_values(resource, request), from_struct(request.news)
 
         async def run() -> Message:
             if request.preview:
@@ -204,6 +207,12 @@ class Servicer(_Servicer):  # type: ignore[misc] # generated code has no types
         return RESOURCES[call.type_token], call
 
 
+def _old_values(resource: Resource, request: Message) -> Values:
+    """Return the old state, with the inputs that its outputs leave out."""
+    inputs = from_struct(request.old_inputs)
+    return from_struct(request.olds) | {name: inputs[name] for name in resource.input_only if name in inputs}
+
+
 def _mark_secrets(resource: Resource, values: Values) -> Values:
     """Wrap the values of all properties that are declared secret."""
     declared = {**resource.inputs, **resource.outputs}
@@ -217,7 +226,8 @@ def _mark_secrets(resource: Resource, values: Values) -> Values:
 
 def _state(resource: Resource, inputs: Values, outputs: Values, *, unknown: bool = False) -> Message:
     """Merge inputs and outputs into one state. With `unknown`, outputs without a value are unknown."""
-    values = {name: value for name, value in inputs.items() if name in resource.inputs} | outputs
+    held = resource.inputs.keys() - resource.input_only
+    values = {name: value for name, value in inputs.items() if name in held} | outputs
     if unknown:
         values |= {name: UNKNOWN for name in resource.outputs if values.get(name) is None}
     return to_struct(_mark_secrets(resource, values))

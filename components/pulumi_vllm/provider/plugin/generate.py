@@ -118,7 +118,8 @@ def _class(resource: Resource) -> str:
         lines.append(f'                "{input_name}": {value},')
     lines += [f'                "{n}": None,' for n in resource.outputs]
     lines += ["            },", "            _options(opts),", "        )"]
-    for prop_name, prop in ({**resource.inputs, **resource.outputs}).items():
+    readable = {n: p for n, p in resource.inputs.items() if not p.input_only} | dict(resource.outputs)
+    for prop_name, prop in readable.items():
         kind = f"pulumi.Output[{_annotation(prop, given=False)}]"
         lines += [
             "",

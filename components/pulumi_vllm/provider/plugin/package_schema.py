@@ -93,14 +93,15 @@ def custom_schema() -> dict[str, Any]:
 
 def _resource(resource: Resource) -> dict[str, Any]:
     inputs = {name: _property(prop) for name, prop in resource.inputs.items()}
+    kept = {name: described for name, described in inputs.items() if name not in resource.input_only}
     outputs = {name: _property(prop) for name, prop in resource.outputs.items()}
     required = sorted(name for name, prop in resource.inputs.items() if prop.required)
     return {
         "description": resource.description,
         "inputProperties": inputs,
         "requiredInputs": required,
-        "properties": inputs | outputs,
-        "required": required,
+        "properties": kept | outputs,
+        "required": [name for name in required if name in kept],
     }
 
 

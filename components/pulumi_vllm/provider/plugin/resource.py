@@ -36,6 +36,8 @@ class Property:
     """A change alone causes no update. It is stored in state with the next one."""
     unreadable: bool = False
     """The cloud does not report it, so an import leaves it to the next update."""
+    input_only: bool = False
+    """The outputs leave it out. A refresh prints a map among the outputs whole, however little of it has changed."""
     of: str | None = None
     """Type of the elements of an array, or of the values of an object."""
 
@@ -67,6 +69,11 @@ class Resource:
     outputs: ClassVar[Mapping[str, Property]]
     cannot_import: ClassVar[str | None] = None
     """Why an import is refused, and what to do instead. None where `read` needs the id only."""
+
+    @property
+    def input_only(self) -> frozenset[str]:
+        """Names of the inputs that the outputs leave out."""
+        return frozenset(name for name, prop in self.inputs.items() if prop.input_only)
 
     async def check(self, _call: Call, _new: Values, _old: Values | None) -> list[Failure]:
         """Validate the inputs, and add defaults to them."""

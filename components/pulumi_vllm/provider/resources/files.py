@@ -125,12 +125,14 @@ class Files(HostResource):
             "Text of each file, by absolute path. @@secret:NAME@@ and @@value:NAME@@ are placeholders. "
             "@@package:SHA256@@ is the file with that digest in the package pulumi-vllm.",
             required=True,
+            input_only=True,
             of="string",
         ),
         "attributes": Property(
             "object",
             'Mode and owner of each file, by path, as in "0644 root:root".',
             required=True,
+            input_only=True,
             of="string",
         ),
         "actions": Property(
@@ -139,6 +141,7 @@ class Files(HostResource):
             "unit.",
             required=True,
             silent=True,
+            input_only=True,
             of="string",
         ),
         "secrets": Property(
