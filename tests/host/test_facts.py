@@ -112,6 +112,7 @@ def test_missing_and_truncated_weights_are_damaged():
         ("Environment='DB_PASSWORD=two words' A=1", "words"),
         ('Environment="AWS_SECRET_ACCESS_KEY=x y"', "x y"),
         ("export WANDB_API_KEY='q 1'", "q 1"),
+        ("ExecStart=/bin/serve \\\n    --api-key \\\n    h2", "h2"),
     ],
 )
 def test_secrets_are_masked(text, secret):
@@ -124,6 +125,11 @@ def test_packages_with_their_versions_are_no_secrets():
     assert [mask(lock) for lock in locks] == locks
     assert mask("token==0.14.0 y") == "token==0.14.0 y"
     assert "1.2.3abc" not in mask("password=1.2.3abc")
+
+
+def test_a_word_in_the_next_line_is_no_key():
+    text = "hdr WWW-Authenticate Bearer\nhttp-error status 404"
+    assert mask(text) == text
 
 
 def test_text_without_secrets_is_unchanged():

@@ -18,15 +18,15 @@ _VARIABLE = re.compile(
     r"""(?P<name>(?P<quote>["'])?\b[A-Z0-9_]*(?:TOKEN|SECRET|PASSW|CREDENTIAL|KEY)[A-Z0-9_]*=)"""
     r"""(?(quote)(?:(?!(?P=quote))[^\n])+|(?:"[^"\n]*"|'[^'\n]*'|[^\s"']+))"""
 )
-# An option of a command line with a blank before its value, as in --db-password x.
+# An option of a command line with a blank before its value, as in --db-password x, or with the value in the next line.
 _OPTION = re.compile(
-    r"""(?P<name>--(?:\w+-)*(?:password|passwd|passphrase|token|secret|api-?key)(?:\s+|=)["']?)[^\s"']+""",
+    r"""(?P<name>--(?:\w+-)*(?:password|passwd|passphrase|token|secret|api-?key)(?:\s+(?:\\\n\s*)?|=)["']?)[^\s"']+""",
     re.IGNORECASE,
 )
 # Not a package with its version, as in tiktoken==0.14.0.
 _NAMED = re.compile(
     r"""(?P<name>\b(?:authorization|bearer|api[_-]?key|[a-z_]*token|secret|password|passwd)\b["']?\s*[:=](?!=\d[\w.]*\s)\s*["']?(?:bearer\s+)?"""
-    r"""|\bbearer\s+)(?P<value>[^\s"',;&]{6,})""",
+    r"""|\bbearer[^\S\n]+)(?P<value>[^\s"',;&]{6,})""",
     re.IGNORECASE,
 )
 
