@@ -342,6 +342,31 @@ def test_an_engine_that_answers_wrongly_after_two_restarts_is_stopped(host: Host
     assert asked[-2:] == ["stop --no-block vllm.service", "start --no-block vllm-notify@vllm.service.service"]
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"restarts": [{"time": "yesterday", "state": "wrong"}]},
+        {"restarts": [{"state": "wrong"}]},
+        {"restarts": ["wrong"]},
+        {"restarts": 5},
+        {"wrong": 7},
+        {"next_check": "x"},
+        {"next_check": float("inf")},
+        {"listens_since_s": "x"},
+        {"other": 1},
+    ],
+    ids=json.dumps,
+)
+def test_a_result_that_cannot_be_read_is_no_reason_to_fail(
+    host: Host, engine: Engine, damage: dict[str, Any]
+) -> None:
+    memory = host.run(checks=[SUM])[1]["memory"]
+    Path(host.config["result"]).write_text(json.dumps({"memory": memory | damage}))
+    engine.says = "17"
+    assert [host.run(checks=[SUM])[0] for _ in range(3)] == [0, 0, 1]
+    assert host.killed == ["ABRT", "CONT", "KILL"]
+
+
 @pytest.mark.parametrize(("others", "kept"), [(0, 1), (3, 0)])
 def test_exact_tokens_count_only_where_the_engine_computes_nothing_else(
     host: Host, engine: Engine, others: int, kept: int
