@@ -5,6 +5,7 @@ Exit codes: 0 success, 1 failure, 3 `status` found no running cloud.
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import os
@@ -15,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from pulumi_vllm_local import control, settings
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Callable
     from pathlib import Path
 
@@ -80,7 +80,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], 
     )
     console = verb("console", _console, "open a root shell on a machine, as a cloud's console does")
     console.add_argument("name", help="name or id of a machine")
-    console.add_argument("words", nargs="*", metavar="COMMAND", help="run this in place of a shell")
+    console.add_argument(
+        "words", nargs=argparse.REMAINDER, metavar="COMMAND", help="run this in place of a shell"
+    )
     for name, text in (
         ("reclaim", "terminate a machine as a provider reclaims a spot machine"),
         ("pause", "freeze a machine, so that it answers nothing"),
@@ -220,7 +222,8 @@ def _console(parsed: argparse.Namespace) -> int:
     from pulumi_vllm_local.machines.machine import MachineError  # with the containers, see `_machines`
 
     try:
-        command = _machines().console(_machine_id(parsed), parsed.words)
+        words = parsed.words[1:] if parsed.words[:1] == ["--"] else parsed.words
+        command = _machines().console(_machine_id(parsed), words)
     except MachineError as error:
         raise settings.LocalCloudError(f"local console: {error}") from None
     os.execvp(command[0], command)  # noqa: S606 - the user's own command

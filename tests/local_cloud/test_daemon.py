@@ -198,8 +198,9 @@ def test_status_logs_and_controls(state, capsys):
     for verb in ("logs", "console"):
         assert _local(verb, "nobody") == 1
         assert f"local {verb}: no machine nobody; see `pulumi-vllm local status`" in capsys.readouterr().err
-    assert _local("console", "one") == 1  # a double, without a container
-    assert "machine" in capsys.readouterr().err
+    for words in ((), ("sh", "-c", "true", "--json"), ("--", "true")):
+        assert _local("console", "one", *words) == 1  # a double, without a container
+        assert "machine" in capsys.readouterr().err
 
 
 def test_a_port_in_use_is_an_error(state):
