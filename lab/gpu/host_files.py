@@ -39,6 +39,12 @@ DIFFERENCES = {
         "EnvironmentFile=/etc/pulumi-vllm/vllm.env\n": "EnvironmentFile=/etc/pulumi-vllm/vllm.env\n"
         "EnvironmentFile=/etc/pulumi-vllm/gpu-machine.env\n",
     },
+    "/etc/systemd/system/vllm@.service": {
+        "--load-format mistral": "--load-format random",
+        "ExecStartPre=+/usr/bin/flock /run/pulumi-vllm-start.lock /usr/local/lib/pulumi-vllm/weights\n": "",
+        "EnvironmentFile=/etc/pulumi-vllm/vllm-%i.env\n": "EnvironmentFile=/etc/pulumi-vllm/vllm-%i.env\n"
+        "EnvironmentFile=/etc/pulumi-vllm/gpu-machine.env\n",
+    },
 }
 PREFLIGHT = {"min_disk_bytes": 2**30, "mount": False, "endpoint": None, "engine_bytes": 0}
 """Weights and engine need no disk, /models is a folder, and no hub can be asked for the time."""

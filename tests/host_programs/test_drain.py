@@ -29,7 +29,7 @@ def drain(*args: str) -> subprocess.CompletedProcess[str]:
 
 
 class FakeAdminSocket:
-    """An admin socket whose server has `left` running requests, one fewer at each query."""
+    """An admin socket whose server has `left` running requests, one fewer at each query once it is drained."""
 
     def __init__(self, admin_socket: Path, left: int, refuse: str = "") -> None:
         self.left, self.refuse, self.commands = left, refuse, list[str]()
@@ -53,7 +53,8 @@ class FakeAdminSocket:
     def answer(self, command: str) -> str:
         if command.startswith("set"):
             return self.refuse + "\n"
-        self.left = max(0, self.left - 1)
+        if any(one.startswith("set") for one in self.commands):
+            self.left = max(0, self.left - 1)
         return f"# pxname,svname,qcur,qmax,scur,smax\nvllm,local,0,0,{self.left},9\n\n"
 
     def close(self) -> None:
@@ -88,7 +89,7 @@ def test_it_waits_for_the_last_request(admin_socket: Path) -> None:
         admin.close()
     assert result.returncode == 0
     assert "no requests left" in result.stdout
-    assert admin.commands[0] == "set server vllm/local state drain"
+    assert admin.commands[1] == "set server vllm/local state drain"
 
 
 def test_it_reports_how_many_requests_are_left(admin_socket: Path) -> None:
@@ -108,7 +109,7 @@ def test_close_refuses_new_requests_and_waits_for_none(admin_socket: Path) -> No
     finally:
         admin.close()
     assert result.returncode == 0
-    assert admin.commands == ["set server vllm/local state drain"]
+    assert admin.commands == ["show stat vllm 4 -1", "set server vllm/local state drain"]
 
 
 def test_undo_reopens_and_a_refusal_is_an_error(admin_socket: Path) -> None:
@@ -119,7 +120,7 @@ def test_undo_reopens_and_a_refusal_is_an_error(admin_socket: Path) -> None:
         result = drain("--socket", str(admin_socket), "--timeout", "10")
     finally:
         admin.close()
-    assert admin.commands[0] == "set server vllm/local state ready"
+    assert admin.commands[1] == "set server vllm/local state ready"
     assert result.returncode == 1
     assert "No such server." in result.stderr
 

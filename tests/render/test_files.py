@@ -20,6 +20,7 @@ from pulumi_vllm.render import (
     render,
     templates,
 )
+from pulumi_vllm.render.engine_places import engine_places
 
 import stacks
 
@@ -28,9 +29,19 @@ def by_path(stack):
     return {file.path: file for file in stacks.rendered(stack)}
 
 
+def engine_file(stack):
+    several = stacks.planned(stack).engines > 1
+    return by_path(stack)[layout.unit_file(layout.ENGINE_TEMPLATE if several else layout.ENGINE_UNIT)]
+
+
 def test_every_template_is_rendered(stack):
     folder = package_files.templates()
     wanted = {f"/{path.relative_to(folder)}".removesuffix(".j2") for path in folder.rglob("*.j2")}
+    if stacks.planned(stack).engines > 1:  # one unit for all of them, and two files for each
+        several = {layout.ENGINE_ENVIRONMENT, layout.CANARY_CONFIG, layout.unit_file(layout.ENGINE_UNIT)}
+        wanted = wanted - several | {layout.unit_file(layout.ENGINE_TEMPLATE)}
+        for place in engine_places(stacks.planned(stack).engines):
+            wanted |= {place.environment, place.canary_config}
     assert wanted <= set(by_path(stack))
 
 
@@ -45,7 +56,8 @@ def test_no_secret_is_readable_by_others(stack):
 def test_a_start_records_every_file_that_a_change_would_restart_or_reload(stack):
     files = by_path(stack)
     for unit, action in (("vllm.service", "restart"), ("haproxy.service", "reload")):
-        text = files[f"/etc/systemd/system/{unit}"].text.replace("\\\n", "")
+        file = engine_file(stack) if unit == "vllm.service" else files[layout.unit_file(unit)]
+        text = file.text.replace("\\\n", "")
         (recorded,) = re.findall(r"^ExecStartPre=-\+\S+/record-start %n (.*)$", text, re.MULTILINE)
         assert set(recorded.split()) == {
             path for path, file in files.items() if file.on_change == f"{action} {unit}"
@@ -78,11 +90,16 @@ def test_security_updates_leave_the_units_and_the_driver_alone(tmp_path):
     settings.write_text(files[layout.NEEDRESTART].text)
     script = (
         "our %nrconf = (override_rc => {}); local (@ARGV, $/) = $ARGV[0]; eval <>; die $@ if $@; "
-        "for $u (qw(vllm.service vllm-weights.service haproxy.service ssh.service)) "
+        "for $u (qw(vllm.service vllm@1.service vllm-weights.service haproxy.service ssh.service)) "
         "{ print $u, qq(\\n) if grep { $u =~ /$_/ } keys %{$nrconf{override_rc}} }"
     )
     shown = subprocess.run(["perl", "-e", script, settings], capture_output=True, text=True, check=True)
-    assert shown.stdout.split() == ["vllm.service", "vllm-weights.service", "haproxy.service"]
+    assert shown.stdout.split() == [
+        "vllm.service",
+        "vllm@1.service",
+        "vllm-weights.service",
+        "haproxy.service",
+    ]
 
 
 def test_no_template_syntax_is_left(stack):
@@ -97,9 +114,10 @@ def test_json_files_are_json_with_the_agreed_keys(stack):
     weights = json.loads(files["/etc/pulumi-vllm/weights.json"].text)
     assert weights["directory"] == f"/models/weights/{weights['repository']}/{weights['revision']}"
     readiness = json.loads(files["/etc/pulumi-vllm/readiness.json"].text)
+    several = stacks.planned(stack).engines > 1
     assert set(readiness) == {
-        "gateway", "server_name", "ca", "token_file", "model", "golden", "answers", "engine_url", "timeout_s",
-        "result", "gateway_socket", "health_map",
+        "gateway", "server_name", "ca", "token_file", "model", "golden", "answers", "timeout_s",
+        "result", "gateway_socket", "health_map", *(("engines", "only") if several else ("engine_url",)),
     }  # fmt: skip
     assert len(readiness["answers"]) == (0 if readiness["golden"] else 7)
     install = json.loads(files["/etc/pulumi-vllm/install.json"].text)
@@ -110,13 +128,13 @@ def test_json_files_are_json_with_the_agreed_keys(stack):
 
 
 def test_the_stop_path_fits_a_reclaim(stack):
-    unit = by_path(stack)["/etc/systemd/system/vllm.service"].text
+    unit = engine_file(stack).text
     assert "TimeoutStopSec=45\n" in unit
     assert "--shutdown-timeout 30" in unit
 
 
 def test_the_engine_listens_on_loopback_only(stack):
-    assert "--host 127.0.0.1 \\\n" in by_path(stack)["/etc/systemd/system/vllm.service"].text
+    assert "--host 127.0.0.1 \\\n" in engine_file(stack).text
 
 
 def test_bootstrap_and_user_data():
@@ -199,7 +217,8 @@ def test_units_name_units_that_exist(stack):
             if line.startswith(("Requires=", "After=", "Before=", "Wants=")):
                 for name in line.partition("=")[2].split():
                     of_image = name.endswith(".target") or name.startswith("nvidia-")
-                    assert name in ours or of_image, (file.path, name)
+                    template = re.sub(r"@\d", "@", name)
+                    assert name in ours or template in ours or of_image, (file.path, name)
 
 
 def test_what_a_unit_starts_is_rendered(stack):
@@ -208,4 +227,4 @@ def test_what_a_unit_starts_is_rendered(stack):
         for name in re.findall(r"^Exec\w+=(/usr/local/lib/pulumi-vllm/\w+)", file.text, re.MULTILINE):
             assert paths[name].mode == "0755"
         for name in re.findall(r"^EnvironmentFile=(/etc/\S+)", file.text, re.MULTILINE):
-            assert name in paths
+            assert {name.replace("%i", str(number)) for number in (0, 1)} <= set(paths)

@@ -12,7 +12,7 @@ import sys
 import combinations
 import pytest
 import since
-from pulumi_vllm.render import cloud_init
+from pulumi_vllm.render import cloud_init, layout, package_files
 from pulumi_vllm_local.images.image_cache import ImageCache
 
 import stacks
@@ -106,6 +106,7 @@ def test_systemd_reads_the_units(files, host):
         "opt/vllm/bin/python",
         "usr/sbin/haproxy",
         "usr/sbin/nft",
+        "usr/bin/flock",
         "usr/bin/install",
         "bin/sh",
         "bin/kill",
@@ -181,6 +182,7 @@ def test_haproxy_reads_its_configuration(tmp_path):
             text = given.replace("/etc/pulumi-vllm/gateway", str(gateway)).replace(
                 "/run/pulumi-vllm-gateway", str(gateway)
             )
+            text = text.replace(layout.PROGRAMS, str(package_files.templates() / layout.PROGRAMS.lstrip("/")))
             (gateway / "haproxy.cfg").write_text(re.sub(r"    (user|group) haproxy\n", "", text))
             for words in (["env"], ["env", "GATEWAY_IPV6=1"]):
                 output = run(*words, haproxy, "-c", "-f", str(gateway / "haproxy.cfg"))

@@ -10,6 +10,7 @@ from pulumi_vllm.plan.access_config import READINESS_KEY
 from pulumi_vllm.plan.answer_checks import answer_checks
 from pulumi_vllm.plan.key_limits import key_limits
 from pulumi_vllm.render import firewall, gateway_routes, layout, package_files, systemd, templates
+from pulumi_vllm.render.engine_places import engine_places, instance
 from pulumi_vllm.render.first_boot import bootstrap
 from pulumi_vllm.render.host_file import HostFile, Mount
 
@@ -31,6 +32,10 @@ class _Row(NamedTuple):
     mode: str
     owner: str
     on_change: str
+    template: str = ""
+    """Path whose template it has, where that is another one."""
+    engine: int = 0
+    """Number of the engine that it belongs to."""
 
 
 _ROOT = "root:root"
@@ -93,13 +98,16 @@ _FILE_SYSTEMS = {
 def render(plan: Plan, *, mount: Mount | None = None) -> tuple[HostFile, ...]:
     """Every file on the host, sorted by path. The mount unit is included only if the mount is known."""
     variables = _variables(plan)
-    files = [_filled(row, variables) for row in _TABLE]
+    files = [_filled(row, variables) for row in _rows(plan.engines)]
     for path, text in package_files.programs().items():
         on_change = _RESTART_ENGINE if _is_engine_module(path) else _NOTHING
         mode = "0644" if path.endswith(".py") else "0755"
         files.append(HostFile(path, text, mode, on_change=on_change, packaged=True))
     for minor, text in plan.engine.locks().items():
         files.append(HostFile(layout.engine_lock(minor), text, on_change=_RESTART_ENGINE, packaged=True))
+    if plan.engines > 1:
+        text = package_files.conversation()
+        files.append(HostFile(layout.CONVERSATION, text, on_change=_RELOAD_GATEWAY, packaged=True))
     files += [HostFile(layout.UV_LOCK, engine_locks.uv(), packaged=True), bootstrap(plan)]
     if mount is not None:
         files.append(models_mount(mount.kind, mount.source))
@@ -117,7 +125,26 @@ def models_mount(kind: str, source: str) -> HostFile:
 
 
 def _filled(row: _Row, variables: dict[str, Any]) -> HostFile:
-    return HostFile(row.path, templates.fill(row.path, **variables), row.mode, row.owner, row.on_change)
+    text = templates.fill(row.template or row.path, **variables, engine_number=row.engine)
+    return HostFile(row.path, text, row.mode, row.owner, row.on_change)
+
+
+def _rows(engines: int) -> tuple[_Row, ...]:
+    """The table's rows. Several engines share a unit, and each has an environment and a canary's configuration."""
+    if engines == 1:
+        return _TABLE
+    each = (layout.ENGINE_ENVIRONMENT, layout.CANARY_CONFIG)
+    rows = []
+    for row in _TABLE:
+        if row.path == layout.unit_file(layout.ENGINE_UNIT):
+            rows.append(row._replace(path=layout.unit_file(layout.ENGINE_TEMPLATE), template=row.path))
+        elif row.path in each:
+            for number, place in enumerate(engine_places(engines)):
+                path = (place.environment, place.canary_config)[each.index(row.path)]
+                rows.append(row._replace(path=path, template=row.path, engine=number))
+        else:
+            rows.append(row)
+    return tuple(rows)
 
 
 def _is_engine_module(path: str) -> bool:
@@ -126,11 +153,58 @@ def _is_engine_module(path: str) -> bool:
 
 def _read_at_start(plan: Plan) -> dict[str, tuple[str, ...]]:
     """Files that engine and gateway read when they start, which their units record."""
-    engine = [row.path for row in _TABLE if row.on_change == _RESTART_ENGINE]
+    rows = _rows(plan.engines)
+    engine = [row.path for row in rows if row.on_change == _RESTART_ENGINE]
     engine += [path for path in package_files.programs() if _is_engine_module(path)]
     engine += [layout.engine_lock(minor) for minor in plan.engine.locks()]
-    gateway = [row.path for row in _TABLE if row.on_change == _RELOAD_GATEWAY]
+    gateway = [row.path for row in rows if row.on_change == _RELOAD_GATEWAY]
+    gateway += [layout.CONVERSATION] if plan.engines > 1 else []
     return {"engine_files": tuple(sorted(engine)), "gateway_files": tuple(gateway)}
+
+
+class _EngineUnit(NamedTuple):
+    """What the unit of several engines writes in another way than that of a single one."""
+
+    environment: str
+    caches: str
+    socket: str
+    command_lines: tuple[str, ...]
+
+    @classmethod
+    def of(cls, plan: Plan) -> _EngineUnit:
+        lines, socket = systemd.command_lines(plan.argv), layout.ENGINE_IN_PROC_NET_TCP
+        if plan.engines == 1:
+            return cls(layout.ENGINE_ENVIRONMENT, plan.cache_directory, socket, lines)
+        # The ports differ in the last digit only, also in hexadecimal.
+        own_port = f"--port {layout.ENGINE_PORT}"
+        return cls(
+            instance(layout.ENGINE_ENVIRONMENT),
+            _own_caches(plan, "%i"),
+            f"{socket[:-1]}%i",
+            tuple(f"{own_port[:-1]}%i" if line == own_port else line for line in lines),
+        )
+
+
+def _own_caches(plan: Plan, number: int | str) -> str:
+    """The cache directory of one of several engines: two that compile the same at once must not share files."""
+    return f"{plan.cache_directory}/engine-{number}"
+
+
+def _engine_environment(plan: Plan) -> list[dict[str, str]]:
+    """The environment of each engine. Of several, each sees its own GPUs and has its own caches."""
+    if plan.engines == 1:
+        return [dict(plan.environment)]
+    found = []
+    for number in range(plan.engines):
+        own = {
+            name: value.replace(plan.cache_directory, _own_caches(plan, number), 1)
+            for name, value in plan.environment.items()
+        }
+        gpus = range(number * plan.gpus_of_each, (number + 1) * plan.gpus_of_each)
+        if gpus:
+            own["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
+        found.append(own)
+    return found
 
 
 def _variables(plan: Plan) -> dict[str, Any]:
@@ -142,6 +216,10 @@ def _variables(plan: Plan) -> dict[str, Any]:
         "plan": plan,
         "weights": weights,
         "command_lines": systemd.command_lines(plan.argv),
+        "engines": engine_places(plan.engines),
+        "several": plan.engines > 1,
+        "engine_unit": _EngineUnit.of(plan),
+        "engine_environment": _engine_environment(plan),
         "gateway": deployment.gateway,
         "get_routes": gateway_routes.get_routes(plan.served_names),
         "post_routes": gateway_routes.post_routes(plan.model.tasks),
@@ -167,7 +245,7 @@ def _variables(plan: Plan) -> dict[str, Any]:
             if cuda
             else None
         ),
-        "min_ram_bytes": _RAM_PER_PROCESS * (2 + machine.count) if cuda else 0,
+        "min_ram_bytes": _RAM_PER_PROCESS * (2 * plan.engines + machine.count) if cuda else 0,
         "engine_bytes": _ENGINE_BYTES if cuda else 0,
         "engine_locks": [layout.engine_lock(minor) for minor in plan.engine.locks()],
         "readiness_key": READINESS_KEY,
@@ -175,7 +253,7 @@ def _variables(plan: Plan) -> dict[str, Any]:
         "locks": tuple(plan.engine.locks()),
         "max_body_bytes": deployment.gateway.max_body_mib * 2**20,
         "min_disk_bytes": plan.disk_gib * 2**30 if cuda else weights.bytes * 2,
-        "most_at_once": deployment.sequences,
+        "most_at_once": plan.sequences_of_each,
         "nvswitch": plan.needs_nvswitch,
         "reserve_bytes": 2 * 2**30 if cuda else 64 * 2**20,
         "stop_timeout_s": STOP_TIMEOUT_S,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from pulumi_vllm.plan.engine_count import MOST_ENGINES
 from pulumi_vllm.plan.host_paths import (
     CACHES,
     ENGINE_ADDRESS,
@@ -60,6 +61,8 @@ UNATTENDED_UPGRADES: Final = "/etc/apt/apt.conf.d/52pulumi-vllm"
 BOOTSTRAP: Final = f"{PROGRAMS}/bootstrap"
 """It runs from this path, because its stamp is its own digest."""
 CANARY: Final = f"{PROGRAMS}/canary"
+CONVERSATION: Final = f"{PROGRAMS}/conversation.lua"
+"""Where several engines share a host, the gateway's program that tells conversations apart."""
 DRAIN: Final = f"{PROGRAMS}/drain"
 FIREWALL: Final = f"{PROGRAMS}/firewall"
 """Loads firewall rules on trial: the host restores the previous rules unless they are kept in time."""
@@ -102,8 +105,12 @@ INSTALL_PROGRESS: Final = f"{RUNTIME}/install.progress.json"
 PREFLIGHT_RESULT: Final = f"{RUNTIME}/preflight.json"
 PREFLIGHT_PASSED: Final = f"{RUNTIME}/preflight.passed"
 """Exists while the last preflight has passed; other units assert it."""
+READINESS_ENGINE: Final = f"{RUNTIME}/readiness.engine"
+"""Names the one engine that the next readiness check is about, by its unit. Without it, all are checked."""
 READINESS_RESULT: Final = f"{RUNTIME}/readiness.json"
 ROLLBACK_RESULT: Final = f"{RUNTIME}/rollback.json"
+START_LOCK: Final = "/run/pulumi-vllm-start.lock"
+"""Held by one of several engines while it switches to the installed engine, or verifies the weights."""
 STARTS: Final = f"{RUNTIME}/starts"
 """One record for each unit that `record-start` recorded: the files with which it started."""
 WEIGHTS_PROGRESS: Final = f"{RUNTIME}/weights.progress.json"
@@ -121,8 +128,8 @@ PREFLIGHT_UNIT: Final = "vllm-preflight.service"
 ROLLBACK_UNIT: Final = "vllm-rollback.service"
 WEIGHTS_UNIT: Final = "vllm-weights.service"
 ENGINE_UNIT: Final = "vllm.service"
-ENGINE_PROCESSES: Final = f"/sys/fs/cgroup/system.slice/{ENGINE_UNIT}/cgroup.procs"
-"""The processes of the running engine, as the kernel lists them."""
+ENGINE_TEMPLATE: Final = "vllm@.service"
+"""The unit of each of several engines on a host; engine_places.py has their names."""
 GATEWAY_UNIT: Final = "haproxy.service"
 READINESS_UNIT: Final = "vllm-readiness.service"
 FIREWALL_UNIT: Final = "vllm-firewall.service"
@@ -182,7 +189,10 @@ GATEWAY_URL: Final = f"https://{LOOPBACK}:{GATEWAY_PORT}"
 ENGINE_IN_PROC_NET_TCP: Final = (
     "".join(f"{int(octet):02X}" for octet in reversed(ENGINE_ADDRESS.split("."))) + f":{ENGINE_PORT:04X}"
 )
-"""The engine's address as the kernel's socket table shows it: hexadecimal, the address in little-endian order."""
+"""The engine's address as the kernel's socket table shows it: hexadecimal, the address in little-endian order.
+
+Ports of several engines follow each other, and differ in the last digit only: 8000 is 1F40.
+"""
 
 __all__ = [
     "CACHES",
@@ -190,6 +200,7 @@ __all__ = [
     "ENGINE_MODULES",
     "ENGINE_PORT",
     "MODELS",
+    "MOST_ENGINES",
     "REQUESTS_CONFIG",
     "WEIGHTS",
 ]  # re-exported; all else is defined here

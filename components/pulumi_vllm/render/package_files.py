@@ -34,6 +34,11 @@ def templates() -> pathlib.Path:
     raise PlanError((f"{package}: the templates directory is missing; install pulumi-vllm again",))
 
 
+def conversation() -> str:
+    """The gateway's program for hosts with several engines."""
+    return (templates() / layout.CONVERSATION.lstrip("/")).read_text()
+
+
 def programs() -> dict[str, str]:
     """The host programs and their modules, by path on the host."""
     folder = templates() / layout.PROGRAMS.lstrip("/")
@@ -81,5 +86,5 @@ def changed(declared: str, live: str, mask: Callable[[str], str]) -> str:
 
 @functools.cache
 def _texts() -> dict[str, str]:
-    every = (*programs().values(), *engine_locks.every())
+    every = (*programs().values(), conversation(), *engine_locks.every())
     return {hashlib.sha256(one.encode()).hexdigest(): one for one in every}

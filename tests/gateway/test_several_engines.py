@@ -1,0 +1,204 @@
+"""Several engines behind one gateway: who gets which request."""
+
+import asyncio
+import contextlib
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from backend import Backend
+from gateway import KEYS, Gateway
+from pulumi_vllm.render import layout
+from test_limits import LONG_S, until
+
+SYSTEM = {"role": "system", "content": 'You say "yes", {never} [no] \\ é'}
+LUA = Path(__file__).parents[2] / f"templates{layout.CONVERSATION}"
+
+
+@pytest.fixture
+def engines():
+    with contextlib.ExitStack() as started:
+        yield [started.enter_context(Backend()) for _ in range(2)]
+
+
+@pytest.fixture
+def gateway(engines, tmp_path):
+    several = {"machine": {"gpu": "CPU", "count": 0, "engines": 2, "max_usd_per_hour": 1}, "concurrency": 8}
+    changes = {"127.0.0.1:8001 ": f"127.0.0.1:{engines[1].port} ", layout.CONVERSATION: str(LUA)}
+    with Gateway(tmp_path / "gateway", engines[0].port, changes=changes, more=several) as started:
+        yield started
+
+
+def ask(body, path="/v1/chat/completions", key="team-a", indent=None, **headers):
+    data = json.dumps(body, indent=indent).encode()
+    more = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+    head = f"POST {path} HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {KEYS[key]}\r\n{more}"
+    return f"{head}Content-Length: {len(data)}\r\nConnection: close\r\n\r\n".encode() + data
+
+
+def turns(number, first, **more):
+    """A chat whose last message is the user's turn of this number."""
+    said = [{"role": "user", "content": first}]
+    for one in range(1, number):
+        said += [
+            {"role": "assistant", "content": f"answer {one}"},
+            {"role": "user", "content": f"turn {one}"},
+        ]
+    return {"model": "m", "messages": [SYSTEM, *said], "max_tokens": number, **more}
+
+
+async def engine_of(gateway, engines, data):
+    """The number of the engine that got a request."""
+    before = [len(one.requests) for one in engines]
+    answer = await gateway.one(data)
+    assert answer.status == 200, answer
+    (number,) = [n for n, one in enumerate(engines) if len(one.requests) > before[n]]
+    return number
+
+
+async def test_a_conversation_stays_on_one_engine_and_different_ones_spread(gateway, engines):
+    used = Counter()
+    for conversation in range(16):
+        first = f"question {conversation} " + "x" * conversation
+        found = {await engine_of(gateway, engines, ask(turns(number, first))) for number in range(1, 6)}
+        assert len(found) == 1
+        used += Counter(found)
+    assert min(used[0], used[1]) >= 2
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        lambda number, name: ask(turns(number, name), indent=2),
+        lambda number, name: ask(turns(number, [{"type": "text", "text": name}, {"type": "text", "text": "}"}])),
+        lambda number, name: ask({"max_tokens": number, "input": turns(number, name)["messages"][1:],
+                                  "instructions": "be brief"}, "/v1/responses"),
+        lambda number, name: ask({"system": "be brief", **turns(number, name)}, "/v1/messages"),
+        lambda number, name: ask({"prompt": f"turn {number}", "prompt_cache_key": name}, "/v1/completions"),
+        lambda number, name: ask({"prompt": f"turn {number}"}, "/v1/completions", x_session_id=name),
+        lambda number, name: ask(turns(number, f"{number}"), session_id=name),
+        lambda number, name: ask(turns(number, f"{number}"), x_claude_code_session_id=name),
+        lambda number, name: ask({"messages": [{"content": name, "role": "user"}, *[{"content": "a"}] * number]}),
+        # The first message is all of the body that the gateway knows.
+        lambda number, name: ask(turns(number, name + "y" * 100_000)),
+    ],
+)  # fmt: skip
+async def test_every_way_to_name_a_conversation(gateway, engines, variant):
+    used = set()
+    for name in "abcdefgh":
+        found = {await engine_of(gateway, engines, variant(number, name)) for number in (1, 2, 5)}
+        assert len(found) == 1
+        used |= found
+    assert used == {0, 1}
+
+
+async def test_two_keys_do_not_share_a_conversation(gateway, engines):
+    names = [f"{number}" for number in range(12)]
+    of_each = [
+        [await engine_of(gateway, engines, ask(turns(1, name), key=key)) for name in names] for key in KEYS
+    ]
+    assert of_each[0] != of_each[1]
+
+
+async def hold(gateway, engines, number, data):
+    """A request that its engine keeps. Waits until it is there, and returns the connection."""
+    before = (
+        len(engines[number].requests) if number is not None else sum(len(one.requests) for one in engines)
+    )
+    reader, writer = await gateway.connect()
+    writer.write(data)
+    await writer.drain()
+    if number is None:
+        await until(lambda: sum(len(one.requests) for one in engines) > before)
+    else:
+        await until(lambda: len(engines[number].requests) > before)
+    return reader, writer
+
+
+async def let_go(held, engines):
+    for _, writer in held:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+    await until(lambda: all(one.gone.is_set() or not one.requests for one in engines))
+    await asyncio.sleep(0.2)  # the engines close their side too
+
+
+async def test_a_request_without_a_conversation_goes_to_the_least_busy(gateway, engines):
+    held = [
+        await hold(gateway, engines, None, ask({"prompt": "x", "hold": True}, "/v1/completions"))
+        for _ in range(6)
+    ]
+    assert [len(one.requests) for one in engines] == [3, 3]
+    await let_go(held, engines)
+
+
+async def test_a_busy_engine_passes_conversations_on(gateway, engines):
+    """Bounded load: with four places on each engine, one conversation's requests fill no engine alone."""
+    data = ask(turns(1, "the same for all", hold=True))
+    held = [await hold(gateway, engines, None, data) for _ in range(6)]
+    assert min(len(one.requests) for one in engines) >= 2
+    await let_go(held, engines)
+
+
+@pytest.mark.parametrize("state", ["drain", "maint"])
+async def test_an_engine_that_is_out_gets_nothing_and_gets_its_conversations_back(gateway, engines, state):
+    names = [f"question {number}" for number in range(8)]
+    before = {name: await engine_of(gateway, engines, ask(turns(1, name))) for name in names}
+    assert not gateway.command(f"set server vllm/engine0 state {state}").strip()
+    for name in names:
+        assert await engine_of(gateway, engines, ask(turns(2, name))) == 1
+        assert await engine_of(gateway, engines, ask({"prompt": name}, "/v1/completions")) == 1
+    assert not gateway.command("set server vllm/engine0 state ready").strip()
+    assert {name: await engine_of(gateway, engines, ask(turns(3, name))) for name in names} == before
+
+
+async def test_health_counts_engines_and_needs_one(gateway, engines):
+    health = b"GET /healthz HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n"
+    assert json.loads((await gateway.one(health)).body) == {"status": "listens", "engines": 2}
+    engines[1].healthy = False
+    await until_health(gateway, health, 1)
+    engines[0].healthy = False
+    for _ in range(LONG_S * 10):
+        answer = await gateway.one(health)
+        if answer.status == 503:
+            break
+        await asyncio.sleep(0.1)
+    assert answer.status == 503
+
+
+async def until_health(gateway, health, ready):
+    for _ in range(LONG_S * 10):
+        answer = await gateway.one(health)
+        if answer.status == 200 and json.loads(answer.body)["engines"] == ready:
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError(answer)
+
+
+async def test_each_engine_admits_its_share_of_a_keys_tokens(engines, tmp_path):
+    access = {"allow": ["0.0.0.0/0"], "keys": ["team-a", {"name": "team-b", "tokens_per_minute": 1001}]}
+    several = {"machine": {"gpu": "CPU", "count": 0, "engines": 2, "max_usd_per_hour": 1}, "access": access}
+    changes = {"127.0.0.1:8001 ": f"127.0.0.1:{engines[1].port} ", layout.CONVERSATION: str(LUA)}
+    with Gateway(tmp_path / "gateway", engines[0].port, changes=changes, more=several) as gateway:
+        assert (await gateway.one(ask(turns(1, "a"), key="team-b"))).status == 200
+    (request,) = [one for engine in engines for one in engine.requests]
+    assert request.values("x-key-tokens") == ["501"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[]", b"[" * 400, b'{"messages": [' * 200,
+     b'{"messages": [{"role": "user", "content": "\\',
+     b"\0" * 5_000,
+     b'{"messages": {"role": "user"}}', b'{"messages": [{"role": 1}]}', b'{"prompt_cache_key": 5, "messages": 1}',
+     b'{"messages": [' + b'{"role": "system", "content": "x"},' * 900],
+)  # fmt: skip
+async def test_no_body_stops_the_gateway(gateway, engines, body):
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {KEYS['team-a']}\r\n"
+    )
+    data = f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
+    assert (await gateway.one(data)).status == 200
+    assert await engine_of(gateway, engines, ask(turns(1, "and after it"))) in {0, 1}
