@@ -256,3 +256,17 @@ def test_secrets_are_secret_for_programs_in_other_languages_too():
     for properties in ("inputProperties", "properties"):
         for name, schema in server[properties].items():
             assert schema.get("secret", False) == ("(secret)" in schema["description"]), name
+
+
+@pytest.mark.parametrize("taken", ["H200", "H100"])
+def test_what_runs_on_the_host_is_planned_for_the_gpu_that_was_rented(monkeypatch, taken):
+    monkeypatch.setitem(OUTPUTS["vllm:spheron:Instance"], "gpuTaken", taken)
+    machine = block()["machine"]
+    alone, _ = declare(server=block() | {"machine": machine | {"gpu": taken}})
+    made, outputs = declare(server=block() | {"machine": machine | {"gpu": ["H200", "H100"]}})
+    assert (made["llm-machine"]["gpu"], made["llm-machine"]["otherGpus"]) == ("H200", ["H100"])
+    assert made["llm-volume"]["otherGpus"] == ["H100"]
+    for name in ("files", "attributes", "actions"):
+        assert made["llm-files"][name] == alone["llm-files"][name]
+    assert made["llm-service"]["engineVersion"] == alone["llm-service"]["engineVersion"]
+    assert outputs["plan"]["machine"] == f"2x {taken}"

@@ -28,7 +28,7 @@ def offer(usd_per_hour=4.72, **changes):
 
 
 def request(gpu="H200", count=1, billings=("on-demand",), **more):
-    return OfferRequest(gpu, count, billings, **more)
+    return OfferRequest((gpu,) if isinstance(gpu, str) else gpu, count, billings, **more)
 
 
 def prices(offers):

@@ -413,3 +413,45 @@ async def test_an_instance_that_cannot_be_ended_stays_in_state(cloud, doubles, c
     with pytest.raises(Partial, match="the machine should have been ended: ") as failure:
         await create(call[0], inputs(cloud, doubles, endIfNeverReady=True))
     assert [failure.value.resource_id] == [machine for machine, _ in listed(cloud)]
+
+
+LISTED = {"gpu": "H200", "otherGpus": ["H100"], "count": 1, "maxUsdPerHour": 4.5}
+
+
+async def test_the_second_gpu_is_rented_where_the_first_is_not_on_offer(cloud, doubles, call):
+    cloud.sim("profile/data-crunch", running_after_s=1e9)
+    new = inputs(cloud, doubles, **LISTED)
+    assert (await Instance().preview(call[0], new))["gpuTaken"] == "H200"
+    cloud.sim("offer", offer="gpu-h200", gone=True)
+    assert (await Instance().preview(call[0], new))["gpuTaken"] == "H100"
+    assert "no machine with H200 is on offer within the ceiling; it is H100" in str(call[1])
+    with pytest.raises(Partial, match="still deploying") as kept:
+        await create(call[0], new)
+    assert kept.value.outputs["gpuTaken"] == "H100"
+    (rented,) = cloud.get("/api/deployments").json()
+    assert rented["gpuType"] == "H100_SXM5"
+
+
+async def test_the_second_gpu_is_tried_when_the_first_has_no_stock(cloud, doubles, call):
+    cloud.sim("profile/data-crunch", running_after_s=1e9)
+    cloud.sim("fault", kind="stock", offer="gpu-h200")
+    with pytest.raises(Partial, match="still deploying") as kept:
+        await create(call[0], inputs(cloud, doubles, **LISTED))
+    assert kept.value.outputs["gpuTaken"] == "H100"
+
+
+@pytest.mark.parametrize(
+    ("taken", "new", "replaced"),
+    [
+        ("H100", {"gpu": "H200", "otherGpus": ["H100"]}, False),
+        ("H100", {"gpu": "H100", "otherGpus": ["H200"]}, False),
+        ("H100", {"gpu": "H100"}, False),
+        ("H100", {"gpu": "H200"}, True),
+        ("H200", {"gpu": "B200", "otherGpus": ["H100"]}, True),
+        (None, {"gpu": "B200", "otherGpus": ["H200"]}, False),  # a state from before there were lists
+    ],
+)
+def test_a_machine_stays_while_its_gpu_is_one_of_the_list(taken, new, replaced):
+    state = {"gpu": "H200", "otherGpus": ["H100"], "count": 1, "gpuTaken": taken}
+    found = Instance().compare(state, {"count": 1} | new)
+    assert found == ({"gpu": Kind.REPLACE} if replaced else {})

@@ -142,7 +142,7 @@ class RecoveryRun:
     def _spot_offered(self, server: ServerState) -> bool:
         inputs = server.instance_inputs
         request = OfferRequest(
-            gpu=str(inputs["gpu"]),
+            gpus=(str(inputs["gpu"]), *(inputs.get("otherGpus") or ())),
             count=int(inputs["count"]),
             billings=("spot",),
             region=inputs.get("region"),

@@ -107,6 +107,7 @@ class Volume(pulumi.CustomResource):
         size_gb: pulumi.Input[int],
         gpu: pulumi.Input[str],
         count: pulumi.Input[int],
+        other_gpus: pulumi.Input[Sequence[str]] | None = None,
         billing: pulumi.Input[str] | None = None,
         fallback: pulumi.Input[str] | None = None,
         region: pulumi.Input[str] | None = None,
@@ -123,6 +124,7 @@ class Volume(pulumi.CustomResource):
             size_gb: Size in GB (10^9 bytes). It can grow where the provider allows it.
             gpu: GPU of the machine that uses the volume, as in offers, such as H200, H100 or CPU.
             count: Number of GPUs of that machine.
+            other_gpus: Further GPUs that the machine may have, in order of preference.
             billing: Billing of that machine: on-demand or spot.
             fallback: on-demand, if that machine may be rented on demand too.
             region: Region. The default is the region of the cheapest machine that matches.
@@ -139,6 +141,7 @@ class Volume(pulumi.CustomResource):
                 "sizeGb": size_gb,
                 "gpu": gpu,
                 "count": count,
+                "otherGpus": other_gpus,
                 "billing": billing,
                 "fallback": fallback,
                 "region": region,
@@ -165,6 +168,11 @@ class Volume(pulumi.CustomResource):
     def gpu(self) -> pulumi.Output[str]:
         """GPU of the machine that uses the volume, as in offers, such as H200, H100 or CPU."""
         return pulumi.get(self, "gpu")  # type: ignore[no-any-return]
+
+    @property
+    def other_gpus(self) -> pulumi.Output[Sequence[str]]:
+        """Further GPUs that the machine may have, in order of preference."""
+        return pulumi.get(self, "otherGpus")  # type: ignore[no-any-return]
 
     @property
     def count(self) -> pulumi.Output[int]:
@@ -249,6 +257,7 @@ class Instance(pulumi.CustomResource):
         ssh_key_id: pulumi.Input[str],
         ssh_public_key: pulumi.Input[str],
         ssh_private_key: pulumi.Input[str],
+        other_gpus: pulumi.Input[Sequence[str]] | None = None,
         billing: pulumi.Input[str] | None = None,
         fallback: pulumi.Input[str] | None = None,
         provider: pulumi.Input[str] | None = None,
@@ -275,6 +284,7 @@ class Instance(pulumi.CustomResource):
             ssh_key_id: Id of the SSH key at the cloud.
             ssh_public_key: Public SSH key. It is part of the instance's identity.
             ssh_private_key: Private SSH key, to log in to the host and to drain it.
+            other_gpus: Further GPU models, in order of preference, for when no instance with `gpu` is offered. An instance with any of them stays.
             billing: on-demand (default) or spot.
             fallback: on-demand: rent an on-demand instance when no spot instance is available.
             provider: Company that runs it. A volume sets its own.
@@ -301,6 +311,7 @@ class Instance(pulumi.CustomResource):
                 "sshKeyId": ssh_key_id,
                 "sshPublicKey": ssh_public_key,
                 "sshPrivateKey": pulumi.Output.secret(ssh_private_key),
+                "otherGpus": other_gpus,
                 "billing": billing,
                 "fallback": fallback,
                 "provider": provider,
@@ -317,6 +328,7 @@ class Instance(pulumi.CustomResource):
                 "alternatives": alternatives,
                 "overlap": overlap,
                 "instanceName": None,
+                "gpuTaken": None,
                 "status": None,
                 "address": None,
                 "user": None,
@@ -337,6 +349,11 @@ class Instance(pulumi.CustomResource):
     def gpu(self) -> pulumi.Output[str]:
         """GPU model as in offers, such as H200, H100 or CPU."""
         return pulumi.get(self, "gpu")  # type: ignore[no-any-return]
+
+    @property
+    def other_gpus(self) -> pulumi.Output[Sequence[str]]:
+        """Further GPU models, in order of preference, for when no instance with `gpu` is offered. An instance with any of them stays."""
+        return pulumi.get(self, "otherGpus")  # type: ignore[no-any-return]
 
     @property
     def count(self) -> pulumi.Output[int]:
@@ -437,6 +454,11 @@ class Instance(pulumi.CustomResource):
     def instance_name(self) -> pulumi.Output[str]:
         """Name at the cloud."""
         return pulumi.get(self, "instanceName")  # type: ignore[no-any-return]
+
+    @property
+    def gpu_taken(self) -> pulumi.Output[str]:
+        """The GPU that it has, of `gpu` and `otherGpus`."""
+        return pulumi.get(self, "gpuTaken")  # type: ignore[no-any-return]
 
     @property
     def status(self) -> pulumi.Output[str]:

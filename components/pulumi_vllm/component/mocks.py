@@ -24,6 +24,7 @@ OUTPUTS: Final[dict[str, dict[str, Any]]] = {
     },
     "vllm:spheron:Instance": {
         "instanceName": "unit-llm-machine-0123456789",
+        "gpuTaken": "H200",
         "status": "running",
         "address": "192.0.2.7",  # RFC 5737: for documentation
         "user": "ubuntu",

@@ -14,6 +14,7 @@ from pulumi_vllm.component import (
     stack_config,
 )
 from pulumi_vllm.component import generated as resources
+from pulumi_vllm.component.by_gpu import of_files, of_taken
 from pulumi_vllm.component.server_args import ServerArgs, validated_plan
 from pulumi_vllm.plan import Plan, explain, plan
 from pulumi_vllm.plan.config import Deployment
@@ -81,13 +82,15 @@ class Server(pulumi.ComponentResource):
     ) -> resources.Volume:
         """Declare the volume, the instance and its SSH key."""
         deployment, machine = planned.deployment, planned.deployment.machine
+        gpu, *other_gpus = planned.preferred or machine.gpus
         key = resources.SshKey(
             f"{name}-ssh", private_key=args.get("ssh_private_key"), opts=self._child(*after)
         )
         volume = resources.Volume(
             f"{name}-volume",
             size_gb=deployment.storage_gb,
-            gpu=machine.gpu,
+            gpu=gpu,
+            other_gpus=other_gpus or None,
             count=machine.count,
             billing=machine.billing,
             fallback=machine.fallback,
@@ -99,7 +102,8 @@ class Server(pulumi.ComponentResource):
         )
         self.machine = resources.Instance(
             f"{name}-machine",
-            gpu=machine.gpu,
+            gpu=gpu,
+            other_gpus=other_gpus or None,
             count=machine.count,
             billing=machine.billing,
             fallback=machine.fallback,
@@ -170,11 +174,14 @@ class Server(pulumi.ComponentResource):
         commands_follow: bool,
     ) -> None:
         """Declare what runs on the host, in this order: mounted volume, files, weights, service."""
-        deployment, files = planned.deployment, render(planned)
+        deployment, taken = planned.deployment, self.machine.gpu_taken
+        files = of_taken(planned, taken, render)
         self.endpoint = self.machine.address.apply(
             lambda address: f"https://{deployment.access.hostname or _bracketed(address)}/v1"
         )
-        contained = {secret for file in files for secret in file.secrets}
+        contained = {
+            secret for one in (planned, *planned.others) for file in render(one) for secret in file.secrets
+        }
         reached: dict[str, Any] = {
             "instance_id": self.machine.id,
             "connection": self._connection,
@@ -194,9 +201,9 @@ class Server(pulumi.ComponentResource):
             f"{name}-files",
             **reached,
             access=_access(deployment),
-            files={file.path: file.declared for file in files},
-            attributes={file.path: f"{file.mode} {file.owner}" for file in files},
-            actions={file.path: file.on_change for file in files},
+            files=of_files(files, lambda file: file.declared),
+            attributes=of_files(files, lambda file: f"{file.mode} {file.owner}"),
+            actions=of_files(files, lambda file: file.on_change),
             secrets={secret: value for secret, value in secrets.items() if secret in contained},
             values={"ca_certificate": self.ca_certificate},
             opts=self._child(attachment),
@@ -212,7 +219,7 @@ class Server(pulumi.ComponentResource):
         self.service = resources.Service(
             f"{name}-service",
             **reached,
-            engine_version=planned.engine.version,
+            engine_version=of_taken(planned, taken, lambda one: one.engine.version),
             serving_digest=host_files.serving_digest,
             weights_revision=planned.revision,
             weights_downloads=weights.downloads,
@@ -235,9 +242,10 @@ class Server(pulumi.ComponentResource):
         )
         # With the gateway's limits, so that `bench` can warn before it reaches them.
         gateway = deployment.gateway.model_dump()
-        self.plan = pulumi.Output.all(self.machine.usd_per_hour, self.machine.billed_as).apply(
+        machine = self.machine
+        self.plan = pulumi.Output.all(machine.usd_per_hour, machine.billed_as, machine.gpu_taken).apply(
             lambda rented: (
-                explain.summary(plan(_as_billed(deployment, rented[1]), paid=rented[0]))
+                explain.summary(plan(_as_rented(planned, rented[1], rented[2]), paid=rented[0]))
                 | {"gateway": gateway}
             )
         )
@@ -306,8 +314,9 @@ class Server(pulumi.ComponentResource):
         )
 
 
-def _as_billed(deployment: Deployment, billing: str | None) -> Deployment:
-    """Return the deployment with the billing of the rented machine: a fallback from spot is billed on demand."""
+def _as_rented(planned: Plan, billing: str | None, gpu: str | None) -> Deployment:
+    """Return the deployment with billing and GPU of the rented machine, which may be those that come second."""
+    deployment = planned.deployment.on(gpu) if gpu in planned.preferred else planned.deployment
     if billing is None:  # absent from the state of an earlier version
         return deployment
     fallback = deployment.machine.fallback if billing == "spot" else None

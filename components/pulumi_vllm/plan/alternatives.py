@@ -51,7 +51,7 @@ def cheaper_alternative(decided: Plan, offers: Sequence[Offer] | None = None) ->
     known, deployment = catalogues.load(), decided.deployment
     machine, priced = deployment.machine, []
     for gpu, count in alternatives(decided):
-        other = machine.model_copy(update={"gpu": gpu, "count": count})
+        other = machine.model_copy(update={"gpus": (gpu,), "count": count})
         price = pricing.machine_price(
             deployment.model_copy(update={"machine": other}), known.gpus[gpu], offers, known.prices_from
         )
@@ -69,7 +69,7 @@ def _plan_on(machine: tuple[str, int], deployment: Deployment, known: Catalogue)
         del flags["tensor-parallel-size"]  # it means all GPUs, here as there
     changes = {
         "machine": deployment.machine.model_copy(
-            update={"gpu": gpu, "count": count, "engines": None if count % (engines or 1) else engines}
+            update={"gpus": (gpu,), "count": count, "engines": None if count % (engines or 1) else engines}
         ),
         "engine": deployment.engine.model_copy(update={"flags": flags}),
     }

@@ -383,6 +383,11 @@ class Deployment(Block):
         # A volume that is too small is an error of its own in an otherwise valid block: see plan().
         raise ConfigError((*messages, *storage.too_small(lookup)))
 
+    def on(self, gpu: str, count: int | None = None) -> Deployment:
+        """The same deployment on another machine, of one kind of GPU."""
+        changes = {"gpus": (gpu,)} | ({} if count is None else {"count": count})
+        return self.model_copy(update={"machine": self.machine.model_copy(update=changes)})
+
     @property
     def sequences(self) -> int:
         """Requests served at the same time, from `concurrency` or `profile`."""

@@ -121,7 +121,11 @@ def labels(plan: Plan) -> dict[str, str]:
     known = "asked" if deployment.machine.is_own else "computed"
     price = f"{'unverified' if plan.usd_per_hour is None else known}: {plan.price.source}"
     return {
-        "machine": "asked: server.machine",
+        "machine": (
+            "computed: of server.machine.gpu, the first that is on offer, or the first one"
+            if plan.preferred
+            else "asked: server.machine"
+        ),
         "billing": f"asked: server.machine.{'cloud' if deployment.machine.is_own else 'billing'}",
         "model": "asked: server.model",
         "precision": "computed: the model's first"
@@ -265,8 +269,20 @@ def _tokens_label(plan: Plan) -> str:
     return f"computed: {source} (with these flags)" if exact else f"unverified: {source} (with other flags)"
 
 
+def _preference(plan: Plan) -> Iterator[str]:
+    """Which GPU of several this plan is of, and what the others would be."""
+    if not plan.preferred:
+        return
+    yield f"server.machine.gpu prefers {', then '.join(plan.preferred)}. This is the plan of {_machine(plan)}."
+    for other in plan.others:
+        holds = "" if other.memory is None else f"{other.memory.kv_tokens:,} KV tokens, "
+        price = other.price.sentence().removesuffix(".")
+        yield f"With {_machine(other)}: {holds}vLLM {other.engine.version}. {price}."
+
+
 def _because(plan: Plan) -> Iterator[str]:
     deployment, price = plan.deployment, plan.price
+    yield from _preference(plan)
     if deployment.engine.version is None:
         yield f"vLLM {plan.engine.version} is the catalogue's default for such a machine."
     else:

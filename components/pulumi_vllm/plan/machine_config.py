@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Final
 
 import pydantic
-from pydantic import ValidationInfo
+from pydantic import BeforeValidator, ValidationInfo, WithJsonSchema
 
 from pulumi_vllm.plan import catalogue as catalogues
 from pulumi_vllm.plan import engine_count, own_machine
@@ -23,6 +23,17 @@ from pulumi_vllm.plan.config_fields import (
 
 HIGHEST_CEILING_USD: Final = 1000
 """The highest `max_usd_per_hour`. A higher ceiling would not protect against anything."""
+
+_GPU_SCHEMA = {
+    "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}],
+}
+
+
+def _one_or_several(value: object) -> object:
+    if isinstance(value, list | tuple) and not value:
+        msg = "is an empty list; write a GPU, or several in order of preference"
+        raise ValueError(msg)
+    return (value,) if isinstance(value, str) else value
 
 
 class Spot(Block):
@@ -54,8 +65,15 @@ class Machine(Block):
     )
     """Cloud that rents out the machine. The stack `local` uses the same client with another address. `none` is a
     machine that somebody else made: the program names it as `host`, and this package never ends it."""
-    gpu: Annotated[str, key(REPLACE)]
-    """GPU family as in the catalogue, for example `H200`; `CPU` for the local cloud."""
+    gpus: Annotated[
+        tuple[str, ...],
+        BeforeValidator(_one_or_several),
+        WithJsonSchema(_GPU_SCHEMA),
+        key(REPLACE, alias="gpu"),
+    ]
+    """GPU as in the catalogue, for example `H200`, or `H100 PCIe` for that form; `CPU` for the local cloud. A list is
+    in order of preference: the first one on offer within the ceiling is rented, and a machine with any of them stays.
+    """
     count: Annotated[int, key(REPLACE, "GPUs", ge=0, le=8)]
     """GPUs in the machine; 0 with `gpu: CPU`."""
     engines: Annotated[int | None, key(RESTART, "engines", ge=1, le=engine_count.MOST_ENGINES)] = None
@@ -139,6 +157,14 @@ class Machine(Block):
             raise ValueError(msg)
         return usd
 
+    @pydantic.field_validator("replace")
+    @classmethod
+    def _one_gpu_with_overlap(cls, replace: str, info: ValidationInfo) -> str:
+        if replace == "overlap" and len(info.data.get("gpus", ())) > 1:
+            msg = "overlap needs one GPU, because each machine has a volume of its own; write one in machine.gpu"
+            raise ValueError(msg)
+        return replace
+
     @pydantic.field_validator("usd_per_hour")
     @classmethod
     def _price_of_an_own_machine(cls, usd: float | None, info: ValidationInfo) -> float | None:
@@ -153,15 +179,32 @@ class Machine(Block):
             raise ValueError(msg)
         return usd
 
-    @pydantic.field_validator("gpu")
+    @property
+    def gpu(self) -> str:
+        """The GPU that is planned for; the first one of several."""
+        return self.gpus[0]
+
+    @pydantic.field_validator("gpus")
     @classmethod
-    def _known_gpu(cls, name: str, info: ValidationInfo) -> str:
-        return lookup(info).find_gpu(name)
+    def _known_gpus(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        for name in reversed(names):  # the default engine is that of the first
+            lookup(info).find_gpu(name)
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            msg = f"{', '.join(repeated)} appears twice; write each GPU once"
+            raise ValueError(msg)
+        if len(names) > 1 and catalogues.CPU in names:
+            msg = f"{catalogues.CPU} is one of several; write it alone, or leave it out"
+            raise ValueError(msg)
+        if len(names) > 1 and info.data.get("cloud") == own_machine.CLOUD:
+            msg = "names several, and the machine exists (machine.cloud: none); write the GPU that it has"
+            raise ValueError(msg)
+        return names
 
     @pydantic.field_validator("count")
     @classmethod
     def _count_of_gpu(cls, count: int, info: ValidationInfo) -> int:
-        gpu = info.data.get("gpu")
+        gpu = (info.data.get("gpus") or (None,))[0]
         if gpu is not None and (gpu == catalogues.CPU) != (count == 0):
             msg = f"{count} with gpu {gpu}; it must be 0 with CPU, and above 0 with a GPU"
             raise ValueError(msg)

@@ -23,7 +23,8 @@ class NoOfferError(Exception):
 class OfferRequest:
     """The machine that is wanted, as far as it decides which offers match."""
 
-    gpu: str
+    gpus: tuple[str, ...]
+    """Accepted GPUs, the preferred one first."""
     count: int
     billings: tuple[str, ...]
     """Accepted ways of billing, the preferred one first."""
@@ -34,7 +35,8 @@ class OfferRequest:
     """Whether a volume must be mountable."""
 
     def __str__(self) -> str:
-        machine = f"{self.count}x {self.gpu}" if self.count else self.gpu
+        gpus = " or ".join(self.gpus)
+        machine = f"{self.count}x {gpus}" if self.count else gpus
         return f"{machine}, {' or '.join(self.billings)}"
 
 
@@ -44,9 +46,19 @@ def billing_order(billing: str, fallback: str | None) -> tuple[str, ...]:
 
 
 def matching(offers: Iterable[Offer], request: OfferRequest) -> list[Offer]:
-    """Return the offers that match: those with the preferred billing first, and the cheapest first among them."""
+    """Return the offers that match: the preferred billing first, then the preferred GPU, then the cheapest."""
     found = [offer for offer in offers if all(matches(offer, request) for matches, _ in _CONDITIONS)]
-    return sorted(found, key=lambda offer: (request.billings.index(offer.billing), *_price_order(offer)))
+    names = [card_name(gpu) for gpu in request.gpus]
+
+    def preference(offer: Offer) -> tuple[int, int, tuple[float, bool, str, str]]:
+        return request.billings.index(offer.billing), names.index(offer.gpu), _price_order(offer)
+
+    return sorted(found, key=preference)
+
+
+def written(name: str, gpus: Iterable[str]) -> str:
+    """Return the GPU of an offer as a stack file names it."""
+    return next((gpu for gpu in gpus if card_name(gpu) == name), name)
 
 
 def choose(offers: Iterable[Offer], request: OfferRequest) -> list[Offer]:
@@ -91,7 +103,7 @@ def _no_provider(offers: list[Offer], request: OfferRequest) -> str:
 
 
 def _is_gpu(offer: Offer, request: OfferRequest) -> bool:
-    return card_name(request.gpu) == offer.gpu
+    return offer.gpu in {card_name(gpu) for gpu in request.gpus}
 
 
 def _no_gpu(offers: list[Offer], _request: OfferRequest) -> str:
@@ -104,7 +116,7 @@ def _has_count(offer: Offer, request: OfferRequest) -> bool:
 
 def _no_count(offers: list[Offer], request: OfferRequest) -> str:
     counts = ", ".join(map(str, sorted({offer.gpu_count for offer in offers})))
-    return f"no offer with that many GPUs; {request.gpu} comes with {counts}"
+    return f"no offer with that many GPUs; {' or '.join(request.gpus)} comes with {counts}"
 
 
 def _is_billed(offer: Offer, request: OfferRequest) -> bool:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from pulumi_vllm.plan import catalogue as catalogues
 from pulumi_vllm.plan import engine_rates, engine_setup, host_paths, pricing, spot_pricing, storage
-from pulumi_vllm.plan.errors import DoesNotFit, LintError
+from pulumi_vllm.plan.errors import DoesNotFit, LintError, PlanError
 from pulumi_vllm.plan.evidence import best_match, prompt_rates
 from pulumi_vllm.plan.launch import Launch
 from pulumi_vllm.plan.lint import Finding, lint
+from pulumi_vllm.plan.offer_choice import OfferRequest, billing_order, matching, written
 from pulumi_vllm.plan.selection import select
 from pulumi_vllm.plan.shortfall import shortfall
 
@@ -49,6 +50,10 @@ class Plan:
     rate: Rate | None
     usd_per_million_output_tokens: float | None
     prompt_rates: Mapping[int, float]
+    preferred: tuple[str, ...] = ()
+    """The GPUs of the stack file in order of preference, if it names several. This plan is of one of them."""
+    others: tuple[Plan, ...] = ()
+    """The plans of the other ones, in the same order."""
     rates_by_engines: Mapping[int, Rate] = field(default_factory=dict)
     secrets: tuple[str, ...] = _SECRETS
 
@@ -180,6 +185,8 @@ def plan(
         LintError: the arguments contain a combination that is known to fail.
     """
     known = catalogues.load() if catalogue is None else catalogue
+    if len(deployment.machine.gpus) > 1:
+        return _plan_of_several(deployment, offers, known)
     selection = _that_fits(deployment, select(deployment, known))
     arguments = engine_setup.arguments(deployment, selection)
     environment = engine_setup.environment(deployment, selection)
@@ -236,6 +243,35 @@ def _that_fits(deployment: Deployment, selection: Selection) -> Selection:
         return selection
     memory = engine_setup.memory_budget(selection, engine_setup.arguments(deployment, selection))
     return selection if memory is None or memory.fits else replace(selection, engines=1)
+
+
+def _plan_of_several(deployment: Deployment, offers: Sequence[Offer] | None, known: Catalogue) -> Plan:
+    """The plan of the first GPU on offer, or of the first one. Every GPU of the list must be able to serve."""
+    machine, plans, errors = deployment.machine, dict[str, Plan](), dict[str, list[str]]()
+    refusal: type[PlanError] = LintError
+    for gpu in machine.gpus:
+        try:
+            plans[gpu] = plan(deployment.on(gpu), offers, known)
+        except PlanError as error:
+            for message in error.errors:
+                errors.setdefault(message, []).append(gpu)
+            refusal = DoesNotFit if isinstance(error, DoesNotFit) else refusal
+    if errors:
+        every = list(machine.gpus)
+        raise refusal(
+            tuple(
+                message if gpus == every else f"{message} (machine.gpu {', '.join(gpus)})"
+                for message, gpus in errors.items()
+            )
+        )
+    billings = billing_order(machine.billing, machine.fallback)
+    wanted = OfferRequest(
+        machine.gpus, machine.count, billings, machine.region, max_usd_per_hour=machine.max_usd_per_hour
+    )
+    best = next(iter(matching(offers or (), wanted)), None)
+    taken = machine.gpus[0] if best is None else written(best.gpu, machine.gpus)
+    others = tuple(plans[gpu] for gpu in machine.gpus if gpu != taken)
+    return replace(plans[taken], preferred=machine.gpus, others=others)
 
 
 def _price_findings(price: Price, gpu: Gpu, count: int) -> Iterator[Finding]:

@@ -105,7 +105,7 @@ def cheapest(
     offers: Iterable[Offer], gpu: str, count: int, billing: str, region: str | None = None
 ) -> Offer | None:
     """The cheapest offer of this machine that accepts a volume, which every server has."""
-    return next(iter(matching(offers, OfferRequest(gpu, count, (billing,), region))), None)
+    return next(iter(matching(offers, OfferRequest((gpu,), count, (billing,), region))), None)
 
 
 def cheaper_message(

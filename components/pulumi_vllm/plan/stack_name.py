@@ -30,7 +30,7 @@ def contradictions(stack: str, block: object) -> tuple[str, ...]:
     machine = machine if isinstance(machine, Mapping) else {}
     values = [
         ("cloud", "server.machine.cloud", machine.get("cloud")),
-        ("gpu", "server.machine.gpu", machine.get("gpu")),
+        ("gpu", "server.machine.gpu", _first(machine.get("gpu"))),
         ("count", "server.machine.count", machine.get("count")),
         ("precision", "server.precision", block.get("precision")),
     ]
@@ -39,6 +39,11 @@ def contradictions(stack: str, block: object) -> tuple[str, ...]:
         for part, path, value in values
         if value is not None and _normalized(value) != _normalized(name[part])
     )
+
+
+def _first(gpu: object) -> object:
+    """The preferred GPU of several."""
+    return gpu[0] if isinstance(gpu, list | tuple) and gpu else gpu
 
 
 def _normalized(value: object) -> str:

@@ -14,6 +14,11 @@ _ON_DEMAND_FIRST = "PULUMI_VLLM_ON_DEMAND_FIRST"
 """URN of an instance for which `pulumi-vllm reconcile` prefers the fallback billing in this run."""
 
 
+def wanted_gpus(inputs: Values) -> tuple[str, ...]:
+    """Return the GPUs that a resource's inputs accept, the preferred one first."""
+    return (inputs["gpu"], *(inputs.get("otherGpus") or ()))
+
+
 async def find_offers(call: Call, inputs: Values, *, with_volume: bool) -> "list[Offer]":
     """Return the offers that match, best first.
 
@@ -24,7 +29,7 @@ async def find_offers(call: Call, inputs: Values, *, with_volume: bool) -> "list
     if os.environ.get(_ON_DEMAND_FIRST) == call.urn:
         billings = billings[::-1]
     request = OfferRequest(
-        gpu=inputs["gpu"],
+        gpus=wanted_gpus(inputs),
         count=inputs["count"],
         billings=billings,
         region=inputs.get("region"),

@@ -25,11 +25,11 @@ async def warn_if_cheaper(call: Call, new: Values, chosen: "Offer") -> None:
     offers = await call.session.ask(call.session.cloud().offers.list)
     for count, _, gpu in machines:
         request = OfferRequest(
-            gpu, int(count), (chosen.billing,), region=region, provider=new.get("provider")
+            (gpu,), int(count), (chosen.billing,), region=region, provider=new.get("provider")
         )
         best = next(iter(matching(offers, request)), None)
         if best is not None:
             priced.append((best.usd_per_hour, int(count), gpu, best.place(region)))
-    warning = pricing.cheaper_message(chosen.usd_per_hour, f"{new['count']}x {new['gpu']}", priced)
+    warning = pricing.cheaper_message(chosen.usd_per_hour, f"{new['count']}x {chosen.gpu}", priced)
     if warning:
         await call.warn(warning)

@@ -5,21 +5,21 @@ from typing import TYPE_CHECKING
 from pulumi_vllm.host.errors import HostError
 from pulumi_vllm.plan.defaults import DRAIN_TIMEOUT_S
 from pulumi_vllm.plan.names import is_same, marked_name
-from pulumi_vllm.plan.offer_choice import NoOfferError
+from pulumi_vllm.plan.offer_choice import NoOfferError, written
 from pulumi_vllm.provider.lifecycle import period
 from pulumi_vllm.provider.lifecycle.instance_liveness import (
     UNUSABLE_STATUSES,
     describe_loss,
     replacement_hint,
 )
-from pulumi_vllm.provider.lifecycle.machine_offers import find_offers
+from pulumi_vllm.provider.lifecycle.machine_offers import find_offers, wanted_gpus
 from pulumi_vllm.provider.lifecycle.never_ready import END_IF_NEVER_READY, end_never_ready
 from pulumi_vllm.provider.lifecycle.provision import NEVER_READY, instance_outputs, wait_until_ready
 from pulumi_vllm.provider.lifecycle.terminate import terminate
 from pulumi_vllm.provider.plugin.call import Call
 from pulumi_vllm.provider.plugin.errors import Cancelled, Partial, UserError
 from pulumi_vllm.provider.plugin.protocol import has_unknown, reveal
-from pulumi_vllm.provider.plugin.resource import Failure, Property, Reading, Resource, Values
+from pulumi_vllm.provider.plugin.resource import Failure, Kind, Property, Reading, Resource, Values
 from pulumi_vllm.provider.resources.cheaper_offers import warn_if_cheaper
 from pulumi_vllm.provider.resources.lost_state import warn_of_unknown_instances
 from pulumi_vllm.spheron.errors import OutOfStockError
@@ -49,6 +49,13 @@ class Instance(Resource):
     inputs = {
         "gpu": Property(
             "string", "GPU model as in offers, such as H200, H100 or CPU.", required=True, replaces=True
+        ),
+        "otherGpus": Property(
+            "array",
+            "Further GPU models, in order of preference, for when no instance with `gpu` is offered. An instance with "
+            "any of them stays.",
+            silent=True,
+            of="string",
         ),
         "count": Property(
             "integer", "Number of GPUs; 0 for an instance without GPUs.", required=True, replaces=True
@@ -127,6 +134,7 @@ class Instance(Resource):
     }
     outputs = {
         "instanceName": Property("string", "Name at the cloud."),
+        "gpuTaken": Property("string", "The GPU that it has, of `gpu` and `otherGpus`."),
         "status": Property("string", "Status at the cloud."),
         "address": Property("string", "Public IPv4 address."),
         "user": Property("string", "Login user."),
@@ -159,6 +167,16 @@ class Instance(Resource):
             failures.append(Failure("maxUsdPerHour", "the ceiling must be above 0"))
         return failures
 
+    def compare(self, old: Values, new: Values, ignore: tuple[str, ...] = ()) -> dict[str, Kind]:
+        """Compare the inputs. A machine stays while its GPU is one of those that are accepted."""
+        found = super().compare(old, new, ignore)
+        taken = old.get("gpuTaken") or old.get("gpu")
+        if taken is not None and "gpu" not in ignore and not has_unknown(new.get("gpu")):
+            found.pop("gpu", None)
+            if taken not in wanted_gpus(new):
+                found["gpu"] = Kind.REPLACE
+        return found
+
     async def before_replacement(self, call: Call, new: Values) -> None:
         """Refuse to delete an instance while no offer for the next one is listed."""
         try:
@@ -180,7 +198,13 @@ class Instance(Resource):
         known = _known(new)
         offer = (await find_offers(call, known, with_volume=new.get("provider") is not None))[0]
         await warn_if_cheaper(call, known, offer)
+        gpus = wanted_gpus(known)
+        if (taken := written(offer.gpu, gpus)) != gpus[0]:
+            await call.info(
+                f"{call.name}: no machine with {gpus[0]} is on offer within the ceiling; it is {taken}"
+            )
         return {
+            "gpuTaken": taken,
             "usdPerHour": offer.usd_per_hour,
             "billedAs": offer.billing,
             "offerId": offer.offer_id,
@@ -211,7 +235,8 @@ class Instance(Resource):
                 await warn_of_unknown_instances(call, name)
             instance = await self._rent(call, new, name)
         try:
-            outputs = await wait_until_ready(call, instance.id, new, {"instanceName": name})
+            taken = {"instanceName": name, "gpuTaken": written(instance.gpu, wanted_gpus(new))}
+            outputs = await wait_until_ready(call, instance.id, new, taken)
         except Partial as error:
             if rented and new.get("endIfNeverReady") and isinstance(error.__cause__, NEVER_READY):
                 await end_never_ready(call, instance.id, {}, error)
@@ -239,6 +264,7 @@ class Instance(Resource):
             "region": instance.region,
         }
         outputs = {name: state.get(name) for name in self.outputs} | instance_outputs(instance)
+        outputs["gpuTaken"] = state.get("gpuTaken") or inputs["gpu"]
         status = f"instance {instance.name} ({resource_id}) is {instance.status}"
         unhealthy = None
         stopped = period.why_stopped(instance, inputs)

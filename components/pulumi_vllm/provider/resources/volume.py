@@ -46,6 +46,13 @@ class Volume(Resource):
             silent=True,
             unreadable=True,
         ),
+        "otherGpus": Property(
+            "array",
+            "Further GPUs that the machine may have, in order of preference.",
+            silent=True,
+            unreadable=True,
+            of="string",
+        ),
         "count": Property(
             "integer", "Number of GPUs of that machine.", required=True, silent=True, unreadable=True
         ),
