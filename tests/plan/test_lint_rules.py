@@ -379,3 +379,50 @@ def test_the_missing_tool_parser_is_that_of_the_model():
     flags = {"model": "/models/x", "enable-auto-tool-choice": True}
     found = examined(flags, {}, known, known.precisions["mxfp4"], ENGINE, 1)
     assert any("add tool-call-parser: openai" in one.message for one in found)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "precision", "flags", "rule", "said"),
+    [
+        ("A100 80GB", "fp8", {}, "weights-without-arithmetic", "A100 80GB (compute capability 8.0) has no"),
+        ("A10", "fp8", {}, "weights-without-arithmetic", "by Marlin"),
+        ("L40S", "fp8", {}, "weights-without-arithmetic", None),
+        ("RTX 5090", "fp8", {}, "weights-without-arithmetic", None),
+        ("L40S", "nvfp4", {}, "weights-without-arithmetic", "has no arithmetic in nvfp4"),
+        ("RTX PRO 6000", "nvfp4", {}, "weights-without-arithmetic", None),
+        ("B300", "nvfp4", {}, "weights-without-arithmetic", None),
+        ("H100 PCIe", "nvfp4", {}, "nvfp4-on-hopper", "NVFP4 on Hopper"),
+        ("H100 PCIe", "nvfp4", {}, "weights-without-arithmetic", None),
+        ("A100 80GB", "fp8", {"moe-backend": "triton"}, "moe-backend", "vLLM takes Marlin"),
+        ("L40S", "fp8", {"moe-backend": "triton"}, "moe-backend", None),
+        ("H200", "fp8", {"moe-backend": "flashinfer_trtllm"}, "moe-backend", "is for Blackwell for data centres"),
+        ("B200", "fp8", {"moe-backend": "flashinfer_trtllm"}, "moe-backend", None),
+        ("RTX 5090", "fp8", {"moe-backend": "flashinfer_trtllm"}, "moe-backend", "this is RTX 5090"),
+        ("A100 40GB", "fp8", {"kv-cache-dtype": "fp8"}, "kv-cache-dtype", "TRITON_MLA, the only backend"),
+        ("L40S", "fp8", {"kv-cache-dtype": "fp8"}, "kv-cache-dtype", None),
+        ("RTX PRO 6000", "fp8", {"attention-backend": "CUTLASS_MLA"}, "attention-backend", "this is RTX PRO 6000"),
+        ("B200", "fp8", {"attention-backend": "CUTLASS_MLA"}, "attention-backend", None),
+        ("L40S", "fp8", {"attention-backend": "FLASH_ATTN_MLA"}, "attention-backend", "is for Hopper"),
+        ("GH200", "fp8", {}, "processor", "Arm processor"),
+        ("H200", "fp8", {}, "processor", None),
+    ],
+)  # fmt: skip
+def test_rules_follow_model_precision_and_compute_capability(gpu, precision, flags, rule, said):
+    written = {name: value for name, value in OURS.items() if name != "moe-backend"} | flags
+    launch = Launch(
+        EngineArguments.of(written), {}, MODEL, MODEL.precisions[precision], ENGINE, 2, gpu=KNOWN.gpus[gpu]
+    )
+    found = [one.message for one in linter.lint(launch, {}) if one.rule == rule]
+    assert bool(found) == (said is not None), found
+    assert said is None or said in found[0]
+
+
+def test_a_gpu_without_bfloat16_is_told():
+    old = replace(KNOWN.gpus["A10"], name="T4", compute_capability="7.5")
+    model = KNOWN.models["llama-3.1-8b"]
+    launch = Launch(
+        EngineArguments.of({"model": "/m"}), {}, model, model.precisions["bf16"], ENGINE, 1, gpu=old
+    )
+    assert any(
+        "T4 (compute capability 7.5) has no bfloat16" in one.message for one in linter.lint(launch, {})
+    )

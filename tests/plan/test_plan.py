@@ -121,7 +121,7 @@ def test_what_was_measured_with_one_model_is_not_measured_with_another():
     wanted = {**block_of("spheron-h200-2x-fp8"), "model": "qwen2.5-32b-instruct", "precision": "bf16"}
     found = explain.summary(plan(Deployment.parse(wanted)))
     (other,) = [line for line in found["budget"] if line.startswith("other")]
-    assert other.endswith("(unverified: measured with mistral-small-4 only)")
+    assert other.endswith("(unverified: measured with mistral-small-4 on H100 and H200 (SXM) only)")
     ours = explain.summary(plan(Deployment.parse(block_of("spheron-h200-2x-fp8"))))
     assert "and vLLM reported 3,4" in ours["labels"]["kv_cache_tokens"]
     assert "(measured)" in next(line for line in ours["budget"] if line.startswith("other"))
@@ -181,7 +181,7 @@ def test_a_newer_engine_is_measured(count, precision, context):
     measured = decided.measured_run.kv_tokens
     assert 0.99 * measured <= decided.memory.kv_tokens <= measured
     assert decided.memory.graphs_gib == 0
-    lines = explain.memory_lines(decided.memory, decided.model.name)
+    lines = explain.memory_lines(decided.memory, decided.model.name, decided.selection.gpu)
     assert "CUDA graphs 0.94 GiB above vLLM's limit (computed)" in lines
     assert "CUDA graphs" not in explain.memory_drawing(decided.memory, lambda text, _colour: text)
     assert decided.environment["VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS"] == "0"

@@ -14,6 +14,7 @@ from pulumi_vllm.plan.memory_settings import GIB, default_batch
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from pulumi_vllm.plan.catalogue import Gpu
     from pulumi_vllm.plan.evidence import Match
     from pulumi_vllm.plan.memory import Budget
     from pulumi_vllm.plan.planner import Plan
@@ -61,7 +62,7 @@ def summary(plan: Plan) -> dict[str, Any]:
         "vocabulary": plan.model.dimensions.vocabulary,
         "flags": list(plan.argv),
         "environment": dict(plan.environment),
-        "budget": list(memory_lines(plan.memory, plan.model.name)),
+        "budget": list(memory_lines(plan.memory, plan.model.name, plan.selection.gpu)),
         "disk_gib": plan.disk_gib,
         "usd_per_hour": plan.usd_per_hour,
         "usd_per_month": month,
@@ -165,16 +166,19 @@ _MEASURED_WITH = "mistral-small-4"
 """Model with which the constants of the engines' memory were measured (lab/notes/fits.md)."""
 
 
-def memory_lines(budget: Budget | None, model: str) -> tuple[str, ...]:
+def memory_lines(budget: Budget | None, model: str, gpu: Gpu) -> tuple[str, ...]:
     """One line for each part of a GPU's memory, with its label."""
     if budget is None:
         return ("CPU: the KV cache is 1 GiB of main memory.",)
-    other = "measured" if model == _MEASURED_WITH else f"unverified: measured with {_MEASURED_WITH} only"
+    constants = model == _MEASURED_WITH and gpu.measured
+    other = (
+        "measured" if constants else f"unverified: measured with {_MEASURED_WITH} on H100 and H200 (SXM) only"
+    )
     return (
-        f"visible {budget.visible_gib:.2f} GiB (measured), vLLM may use {budget.limit_gib:.2f} (computed)",
+        f"visible {budget.visible_gib:.2f} GiB ({gpu.memory_from}), vLLM may use {budget.limit_gib:.2f} (computed)",
         f"weights {budget.weights_gib:.2f} GiB (computed from published dimensions)",
         f"activation {budget.activation_gib:.2f} GiB (computed){_images_in_step(budget)}",
-        _graphs_line(budget),
+        _graphs_line(budget, "computed" if gpu.measured else "unverified: from H100 and H200 (SXM)"),
         f"other {budget.other_gib:.2f} GiB ({other})",
         (
             f"KV cache {budget.cache_gib:.2f} GiB = {budget.kv_tokens:,} tokens, "
@@ -183,10 +187,12 @@ def memory_lines(budget: Budget | None, model: str) -> tuple[str, ...]:
     )
 
 
-def _graphs_line(budget: Budget) -> str:
+def _graphs_line(budget: Budget, label: str) -> str:
     if budget.graphs_gib == 0 < budget.graphs_excess_gib:
-        return f"CUDA graphs {budget.graphs_excess_gib:.2f} GiB above vLLM's limit (computed)"
-    return f"CUDA graphs {budget.graphs_gib:.2f} GiB (computed), up to {budget.graphs_excess_gib:.2f} more in use"
+        return f"CUDA graphs {budget.graphs_excess_gib:.2f} GiB above vLLM's limit ({label})"
+    return (
+        f"CUDA graphs {budget.graphs_gib:.2f} GiB ({label}), up to {budget.graphs_excess_gib:.2f} more in use"
+    )
 
 
 def memory_drawing(budget: Budget, coloured: Callable[[str, str], str]) -> str:

@@ -66,6 +66,8 @@ _RULES: tuple[Callable[[Launch], Problems], ...] = (
     exposure.listen_address,
     performance.speculative_decoding,
     kernels.nvfp4_on_hopper,
+    kernels.weights_without_arithmetic,
+    host_system.processor,
 )
 
 RULES: Mapping[str, Callable[[Launch], Problems]] = {rule.__name__.replace("_", "-"): rule for rule in _RULES}

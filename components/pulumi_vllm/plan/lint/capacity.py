@@ -92,7 +92,9 @@ def gpu_memory_utilization(launch: Launch) -> Problems:
         evidence = "0.99 ran out of memory on one H200 and 0.98 started, 2026-11-24"
         if arguments.tensor_parallel > 1:  # the headroom depends on it too
             evidence = "0.95 ran out of memory on two H100 under load, 2026-11-26"
-        if budget.accepts_images:
+        if launch.gpu is not None and not launch.gpu.measured:
+            evidence = f"what H100 and H200 needed there; never measured on {launch.gpu.name}"
+        elif budget.accepts_images:
             evidence = "requests with five images crashed vLLM on one H100, two H100 and one H200, 2026-11-26"
         problem, remedy = memory_text.need_above_limit(budget), memory_text.free_above_limit(budget, "--")
         yield error(f"{flag}: {problem}; {remedy}", evidence)

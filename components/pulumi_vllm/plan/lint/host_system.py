@@ -26,6 +26,16 @@ def driver_too_old(launch: Launch) -> Problems:
         )
 
 
+def processor(launch: Launch) -> Problems:
+    """A GPU whose machine has a processor for which no engine is locked."""
+    if launch.gpu is not None and launch.gpu.processor != "x86_64":
+        yield error(
+            f"a machine with {launch.gpu.name} has an Arm processor ({launch.gpu.processor}), and the locks of vLLM "
+            f"{launch.engine.version} hold packages for x86-64; take another GPU",
+            "the hashes of the locks are those of x86-64 packages (lab/engine/lock.py)",
+        )
+
+
 def environment_variables(launch: Launch) -> Problems:
     """Environment variables that have no effect, or a harmful one."""
     if "HF_HUB_ENABLE_HF_TRANSFER" in launch.environment:

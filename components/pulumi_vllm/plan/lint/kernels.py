@@ -15,7 +15,19 @@ if TYPE_CHECKING:
 _RUN = "run on 2026-11-23 with vLLM 0.26.0 on H200"
 _FLASHMLA_HEAD = 576
 """The only size of a latent for which the FlashMLA kernels are compiled."""
-_BLACKWELL = ("FLASHINFER_MLA", "CUTLASS_MLA", "TOKENSPEED_MLA")
+_MAJORS = {
+    "FLASHINFER_MLA": (10,),
+    "CUTLASS_MLA": (10,),
+    "TOKENSPEED_MLA": (10,),
+    "FLASHMLA": (9, 10),
+    "FLASH_ATTN_MLA": (9,),
+}
+"""Attention backend → major compute capabilities that it supports (supports_compute_capability, vLLM 0.33.0)."""
+_MOE_MAJORS = {"flashinfer_trtllm": (10,), "flashinfer_cutlass": (9, 10, 12)}
+"""MoE backend → major compute capabilities that it supports (source of vLLM 0.33.0)."""
+_GENERATIONS = {8: "Ampere and Ada", 9: "Hopper", 10: "Blackwell for data centres", 12: "Blackwell RTX"}
+_FP8_FROM, _NVFP4_FROM, _BF16_FROM = (8, 9), (10, 0), (8, 0)
+"""Compute capabilities with FP8, 4-bit and bfloat16 arithmetic (CUDA programming guide; source of vLLM 0.33.0)."""
 _BLOCK = 16
 """Every attention backend for GPUs takes multiples of this many tokens (FLASHMLA only 64)."""
 _HUMMING_SINCE = (0, 32)
@@ -23,8 +35,14 @@ _HUMMING_SINCE = (0, 32)
 
 
 def dtype(launch: Launch) -> Problems:
-    """A computation type that vLLM does not have."""
+    """A computation type that vLLM or the GPU does not have."""
     value = launch.arguments.flags.get("dtype")
+    if launch.on_gpu and launch.capability < _BF16_FROM and value in (None, "auto", "bfloat16"):
+        yield error(
+            f"{launch.gpu_words} has no bfloat16, in which the weights are computed, and vLLM does not start; set "
+            "dtype: half",
+            "the platform's check of the type, source of vLLM 0.33.0",
+        )
     if value not in (None, "auto", "bfloat16", "float", "float16", "float32", "half"):
         yield error(
             f"--dtype {value}: vLLM's argument parser refuses it; leave it out, the weights define their own type",
@@ -33,8 +51,15 @@ def dtype(launch: Launch) -> Problems:
 
 
 def kv_cache_dtype(launch: Launch) -> Problems:
-    """A KV cache type that this model's attention does not support on Hopper."""
+    """A KV cache type that this model's attention does not support on the GPU."""
     value = str(launch.arguments.flags.get("kv-cache-dtype", "auto"))
+    is_mla = launch.model.dimensions.attention["kind"] == "mla"
+    if is_mla and launch.on_gpu and value.startswith("fp8") and launch.capability < _FP8_FROM:
+        yield error(
+            f"--kv-cache-dtype {value}: {launch.gpu_words} has no FP8, and TRITON_MLA, the only backend for this model "
+            "there, refuses it; leave the KV cache at 16 bit",
+            "TritonMLAImpl of vLLM 0.33.0 (source)",
+        )
     if not _lacks_flashmla(launch) or not launch.on_hopper:
         return
     if value in ("fp8_e5m2", "nvfp4"):
@@ -57,12 +82,16 @@ def kv_cache_dtype(launch: Launch) -> Problems:
 
 
 def attention_backend(launch: Launch) -> Problems:
-    """An attention backend that this model cannot use on Hopper."""
+    """An attention backend that the GPU, or this model on Hopper, cannot use."""
     value = str(launch.arguments.flags.get("attention-backend", "")).upper()
     if not launch.on_gpu:
         return
-    if value in _BLACKWELL and not launch.on_blackwell:
-        yield error(f"--attention-backend {value} is for Blackwell; leave it out", "source of vLLM 0.33.0")
+    majors = _MAJORS.get(value)
+    if majors is not None and launch.capability[0] not in majors:
+        yield error(
+            f"--attention-backend {value} is for {_named(majors)}, and this is {launch.gpu_words}; leave it out",
+            "supports_compute_capability of the backend, source of vLLM 0.33.0",
+        )
     elif value == "FLASHMLA" and _lacks_flashmla(launch) and launch.on_hopper:
         yield error(
             "--attention-backend FLASHMLA crashes with this model's head size; leave it out",
@@ -97,6 +126,8 @@ def quantization(launch: Launch) -> Problems:
 
 def moe_backend(launch: Launch) -> Problems:
     """A backend for the experts that vLLM refuses, or that compiles for ten minutes."""
+    if launch.model.is_moe and launch.on_gpu:
+        yield from _moe_backend_by_capability(launch)
     if not launch.model.is_moe or not launch.on_hopper or launch.precision.block_scales:
         return
     value, precision = launch.arguments.flags.get("moe-backend", "auto"), launch.precision.name
@@ -116,6 +147,27 @@ def moe_backend(launch: Launch) -> Problems:
             "--moe-backend cutlass: vLLM refuses it for these weights; set moe-backend: triton",
             f"'vLLM CUTLASS FP8 MoE backend is disabled for this configuration', {_RUN}",
         )
+
+
+def _moe_backend_by_capability(launch: Launch) -> Problems:
+    """A backend for the experts that has no kernel for the GPU."""
+    value, precision = launch.arguments.flags.get("moe-backend"), launch.precision.name
+    majors = _MOE_MAJORS.get(str(value))
+    if majors is not None and launch.capability[0] not in majors:
+        yield error(
+            f"--moe-backend {value} is for {_named(majors)}, and this is {launch.gpu_words}; leave it out",
+            "_supports_current_device of the backend, source of vLLM 0.33.0",
+        )
+    if value == "triton" and precision == "fp8" and launch.capability < _FP8_FROM:
+        yield error(
+            f"--moe-backend triton: {launch.gpu_words} has no FP8, which this backend computes in; leave it out, and "
+            "vLLM takes Marlin, which reads the weights in 8 bit and computes in 16",
+            "TritonExperts of vLLM 0.33.0 (source)",
+        )
+
+
+def _named(majors: tuple[int, ...]) -> str:
+    return " and ".join(_GENERATIONS[major] for major in majors)
 
 
 def block_size(launch: Launch) -> Problems:
@@ -139,6 +191,18 @@ def nvfp4_on_hopper(launch: Launch) -> Problems:
             "throughput relative to FP8: 0.90 at 128 streams on one H200 (2026-11-24), 1.22 at 32 and 1.12 at 128 on "
             "two H100 (2026-11-26), random weights, vLLM 0.26.0",
         )
+
+
+def weights_without_arithmetic(launch: Launch) -> Problems:
+    """Weights in a precision that the GPU, which is not Hopper, only reads: it computes in 16 bit."""
+    floor = {"fp8": _FP8_FROM, "nvfp4": _NVFP4_FROM, "mxfp4": _NVFP4_FROM}.get(launch.precision.name)
+    if floor is None or not launch.on_gpu or launch.on_hopper or launch.capability >= floor:
+        return
+    yield warning(
+        f"{launch.gpu_words} has no arithmetic in {launch.precision.name}: vLLM reads the weights by Marlin and "
+        "computes in 16 bit, which saves memory; its speed was not measured here",
+        "min_capability of the schemes and the order of the kernels, source of vLLM 0.33.0",
+    )
 
 
 def _lacks_flashmla(launch: Launch) -> bool:
