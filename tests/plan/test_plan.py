@@ -154,9 +154,7 @@ def test_every_number_of_requests_has_a_cuda_graph(asked, captured):
 
 def test_fewer_graphs_than_requests_are_refused():
     flags = {"flags": {"max-cudagraph-capture-size": 256}}
-    with pytest.raises(
-        LintError, match="takes about three times as long; set --max-cudagraph-capture-size 512"
-    ):
+    with pytest.raises(LintError, match="takes longer; set --max-cudagraph-capture-size 512"):
         plan(Deployment.parse(machine("H200", 1, context="32Ki", profile="batch", engine=flags)))
 
 
