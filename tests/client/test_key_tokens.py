@@ -37,6 +37,7 @@ class Rig:
             "reasoning_efforts": {},
             "thinking_effort": None,
             "media_domains": [],
+            "places": 8,
         }
         settings["limits"] = dict.fromkeys(("choices", "media", "tools", "schema_kib", "characters"), 10**6)
         (tmp_path / "requests.json").write_text(json.dumps(settings))

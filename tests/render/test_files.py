@@ -196,6 +196,7 @@ def test_a_changed_flag_changes_the_unit_and_restarts():
     changed = [path for path, file in after.items() if file.sha256 != before[path].sha256]
     assert [(path, after[path].on_change) for path in changed] == [
         ("/etc/pulumi-vllm/gateway/haproxy.cfg", "reload haproxy.service"),
+        ("/etc/pulumi-vllm/requests.json", "restart vllm.service"),
         ("/etc/systemd/system/vllm.service", "restart vllm.service"),
     ]
 

@@ -93,6 +93,7 @@ def request_settings(deployment: Deployment, selection: Selection) -> dict[str, 
         "reasoning_efforts": dict(reading.reasoning_efforts if own is None else own),
         "thinking_effort": reading.thinking_effort,
         "media_domains": list(deployment.gateway.media_domains),
+        "places": selection.sequences_of_each(deployment.sequences),
         "limits": {
             "choices": asked.choices,
             "media": asked.media,

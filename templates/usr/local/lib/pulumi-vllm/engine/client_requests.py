@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+import server_repairs
+from key_answers import KeyAnswers, TooManyAnswers
 from key_tokens import KeyTokens
 from shutdown_errors import UntilShutdown
 
@@ -36,7 +38,9 @@ _STREAMS = ("/v1/chat/completions", "/v1/completions")
 _ORDERED = (*_STREAMS, "/v1/responses")
 """Routes whose requests may hold a priority."""
 _ONE_MODEL = "/v1/models/"
-_MANY_REQUESTS = 429
+_BAD_REQUEST, _MANY_REQUESTS = 400, 429
+_SOON_S = 5
+"""As the gateway says of requests beyond `concurrent`."""
 
 _MEDIA = ("image_url", "audio_url", "video_url", "input_audio")
 """Keys of a content part whose value is a file: an address, or the file itself as base64."""
@@ -89,6 +93,8 @@ class ClientRequests:
         self.app = UntilShutdown(app)
         self.settings: Message = json.loads(Path(os.environ["PULUMI_VLLM_REQUESTS"]).read_text())
         self.tokens = KeyTokens()
+        self.answers = KeyAnswers(self.settings["places"])
+        server_repairs.apply()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Pass a request on, adapted or as it is, or refuse it."""
@@ -125,40 +131,45 @@ class ClientRequests:
                 counted.end()
 
     async def _read(self, scope: Message, receive: Receive, send: Send, counted: Counted | None) -> None:
-        raw, path = await _whole_body(receive), scope["path"]
+        raw, path, headers = await _whole_body(receive), scope["path"], dict(scope["headers"])
         if raw is None:
             return  # the client has gone
         try:
+            adapted, answers = self._adapted(path, raw, headers, counted)
+            pending: list[Message] = [{"type": "http.request", "body": adapted, "more_body": False}]
+
+            async def replay() -> Message:
+                # Later messages tell that the client has gone.
+                return pending.pop() if pending else await receive()
+
+            with self.answers.running(headers, 0 if path in _FREE else answers):
+                await self.app(scope if adapted is raw else _with_length(scope, len(adapted)), replay, send)
+        except TooManyAnswers as many:
+            status, wait_s = (_MANY_REQUESTS, _SOON_S) if many.later else (_BAD_REQUEST, 0)
+            await _answer(send, status, Refused("n", many.message, status).body(path), wait_s)
+        except Refused as refused:
+            await _answer(send, refused.status, refused.body(path))
+
+    def _adapted(
+        self, path: str, raw: bytes, headers: dict[bytes, bytes], counted: Counted | None
+    ) -> tuple[bytes, int]:
+        """What vLLM gets, which is `raw` itself if nothing changes, and how many answers it asks for."""
+        try:
             body = json.loads(raw)
         except ValueError:
-            body = None  # vLLM says what is wrong with it
+            return raw, 1  # vLLM says what is wrong with it
         except RecursionError:
-            await _answer(send, 400, Refused("body", "the JSON is nested too deeply").body(path))
-            return
-        if isinstance(body, dict):
-            try:
-                changed = self.adapt(path, body)
-                characters = self.check(path, body)
-                if path in _ORDERED:
-                    changed |= _set_priority(body, dict(scope["headers"]))
-                if counted is not None:
-                    counted.start(characters, streams=bool(body.get("stream")))
-                    changed |= path in _STREAMS and counted.ask_for_usage(body)
-            except Refused as refused:
-                await _answer(send, refused.status, refused.body(path))
-                return
-            if changed:
-                raw = json.dumps(body).encode()
-                headers = [pair for pair in scope["headers"] if pair[0].lower() != b"content-length"]
-                scope = {**scope, "headers": [*headers, (b"content-length", str(len(raw)).encode())]}
-        pending: list[Message] = [{"type": "http.request", "body": raw, "more_body": False}]
-
-        async def replay() -> Message:
-            return (
-                pending.pop() if pending else await receive()
-            )  # later messages tell that the client has gone
-
-        await self.app(scope, replay, send)
+            raise Refused("body", "the JSON is nested too deeply") from None
+        if not isinstance(body, dict):
+            return raw, 1
+        changed = self.adapt(path, body)
+        characters = self.check(path, body)
+        if path in _ORDERED:
+            changed |= _set_priority(body, headers)
+        if counted is not None:
+            counted.start(characters, streams=bool(body.get("stream")))
+            changed |= path in _STREAMS and counted.ask_for_usage(body)
+        return json.dumps(body).encode() if changed else raw, max(1, _choices(body))
 
     def adapt(self, path: str, body: Message) -> bool:
         """Change what this model's tokenizer or vLLM refuses. Returns whether anything was changed."""
@@ -274,6 +285,11 @@ async def _whole_body(receive: Receive) -> bytes | None:
         pieces.append(message.get("body", b""))
         if not message.get("more_body"):
             return b"".join(pieces)
+
+
+def _with_length(scope: Message, length: int) -> Message:
+    headers = [pair for pair in scope["headers"] if pair[0].lower() != b"content-length"]
+    return {**scope, "headers": [*headers, (b"content-length", str(length).encode())]}
 
 
 async def _answer(send: Send, status: int, body: bytes, retry_after_s: int = 0) -> None:

@@ -1,0 +1,55 @@
+"""Counts the answers that each API key has in vLLM. The gateway counts requests, of which one may ask for many answers.
+
+A request for one answer is never refused here: the gateway passes on no more of them than vLLM computes at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_KEY, _LIMIT = b"x-key-id", b"x-key-concurrent"
+
+
+class TooManyAnswers(Exception):  # noqa: N818 - an answer to a client
+    """A request for more answers than the key may have. `later` says whether it may be sent again."""
+
+    def __init__(self, message: str, *, later: bool) -> None:
+        super().__init__(message)
+        self.message, self.later = message, later
+
+
+class KeyAnswers:
+    """What each key has in vLLM, which computes so many answers at once."""
+
+    def __init__(self, places: int) -> None:
+        self.places = places
+        self._running: Counter[bytes] = Counter()
+
+    @contextlib.contextmanager
+    def running(self, headers: Mapping[bytes, bytes], answers: int) -> Iterator[None]:
+        """Hold the answers of one request. Raises TooManyAnswers if its key may not have them."""
+        key, limit = headers.get(_KEY, b""), headers.get(_LIMIT)
+        if limit is not None and answers > 1:
+            self._check(key.decode(), self._running[key], answers, int(limit))
+        self._running[key] += answers
+        try:
+            yield
+        finally:
+            self._running[key] -= answers
+            self._running += Counter()  # forget keys that have none
+
+    def _check(self, key: str, running: int, answers: int, limit: int) -> None:
+        if answers > limit:
+            allowed = f"the {limit:,} that key {key} may have (concurrent)"
+            message = f"{answers:,} answers in one request are more than {allowed}."
+            raise TooManyAnswers(message, later=False)
+        most = min(limit, self.places)
+        if running and running + answers > most:
+            more = f"{answers:,} more exceed the {most:,} that it may have"
+            message = f"Key {key} has {running:,} answers running; {more}."
+            raise TooManyAnswers(message, later=True)

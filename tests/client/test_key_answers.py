@@ -1,0 +1,160 @@
+"""Answers of one request and of one key: in the middleware, and with the fake engine behind the real gateway."""
+
+import asyncio
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import requests
+import two_keys
+from adapted import MODEL, QUESTION
+
+FOLDER = Path(__file__).parents[2] / "templates/usr/local/lib/pulumi-vllm/engine"
+KEY = two_keys.BATCH_KEY
+
+
+@pytest.fixture
+def engine_module(monkeypatch):
+    """Import one module of the engine's folder."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    names = []
+
+    def load(name):
+        names.append(name)
+        return __import__(name)
+
+    yield load
+    for name in names:
+        del sys.modules[name]
+
+
+def headers(limit, key=b"batch"):
+    return {b"x-key-id": key, b"x-key-concurrent": str(limit).encode()}
+
+
+def test_answers_are_counted_by_key_until_the_request_ends(engine_module):
+    answers = engine_module("key_answers")
+    counted = answers.KeyAnswers(8)
+    with counted.running(headers(6), 4):
+        with (
+            pytest.raises(
+                answers.TooManyAnswers, match=r"batch has 4 answers running; 3 more exceed the 6"
+            ) as found,
+            counted.running(headers(6), 3),
+        ):
+            raise AssertionError
+        assert found.value.later
+        with (
+            counted.running(headers(6), 2),
+            counted.running(headers(6), 1),
+            counted.running(headers(6, b"b"), 6),
+        ):
+            pass
+    with pytest.raises(ZeroDivisionError), counted.running(headers(6), 6):
+        raise ZeroDivisionError
+    with counted.running(headers(6), 6):
+        pass
+    assert not counted._running
+
+
+def test_a_request_for_more_than_its_key_may_have_cannot_be_sent_again(engine_module):
+    answers = engine_module("key_answers")
+    counted = answers.KeyAnswers(8)
+    with (
+        pytest.raises(
+            answers.TooManyAnswers, match=r"7 answers in one request are more than the 6 that key batch"
+        ) as found,
+        counted.running(headers(6), 7),
+    ):
+        raise AssertionError
+    assert not found.value.later
+
+
+def test_a_key_without_limits_has_no_more_answers_than_the_engine_computes_at_once(engine_module):
+    answers = engine_module("key_answers")
+    counted = answers.KeyAnswers(8)
+    with counted.running(headers(512), 32):  # alone it is admitted: vLLM computes it in rounds
+        with (
+            pytest.raises(answers.TooManyAnswers, match=r"2 more exceed the 8 that it may have"),
+            counted.running(headers(512), 2),
+        ):
+            raise AssertionError
+        with counted.running({}, 32), counted.running({}, 32):  # past the gateway: the canary
+            pass
+
+
+def test_a_key_of_low_priority_is_told_how_many_answers_it_may_have(engine, gateway):
+    block = {
+        "access": {
+            "allow": ["0.0.0.0/0"],
+            "keys": ["team-a", {"name": "batch", "priority": "low", "concurrent": 4}],
+        }
+    }
+    there = gateway(engine, {"batch": KEY}, block)
+
+    def ask(path, **more):
+        return requests.post(
+            f"{there.url}{path}", json={"model": MODEL, "max_tokens": 2} | more, verify=str(there.ca), timeout=30,
+            headers={"Authorization": f"Bearer {KEY}", "X-Key-Concurrent": "999", "X-Key-Id": "team-a"},
+        )  # fmt: skip
+
+    for answer in (
+        ask("/completions", prompt=["a"] * 5),
+        ask("/chat/completions", messages=QUESTION, n=5),
+    ):
+        assert answer.status_code == 400, answer.text
+        assert (
+            "5 answers in one request are more than the 4 that key batch may have"
+            in answer.json()["error"]["message"]
+        )
+    assert ask("/completions", prompt=["a"] * 4).status_code == 200
+
+
+async def test_answers_beyond_the_limit_are_a_429_while_others_run(start, gateway):
+    engine = start("--max-num-seqs", "8", token_ms=200)
+    block = {"access": {"allow": ["0.0.0.0/0"], "keys": ["team-a", {"name": "batch", "concurrent": 4}]}}
+    there = gateway(engine, {"batch": KEY}, block)
+
+    def ask(number, tokens):
+        body = {"model": MODEL, "max_tokens": tokens, "prompt": ["a"] * number, "ignore_eos": True}
+        return requests.post(
+            f"{there.url}/completions", json=body, verify=str(there.ca), timeout=30,
+            headers={"Authorization": f"Bearer {KEY}"},
+        )  # fmt: skip
+
+    long = asyncio.create_task(asyncio.to_thread(ask, 3, 10))
+    await asyncio.sleep(0.6)
+    refused = await asyncio.to_thread(ask, 2, 1)
+    assert (refused.status_code, refused.headers["Retry-After"]) == (429, "5")
+    assert refused.json()["error"]["type"] == "tokens"
+    assert (await long).status_code == 200
+    assert (await asyncio.to_thread(ask, 2, 1)).status_code == 200
+
+
+class TestRepairs:
+    """What is repaired in vLLM's server. tests/e2e/test_clients.py sees it with vLLM itself."""
+
+    def test_a_parser_is_built_once_for_each_pair_of_objects(self, engine_module):
+        repairs, built = engine_module("server_repairs"), []
+        once = repairs.kept(lambda config, tokenizer: built.append((config, tokenizer)) or object())
+        config, tokenizer = {"a": 1}, {"b": 2}
+        assert once(config, tokenizer) is once(config, tokenizer)
+        assert once({"a": 1}, tokenizer) is not once(config, tokenizer)  # equal, and another object
+        assert len(built) == 2
+        for number in range(1000):
+            once({"number": number}, tokenizer)
+        assert once(config, tokenizer) is once(config, tokenizer)
+
+    def test_a_vllm_without_the_function_is_left_as_it_is(self, engine_module, monkeypatch):
+        repairs = engine_module("server_repairs")
+        repairs.apply()
+        module, parts = types.ModuleType(repairs._PARSER), repairs._PARSER.split(".")
+        for number in range(1, len(parts)):
+            monkeypatch.setitem(sys.modules, ".".join(parts[:number]), types.ModuleType(parts[number - 1]))
+        monkeypatch.setitem(sys.modules, repairs._PARSER, module)
+        repairs.apply()
+        module._build_drop_info = lambda *_: object()
+        repairs.apply()
+        config = [1]
+        assert module._build_drop_info(config, config) is module._build_drop_info(config, config)
