@@ -13,7 +13,7 @@ def own(machine: dict | None = None, **changes: object) -> dict:
         "model": "mistral-small-4",
         "context": "32Ki",
         "machine": OWN | (machine or {}),
-        "storage": {"path": "/data/models"},
+        "storage": {"path": "/data/llm"},
     }
     return block | changes
 
@@ -32,7 +32,7 @@ def test_its_price_is_what_the_stack_file_says():
     assert found["billing"] == "own machine"
     assert found["labels"]["usd_per_hour"] == "asked: server.machine.usd_per_hour"
     assert found["storage_usd_per_month"] == 0
-    assert any("/data/models on the machine keeps weights and caches" in line for line in found["because"])
+    assert any("/data/llm on the machine keeps weights and caches" in line for line in found["because"])
     assert not any("ceiling" in line for line in found["because"])
     assert cheaper_alternative(decided) is None
 
@@ -108,7 +108,7 @@ def test_a_rented_machine_has_neither_price_nor_place_of_its_own():
     (found,) = errors(own() | {"machine": rented})
     assert (
         found
-        == "server.storage: /data/models is a place on a machine with cloud: none; write a size such as 300GB"
+        == "server.storage: /data/llm is a place on a machine with cloud: none; write a size such as 300GB"
     )
     found = errors(own(storage="300GB") | {"machine": {"gpu": "H100", "count": 2, "usd_per_hour": 9}})
     assert found[0] == "server.machine.max_usd_per_hour: missing; add it"

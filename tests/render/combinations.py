@@ -71,6 +71,14 @@ COMBINATIONS = {
             "drain_timeout_s": 600,
         },
     ),
+    "a-machine-of-your-own": Combination(
+        "spheron-h100-2x-fp8",
+        {
+            "machine": {"cloud": "none", "gpu": "H100", "count": 2, "usd_per_hour": 6.0},
+            "storage": {"path": "/data/llm"},
+        },
+        args={"host": {"address": "203.0.113.7", "private_key": "${config:hostPrivateKey}"}},
+    ),
     "another-model": Combination(
         "spheron-h100-2x-fp8",
         {"model": "qwen2.5-32b-instruct", "precision": "bf16", "storage": "120GB", "concurrency": 64},

@@ -217,7 +217,7 @@ def test_units_name_units_that_exist(stack):
         for line in file.text.splitlines():
             if line.startswith(("Requires=", "After=", "Before=", "Wants=")):
                 for name in line.partition("=")[2].split():
-                    of_image = name.endswith(".target") or name.startswith("nvidia-")
+                    of_image = name.endswith(".target") or name.startswith(("nvidia-", "nftables."))
                     template = re.sub(r"@\d", "@", name)
                     assert name in ours or template in ours or of_image, (file.path, name)
 

@@ -18,10 +18,11 @@ from pulumi_vllm.plan.spend_report import Item, Report, iso
 from pulumi_vllm.spheron.models import Instance, Volume
 
 _TYPES = {"vllm:spheron:Instance", "vllm:spheron:Volume"}
+_OWN = "vllm:host:Machine"
 
 
 class CostError(Exception):
-    """The API key or the project's name is missing."""
+    """The API key or the project's name is missing, or the cloud does not bill the machine."""
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -43,10 +44,16 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def _run(parsed: argparse.Namespace) -> int:
     from pulumi_vllm.spheron.client import Spheron  # requests takes 0.1 s to import
 
+    deployment: dict[str, Any] = stack_state.exported(parsed.stack).get("deployment") or {}
+    if any(one.get("type") == _OWN for one in deployment.get("resources") or ()):
+        raise CostError(
+            f"{parsed.stack}: its machine was made by somebody else (server.machine.cloud: none), and nobody reports "
+            "its hours here; look at the bill of whoever rents it to you"
+        )
     key = os.environ.get("SPHERON_API_KEY")
     if not key:
         raise CostError("SPHERON_API_KEY is not set; set it to a key of the Spheron API")
-    project, stack, ids = _owned(parsed.stack)
+    project, stack, ids = _owned(parsed.stack, deployment)
     cloud = Spheron(key, url=os.environ.get("SPHERON_URL"))
     instances, volumes = cloud.instances.list(), cloud.volumes.list()
     now = cloud.transport.server_time or time.time()
@@ -65,9 +72,8 @@ def _run(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _owned(name: str) -> tuple[str, str, set[str]]:
+def _owned(name: str, deployment: dict[str, Any]) -> tuple[str, str, set[str]]:
     """Return project and stack, and the ids of machines and volumes in its state."""
-    deployment: dict[str, Any] = stack_state.exported(name).get("deployment") or {}
     resources = deployment.get("resources") or []
     ids = {str(one["id"]) for one in resources if one.get("type") in _TYPES and one.get("id")}
     if resources:

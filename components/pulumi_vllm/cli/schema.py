@@ -37,6 +37,8 @@ The program `Server.from_config` also reads these keys of the namespace `pulumi-
 |---|---|
 | `pulumi-vllm:keys` | map of API keys by name (secret); a name of `access.keys` without a value gets a random key |
 | `pulumi-vllm:hfToken` | token for the model hub (secret), for gated repositories |
+| `pulumi-vllm:host` | for `cloud: none`: `address`; `port`, `user`, `host_key`, `triggers`, `private_key_file` |
+| `pulumi-vllm:hostPrivateKey` | private SSH key for that machine (secret), in place of `private_key_file` |
 | `pulumi-vllm:notifyUrl` | address that gets a POST when vLLM or the gateway has failed for good (secret) |
 | `pulumi-vllm:tlsCertificate` | custom certificate with its chain, PEM; needs `access.hostname` |
 | `pulumi-vllm:tlsPrivateKey` | private key of that certificate, PEM (secret) |

@@ -147,6 +147,11 @@ def server_in(document: Mapping[str, Any]) -> ServerState | None:
     server = servers[0]
     urn = str(server["urn"])
     stack, project, *_, name = urn.removeprefix("urn:pulumi:").split("::")
+    if any(one.get("type") == "vllm:host:Machine" and one.get("parent") == urn for one in resources):
+        raise StackStateError(
+            f"the machine of {name} was made by somebody else (server.machine.cloud: none), so reconcile rents none; "
+            "repair or replace it where it was made, then run `pulumi up`"
+        )
     recovery = (server.get("inputs") or {}).get("recovery")
     if not recovery:
         raise StackStateError(

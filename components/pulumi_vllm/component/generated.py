@@ -663,6 +663,182 @@ class VolumeAttachment(pulumi.CustomResource):
         return pulumi.get(self, "fileSystemGb")  # type: ignore[no-any-return]
 
 
+class Machine(pulumi.CustomResource):
+    """A machine that somebody else made. It is observed over SSH, keeps weights and caches in a place of its own, and is given back when this resource is deleted. It is never ended."""
+
+    def __init__(
+        self,
+        resource_name: str,
+        *,
+        address: pulumi.Input[str],
+        private_key: pulumi.Input[str],
+        port: pulumi.Input[int] | None = None,
+        user: pulumi.Input[str] | None = None,
+        host_key: pulumi.Input[str] | None = None,
+        triggers: pulumi.Input[Sequence[Any]] | None = None,
+        store_path: pulumi.Input[str] | None = None,
+        store_device: pulumi.Input[str] | None = None,
+        drain_timeout_s: pulumi.Input[float] | None = None,
+        observed: pulumi.Input[str] | None = None,
+        unreachable: pulumi.Input[str] | None = None,
+        mounted: pulumi.Input[bool] | None = None,
+        differences: pulumi.Input[Mapping[str, pulumi.Input[str]]] | None = None,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        """Declare the resource. The provider validates the inputs.
+
+        Args:
+            resource_name: name in the program.
+            address: IP address or DNS name.
+            private_key: Private SSH key, PEM or OpenSSH, without a passphrase.
+            port: SSH port (default: 22).
+            user: Login user, who is root or can become root with sudo (default: root).
+            host_key: SSH host key, as in "ssh-ed25519 AAAA…". Without it, the key of the first contact is pinned.
+            triggers: What identifies the machine, such as the id of the resource that made it. Other values mean another one.
+            store_path: Directory or mounted path for weights and caches.
+            store_device: Device for weights and caches. It is formatted only if it is blank.
+            drain_timeout_s: Seconds that running requests get to finish before the machine is given back.
+            observed: Whether the last refresh observed the host (default: yes); otherwise the reason.
+            unreachable: error or warn: whether a host that can't be observed is a difference (default: error).
+            mounted: Whether the store should be mounted on /models (default true).
+            differences: What else on the host is not as declared, by subject (default: nothing).
+            opts: Pulumi's resource options.
+        """
+        super().__init__(
+            "vllm:host:Machine",
+            resource_name,
+            {
+                "address": address,
+                "privateKey": pulumi.Output.secret(private_key),
+                "port": port,
+                "user": user,
+                "hostKey": host_key,
+                "triggers": triggers,
+                "storePath": store_path,
+                "storeDevice": store_device,
+                "drainTimeoutS": drain_timeout_s,
+                "observed": observed,
+                "unreachable": unreachable,
+                "mounted": mounted,
+                "differences": differences,
+                "pinnedHostKey": None,
+                "gpus": None,
+                "driver": None,
+                "operatingSystem": None,
+                "source": None,
+                "unitSha256": None,
+                "fileSystemGb": None,
+                "reachable": None,
+            },
+            _options(opts),
+        )
+
+    @property
+    def address(self) -> pulumi.Output[str]:
+        """IP address or DNS name."""
+        return pulumi.get(self, "address")  # type: ignore[no-any-return]
+
+    @property
+    def port(self) -> pulumi.Output[int]:
+        """SSH port (default: 22)."""
+        return pulumi.get(self, "port")  # type: ignore[no-any-return]
+
+    @property
+    def user(self) -> pulumi.Output[str]:
+        """Login user, who is root or can become root with sudo (default: root)."""
+        return pulumi.get(self, "user")  # type: ignore[no-any-return]
+
+    @property
+    def private_key(self) -> pulumi.Output[str]:
+        """Private SSH key, PEM or OpenSSH, without a passphrase."""
+        return pulumi.get(self, "privateKey")  # type: ignore[no-any-return]
+
+    @property
+    def host_key(self) -> pulumi.Output[str]:
+        """SSH host key, as in "ssh-ed25519 AAAA…". Without it, the key of the first contact is pinned."""
+        return pulumi.get(self, "hostKey")  # type: ignore[no-any-return]
+
+    @property
+    def triggers(self) -> pulumi.Output[Sequence[Any]]:
+        """What identifies the machine, such as the id of the resource that made it. Other values mean another one."""
+        return pulumi.get(self, "triggers")  # type: ignore[no-any-return]
+
+    @property
+    def store_path(self) -> pulumi.Output[str]:
+        """Directory or mounted path for weights and caches."""
+        return pulumi.get(self, "storePath")  # type: ignore[no-any-return]
+
+    @property
+    def store_device(self) -> pulumi.Output[str]:
+        """Device for weights and caches. It is formatted only if it is blank."""
+        return pulumi.get(self, "storeDevice")  # type: ignore[no-any-return]
+
+    @property
+    def drain_timeout_s(self) -> pulumi.Output[float]:
+        """Seconds that running requests get to finish before the machine is given back."""
+        return pulumi.get(self, "drainTimeoutS")  # type: ignore[no-any-return]
+
+    @property
+    def observed(self) -> pulumi.Output[str]:
+        """Whether the last refresh observed the host (default: yes); otherwise the reason."""
+        return pulumi.get(self, "observed")  # type: ignore[no-any-return]
+
+    @property
+    def unreachable(self) -> pulumi.Output[str]:
+        """error or warn: whether a host that can't be observed is a difference (default: error)."""
+        return pulumi.get(self, "unreachable")  # type: ignore[no-any-return]
+
+    @property
+    def mounted(self) -> pulumi.Output[bool]:
+        """Whether the store should be mounted on /models (default true)."""
+        return pulumi.get(self, "mounted")  # type: ignore[no-any-return]
+
+    @property
+    def differences(self) -> pulumi.Output[Mapping[str, str]]:
+        """What else on the host is not as declared, by subject (default: nothing)."""
+        return pulumi.get(self, "differences")  # type: ignore[no-any-return]
+
+    @property
+    def pinned_host_key(self) -> pulumi.Output[str]:
+        """SSH host key of the first contact. Another one is always an error."""
+        return pulumi.get(self, "pinnedHostKey")  # type: ignore[no-any-return]
+
+    @property
+    def gpus(self) -> pulumi.Output[Sequence[str]]:
+        """Names of the GPUs."""
+        return pulumi.get(self, "gpus")  # type: ignore[no-any-return]
+
+    @property
+    def driver(self) -> pulumi.Output[str]:
+        """Version of the NVIDIA driver."""
+        return pulumi.get(self, "driver")  # type: ignore[no-any-return]
+
+    @property
+    def operating_system(self) -> pulumi.Output[str]:
+        """Name of the operating system."""
+        return pulumi.get(self, "operatingSystem")  # type: ignore[no-any-return]
+
+    @property
+    def source(self) -> pulumi.Output[str]:
+        """What is mounted: a directory or a file system."""
+        return pulumi.get(self, "source")  # type: ignore[no-any-return]
+
+    @property
+    def unit_sha256(self) -> pulumi.Output[str]:
+        """sha256 of the unit that mounts it."""
+        return pulumi.get(self, "unitSha256")  # type: ignore[no-any-return]
+
+    @property
+    def file_system_gb(self) -> pulumi.Output[float]:
+        """Size of /models in GB, as the host showed it when it was mounted."""
+        return pulumi.get(self, "fileSystemGb")  # type: ignore[no-any-return]
+
+    @property
+    def reachable(self) -> pulumi.Output[bool]:
+        """Whether the host answered over SSH during the last refresh."""
+        return pulumi.get(self, "reachable")  # type: ignore[no-any-return]
+
+
 class Files(pulumi.CustomResource):
     """The configuration files, units and programs on a host. A refresh reads them back, so a preview shows every line that was changed on the host."""
 

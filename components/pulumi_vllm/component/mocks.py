@@ -38,6 +38,16 @@ OUTPUTS: Final[dict[str, dict[str, Any]]] = {
         "mountKind": "virtiofs",
         "createdAt": "2026-01-01T00:00:00Z",
     },
+    "vllm:host:Machine": {
+        "pinnedHostKey": "ssh-ed25519 HOST",
+        "gpus": ["NVIDIA H100 80GB HBM3"],
+        "driver": "580.95.05",
+        "operatingSystem": "Ubuntu 24.04 LTS",
+        "source": "/data/llm",
+        "unitSha256": "0" * 64,
+        "fileSystemGb": 500.0,
+        "reachable": True,
+    },
     "vllm:spheron:VolumeAttachment": {
         "source": "unit-llm-volume",
         "restarted": False,

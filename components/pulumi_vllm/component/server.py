@@ -10,6 +10,7 @@ from pulumi_vllm.component import (
     api_keys,
     commands,
     gateway_certificate,
+    host_argument,
     plugin_discovery,
     stack_config,
 )
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Server(pulumi.ComponentResource):
-    """A vLLM server on a rented GPU machine: volume, machine, pinned weights, systemd service, gateway."""
+    """A vLLM server on a GPU machine, rented or not: volume, machine, pinned weights, systemd service, gateway."""
 
     endpoint: pulumi.Output[str]
     """Base URL of the OpenAI-compatible API, ending in /v1."""
@@ -56,13 +57,17 @@ class Server(pulumi.ComponentResource):
         """
         planned = validated_plan(args)
         self._overlap = planned.deployment.machine.replace == "overlap"
+        rented = not planned.deployment.machine.is_own
         # The state keeps it while no machine exists, and `pulumi-vllm reconcile` reads it there.
-        recovery = Policy.of(planned.deployment).to_json()
-        super().__init__("vllm:index:Server", name, {"recovery": recovery}, opts)
+        recovery = {"recovery": Policy.of(planned.deployment).to_json()} if rented else {}
+        super().__init__("vllm:index:Server", name, recovery, opts)
         plugin_discovery.warn_if_hidden()
         # Before everything else: an invalid certificate is refused while nothing has been created.
         custom = gateway_certificate.declare(name, args, planned.deployment.access.hostname, self._child())
-        volume = self._declare_machine(name, args, planned, *([custom] if custom else []))
+        before = [custom] if custom else []
+        volume = self._rent_machine(name, args, planned, *before) if rented else None
+        if volume is None:
+            self._use_machine(name, args, planned.deployment, *before)
         secrets = self._declare_credentials(name, args, planned.deployment, custom)
         self._declare_host(name, planned, volume, secrets, commands_follow=bool(args.get("commands")))
         # By name, for a program that needs a command's stdout.
@@ -77,7 +82,23 @@ class Server(pulumi.ComponentResource):
         )
         self._set_outputs(planned, volume)
 
-    def _declare_machine(
+    def _use_machine(
+        self, name: str, args: ServerArgs, deployment: Deployment, *after: pulumi.Resource
+    ) -> None:
+        """Declare a machine that somebody else made."""
+        self.machine: resources.Instance | resources.Machine
+        self._connection: dict[str, Any]
+        machine = host_argument.declare(f"{name}-machine", args["host"], deployment, self._child(*after))
+        self.machine = machine
+        self._connection = {
+            "host": machine.address,
+            "port": machine.port,
+            "user": machine.user,
+            "hostKey": machine.pinned_host_key,
+            "privateKey": machine.private_key,
+        }
+
+    def _rent_machine(
         self, name: str, args: ServerArgs, planned: Plan, *after: pulumi.Resource
     ) -> resources.Volume:
         """Declare the volume, the instance and its SSH key."""
@@ -100,7 +121,7 @@ class Server(pulumi.ComponentResource):
             overlap=self._overlap,
             opts=self._child(*after),
         )
-        self.machine = resources.Instance(
+        instance = self.machine = resources.Instance(
             f"{name}-machine",
             gpu=gpu,
             other_gpus=other_gpus or None,
@@ -124,11 +145,11 @@ class Server(pulumi.ComponentResource):
             overlap=self._overlap,
             opts=self._child(),
         )
-        self._connection: dict[str, Any] = {
-            "host": self.machine.address,
-            "port": self.machine.port,
-            "user": self.machine.user,
-            "hostKey": self.machine.host_key,
+        self._connection = {
+            "host": instance.address,
+            "port": instance.port,
+            "user": instance.user,
+            "hostKey": instance.host_key,
             "privateKey": key.private_key_pem,
         }
         return volume
@@ -168,13 +189,19 @@ class Server(pulumi.ComponentResource):
         self,
         name: str,
         planned: Plan,
-        volume: resources.Volume,
+        volume: resources.Volume | None,
         secrets: dict[str, pulumi.Input[str]],
         *,
         commands_follow: bool,
     ) -> None:
         """Declare what runs on the host, in this order: mounted volume, files, weights, service."""
-        deployment, taken = planned.deployment, self.machine.gpu_taken
+        deployment = planned.deployment
+        machine = self.machine
+        taken = (
+            machine.gpu_taken
+            if isinstance(machine, resources.Instance)
+            else pulumi.Output.from_input(deployment.machine.gpu)
+        )
         files = of_taken(planned, taken, render)
         self.endpoint = self.machine.address.apply(
             lambda address: f"https://{deployment.access.hostname or _bracketed(address)}/v1"
@@ -187,16 +214,18 @@ class Server(pulumi.ComponentResource):
             "connection": self._connection,
             "unreachable": deployment.unreachable,
         }
-        attachment = resources.VolumeAttachment(
-            f"{name}-attachment",
-            **reached,
-            volume_handle=volume.handle,
-            volume_name=volume.volume_name,
-            mount_kind=self.machine.mount_kind,
-            mount_tag=volume.mount_tag,
-            size_gb=volume.size_gb,
-            opts=self._child(),
-        )
+        store: pulumi.Resource = self.machine
+        if volume is not None and isinstance(self.machine, resources.Instance):
+            store = resources.VolumeAttachment(
+                f"{name}-attachment",
+                **reached,
+                volume_handle=volume.handle,
+                volume_name=volume.volume_name,
+                mount_kind=self.machine.mount_kind,
+                mount_tag=volume.mount_tag,
+                size_gb=volume.size_gb,
+                opts=self._child(),
+            )
         host_files = resources.Files(
             f"{name}-files",
             **reached,
@@ -206,7 +235,7 @@ class Server(pulumi.ComponentResource):
             actions=of_files(files, lambda file: file.on_change),
             secrets={secret: value for secret, value in secrets.items() if secret in contained},
             values={"ca_certificate": self.ca_certificate},
-            opts=self._child(attachment),
+            opts=self._child(store),
         )
         weights = resources.Weights(
             f"{name}-weights",
@@ -230,25 +259,28 @@ class Server(pulumi.ComponentResource):
             ca_certificate=self.ca_certificate,
             drain_timeout_s=deployment.drain_timeout_s,
             ready_timeout_s=deployment.ready_timeout_s,
-            end_if_never_ready=not deployment.machine.keep_failed,
+            end_if_never_ready=volume is not None and not deployment.machine.keep_failed,
             opts=self._child(weights),
         )
 
-    def _set_outputs(self, planned: Plan, volume: resources.Volume) -> None:
+    def _set_outputs(self, planned: Plan, volume: resources.Volume | None) -> None:
         deployment = planned.deployment
         self.model = pulumi.Output.from_input(planned.served_name)
-        self.usd_per_hour = pulumi.Output.all(self.machine.usd_per_hour, volume.usd_per_hour).apply(
-            lambda prices: round(sum(price or 0.0 for price in prices), 6)
-        )
         # With the gateway's limits, so that `bench` can warn before it reaches them.
-        gateway = deployment.gateway.model_dump()
+        gateway = {"gateway": deployment.gateway.model_dump()}
         machine = self.machine
-        self.plan = pulumi.Output.all(machine.usd_per_hour, machine.billed_as, machine.gpu_taken).apply(
-            lambda rented: (
-                explain.summary(plan(_as_rented(planned, rented[1], rented[2]), paid=rented[0]))
-                | {"gateway": gateway}
+        if volume is not None and isinstance(machine, resources.Instance):
+            self.usd_per_hour = pulumi.Output.all(machine.usd_per_hour, volume.usd_per_hour).apply(
+                lambda prices: round(sum(price or 0.0 for price in prices), 6)
             )
-        )
+            self.plan = pulumi.Output.all(machine.usd_per_hour, machine.billed_as, machine.gpu_taken).apply(
+                lambda rented: (
+                    explain.summary(plan(_as_rented(planned, rented[1], rented[2]), paid=rented[0])) | gateway
+                )
+            )
+        else:
+            self.usd_per_hour = pulumi.Output.from_input(planned.usd_per_hour or 0.0)
+            self.plan = pulumi.Output.from_input(explain.summary(planned) | gateway)
         self.evidence = pulumi.Output.all(self.service.evidence, pulumi.Output.all(**self._expiry)).apply(
             lambda known: known[0] | known[1]
         )
@@ -270,7 +302,9 @@ class Server(pulumi.ComponentResource):
 
         The namespace is `pulumi-vllm`: `server` is the block of the stack file, `keys` has API keys by name (secret),
         `hfToken` is a token for the model hub (secret), `notifyUrl` is the address for notifications (secret), and
-        `tlsCertificate` and `tlsPrivateKey` (secret) are a custom certificate. Only `server` is required.
+        `tlsCertificate` and `tlsPrivateKey` (secret) are a custom certificate. `host` is a machine that somebody else
+        made: address, user, port, host_key, triggers and private_key_file, or `hostPrivateKey` (secret). Only `server`
+        is required.
 
         Args:
             name: name in the program.
@@ -346,6 +380,8 @@ def _last_up(deployment: Deployment) -> str | None:
 def _access(deployment: Deployment) -> dict[str, Any]:
     """Return the address ranges in the form of the resources' input `access`."""
     declared = deployment.access
+    if deployment.machine.is_own:  # whose rules leave SSH as it is
+        return {"allow": list(declared.allow), "sshAllow": ["0.0.0.0/0", "::/0"]}
     ssh = {} if declared.ssh_allow is None else {"sshAllow": list(declared.ssh_allow)}
     return {"allow": list(declared.allow), **ssh}
 

@@ -8,7 +8,7 @@ from typing import Any, NotRequired, TypedDict
 
 import pulumi
 
-from pulumi_vllm.component import api_keys, gateway_certificate
+from pulumi_vllm.component import api_keys, gateway_certificate, host_argument
 from pulumi_vllm.plan import Plan, PlanError, plan
 from pulumi_vllm.plan.address_ranges import SET_COMMAND
 from pulumi_vllm.plan.config import Deployment
@@ -33,6 +33,8 @@ class ServerArgs(TypedDict):
 
     server: Mapping[str, Any]
     """The block of a stack file under `pulumi-vllm:server`: model, machine, context, access."""
+    host: NotRequired[host_argument.Host]
+    """With `machine.cloud: none`: the machine that somebody else made."""
     keys: NotRequired[pulumi.Input[Mapping[str, pulumi.Input[str]]]]
     """API keys by name (secret). A name in server.access.keys without a value here gets a random key."""
     hf_token: NotRequired[pulumi.Input[str]]
@@ -77,11 +79,10 @@ def validated_plan(args: ServerArgs) -> Plan:
             planned = plan(Deployment.parse(block, folders=_model_folders()))
         except PlanError as error:
             errors = [*error.errors, *errors]
+    errors += host_argument.errors(args.get("host"), None if planned is None else planned.deployment)
     if planned is not None:
-        if planned.deployment.machine.is_own:
-            errors.append(
-                "server.machine.cloud: none is for `pulumi-vllm plan` only; write spheron to deploy"
-            )
+        if planned.deployment.machine.is_own and args.get("ssh_private_key") is not None:
+            errors.append("ssh_private_key: is the key of a rented machine; write host.private_key")
         if not planned.deployment.access.allow:
             errors.append(_NO_ALLOW)
         errors += api_keys.errors(args.get("keys"), planned.deployment.access.key_names)

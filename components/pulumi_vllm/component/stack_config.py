@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pulumi
 
+from pulumi_vllm.component import host_argument
 from pulumi_vllm.component.server_args import ServerArgs, validated_plan
 from pulumi_vllm.plan import stack_name
 
@@ -23,6 +24,8 @@ def read_args() -> ServerArgs:
         "server": block,
         "keys": {name: pulumi.Output.secret(value) for name, value in keys.items()},
     }
+    if host := host_argument.from_config(config):
+        args["host"] = host
     if token := config.get_secret("hfToken"):
         args["hf_token"] = token
     if notify_url := config.get_secret("notifyUrl"):

@@ -263,7 +263,7 @@ class Deployment(Block):
         Storage, key("grows the volume; a volume cannot shrink", "GB, for example `300GB` or `1TB`")
     ]
     """Size of the volume that keeps weights and caches. With `machine.cloud: none` a place on the machine:
-    `{path: /data/models}` is a directory or a mounted path, `{device: /dev/nvme1n1}` a device, which is formatted only
+    `{path: /data/llm}` is a directory or a mounted path, `{device: /dev/nvme1n1}` a device, which is formatted only
     if it is blank."""
     volume: Annotated[str | None, key("applies when the volume is created", min_length=1)] = None
     """Name of a volume at the cloud to use in place of a new one, such as one that was kept under an earlier name of
@@ -432,7 +432,7 @@ class Deployment(Block):
             if own:
                 msg = (
                     f"{found} GB is the size of a volume to rent, and machine.cloud is none; "
-                    "write a place on the machine such as {path: /data/models}"
+                    "write a place on the machine such as {path: /data/llm}"
                 )
                 raise ValueError(msg)
             lookup(info).storage_gb = found

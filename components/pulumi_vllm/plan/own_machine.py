@@ -6,11 +6,16 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from pulumi_vllm.plan.host_paths import MODELS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 CLOUD: Final = "none"
 """`machine.cloud` of such a machine."""
+
+ID_PREFIX: Final = "own-"
+"""How the id of such a machine begins in a state. No cloud knows it."""
 
 _RENTED = "applies to rented machines only, and machine.cloud is none"
 _REFUSALS: Final = {
@@ -23,9 +28,9 @@ _REFUSALS: Final = {
     "max_usd_per_hour": f"{_RENTED}; leave it out, and write what an hour costs as usd_per_hour",
 }
 _PATH = re.compile(r"(/[A-Za-z0-9._-]+)+")
-_NOT_BELOW: Final = ("/boot", "/dev", "/etc", "/models", "/proc", "/run", "/sys", "/tmp", "/usr")  # noqa: S108
+_NOT_BELOW: Final = ("/boot", "/dev", "/etc", MODELS, "/proc", "/run", "/sys", "/tmp", "/usr")  # noqa: S108
 """Where no model store can be: file systems of the kernel, what a reboot clears, programs, and our mount point."""
-_EXAMPLES = "{path: /data/models} or {device: /dev/nvme1n1}"
+_EXAMPLES = "{path: /data/llm} or {device: /dev/nvme1n1}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,6 @@ def store(value: Mapping[str, object]) -> Store:
             raise ValueError(msg)
         return Store(device=place)
     if below := next((one for one in _NOT_BELOW if f"{place}/".startswith(f"{one}/")), None):
-        msg = f"path {place!r} is in {below}, where no model store can be; write one such as /data/models"
+        msg = f"path {place!r} is in {below}, where no model store can be; write one such as /data/llm"
         raise ValueError(msg)
     return Store(path=place)

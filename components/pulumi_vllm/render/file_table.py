@@ -92,13 +92,18 @@ _FILE_SYSTEMS = {
     "block": ("ext4", "rw,noatime,nofail"),
     "virtiofs": ("virtiofs", "rw,noatime,nofail"),
     "nfs": ("nfs", "rw,noatime,nofail,hard,_netdev"),
+    # On a machine that somebody else made: a directory, and a device whose file system is as it was found.
+    "bind": ("none", "bind"),
+    "device": ("auto", "rw,noatime,nofail"),
 }
 
 
 def render(plan: Plan, *, mount: Mount | None = None) -> tuple[HostFile, ...]:
     """Every file on the host, sorted by path. The mount unit is included only if the mount is known."""
     variables = _variables(plan)
-    files = [_filled(row, variables) for row in _rows(plan.engines)]
+    # Whoever made the machine decides which packages it upgrades.
+    left_alone = {layout.UNATTENDED_UPGRADES} if plan.deployment.machine.is_own else set()
+    files = [_filled(row, variables) for row in _rows(plan.engines) if row.path not in left_alone]
     for path, text in package_files.programs().items():
         on_change = _RESTART_ENGINE if _is_engine_module(path) else _NOTHING
         mode = "0644" if path.endswith(".py") else "0755"
@@ -226,7 +231,8 @@ def _variables(plan: Plan) -> dict[str, Any]:
         "messages_routes": gateway_routes.MESSAGES,
         "requests": plan.request_settings,
         "not_public": firewall.NOT_PUBLIC,
-        "firewall": firewall.rules(deployment.access.allow, deployment.access.ssh),
+        # SSH of a machine that somebody else made stays as it is.
+        "firewall": firewall.rules(deployment.access.allow, () if machine.is_own else deployment.access.ssh),
         "readiness_unit_timeout_s": deployment.ready_timeout_s + 60,
         "golden": [dataclasses.asdict(one) for one in plan.model.golden],
         "answers": []

@@ -225,8 +225,9 @@ class Engine:
             lines += self.first_token.lines("vllm:time_to_first_token_seconds", label)
             lines += self.between_tokens.lines("vllm:inter_token_latency_seconds", label)
             lines += self.whole.lines("vllm:e2e_request_latency_seconds", label)
+        cache = f'block_size="{_BLOCK_TOKENS}",cache_dtype="auto",num_gpu_blocks="{_BLOCKS}"'
         lines += [
             "# TYPE vllm:cache_config_info gauge",
-            f'vllm:cache_config_info{{block_size="{_BLOCK_TOKENS}",cache_dtype="auto",num_gpu_blocks="{_BLOCKS}",{label}}} 1.0',
+            f"vllm:cache_config_info{{{cache},{label}}} 1.0",
         ]
         return "\n".join(lines) + "\n"

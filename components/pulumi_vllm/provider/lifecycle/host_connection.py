@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 from pulumi_vllm.host.errors import HostError, HostKeyChanged, Unreachable
 from pulumi_vllm.plan.defaults import UNREACHABLE, UNREACHABLE_CHOICES
 from pulumi_vllm.provider.lifecycle.access import way_back
+from pulumi_vllm.provider.lifecycle.instance_liveness import is_rented
 from pulumi_vllm.provider.plugin.call import Call
 from pulumi_vllm.provider.plugin.errors import Partial, UserError
 from pulumi_vllm.provider.plugin.protocol import has_unknown, reveal
@@ -115,6 +116,8 @@ async def observe(
 
 async def _is_stopped(call: Call, values: Values) -> bool:
     """Whether the cloud reports the instance as stopped. A cloud that does not answer reports nothing."""
+    if not is_rented(values):
+        return False
     from pulumi_vllm.spheron.errors import CloudError  # requests takes 0.1 s to import
 
     try:
@@ -200,10 +203,18 @@ class HostResource(Resource):
 
     async def preview_update(self, call: Call, old: Values, new: Values) -> Values:
         """Refuse a changed host key in a preview already, because the update can't send anything to such a host."""
+        self.refuse_other_host_key(call, old)
+        return await super().preview_update(call, old, new)
+
+    def refuse_other_host_key(self, call: Call, old: Values) -> None:
+        """Fail where the last refresh saw another host key than the pinned one.
+
+        Raises:
+            UserError: it did.
+        """
         last = str(old.get("observed") or "")
         if last.startswith(_OTHER_HOST_KEY):
             raise UserError(f"{call.name}: {last.removeprefix(_OTHER_HOST_KEY)}")
-        return await super().preview_update(call, old, new)
 
     async def update(self, call: Call, resource_id: str, old: Values, new: Values) -> Values:
         """Change the host. Where only a refresh failed, observe the host again, and change only what differs."""

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from pulumi_vllm.plan.own_machine import ID_PREFIX
 from pulumi_vllm.provider.plugin.call import Call
 from pulumi_vllm.provider.plugin.errors import UserError
 from pulumi_vllm.provider.plugin.protocol import reveal
@@ -21,10 +22,14 @@ class InstanceLostError(UserError):
 async def check_instance_alive(call: Call, values: Values) -> None:
     """Ask the cloud about an instance whose host does not answer, and return if waiting can help.
 
+    No cloud knows of a machine that somebody else made.
+
     Raises:
         InstanceLostError: the instance no longer exists, for example because its provider reclaimed it.
         UserError: it is stopped or failed, or its address changed.
     """
+    if not is_rented(values):
+        return
     instance_id = str(values["instanceId"])
     instance = await call.session.ask(call.session.cloud().instances.get, instance_id)
     if instance is None or instance.gone:
@@ -40,6 +45,12 @@ async def check_instance_alive(call: Call, values: Values) -> None:
             f"{call.name}: {instance.name} restarted with another address, {instance.address} instead of {known}; "
             "`pulumi up --refresh` continues there"
         )
+
+
+def is_rented(values: Values) -> bool:
+    """Whether the input `instanceId` names an instance of a cloud. Only a resource on a host has the input."""
+    instance_id = values.get("instanceId")
+    return instance_id is not None and not str(instance_id).startswith(ID_PREFIX)
 
 
 def describe_loss(instance: "Instance | None", instance_id: str) -> str:

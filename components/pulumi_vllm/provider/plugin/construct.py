@@ -44,6 +44,7 @@ def component_schema() -> dict[str, Any]:
     for properties, names in _SECRET.items():
         for name in names:
             server[properties][name]["secret"] = True
+    parsed["types"]["vllm:index:Host"]["properties"]["privateKey"]["secret"] = True
     return parsed
 
 

@@ -10,6 +10,7 @@ from pulumi_vllm.provider.resources.authority import ApiKey, Authority, Certific
 from pulumi_vllm.provider.resources.custom_certificate import CustomCertificate
 from pulumi_vllm.provider.resources.files import Files
 from pulumi_vllm.provider.resources.instance import Instance
+from pulumi_vllm.provider.resources.machine import Machine
 from pulumi_vllm.provider.resources.service import Service
 from pulumi_vllm.provider.resources.ssh_key import SshKey
 from pulumi_vllm.provider.resources.volume import Volume
@@ -21,6 +22,7 @@ _CLASSES = (
     Volume,
     Instance,
     VolumeAttachment,
+    Machine,
     Files,
     Weights,
     Service,

@@ -1,0 +1,206 @@
+"""A host that somebody else made: whether it can be used without breaking what is there already.
+
+The first look writes nothing. `problems` is pure.
+"""
+
+import json
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from pulumi_vllm.plan.own_machine import Store
+from pulumi_vllm.render import layout
+
+if TYPE_CHECKING:
+    from pulumi_vllm.host.ssh import Host
+
+OWNER_FILE: Final = f"{layout.STATE}/owner"
+"""Names the server that uses the host, so that no other one takes it over."""
+
+_TESTED: Final = ("debian 12", "ubuntu 22.04", "ubuntu 24.04")
+_PORTS: Final = {
+    layout.GATEWAY_PORT: "the gateway",
+    layout.ENGINE_PORT: "vLLM",
+    layout.METRICS_PORT: "the gateway's metrics",
+}
+_OUR_GATEWAY: Final = "HAProxy gateway for vLLM"
+_UNITS: Final = (*layout.UNITS, layout.ENGINE_TEMPLATE)
+_NO_CONTENT: Final = "-blank-"
+_NOT_KEPT: Final = ("tmpfs", "ramfs")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the first look at a host found, by name. A value that was not found is empty."""
+
+    values: dict[str, str]
+
+    def __getitem__(self, name: str) -> str:
+        return self.values.get(name, "")
+
+    @property
+    def blank_device(self) -> bool:
+        """Whether the device that is to keep weights and caches has no content at all."""
+        return self["device_content"] == _NO_CONTENT
+
+
+async def look(host: "Host", store: Store) -> Seen:
+    """Look at a host. Nothing is written, and no program is needed that a bare Debian does not have."""
+    result = await host.run(
+        _LOOK.format(path=shlex.quote(store.path or ""), device=shlex.quote(store.device or ""))
+    )
+    lines = (line.partition("=") for line in result.stdout.splitlines())
+    return Seen({name: value.strip() for name, _, value in lines})
+
+
+def warnings(seen: Seen) -> Iterator[str]:
+    """What may work, and was never tried."""
+    if seen["apt"] and seen["os"] not in _TESTED:
+        yield f"the host runs {seen['os_name'] or 'an unknown system'}; {', '.join(_TESTED)} were tested"
+
+
+def problems(seen: Seen, owner: str, store: Store) -> tuple[str, ...]:
+    """Every reason why the host can't be used as it is, each with its remedy."""
+    return (
+        *_system(seen),
+        *_others(seen, owner),
+        *_gateway(seen),
+        *_firewalls(seen),
+        *_store(seen, owner, store),
+    )
+
+
+def _system(seen: Seen) -> Iterator[str]:
+    if not (seen["apt"] and seen["systemd"]):
+        name = seen["os_name"] or "an unknown system"
+        yield f"it runs {name} without apt or systemd; use Debian 12, Ubuntu 22.04 or Ubuntu 24.04"
+    elif not seen["python"]:
+        yield "it has no python3; run `apt-get install python3` on it"
+
+
+def _others(seen: Seen, owner: str) -> Iterator[str]:
+    """What another server, or another person, has on the host under our names."""
+    if seen["owner"] and seen["owner"] != owner:
+        yield (
+            f"it serves for {seen['owner']}; destroy that server, or remove {OWNER_FILE} on the host if it exists no "
+            "more"
+        )
+    elif not seen["owner"] and seen["foreign"]:
+        yield f"{seen['foreign']} exists on it and would be overwritten; move it away"
+    if seen["user"] and seen["user"] != layout.ENGINE_HOME:
+        yield f"its user vllm has the home {seen['user']}, so it is not ours; remove or rename that user"
+
+
+def _gateway(seen: Seen) -> Iterator[str]:
+    state, enabled, description = (*seen["haproxy"].split("|"), "", "", "")[:3]
+    ours = description.startswith(_OUR_GATEWAY)
+    if not ours and (state in {"active", "activating", "reloading"} or enabled.startswith("enabled")):
+        yield (
+            f"it has an HAProxy of its own ({layout.GATEWAY_UNIT} is {state}, {enabled}), which the gateway would "
+            f"replace; move it to another machine, or run `systemctl disable --now {layout.GATEWAY_UNIT}`"
+        )
+    if not ours:
+        taken = {int(port, 16) for port in seen["listening"].split()}
+        for port, purpose in _PORTS.items():
+            if port in taken:
+                yield f"something listens on port {port}, which {purpose} needs; `ss -ltnp` names it, so stop it"
+
+
+def _firewalls(seen: Seen) -> Iterator[str]:
+    """Our table only restricts the gateway's port. It can't open what another firewall drops."""
+    port = layout.GATEWAY_PORT
+    if seen["ufw"] == "closed":
+        yield f"its firewall ufw is active and does not admit port {port}; run `ufw allow {port}/tcp`"
+    if seen["firewalld"] == "closed":
+        yield (
+            f"its firewall firewalld runs and does not admit port {port}; run `firewall-cmd --permanent --add-port="
+            f"{port}/tcp && firewall-cmd --reload`"
+        )
+
+
+def _store(seen: Seen, owner: str, store: Store) -> Iterator[str]:
+    if seen["models"] == "foreign" or (seen["models"] == "mounted" and seen["owner"] != owner):
+        yield f"{layout.MODELS} is in use there, where the model store is mounted; move what is in it"
+    if store.path and seen["path"] not in {"", "directory"}:
+        yield f"server.storage.path: {store.path} is a {seen['path']} on the host; name a directory"
+    if store.path and seen["path_type"] in _NOT_KEPT:
+        yield f"server.storage.path: {store.path} is in memory ({seen['path_type']}); name a directory on a disk"
+    if store.device:
+        yield from _device(seen, store.device)
+
+
+def _device(seen: Seen, device: str) -> Iterator[str]:
+    where, content = f"server.storage.device: {device}", seen["device_content"]
+    if seen["device"] != "block":
+        yield f"{where} is no block device of the host; `lsblk` lists them"
+        return
+    elsewhere = [one for one in seen["device_mounts"].split() if one != layout.MODELS]
+    if elsewhere:
+        yield f"{where} is mounted on {elsewhere[0]}; write {{path: {elsewhere[0]}/llm}} instead, or unmount it"
+    elif seen["device_parts"]:
+        yield f"{where} has partitions or belongs to a volume group ({seen['device_parts']}); name one of them"
+    elif content != _NO_CONTENT and content not in {"ext4", "xfs"}:
+        kind = content or "content of an unknown kind"
+        yield f"{where} holds {kind}, and is neither blank nor ext4 or xfs; nothing was formatted. `wipefs` clears it"
+
+
+def owner_text(project: str, stack: str, name: str) -> str:
+    """The content of `OWNER_FILE`: one line that names a server."""
+    return json.dumps(f"{project}/{stack}/{name}")[1:-1].replace("'", "")
+
+
+_LOOK = rf"""
+export LC_ALL=C
+say() {{{{ printf '%s=%s\n' "$1" "$2"; }}}}
+has() {{{{ command -v "$1" >/dev/null 2>&1; }}}}
+say os "$(. /etc/os-release; echo "$ID ${{{{VERSION_ID:-}}}}")"
+say os_name "$(. /etc/os-release; echo "$PRETTY_NAME")"
+say apt "$(has apt-get && echo yes || true)"
+say python "$(has python3 && echo yes || true)"
+say systemd "$(test -d /run/systemd/system && echo yes || true)"
+say owner "$(cat {OWNER_FILE} 2>/dev/null || true)"
+say user "$(getent passwd vllm | cut -d: -f6 || true)"
+for path in {layout.CONFIG} {layout.PROGRAMS} {" ".join(map(layout.unit_file, _UNITS))}; do
+  [ -L "$path" ] || ! [ -e "$path" ] || say foreign "$path"
+done
+[ -e {layout.ENGINE_STAMP} ] || [ -z "$(ls -A {layout.VENV} 2>/dev/null)" ] || say foreign {layout.VENV}
+say haproxy "$(systemctl show -P ActiveState {layout.GATEWAY_UNIT})|$(systemctl show -P UnitFileState \
+  {layout.GATEWAY_UNIT})|$(systemctl show -P Description {layout.GATEWAY_UNIT})"
+say listening "$(cat /proc/net/tcp /proc/net/tcp6 2>/dev/null \
+  | awk '$4 == "0A" {{{{ sub(/.*:/, "", $2); print $2 }}}}' | sort -u | tr '\n' ' ')"
+if has ufw && ufw status | grep -q '^Status: active'; then
+  ufw status | grep -Eq '^({layout.GATEWAY_PORT}(/tcp)?|Anywhere|HTTPS|Nginx Full|Apache Full)\b.*ALLOW' \
+    && say ufw open || say ufw closed
+fi
+if has firewall-cmd && systemctl is-active -q firewalld; then
+  {{{{ firewall-cmd -q --query-port={layout.GATEWAY_PORT}/tcp || firewall-cmd -q --query-service=https; }}}} \
+    && say firewalld open || say firewalld closed
+fi
+if mountpoint -q {layout.MODELS}; then
+  say models mounted
+elif [ -n "$(ls -A {layout.MODELS} 2>/dev/null)" ]; then
+  say models foreign
+fi
+path={{path}} device={{device}}
+if [ -n "$path" ] && [ -e "$path" ]; then
+  say path "$(stat -L -c %F "$path")"
+fi
+if [ -n "$path" ]; then
+  at=$path
+  while ! [ -e "$at" ]; do at=$(dirname "$at"); done
+  say path_type "$(stat -f -c %T "$at")"
+fi
+if [ -n "$device" ] && [ -b "$device" ]; then
+  say device block
+  say device_mounts "$(lsblk -nro MOUNTPOINT "$device" | tr '\n' ' ')"
+  say device_parts "$(lsblk -nro NAME "$device" | tail -n +2 | tr '\n' ' ')"
+  code=0
+  blkid -p "$device" >/dev/null 2>&1 || code=$?
+  if [ "$code" = 2 ]; then
+    say device_content {_NO_CONTENT}
+  else
+    say device_content "$(blkid -p -s TYPE -o value "$device" || true)"
+  fi
+fi
+"""
