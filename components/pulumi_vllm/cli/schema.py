@@ -57,12 +57,15 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument(
         "--model", action="store_true", help="print that of model files, models/NAME.yaml, instead"
     )
+    parser.add_argument("--gpu", action="store_true", help="print that of GPU files, gpus/NAME.yaml, instead")
     parser.set_defaults(run=_schema)
 
 
 def _schema(parsed: argparse.Namespace) -> int:
     if parsed.model:
         print(model_schema_text(), end="")
+    elif parsed.gpu:
+        print(gpu_schema_text(), end="")
     elif parsed.write:
         for path, text in ((Path("stacks", SCHEMA_FILE), schema_text()), (REFERENCE, reference())):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,12 +86,19 @@ def model_schema_text() -> str:
     # `pulumi-vllm --help` loads this module too; pydantic takes 0.2 s to import.
     from pulumi_vllm.plan.model_schema import ModelFile
 
-    found = ModelFile.model_json_schema()
+    return _file_schema(ModelFile.model_json_schema(), "Model file of pulumi-vllm")
+
+
+def gpu_schema_text() -> str:
+    """Return the JSON Schema of GPU files as the text of its file."""
+    from pulumi_vllm.plan.gpu_schema import GpuFile  # pydantic, as above
+
+    return _file_schema(GpuFile.model_json_schema(), "GPU file of pulumi-vllm")
+
+
+def _file_schema(found: dict[str, Any], title: str) -> str:
     blocks = {name: _without_titles(block) for name, block in found.pop("$defs").items()}
-    head = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "Model file of pulumi-vllm",
-    }
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title}
     whole = head | {**_without_titles(found), "$defs": blocks}
     return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
 

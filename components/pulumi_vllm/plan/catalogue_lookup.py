@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from pulumi_vllm.plan.suggestions import suggestion
@@ -19,8 +19,8 @@ _Entry = TypeVar("_Entry")
 class CatalogueLookup:
     """Context of the validation: the catalogue, and the entries that were found so far.
 
-    `own` is the model of the file that the block names; `own_is_wrong` if that file has errors. `own_machine` is
-    whether somebody else made the machine, once `machine.cloud` is known.
+    `own` is the model of the file that the block names; `own_is_wrong` if that file has errors. `own_gpus` are the GPUs
+    of files, by name. `own_machine` is whether somebody else made the machine, once `machine.cloud` is known.
     An entry stays None while its name is missing or unknown. A check that needs the entry is skipped then, so that one
     error does not cause others. The `find_` methods raise ValueError, as pydantic expects of a validator.
     """
@@ -34,6 +34,8 @@ class CatalogueLookup:
     own_machine: bool | None = None
     own: Model | None = None
     own_is_wrong: bool = False
+    own_gpus: Mapping[str, Gpu] = field(default_factory=dict)
+    own_gpu_is_wrong: bool = False
 
     def find_model(self, name: str) -> str:
         """Look up a model. Its first precision is the default."""
@@ -55,7 +57,9 @@ class CatalogueLookup:
 
     def find_gpu(self, name: str) -> str:
         """Look up a GPU family. Its default engine is chosen as well."""
-        self.gpu = _entry(name, self.catalogue.gpus)
+        if self.own_gpu_is_wrong:
+            return name  # the errors of its file are reported beside those of the block
+        self.gpu = _entry(name, {**self.catalogue.gpus, **self.own_gpus})
         self.engine = self.catalogue.default_engine(self.gpu)
         return name
 

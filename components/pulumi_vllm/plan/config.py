@@ -19,6 +19,8 @@ from pulumi_vllm.plan import catalogue as catalogues
 from pulumi_vllm.plan import (
     config_errors,
     defaults,
+    own_files,
+    own_gpus,
     own_machine,
     own_models,
     product_flags,
@@ -348,6 +350,13 @@ class Deployment(Block):
         """The model of a file that `model` names; None if it is one of the catalogue."""
         return self._own_model
 
+    _own_gpus: Mapping[str, catalogues.Gpu] = pydantic.PrivateAttr(default_factory=dict)
+
+    @property
+    def own_gpus(self) -> Mapping[str, catalogues.Gpu]:
+        """The GPUs of files that `machine.gpu` names."""
+        return self._own_gpus
+
     @classmethod
     def parse(
         cls,
@@ -355,23 +364,30 @@ class Deployment(Block):
         catalogue: catalogues.Catalogue | None = None,
         folders: tuple[pathlib.Path, ...] = (),
     ) -> Deployment:
-        """Validate the block against the types above and the catalogue, and the model file that it names.
+        """Validate the block against the types above and the catalogue, and the model and GPU files that it names.
 
         Args:
             block: the block of a stack file.
             catalogue: a catalogue other than that of the data files.
-            folders: where the user's model files are; none are the working directory and its folder stacks/.
+            folders: where the user's model and GPU files are; none are the working directory and its folder stacks/.
 
         Raises:
-            ConfigError: with every error in the block, and in the model file.
+            ConfigError: with every error in the block, and in those files.
         """
         lookup = CatalogueLookup(catalogues.load() if catalogue is None else catalogue)
         messages: tuple[str, ...] = ()
         name = block.get("model") if isinstance(block, Mapping) else None
         try:
-            lookup.own = own_models.find(name, folders or own_models.PLACES, lookup.catalogue)
+            lookup.own = own_models.find(name, folders or own_files.PLACES, lookup.catalogue)
         except ConfigError as error:
             messages, lookup.own_is_wrong = error.errors, True
+        try:
+            if isinstance(block, Mapping):
+                block, lookup.own_gpus = own_gpus.resolved(
+                    block, folders or own_files.PLACES, lookup.catalogue
+                )
+        except ConfigError as error:
+            messages, lookup.own_gpu_is_wrong = (*messages, *error.errors), True
         try:
             found = cls.model_validate(block, context=lookup)
         except pydantic.ValidationError as error:
@@ -379,6 +395,7 @@ class Deployment(Block):
         else:
             if not messages:
                 found._own_model = lookup.own  # noqa: SLF001 - of this class
+                found._own_gpus = lookup.own_gpus  # noqa: SLF001
                 return found
         # A volume that is too small is an error of its own in an otherwise valid block: see plan().
         raise ConfigError((*messages, *storage.too_small(lookup)))

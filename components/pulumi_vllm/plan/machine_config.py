@@ -71,9 +71,9 @@ class Machine(Block):
         WithJsonSchema(_GPU_SCHEMA),
         key(REPLACE, alias="gpu"),
     ]
-    """GPU as in the catalogue, for example `H200`, or `H100 PCIe` for that form; `CPU` for the local cloud. A list is
-    in order of preference: the first one on offer within the ceiling is rented, and a machine with any of them stays.
-    """
+    """GPU as in the catalogue, for example `H200`, or `H100 PCIe` for that form; or that of `gpus/NAME.yaml` beside the
+    stack file, by name or path. `CPU` is for the local cloud. A list is in order of preference: the first one on offer
+    within the ceiling is rented, and a machine with any of them stays."""
     count: Annotated[int, key(REPLACE, "GPUs", ge=0, le=8)]
     """GPUs in the machine; 0 with `gpu: CPU`."""
     engines: Annotated[int | None, key(RESTART, "engines", ge=1, le=engine_count.MOST_ENGINES)] = None

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import pathlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-import yaml
-
 from pulumi_vllm.plan import catalogue as catalogues
-from pulumi_vllm.plan import model_schema
+from pulumi_vllm.plan import model_schema, own_files
 from pulumi_vllm.plan.errors import ConfigError
 
 if TYPE_CHECKING:
+    import pathlib
+
     from pulumi_vllm.plan.catalogue import Catalogue, Model
 
 FOLDER: Final = "models"
 """Folder of the user's model files, beside the stack files or in the project."""
-
-PLACES: Final = (pathlib.Path(), pathlib.Path("stacks"))
-"""Where model files are without a stack file: in the working directory, which is the project, and beside its stacks."""
-
-_LARGEST_BYTES: Final = 1_000_000
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def find(name: object, folders: tuple[pathlib.Path, ...], catalogue: Catalogue) -> Model | None:
@@ -33,22 +26,9 @@ def find(name: object, folders: tuple[pathlib.Path, ...], catalogue: Catalogue) 
     """
     if not isinstance(name, str) or name in catalogue.models:
         return None  # also the name under which catalogue_with() has added one
-    is_path = name.endswith((".yaml", ".yml"))
-    if is_path or "/" in name:
-        candidates = [folder / name for folder in folders]
-        if not is_path:
-            return None  # a repository, or a misspelled name: the catalogue's lookup says so
-    else:
-        candidates = [folder / FOLDER / f"{name}.yaml" for folder in folders]
-    path = next((one for one in candidates if one.is_file()), None)
-    if path is not None:
-        return read(path, catalogue, None if is_path else name)
-    if not is_path:
-        return None
-    places = " or ".join(str(folder) for folder in folders)
-    raise ConfigError(
-        (f"server.model: there is no file {name} in {places}; `pulumi-vllm model add OWNER/NAME` writes one",)
-    )
+    remedy = "`pulumi-vllm model add OWNER/NAME` writes one"
+    path = own_files.located("server.model", name, FOLDER, folders, remedy)
+    return None if path is None else read(path, catalogue, None if own_files.is_path(name) else name)
 
 
 def catalogue_with(name: str, folders: tuple[pathlib.Path, ...] = ()) -> Catalogue:
@@ -58,7 +38,7 @@ def catalogue_with(name: str, folders: tuple[pathlib.Path, ...] = ()) -> Catalog
         ConfigError: the file is missing, or wrong; with every error in it.
     """
     known = catalogues.load()
-    own = find(name, folders or PLACES, known)
+    own = find(name, folders or own_files.PLACES, known)
     return known if own is None else replace(known, models={**known.models, name: own})
 
 
@@ -68,17 +48,7 @@ def read(path: pathlib.Path, catalogue: Catalogue, name: str | None = None) -> M
     Raises:
         ConfigError: with every error in it.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        data = yaml.load(text, Loader=_LOADER) if len(text) <= _LARGEST_BYTES else None  # noqa: S506 - a safe loader
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError((f"{path}: cannot be read ({error}); correct it",)) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(
-            (f"{path}{line}: is not YAML: {getattr(error, 'problem', error)}; correct it",)
-        ) from None
+    data = own_files.content(path)
     problems = model_schema.problems(data, str(path))
     found = data.get("name") if isinstance(data, dict) else None
     if found in catalogue.models:

@@ -59,7 +59,8 @@ def select(deployment: Deployment, catalogue: Catalogue) -> Selection:
     if weights.repository is not None and weights.revision is not None:
         # The files of a fine-tune have digests of their own, which the model hub names.
         precision = replace(precision, repository=weights.repository, revision=weights.revision, digests={})
-    gpu, version = catalogue.gpus[deployment.machine.gpu], deployment.engine.version
+    gpu = deployment.own_gpus.get(deployment.machine.gpu) or catalogue.gpus[deployment.machine.gpu]
+    version = deployment.engine.version
     engine = catalogue.default_engine(gpu) if version is None else catalogue.engines[version]
     return Selection(model, precision, engine, gpu, _engines(deployment, catalogue, model, precision, engine))
 

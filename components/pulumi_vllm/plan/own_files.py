@@ -1,0 +1,58 @@
+"""A user's own files beside the stack files, `models/NAME.yaml` and `gpus/NAME.yaml`: found, and read."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Final
+
+import yaml
+
+from pulumi_vllm.plan.errors import ConfigError
+
+PLACES: Final = (pathlib.Path(), pathlib.Path("stacks"))
+"""Where such files are without a stack file: in the working directory, which is the project, and beside its stacks."""
+
+_LARGEST_BYTES: Final = 1_000_000
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def is_path(name: str) -> bool:
+    """Whether a name in a stack file is the path of a file."""
+    return name.endswith((".yaml", ".yml"))
+
+
+def located(
+    key: str, name: str, folder: str, folders: tuple[pathlib.Path, ...], remedy: str
+) -> pathlib.Path | None:
+    """The file that a key of the stack file names; None if it names none.
+
+    Raises:
+        ConfigError: it names the path of a file that does not exist.
+    """
+    if not is_path(name) and "/" in name:
+        return None  # a repository, or a misspelled name: the catalogue's lookup says so
+    relative = name if is_path(name) else f"{folder}/{name}.yaml"
+    path = next((one for place in folders if (one := place / relative).is_file()), None)
+    if path is None and is_path(name):
+        places = " or ".join(str(place) for place in folders)
+        raise ConfigError((f"{key}: there is no file {name} in {places}; {remedy}",))
+    return path
+
+
+def content(path: pathlib.Path) -> object:
+    """What a file says, None if it is too large to be one.
+
+    Raises:
+        ConfigError: it cannot be read, or is not YAML.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        return yaml.load(text, Loader=_LOADER) if len(text) <= _LARGEST_BYTES else None  # noqa: S506 - a safe loader
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError((f"{path}: cannot be read ({error}); correct it",)) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise ConfigError(
+            (f"{path}{line}: is not YAML: {getattr(error, 'problem', error)}; correct it",)
+        ) from None
