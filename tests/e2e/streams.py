@@ -4,7 +4,6 @@ import asyncio
 import json
 import random
 import ssl
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -19,7 +18,6 @@ class Outcomes:
     """finished, error (an error event), cut (neither)."""
     attempts: Counter = field(default_factory=Counter)
     """New requests while the machine goes: a status, refused (by the kernel), gone (no answer: the machine is off)."""
-    refused_for_s: float = 0.0
     reasons: Counter = field(default_factory=Counter)
 
 
@@ -51,7 +49,6 @@ async def one_stream(session, outputs, tokens: int, outcomes: Outcomes, started:
 async def attempts(context, outputs, key: str, outcomes: Outcomes) -> None:
     """Make new requests on new connections until the machine is off."""
     body = {"model": outputs["model"], "prompt": "Hello", "max_tokens": 1}
-    refused_at = None
     silent = 0
     while silent < 3:
         connector = aiohttp.TCPConnector(ssl=context, force_close=True)
@@ -66,8 +63,6 @@ async def attempts(context, outputs, key: str, outcomes: Outcomes) -> None:
             except aiohttp.ClientConnectorError as error:
                 if isinstance(error.os_error, ConnectionRefusedError):
                     outcomes.attempts["refused"] += 1
-                    refused_at = refused_at or time.monotonic()
-                    outcomes.refused_for_s = time.monotonic() - refused_at
                 else:
                     outcomes.attempts["gone"] += 1
                     silent += 1

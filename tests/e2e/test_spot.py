@@ -51,9 +51,7 @@ def test_no_stream_is_cut_without_an_error_in_ten_losses_with_notice(projects):
         assert outcomes.streams["cut"] == 0, outcomes
         assert outcomes.streams["finished"] > 0, outcomes
         assert outcomes.attempts["503"] > 0, outcomes
-        # The gateway stops last. The host is off a moment later; 0.2 s were measured.
-        assert outcomes.attempts.keys() <= {"200", "503", "gone", "refused"}, outcomes
-        assert outcomes.refused_for_s < 2, outcomes
+        assert outcomes.attempts.keys() <= {"200", "503", "gone"}, outcomes
         result = reconciled(project)
         assert (result["done"], result["same_volume"], result["downloaded_bytes"]) == (True, True, 0), result
 
