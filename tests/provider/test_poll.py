@@ -87,3 +87,12 @@ async def test_an_error_in_look_is_passed_on():
 
     with pytest.raises(LookupError, match="no such machine"):
         await run(Call(), look)
+
+
+async def test_pauses_that_take_no_time_come_to_an_end():
+    call = Call()
+    with pytest.raises(PollTimeoutError):
+        await poll(
+            call, answers(None), within_s=60.0, pauses=(1.0, 2.0), report=lambda: "waiting", clock=lambda: 0.0
+        )
+    assert len(call.lines) == 31

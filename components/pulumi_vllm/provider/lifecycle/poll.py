@@ -46,14 +46,16 @@ async def poll(
         PollTimeoutError: `look` returned None until `within_s` had passed.
         Cancelled: the user cancelled the operation during a pause.
     """
-    started = clock()
-    for pause_s in chain(pauses, repeat(pauses[-1])):
+    started, paused_s = clock(), 0.0
+    for longest_s in chain(pauses, repeat(pauses[-1])):
         found = await look()
         if found is not None:
             return found
-        waited_s = clock() - started
+        waited_s = max(clock() - started, paused_s)  # pauses that take no time come to an end too
         if waited_s >= within_s:
             raise PollTimeoutError(report(), waited_s)
         await call.progress(f"{report()} ({waited_s:.0f} s)")
-        await call.sleep(min(pause_s, max(_SHORTEST_PAUSE_S, within_s - waited_s)))
+        pause_s = min(longest_s, max(_SHORTEST_PAUSE_S, within_s - waited_s))
+        await call.sleep(pause_s)
+        paused_s += pause_s
     raise AssertionError("unreachable: the last pause repeats")
