@@ -182,9 +182,11 @@ class Gateway:
     def tls(self) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=str(self.ca))
 
-    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        where = ("127.0.0.1", self.port)
-        return await asyncio.open_connection(*where, ssl=self.tls(), server_hostname="gateway", limit=1 << 22)
+    async def connect(self, source: str = "127.0.0.1") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        where, tls = ("127.0.0.1", self.port), self.tls()
+        return await asyncio.open_connection(
+            *where, ssl=tls, server_hostname="gateway", limit=1 << 22, local_addr=(source, 0)
+        )
 
     async def ask(self, data: bytes, silence_s: float = 30.0) -> list[Answer]:
         """Send raw bytes. Returns every response until the connection ends or stays silent."""

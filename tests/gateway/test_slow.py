@@ -130,3 +130,24 @@ async def test_a_connection_from_before_a_reload_accepts_no_old_key(gateways):
     for reader, writer in links:
         assert await asyncio.wait_for(reader.read(), 15) == b""
         writer.close()
+
+
+async def test_silent_connections_of_one_address_keep_no_other_address_out(gateways):
+    """Without a limit, 4,096 of them filled the gateway for a minute."""
+    gateway = gateways()
+    silent = []
+    try:
+        for _ in range(2_300):
+            with contextlib.suppress(ConnectionResetError):
+                silent.append(await asyncio.open_connection("127.0.0.1", gateway.port))
+        await asyncio.sleep(0.5)
+        assert sum(not reader.at_eof() and reader.exception() is None for reader, _ in silent) == 2_048
+        reader, writer = await gateway.connect("127.0.0.2")
+        writer.write(ask({}))
+        assert [one.status for one in answers(await read_on(reader))] == [200]
+        writer.close()
+    finally:
+        for _, writer in silent:
+            writer.transport.abort()
+    await asyncio.sleep(0.5)
+    assert (await gateway.one(ask({}))).status == 200
