@@ -97,3 +97,6 @@ def test_the_real_engine_is_served_again_after_a_hang(projects, tmp_path):
     project = projects("real")
     project.up()
     restarts_after_a_hang(project, tmp_path, "pgrep -f VLLM::EngineCore", REAL_BACK_WITHIN_S)
+    journal = project.on_host("journalctl -u vllm -o cat --no-pager")
+    assert "POST /v1/chat/completions" in journal
+    assert "GET /health" not in journal  # the gateway asks every second

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+import quiet_log
 import server_repairs
 from key_answers import KeyAnswers, TooManyAnswers
 from key_tokens import KeyTokens
@@ -95,6 +96,7 @@ class ClientRequests:
         self.tokens = KeyTokens()
         self.answers = KeyAnswers(self.settings["places"])
         server_repairs.apply()
+        quiet_log.install()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Pass a request on, adapted or as it is, or refuse it."""
