@@ -46,7 +46,9 @@ def test_only_checks_that_pass_are_left_out():
     finally:
         server.terminate()
         printed = server.communicate(timeout=20)[0]
-    lines = [line.split('"')[1] + line.rpartition('"')[2] for line in printed.splitlines() if "HTTP/1.1" in line]
+    lines = [
+        line.split('"')[1] + line.rpartition('"')[2] for line in printed.splitlines() if "HTTP/1.1" in line
+    ]
     assert lines == [
         "GET /health?fail HTTP/1.1 503 Service Unavailable",
         "GET /metrics HTTP/1.1 503 Service Unavailable",

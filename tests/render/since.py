@@ -66,7 +66,7 @@ FAMILIES = {
     "option",
     "timeout",
 }
-FAMILIES |= {"stats", "no", "tune", "log"}
+FAMILIES |= {"stats", "no", "tune", "log", "tcp-request"}
 LINES = {
     **dict.fromkeys(["global", "defaults", "frontend", "backend", "user", "group", "maxconn", "mode", "bind"], (0, 0)),
     **dict.fromkeys(["log global", "log stdout", "no log", "acl", "default_backend", "server", "stats socket"], (0, 0)),
@@ -76,6 +76,7 @@ LINES = {
     **dict.fromkeys(["option abortonclose", "option dontlognull", "option httpchk", "option redispatch"], (1, 3)),
     **dict.fromkeys(["option http-server-close", "option http-no-delay", "http-request deny"], (1, 4)),
     **dict.fromkeys(["http-request set-header", "http-request del-header", "http-request track-sc0"], (1, 5)),
+    "tcp-request connection": (1, 4),
     **dict.fromkeys(["unique-id-format", "log-format", "ssl-default-bind-options", "http-check expect"], (1, 5)),
     **dict.fromkeys(["http-request set-var", "http-request set-uri", "http-request use-service"], (1, 6)),
     **dict.fromkeys(["http-request silent-drop", "http-request set-path", "http-request capture"], (1, 6)),
@@ -102,6 +103,7 @@ SAMPLES = {
     **dict.fromkeys(["path", "method", "src", "date", "hex", "lower", "map_str", "map_str_int", "ltime"], (1, 5)),
     **dict.fromkeys(["nbsrv", "req.fhdr", "req.fhdr_cnt", "req.hdr", "req.hdr_cnt", "req.hdr_val"], (1, 5)),
     **dict.fromkeys(["sc_http_req_rate", "sc_conn_cur", "conn_cur", "http_req_rate", "base64"], (1, 5)),
+    "sc1_conn_cur": (1, 5), "ipmask": (1, 9),
     **dict.fromkeys(["var", "req.body_size", "req.body", "regsub", "json", "bytes", "sub", "add", "length"], (1, 6)),
     **dict.fromkeys(["set-var", "int", "str", "bool", "mul", "neg"], (1, 6)),
     **dict.fromkeys(["lua.conversation", "lua.least_busy", "div", "hdr"], (1, 6)),  # its own fetches, in Lua
