@@ -85,6 +85,9 @@ class Log:
     cache_bytes: int = 2
 
 
+_ESTIMATOR = "ashishkamra/vllm-memory-estimator, tests/test_validation_db.py"
+_EMPIRICAL = "llm-d/llm-d-benchmark, config_explorer/empirical-vllm-memory-results.md"
+
 LOGS = (
     Log("vllm-project/vllm issue 10517", "llama-3.1-8b", "bf16", "RTX 3090", "8.6", 1, 14.9888, 3.81, 31_232, 20_000),
     Log("vllm-project/vllm pull request 12569", "llama-3.3-70b", "fp8", "H100", "9.0", 1, 67.7229),
@@ -103,6 +106,18 @@ LOGS = (
     Log(
         "mitchross/talos-argocd-proxmox pull request 1995", "qwen3.8-27b", "fp8", "RTX 3090", "8.6", 2, None, 4.99,
         302_921, 131_072, 8192, 1,
+    ),
+    Log(_ESTIMATOR, "llama-3.3-70b", "fp8", "H200", "9.0", 4, 16.9619, 106.17, 1_391_552, 8_192),
+    Log(_ESTIMATOR, "deepseek-v3", "fp8", "8 GPUs", "9.0", 8, 79.7390, 41.60, 635_648, 8_192),
+    Log(
+        "dariustanrd/tokenkaki, blogposts/content/1_vllm", "qwen3-8b", "bf16", "A100 40GB", "8.0", 1, 15.2683, 18.69,
+        136_080, 40_960,
+    ),
+    Log(_EMPIRICAL, "gpt-oss-20b", "mxfp4", "H100", "9.0", 1, 13.47),
+    Log(_EMPIRICAL, "llama-3.3-70b", "fp8", "H100", "9.0", 2, 33.88),
+    Log(
+        'a public log, "vLLM API Server Startup Log (Example)" of 25 September (repository not known)',
+        "gemma-3-27b", "bf16", "a GPU of AMD", "9.4", 1, 51.7891, 109.86, 205_696, 4_096,
     ),
 )  # fmt: skip
 

@@ -22,10 +22,10 @@ def test_the_formulas_agree_with_public_start_logs(row):
     assert abs(row.tokens_off or 0) < 0.10
 
 
-def test_the_table_of_start_logs_is_current_and_has_eight_models():
+def test_the_table_of_start_logs_is_current_and_has_eight_models_for_each_figure():
     assert start_logs.table() in start_logs.DOCUMENT.read_text(), "python lab/models/start_logs.py --write"
-    assert len({row.log.model for row in ROWS}) >= 8
-    assert all(" issue " in row.log.source or " pull request " in row.log.source for row in ROWS)
+    assert len({row.log.model for row in ROWS if row.weights_off is not None}) >= 8
+    assert len({row.log.model for row in ROWS if row.tokens_off is not None}) >= 8
 
 
 @pytest.mark.parametrize("name", ["gpt-oss-20b", "gpt-oss-120b", "llama-3.1-8b", "llama-3.3-70b"])

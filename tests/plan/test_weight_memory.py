@@ -72,6 +72,17 @@ def test_kernels_pad_the_experts_of_mxfp4(capability, padded):
     assert more == pytest.approx(experts * (padded[0] * padded[1] - 2880**2), abs=1)
 
 
+@pytest.mark.parametrize(
+    ("layers", "window", "full", "windowed"),
+    [(62, 52, 10, 60), (24, 12, 12, 12), (25, 12, 13, 13), (9, 4, 5, 5), (10, 4, 8, 4)],
+)
+def test_kinds_of_layers_share_the_cache_in_groups_of_one_size(layers, window, full, windowed):
+    """Gemma 3 27B, gpt-oss-20b, the same with a layer more, and numbers that differ by less than half, and by half."""
+    attention = {**DENSE.attention, "window": {"tokens": 1024, "layers": window}}
+    found = weight_memory._cached_layers(replace(DENSE, layers=layers, attention=attention))
+    assert found == {"full": full, "window": windowed, "linear": 0}
+
+
 def test_windows_and_states_take_a_fixed_part_of_the_cache():
     window = replace(DENSE, attention={**DENSE.attention, "window": {"tokens": 1024, "layers": 3}})
     assert weight_memory.kv_bytes_per_token(window, 1) == 2 * 2 * 128 * 2

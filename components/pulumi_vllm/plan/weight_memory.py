@@ -20,6 +20,9 @@ Marlin, TRT-LLM: `mxfp4_round_up_hidden_size_and_intermediate_size` of 0.26.0. T
 gpt-oss-120b, 64.38 GiB (vllm-project/vllm issue 33155).
 """
 
+_NEARLY_EQUAL = 1.5
+"""Kinds of layers whose numbers differ by less share the larger number in the KV cache."""
+
 
 def weight_bytes(
     model: Dimensions,
@@ -76,9 +79,7 @@ def kv_bytes_per_token(model: Dimensions, tensor_parallel: int, cache_bytes: int
 
     MLA replicates the latent on every GPU; GQA shards heads, at least one each.
     """
-    window, linear = model.attention.get("window", {}), model.attention.get("linear", {})
-    layers = model.layers - window.get("layers", 0) - linear.get("layers", 0)
-    return int(layers * _layer_cache(model, tensor_parallel, cache_bytes))
+    return int(_cached_layers(model)["full"] * _layer_cache(model, tensor_parallel, cache_bytes))
 
 
 def kv_bytes_per_request(model: Dimensions, settings: MemorySettings) -> int:
@@ -88,17 +89,31 @@ def kv_bytes_per_request(model: Dimensions, settings: MemorySettings) -> int:
     scheduling). A linear layer has two states, because prefix caching keeps one beside the running one (MambaSpec).
     """
     window, linear = model.attention.get("window", {}), model.attention.get("linear", {})
-    total = 0
+    layers, total = _cached_layers(model), 0
     if window:
         tokens = min(window["tokens"] - 1 + 2 * settings.batched_tokens, settings.context)
         layer = _layer_cache(model, settings.tensor_parallel, settings.cache_bytes)
-        total += window["layers"] * tokens * layer
+        total += layers["window"] * tokens * layer
     if linear:
         keys, values = linear["key_heads"] * linear["key_dim"], linear["value_heads"] * linear["value_dim"]
         state = values * linear["key_dim"] * linear["state_bytes"]
         recent = (2 * keys + values) * (linear["convolution"] - 1) * BF16
-        total += 2 * linear["layers"] * (state + recent) // settings.tensor_parallel
+        total += 2 * layers["linear"] * (state + recent) // settings.tensor_parallel
     return total
+
+
+def _cached_layers(model: Dimensions) -> dict[str, int]:
+    """Layers for which the KV cache has room, by kind: whole groups of one size, of which the last is padded.
+
+    A group has as many layers as the kind with the fewest, or with the most if that is less than half as many again
+    (kv_cache_planning of 0.33.0).
+    """
+    kinds = {name: int(model.attention.get(name, {}).get("layers", 0)) for name in ("window", "linear")}
+    kinds["full"] = model.layers - sum(kinds.values())
+    present = [layers for layers in kinds.values() if layers]
+    fewest, most = min(present), max(present)
+    group = most if most < _NEARLY_EQUAL * fewest else fewest
+    return {name: -(-layers // group) * group for name, layers in kinds.items()}
 
 
 def _layer_cache(model: Dimensions, tensor_parallel: int, cache_bytes: int) -> int:
