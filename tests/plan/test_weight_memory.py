@@ -190,3 +190,15 @@ def test_a_card_on_which_nothing_was_measured_makes_every_figure_unverified():
     assert "unmodelled-memory" in rules
     assert "nvfp4-on-hopper" not in rules
     assert decided.usd_per_hour is None
+
+
+@pytest.mark.parametrize(("images", "fits"), [(True, None), (False, True)])
+def test_nobody_knows_whether_it_fits_where_a_vision_tower_is_not_counted(images, fits):
+    machine = {"gpu": "H200", "count": 1, "max_usd_per_hour": 9}
+    block = {"model": "gemma-3-27b", "context": "8Ki", "storage": "300GB", "machine": machine}
+    decided = plan(
+        Deployment.parse(block | {"engine": {"flags": {} if images else {"language-model-only": True}}})
+    )
+    summary = explain.summary(decided)
+    assert summary["fits"] is fits
+    assert ("unknown and not counted" in summary["labels"]["fits"]) == images

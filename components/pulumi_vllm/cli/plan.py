@@ -134,7 +134,7 @@ def _checked(decided: "Plan", mix: "Mix") -> "Mix":
 
 
 def _summary(stack: str, changes: list[str], mix: "Mix") -> dict[str, Any]:
-    """The plan as JSON, or why there is none; `fits` is None if the stack file is invalid."""
+    """The plan as JSON, or why there is none; `fits` is None if nobody knows, as for a wrong stack file."""
     # `pulumi-vllm --help` loads this module too; the catalogue takes 0.05 s to import.
     from pulumi_vllm.plan import explain
     from pulumi_vllm.plan.errors import ConfigError, DoesNotFit, PlanError
@@ -164,7 +164,10 @@ def _show(decided: "Plan", mix: "Mix") -> None:
     ]
     for name in ("fits", *figures):
         value = found[name]
-        written = "yes" if value is True else "-" if value is None else format(value, _COMPARED.get(name, ""))
+        missing = "not known" if name == "fits" else "-"
+        written = (
+            "yes" if value is True else missing if value is None else format(value, _COMPARED.get(name, ""))
+        )
         label = labels[name] if name == "fits" or "usd" in name else labels[name].partition(":")[0]
         print(f"{name}: {written} ({label})")
     print(f"disk_gib: {found['disk_gib']} (computed)")

@@ -220,12 +220,15 @@ def _machine(plan: Plan) -> str:
 
 
 def _memory_figures(plan: Plan) -> dict[str, Any]:
-    """The figures of MEMORY_FIGURES, over all engines. A plan that does not fit does not exist."""
+    """The figures of MEMORY_FIGURES, over all engines. A plan that does not fit does not exist.
+
+    `fits` is None where something is not counted that the GPU must hold.
+    """
     budget = plan.memory
     if budget is None:
         return {"fits": True, **dict.fromkeys(MEMORY_FIGURES[1:])}
     return {
-        "fits": True,
+        "fits": None if budget.uncounted else True,
         "weights_gib_per_gpu": round(budget.weights_gib, 2),
         "kv_cache_gib_per_gpu": round(budget.cache_gib, 2),
         "kv_cache_tokens": plan.kv_tokens,

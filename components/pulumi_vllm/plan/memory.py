@@ -42,6 +42,7 @@ class Budget:
     `accepts_images`: whether requests may hold images.
     `kv_bytes_per_request`: what a request takes in the KV cache beside its tokens (windows, recurrent states).
     `unverified`: what the figures do not count, or count with a formula that nobody compared with a start.
+    `uncounted`: those that are not counted at all, so that nobody knows whether it fits.
     `images_per_step`: images of the largest size in the step that sets the peak activation; 0 if text sets it.
     `burst_gib`: peak activation of a batch of small images beyond vLLM's profiled peak.
     """
@@ -61,6 +62,7 @@ class Budget:
     accepts_images: bool = False
     kv_bytes_per_request: int = 0
     unverified: tuple[str, ...] = ()
+    uncounted: tuple[str, ...] = ()
 
     @property
     def cache_gib(self) -> float:
@@ -161,17 +163,22 @@ def budget(
         burst_gib=max(0.0, burst - max(text, vision)),
         accepts_images=images,
         kv_bytes_per_request=kv_bytes_per_request(model, settings),
-        unverified=tuple(_unverified(model, gpu, images=images)),
+        unverified=(*_unverified(model, gpu), *_uncounted(model, images=images)),
+        uncounted=tuple(_uncounted(model, images=images)),
     )
 
 
-def _unverified(model: Dimensions, gpu: Gpu, *, images: bool) -> Iterator[str]:
-    """What no formula counts, or what one counts that was never compared with a start."""
+def _uncounted(model: Dimensions, *, images: bool) -> Iterator[str]:
+    """What no formula counts."""
+    if images and not model.image_formula:
+        yield "what a step of images takes in this vision tower is unknown and not counted"
+
+
+def _unverified(model: Dimensions, gpu: Gpu) -> Iterator[str]:
+    """What a formula counts that was never compared with a start."""
     if not gpu.measured:
         constants = "CUDA graphs and the headroom above vLLM's limit"
         yield f"{constants} were measured on H100 and H200 (SXM), never on {gpu.name}"
-    if images and not model.image_formula:
-        yield "what a step of images takes in this vision tower is unknown and not counted"
     if "linear" in model.attention:
         yield "the activation of linear attention is counted as that of a block of the same width"
 
