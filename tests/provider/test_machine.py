@@ -3,7 +3,7 @@
 import subprocess
 
 import pytest
-from pulumi_vllm.host.errors import HostError, HostKeyChanged, Unreachable
+from pulumi_vllm.host.errors import AuthRefused, HostError, HostKeyChanged, Unreachable
 from pulumi_vllm.host.facts import Facts
 from pulumi_vllm.host.ssh import Result
 from pulumi_vllm.plan.own_machine import Store
@@ -13,6 +13,7 @@ from pulumi_vllm.provider.lifecycle.own_host import Seen, look, owner_text, prob
 from pulumi_vllm.provider.plugin.errors import Partial, UserError
 from pulumi_vllm.provider.plugin.protocol import UNKNOWN
 from pulumi_vllm.provider.plugin.resource import Kind
+from pulumi_vllm.provider.resources import machine
 from pulumi_vllm.provider.resources.machine import Machine
 
 OWNER = "p/s/machine"
@@ -165,6 +166,29 @@ async def test_it_is_taken_and_observed(call, pool):
     assert not any("mkfs" in script for script in pool.host.ran)
 
 
+async def test_a_machine_that_boots_is_waited_for(call, pool, monkeypatch):
+    monkeypatch.setattr(machine, "_PAUSES_S", (0.01,))
+    booted, answers = pool.host, iter([Unreachable("it boots"), AuthRefused("no key yet")])
+
+    class Booting(Pool):
+        async def get(self, *words):
+            self.host = next(answers, booted)
+            return await super().get(*words)
+
+    pool = Booting(booted)
+    monkeypatch.setattr(call[0].session, "hosts", lambda: pool)
+    call[0].timeout_s = 5
+    await Machine().create(call[0], INPUTS)
+    assert "cloud-init status --wait" in booted.ran[0]
+    call[0].timeout_s = 0.05
+    pool = Pool(Unreachable("root@192.0.2.7: can't be reached"))
+    with pytest.raises(UserError, match="can't be reached; gave up after"):
+        await Machine().create(call[0], INPUTS)
+    pool = Pool(HostKeyChanged("root@192.0.2.7: shows another host key"))
+    with pytest.raises(HostKeyChanged):
+        await Machine().create(call[0], INPUTS)
+
+
 async def test_a_blank_device_is_formatted_and_another_one_is_not(call, pool):
     device = {name: value for name, value in INPUTS.items() if name != "storePath"} | {
         "storeDevice": "/dev/vdb"
@@ -184,7 +208,9 @@ async def test_an_unfit_machine_is_refused_with_every_reason_and_not_touched(cal
             UserError, match=r"nothing on it was changed:\n  \* it has no python3.*\n  \* something"
         ):
             await work
-    assert all("say os" in script for script in pool.host.ran)
+    assert not any(
+        word in script for script in pool.host.ran for word in ("mkfs", "install -d", "systemctl start")
+    )
 
 
 async def test_a_failed_start_stays_in_the_state(call, pool):

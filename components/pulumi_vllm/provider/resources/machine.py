@@ -5,7 +5,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from pulumi_vllm.host import drift
-from pulumi_vllm.host.errors import HostError
+from pulumi_vllm.host.errors import AuthRefused, HostError, Unreachable
 from pulumi_vllm.plan.defaults import DRAIN_TIMEOUT_S
 from pulumi_vllm.plan.own_machine import ID_PREFIX, Store
 from pulumi_vllm.provider.lifecycle import own_host
@@ -23,6 +23,7 @@ from pulumi_vllm.provider.lifecycle.host_connection import (
     repair,
     report,
 )
+from pulumi_vllm.provider.lifecycle.poll import PollTimeoutError, poll
 from pulumi_vllm.provider.lifecycle.volume_mount import VolumeMount, format_device, measure_gb, mount_volume
 from pulumi_vllm.provider.plugin.call import Call
 from pulumi_vllm.provider.plugin.errors import Partial, UserError
@@ -38,6 +39,9 @@ _REPLACEMENT = (
     "the machine is another one. vLLM is drained, stopped and removed from the one before, if that still answers, and "
     "set up on the new one"
 )
+# Machines of the big clouds answer within one or two minutes.
+_BOOTED_WITHIN_S = 300.0
+_PAUSES_S = (1.0, 2.0, 3.0, 5.0)
 _REACHED_BY = ("address", "port", "user", "privateKey", "hostKey")
 
 
@@ -135,8 +139,8 @@ class Machine(HostResource):
         return {}
 
     async def create(self, call: Call, new: Values) -> tuple[str, Values]:
-        """Look at the host, note who uses it, and mount the place for weights and caches."""
-        host = await connect_host(call, _connection(new))
+        """Wait for the host, look at it, note who uses it, and mount the place for weights and caches."""
+        host = await self._wait_until_booted(call, new)
         seen = await self._look(call, host, new)
         resource_id = f"{ID_PREFIX}{secrets.token_hex(6)}"
         try:
@@ -191,6 +195,33 @@ class Machine(HostResource):
         )
 
     # -- the host -----------------------------------------------------------------------------------
+    async def _wait_until_booted(self, call: Call, new: Values) -> "Host":
+        """Wait for SSH and for cloud-init. Another resource may have made the machine a second ago."""
+        failure = HostError(f"{new['address']} was not tried")
+
+        async def connected() -> "Host | None":
+            nonlocal failure
+            try:
+                return await connect_host(call, _connection(new))
+            except (Unreachable, AuthRefused) as error:
+                failure = error
+            return None
+
+        try:
+            host = await poll(
+                call,
+                connected,
+                within_s=call.timeout_s or _BOOTED_WITHIN_S,
+                pauses=_PAUSES_S,
+                report=lambda: f"waiting for SSH: {failure}",
+            )
+        except PollTimeoutError as error:
+            raise UserError(f"{call.name}: {failure}; gave up after {error.waited_s:.0f} s") from None
+        # It may still make the file system that keeps the weights.
+        wait = f"timeout {_BOOTED_WITHIN_S:.0f} cloud-init status --wait >/dev/null 2>&1 || true"
+        await host.run(wait, timeout_s=_BOOTED_WITHIN_S + 60)
+        return host
+
     async def _look(self, call: Call, host: "Host", new: Values) -> own_host.Seen:
         store = _store(new)
         seen = await own_host.look(host, store)
