@@ -50,6 +50,10 @@ def test_a_stack_is_planned_for_a_gpu_of_a_file(put, written):
         "(reported: nvidia-smi of our machines; what a program sees of the memory is unverified)" in visible
     )
     assert any("never on RTX 3090" in one.message for one in decided.findings)
+    assert (
+        "RTX 3090 (PCIe, compute capability 8.6) has 936 GB/s of memory bandwidth and no NVLink"
+        in " ".join(summary["because"])
+    )
 
 
 def test_a_list_may_mix_both(put):

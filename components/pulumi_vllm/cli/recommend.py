@@ -147,13 +147,16 @@ def _wish(parsed: argparse.Namespace) -> "Wish":
 def _show(found: "Recommendation") -> None:
     print(f"Prices: {found.prices}.")
     head = ("machine", "precision", "billing", "$/h", "$/730 h", "+ storage", "$/M out", "streams", "full")
-    layout = "{:9} {:9} {:10} {:>7} {:>10} {:>9} {:>8} {:>10} {:>6} {:>9} {:>10}  "
+    width = max(9, *(len(f"{row.count}x {row.gpu}") for row in found.fitting)) if found.fitting else 9
+    layout = (
+        f"{{:{width}}} {{:9}} {{:10}} {{:>7}} {{:>10}} {{:>9}} {{:>8}} {{:>10}} {{:>6}} {{:>9}} {{:>10}}  "
+    )
     print(layout.format(*head, "each", "KV tokens"))
     for row in found.fitting:
         million = row.usd_per_million_output_tokens
         streams = " to ".join(map(str, row.rate_from_streams)) or "-"
         print(
-            f"{f'{row.count}x {row.gpu}':9} {row.precision:9} {row.billing:10} {row.usd_per_hour:7.2f} "
+            f"{f'{row.count}x {row.gpu}':{width}} {row.precision:9} {row.billing:10} {row.usd_per_hour:7.2f} "
             f"{row.usd_per_month:10,.2f} {row.storage_usd_per_month:9.2f} "
             f"{'-' if million is None else f'{million:.2f}':>8} {streams:>10} {row.full_requests:6.1f} "
             f"{row.tokens_per_request:9,} {row.kv_cache_tokens:10,}  {_remark(row)}"
@@ -186,7 +189,7 @@ def _show_servers(found: "Recommendation", cheapest: float | None) -> None:
     from pulumi_vllm.plan.separate_servers import together
 
     print("the tutorial's servers, each on 1x H100 or on the cheapest machine that holds it (computed):")
-    layout = "  {:30} {:9} {:9} {:>7} {:>9} {:>10} {:>6}"
+    layout = "  {:30} {:9} {:17} {:>7} {:>9} {:>10} {:>6}"
     print(layout.format("model", "precision", "machine", "$/h", "context", "KV tokens", "full"))
     for one in found.separate_servers:
         if one.machine is None or one.kv_cache_tokens is None:

@@ -354,6 +354,7 @@ def _schedule_reason(plan: Plan) -> Iterator[str]:
 
 def _memory_reasons(plan: Plan, budget: Budget) -> Iterator[str]:
     """How a GPU's memory is used, and what that means for requests."""
+    yield from _gpu_reason(plan.selection.gpu)
     deployment, machine = plan.deployment, plan.deployment.machine
     gpus = _machine(plan)
     used = plan.arguments.ranks
@@ -395,6 +396,19 @@ def _memory_reasons(plan: Plan, budget: Budget) -> Iterator[str]:
             yield from _image_reasons(plan, budget)
         else:
             yield f"Images are refused: the vision tower is not loaded, which saves {size}."
+
+
+def _gpu_reason(gpu: Gpu) -> Iterator[str]:
+    """What is known of a GPU on which nothing was measured."""
+    if gpu.measured or gpu.bandwidth_gb_s is None:
+        return
+    link = "no NVLink"
+    if gpu.nvlink_gb_s is not None:
+        link = f"NVLink of {gpu.nvlink_gb_s:,} GB/s{' between two cards' if gpu.nvlink_pairs else ''}"
+    yield (
+        f"{gpu.name} ({gpu.form}, compute capability {gpu.compute_capability}) has {gpu.bandwidth_gb_s:,} GB/s of "
+        f"memory bandwidth and {link} (data sheet). No engine was started on it here."
+    )
 
 
 def _image_reasons(plan: Plan, budget: Budget) -> Iterator[str]:

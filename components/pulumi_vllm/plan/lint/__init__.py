@@ -61,6 +61,7 @@ _RULES: tuple[Callable[[Launch], Problems], ...] = (
     chat.mistral_common_version,
     parallelism.tensor_parallel_size,
     parallelism.idle_gpus,
+    parallelism.slow_links,
     weight_files.load_format,
     exposure.api_key,
     exposure.listen_address,

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pulumi_vllm.plan.catalogue import GPU_COUNTS
-from pulumi_vllm.plan.lint.findings import error
+from pulumi_vllm.plan.lint.findings import error, warning
 
 if TYPE_CHECKING:
     from pulumi_vllm.plan.catalogue import Dimensions
     from pulumi_vllm.plan.launch import Launch
     from pulumi_vllm.plan.lint.findings import Problems
+
+_PAIR = 2
 
 
 def tensor_parallel_size(launch: Launch) -> Problems:
@@ -38,6 +40,20 @@ def tensor_parallel_size(launch: Launch) -> Problems:
         yield error(
             f"{product} needs {needed} GPUs, the machine has {launch.gpu_count}; use fewer",
             "one rank per GPU",
+        )
+
+
+def slow_links(launch: Launch) -> Problems:
+    """Tensor parallelism over GPUs that no NVLink connects."""
+    gpu, size = launch.gpu, launch.arguments.tensor_parallel
+    if gpu is None or not launch.on_gpu or size == 1:
+        return
+    links = "pairs of them only" if gpu.nvlink_pairs else "none of them"
+    if gpu.nvlink_gb_s is None or (gpu.nvlink_pairs and size > _PAIR):
+        yield warning(
+            f"--tensor-parallel-size {size}: NVLink connects {links} ({gpu.name}), so each layer's results cross PCIe, "
+            "which is slower; its speed was not measured here",
+            "NVIDIA's data sheet",
         )
 
 
