@@ -110,6 +110,13 @@ def test_a_stack_without_anything_says_so(cloud, project, capsys):
     assert "the cloud lists no machine and no volume of this stack" in cost(capsys, text=True)[1]
 
 
+def test_the_cloud_knows_nothing_of_a_machine_of_ones_own(project, capsys, tmp_path):
+    own = {"type": "vllm:host:Machine", "id": "own-1", "urn": "urn:pulumi:prod::p::vllm:host:Machine::it"}
+    (tmp_path / "state.json").write_text(json.dumps({"deployment": {"resources": [own]}}))
+    code, printed = cost(capsys, text=True)
+    assert (code, "its machine was made by somebody else" in printed) == (1, True)
+
+
 def test_what_is_missing_is_named(cloud, project, capsys, monkeypatch, tmp_path):
     (tmp_path / "Pulumi.yaml").unlink()
     code, printed = cost(capsys, text=True)

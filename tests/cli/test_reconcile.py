@@ -349,6 +349,11 @@ def test_a_stack_without_a_server_or_with_two_is_reported(stack, capsys):
         server_in(two)
     with pytest.raises(StackStateError, match="holds no policy, as after an update with an earlier version"):
         server_in(state(policy=None))
+    own = state(policy=None)
+    (server,) = [one for one in own["deployment"]["resources"] if one["type"] == "vllm:index:Server"]
+    own["deployment"]["resources"].append({"type": "vllm:host:Machine", "parent": server["urn"]})
+    with pytest.raises(StackStateError, match=r"made by somebody else .* so reconcile rents none"):
+        server_in(own)
 
 
 # -- the documented schedules ------------------------------------------------------------------------------------

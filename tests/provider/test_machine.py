@@ -233,6 +233,16 @@ async def test_a_preview_looks_only_where_the_address_is_known(call, pool):
         await Machine().preview(call[0], INPUTS)
 
 
+async def test_another_machine_is_looked_at_before_the_present_one_is_given_up(call, pool):
+    await Machine().before_replacement(call[0], INPUTS | {"address": UNKNOWN})
+    assert pool.asked == []
+    pool.host.looked = BARE | {"listening": "01BB"}
+    with pytest.raises(UserError, match="something listens on port 443"):
+        await Machine().before_replacement(call[0], INPUTS)
+    pool.host = Unreachable("root@192.0.2.7: it boots")
+    await Machine().before_replacement(call[0], INPUTS)
+
+
 async def test_one_place_is_needed(call):
     both = INPUTS | {"storeDevice": "/dev/vdb"}
     neither = {name: value for name, value in INPUTS.items() if name != "storePath"}

@@ -1,5 +1,6 @@
 """A machine that somebody else made: observed over SSH, used while the stack exists, given back, never ended."""
 
+import contextlib
 import secrets
 import shlex
 from typing import TYPE_CHECKING
@@ -125,11 +126,17 @@ class Machine(HostResource):
             found.pop("hostKey", None)
         return found
 
+    async def before_replacement(self, call: Call, new: Values) -> None:
+        """Refuse another machine that can't be used, before vLLM is removed from the present one."""
+        if _is_known(new):
+            with contextlib.suppress(HostError):  # it may have been made a second ago
+                await self._look(call, await connect_host(call, _connection(new)), new)
+
     async def preview(self, call: Call, new: Values) -> Values:
         """Look at a host whose address is known, and refuse one that can't be used as it is."""
         if call.urn in call.session.in_state:
             await call.info(f"{call.name}: {_REPLACEMENT}")
-        elif not has_unknown({name: new.get(name) for name in (*_REACHED_BY, "storePath", "storeDevice")}):
+        elif _is_known(new):
             await self._look(call, await connect_host(call, _connection(new)), new)
         return {"pinnedHostKey": new["hostKey"]} if isinstance(new.get("hostKey"), str) else {}
 
@@ -281,6 +288,11 @@ def _connection(values: Values, state: Values | None = None) -> Values:
             "hostKey": pinned,
         }
     }
+
+
+def _is_known(new: Values) -> bool:
+    """Whether the host can be looked at. The address of a machine that is yet to be made is unknown."""
+    return not has_unknown({name: new.get(name) for name in (*_REACHED_BY, "storePath", "storeDevice")})
 
 
 def _hardware(facts: "Facts") -> Values:
