@@ -127,7 +127,7 @@ def test_another_mount_unit_is_a_difference():
 
 
 def units(**more):
-    return drift.units(["vllm.service", "haproxy.service"], facts(units=more), engine="vllm.service")
+    return drift.units(["vllm.service", "haproxy.service"], facts(units=more))
 
 
 def test_active_units_are_no_drift():

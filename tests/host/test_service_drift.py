@@ -114,14 +114,12 @@ def healthy():
             layout.INSTALL_UNIT: unit(UnitFileState="static"),
         },
         "gateway": {
-            "status": "UP",
-            "seconds": "5",
+            "servers": [{"name": "local", "status": "UP", "seconds": "5", "address": "127.0.0.1:8000"}],
             "started": 1001.0,
-            "server": "127.0.0.1:8000",
             "certificate": {"memory": "AB" * 20, "file": "AB" * 20},
             "maps": {layout.KEYS_MAP: {"added": [], "missing": []}},
         },
-        "canary": {"age_s": 59.0, "engine": "answers", "gateway": "answers"},
+        "canaries": {layout.CANARY_RESULT: {"age_s": 59.0, "engine": "answers", "gateway": "answers"}},
         "firewall": {"listed": True, "apart": True, "rules": TABLE, "declared": TABLE, "forwarding": []},
         "listening": [["0.0.0.0", 443], ["127.0.0.1", 8000], ["0.0.0.0", 9000]],
         "disk_free": {"/": 2**30},
@@ -160,7 +158,7 @@ def other_environment(raw):
 
 
 def hung(raw):
-    raw["gateway"].update(status="DOWN", seconds="90")
+    raw["gateway"]["servers"][0].update(status="DOWN", seconds="90")
 
 
 def extra_rule(raw):
@@ -272,7 +270,7 @@ LEFT_ALONE = (
             ["systemctl reload haproxy.service"],
         ),
         (
-            lambda raw: raw["gateway"].update(server="10.0.0.9:80"),
+            lambda raw: raw["gateway"]["servers"][0].update(address="10.0.0.9:80"),
             f"server in the gateway's memory is 10.0.0.9:80, declared 127.0.0.1:8000; {GATEWAY_RELOADS}",
             ["systemctl reload haproxy.service"],
         ),
@@ -292,7 +290,7 @@ LEFT_ALONE = (
             ["systemctl reload haproxy.service"],
         ),
         (
-            lambda raw: raw["gateway"].update(status="DRAIN"),
+            lambda raw: raw["gateway"]["servers"][0].update(status="DRAIN"),
             "gateway answers 503 to every request: its server is DRAIN, declared UP; `pulumi up` opens it",
             ["/usr/local/lib/pulumi-vllm/drain --undo"],
         ),
@@ -307,22 +305,24 @@ LEFT_ALONE = (
             [],
         ),
         (
-            lambda raw: raw["canary"].update(age_s=301.0),
+            lambda raw: raw["canaries"][layout.CANARY_RESULT].update(age_s=301.0),
             "canary has not asked vLLM for a token for 301 s, declared every 30 s; `pulumi up` starts it again",
             ["systemctl restart vllm-canary.timer; systemctl start vllm-canary.service"],
         ),
         (
-            lambda raw: raw.update(canary=None),
+            lambda raw: raw.update(canaries={}),
             "canary has not asked vLLM for a token ever, declared every 30 s; `pulumi up` starts it again",
             ["systemctl restart vllm-canary.timer; systemctl start vllm-canary.service"],
         ),
         (
-            lambda raw: raw["canary"].update(engine="refuses", observed="status 404 (no such model)"),
+            lambda raw: raw["canaries"][layout.CANARY_RESULT].update(
+                engine="refuses", observed="status 404 (no such model)"
+            ),
             "vLLM refuses to answer one token: status 404 (no such model); `pulumi up` restarts it",
             [],
         ),
         (
-            lambda raw: raw["canary"].update(gateway="status 401 (no)"),
+            lambda raw: raw["canaries"][layout.CANARY_RESULT].update(gateway="status 401 (no)"),
             "gateway passes no answer of vLLM on: status 401 (no); `pulumi up` restarts it",
             ["systemctl restart haproxy.service"],
         ),
@@ -441,9 +441,9 @@ def test_forwarded_ports_that_the_stack_file_accepted_are_no_difference(accepted
 @pytest.mark.parametrize(
     "change",
     [
-        lambda raw: raw["gateway"].update(status="DOWN", seconds="59"),
+        lambda raw: raw["gateway"]["servers"][0].update(status="DOWN", seconds="59"),
         lambda raw: (hung(raw), raw.update(listening=[])),  # it still loads the model
-        lambda raw: raw["gateway"].update(status="UP 1/3"),
+        lambda raw: raw["gateway"]["servers"][0].update(status="UP 1/3"),
         # It has ended since systemd was asked.
         lambda raw: engine(raw).update(process=None),
         # The kernel rounds down to pages, and shows a share of the CPU in another unit.
@@ -460,12 +460,12 @@ def test_forwarded_ports_that_the_stack_file_accepted_are_no_difference(accepted
         lambda raw: engine(raw)["process"].update(cgroup=""),
         # A host without these controllers.
         lambda raw: engine(raw)["process"].update(cgroup_limits={}),
-        lambda raw: raw["canary"].update(engine="busy", gateway="not asked"),
-        lambda raw: raw["canary"].update(gateway="status 429 (limit)"),
+        lambda raw: raw["canaries"][layout.CANARY_RESULT].update(engine="busy", gateway="not asked"),
+        lambda raw: raw["canaries"][layout.CANARY_RESULT].update(gateway="status 429 (limit)"),
         # Service reports a timer that is stopped.
         lambda raw: (
             raw["units"][layout.CANARY_TIMER].update(ActiveState="inactive"),
-            raw.update(canary=None),
+            raw.update(canaries={}),
         ),
         lambda raw: engine(raw).update(ActiveState="activating", record=None),
         lambda raw: raw["units"].pop(layout.FIREWALL_UNIT),
@@ -576,7 +576,9 @@ NOON = 1796040000.0  # 2026-11-30T12:00:00Z
 def test_a_warning_of_the_canarys_restarts_ends_after_a_day(times, sentence):
     raw = healthy()
     raw["time"] = NOON
-    raw["canary"]["memory"] = {"restarts": [{"time": time, "reason": "stood still"} for time in times]}
+    raw["canaries"][layout.CANARY_RESULT]["memory"] = {
+        "restarts": [{"time": time, "reason": "stood still"} for time in times]
+    }
     facts = Facts.parse(raw)
     found = canary_restarts(facts)
     if sentence is None:

@@ -55,8 +55,8 @@ def readiness(monkeypatch):
     errors = []
 
     class Check:
-        def __init__(self, _call, _host, timeout_s):
-            assert timeout_s == VALUES["readyTimeoutS"]
+        def __init__(self, _call, _host, timeout_s, units):
+            assert (timeout_s, units) == (VALUES["readyTimeoutS"], ("vllm.service",))
 
         async def result(self):
             if errors:

@@ -1098,6 +1098,7 @@ class Service(pulumi.CustomResource):
         weights_revision: pulumi.Input[str],
         observed: pulumi.Input[str] | None = None,
         unreachable: pulumi.Input[str] | None = None,
+        engines: pulumi.Input[int] | None = None,
         weights_downloads: pulumi.Input[int] | None = None,
         units: pulumi.Input[Mapping[str, pulumi.Input[str]]] | None = None,
         command_line: pulumi.Input[str] | None = None,
@@ -1124,6 +1125,7 @@ class Service(pulumi.CustomResource):
             weights_revision: Revision of the weights. Another revision restarts vLLM.
             observed: Whether the last refresh observed the host (default: yes); otherwise the reason.
             unreachable: error or warn: whether a host that can't be observed is a difference (default: error).
+            engines: vLLM engines on the host (default: 1). Several are the units vllm@0.service, vllm@1.service and so on. They restart one after the other where only the files changed with which they start.
             weights_downloads: Output downloads of Weights. Other weights than the loaded ones restart vLLM.
             units: State of each unit (default: all are active).
             command_line: Whether vLLM runs with the arguments of its unit (default: as-declared).
@@ -1150,6 +1152,7 @@ class Service(pulumi.CustomResource):
                 "weightsRevision": weights_revision,
                 "observed": observed,
                 "unreachable": unreachable,
+                "engines": engines,
                 "weightsDownloads": weights_downloads,
                 "units": units,
                 "commandLine": command_line,
@@ -1199,6 +1202,11 @@ class Service(pulumi.CustomResource):
     def serving_digest(self) -> pulumi.Output[str]:
         """Digest of the files for which vLLM restarts (servingDigest of Files)."""
         return pulumi.get(self, "servingDigest")  # type: ignore[no-any-return]
+
+    @property
+    def engines(self) -> pulumi.Output[int]:
+        """vLLM engines on the host (default: 1). Several are the units vllm@0.service, vllm@1.service and so on. They restart one after the other where only the files changed with which they start."""
+        return pulumi.get(self, "engines")  # type: ignore[no-any-return]
 
     @property
     def weights_revision(self) -> pulumi.Output[str]:

@@ -249,6 +249,7 @@ class Server(pulumi.ComponentResource):
             f"{name}-service",
             **reached,
             engine_version=of_taken(planned, taken, lambda one: one.engine.version),
+            engines=of_taken(planned, taken, _several_engines),
             serving_digest=host_files.serving_digest,
             weights_revision=planned.revision,
             weights_downloads=weights.downloads,
@@ -375,6 +376,11 @@ def _last_up(deployment: Deployment) -> str | None:
     if earlier := os.environ.get(LAST_UP_VARIABLE):
         return earlier
     return None if pulumi.runtime.is_dry_run() else datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _several_engines(planned: Plan) -> Any:
+    """Return the number of engines, or None for the usual one."""
+    return planned.engines if planned.engines > 1 else None
 
 
 def _access(deployment: Deployment) -> dict[str, Any]:

@@ -86,14 +86,15 @@ def files(
     return ObservedFiles(observed, modes, (*sorted(other_text), *sorted(other_mode)))
 
 
-def units(names: Iterable[str], facts: Facts, *, engine: str) -> ObservedUnits:
-    """Compare the states of the units with "active", and the process of the `engine` unit with its command line."""
+def units(names: Iterable[str], facts: Facts) -> ObservedUnits:
+    """Compare the states of the units with "active", and the processes of engines with their command lines."""
     states = {name: facts.units[name].active if name in facts.units else "missing" for name in names}
     problems = [f"{name} is {state}" for name, state in states.items() if state != "active"]
     command_line = AS_DECLARED
-    if states.get(engine) == "active" and not process_matches(facts.units[engine]):
-        command_line = NOT_AS_DECLARED
-        problems.append("vllm runs with other arguments than its unit")
+    for place in facts.engines:
+        if states.get(place.unit) == "active" and not process_matches(facts.units[place.unit]):
+            command_line = NOT_AS_DECLARED
+            problems.append(f"{place.unit.removesuffix('.service')} runs with other arguments than its unit")
     return ObservedUnits(states, command_line, tuple(sorted(problems)))
 
 

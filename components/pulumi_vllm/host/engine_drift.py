@@ -33,8 +33,8 @@ def installed(facts: Facts, evidence: Mapping[str, Any]) -> Iterator[Difference]
 
 
 def _lock(facts: Facts) -> Iterator[Difference]:
-    engine, locks = facts.units.get(layout.ENGINE_UNIT), _locks(facts)
-    if engine is not None and engine.runs and locks and not _installed_from(facts):
+    runs, locks = any(facts.units[place.unit].runs for place in facts.engines), _locks(facts)
+    if runs and locks and not _installed_from(facts):
         observed = "was installed from another lock than the one on disk"
         remedy = "`pulumi up` installs it from the lock on disk and restarts vLLM"
         yield Difference("installed vLLM", observed, remedy, restarts_engine=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 from pulumi_vllm.host.process_facts import ProcessFact
 from pulumi_vllm.render import package_files
+from pulumi_vllm.render.engine_places import EnginePlace, places_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +69,30 @@ class FirewallFact:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerFact:
+    """An engine as the gateway sees it."""
+
+    name: str
+    status: str
+    """UP, DOWN, DRAIN, MAINT or another state."""
+    for_s: int
+    """Seconds since that state began."""
+    address: str
+    """Address and port to which it sends requests."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether somebody has let the gateway send it no more requests."""
+        return self.status.startswith(("DRAIN", "MAINT"))
+
+
+@dataclass(frozen=True, slots=True)
 class GatewayFact:
     """The gateway as its admin socket reports it."""
 
-    status: str
-    """State of its server, as in UP, DOWN, DRAIN, MAINT."""
-    for_s: int
-    """Seconds since that state began."""
+    servers: tuple[ServerFact, ...]
     started_at: float
     """When the process that serves new requests was started, in seconds since boot; a reload starts another one."""
-    server: str
-    """Address and port to which it sends requests."""
     certificate: str
     """SHA-1 fingerprint of the certificate in its memory; "" where it has none."""
     certificate_file: str
@@ -178,8 +192,8 @@ class Facts:
     manifests: Mapping[str, ManifestFact]
     """By directory of weights."""
     readiness: Mapping[str, Any] | None
-    canary: CanaryFact | None
-    """None where it has never run."""
+    canaries: Mapping[str, CanaryFact]
+    """By the file of its result: one for each engine of which it has ever asked for a token."""
     restored: frozenset[str]
     """Files that were restored on the host after an update that failed."""
     listening: tuple[tuple[str, int], ...]
@@ -222,7 +236,11 @@ class Facts:
             gpus=tuple(Gpu(row[0], _whole(row[1]), row[2]) for row in gpus),
             manifests={folder: _manifest(item) for folder, item in (raw.get("manifests") or {}).items()},
             readiness=raw.get("readiness") if isinstance(raw.get("readiness"), Mapping) else None,
-            canary=_canary(raw.get("canary"), float(raw.get("time") or 0.0)),
+            canaries={
+                path: fact
+                for path, item in (raw.get("canaries") or {}).items()
+                if (fact := _canary(item, float(raw.get("time") or 0.0)))
+            },
             restored=frozenset(raw.get("restored") or ()),
             listening=tuple((str(address), int(port)) for address, port in raw.get("listening") or ()),
             os=str((raw.get("os") or {}).get("PRETTY_NAME") or ""),
@@ -233,6 +251,11 @@ class Facts:
             gateway=_gateway(raw.get("gateway")),
             access={str(name): str(value) for name, value in (raw.get("access") or {}).items()},
         )
+
+    @property
+    def engines(self) -> tuple[EnginePlace, ...]:
+        """The engines whose units the host has."""
+        return places_of(name for name, unit in self.units.items() if unit.active != "missing")
 
     def versions(self) -> dict[str, Any]:
         """Versions of the software and hardware, for the evidence."""
@@ -291,10 +314,11 @@ def _gateway(item: Mapping[str, Any] | None) -> GatewayFact | None:
         return None
     certificate = item["certificate"]
     return GatewayFact(
-        status=str(item["status"]),
-        for_s=_whole(item["seconds"]),
+        servers=tuple(
+            ServerFact(str(one["name"]), str(one["status"]), _whole(one["seconds"]), str(one["address"]))
+            for one in item["servers"]
+        ),
         started_at=float(item["started"]),
-        server=str(item["server"]),
         certificate=str(certificate["memory"]),
         certificate_file=str(certificate["file"]),
         maps={

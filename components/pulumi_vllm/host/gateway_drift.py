@@ -11,9 +11,9 @@ from pulumi_vllm.render import layout
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pulumi_vllm.host.facts import Facts
+    from pulumi_vllm.host.facts import Facts, ServerFact
+    from pulumi_vllm.render.engine_places import EnginePlace
 
-_ENGINE: Final = f"{layout.ENGINE_ADDRESS}:{layout.ENGINE_PORT}"
 _OPEN: Final = ("UP", "no check")
 # vLLM answers the gateway's checks while it computes. After this time without an answer it hangs.
 _HUNG_AFTER_S: Final = 60
@@ -75,37 +75,52 @@ def _memory(facts: Facts) -> Iterator[Difference]:
         if entries:
             observed = f"has other entries in the gateway's memory than on disk: {'; '.join(entries)}"
             yield Difference(path, observed, *reload)
-    if gateway.server != _ENGINE:
-        yield Difference(
-            "server in the gateway's memory", f"is {gateway.server}, declared {_ENGINE}", *reload
-        )
+    declared = {place.server: f"{layout.ENGINE_ADDRESS}:{place.port}" for place in facts.engines}
+    for server in gateway.servers:
+        if server.address != declared.get(server.name, server.address):
+            several = f" {server.name}" if len(gateway.servers) > 1 else ""
+            observed = f"is {server.address}, declared {declared[server.name]}"
+            yield Difference(f"server{several} in the gateway's memory", observed, *reload)
 
 
 def _state(facts: Facts) -> Iterator[Difference]:
-    unit, engine = facts.units.get(layout.GATEWAY_UNIT), facts.units.get(layout.ENGINE_UNIT)
+    unit = facts.units.get(layout.GATEWAY_UNIT)
     if unit is None or not unit.runs:
         return
-    gateway = facts.gateway
-    if gateway is None:
+    if facts.gateway is None:
         observed = "does not answer on its admin socket, so its state is not known"
         yield Difference("gateway", observed, "`pulumi up` restarts it", (RESTART_GATEWAY,))
-    elif gateway.status.startswith(("DRAIN", "MAINT")):
+        return
+    closed = [server for server in facts.gateway.servers if server.closed]
+    if closed:
+        several = len(facts.gateway.servers) > 1
+        which = ", ".join(f"{one.name} is {one.status}" for one in closed)
+        open_ones = len(closed) < len(facts.gateway.servers)
+        observed = "sends no request to some engines" if open_ones else "answers 503 to every request"
+        state = which if several else f"its server is {closed[0].status}"
         yield Difference(
             "gateway",
-            f"answers 503 to every request: its server is {gateway.status}, declared UP",
+            f"{observed}: {state}, declared UP",
             "`pulumi up` opens it",
             (f"{layout.DRAIN} --undo",),
         )
-    elif (
-        not gateway.status.startswith(_OPEN)
-        and gateway.for_s >= _HUNG_AFTER_S
-        and engine is not None
-        and engine.active == "active"
-        and (layout.ENGINE_ADDRESS, layout.ENGINE_PORT) in facts.listening
+    places = {place.server: place for place in facts.engines}
+    for server in facts.gateway.servers:
+        if server.name in places and not server.closed:
+            yield from _hung(places[server.name], server, facts)
+
+
+def _hung(place: EnginePlace, server: ServerFact, facts: Facts) -> Iterator[Difference]:
+    """An engine that listens and does not answer the gateway."""
+    if (
+        not server.status.startswith(_OPEN)
+        and server.for_s >= _HUNG_AFTER_S
+        and facts.units[place.unit].active == "active"
+        and (layout.ENGINE_ADDRESS, place.port) in facts.listening
     ):
         yield Difference(
-            "vLLM",
-            f"listens, but has not answered the gateway's checks for {gateway.for_s} s",
+            "vLLM" if len(facts.engines) == 1 else place.unit,
+            f"listens, but has not answered the gateway's checks for {server.for_s} s",
             "`pulumi up` restarts it",
             restarts_engine=True,
         )

@@ -70,7 +70,8 @@ def folders(paths: list[str]) -> dict[str, str]:
 
 def drop_ins(names: list[str]) -> dict[str, Any]:
     """Return all files that override one of our units, in every directory that systemd reads."""
-    found = []
+    found, templates = [], {re.sub("@[^.]+", "@", name) for name in names if "@" in name}
+    names = [*names, *sorted(templates)]
     for directory in DROP_IN_DIRECTORIES:
         for name in names:
             found += glob.glob(f"{directory}/{name}.d/*.conf")

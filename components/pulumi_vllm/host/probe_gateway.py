@@ -23,7 +23,7 @@ SHOWN_ENTRIES = 5
 
 
 def gateway(path: str, certificate: str, maps: list[str]) -> "dict[str, Any] | None":
-    """Return what the gateway's admin socket says about its server, its worker, its `certificate` and its `maps`."""
+    """Return what the gateway's admin socket says about its servers, its worker, its `certificate` and its `maps`."""
     try:
         servers = asked(path, "show stat vllm 4 -1")
         process = asked(path, "show info")
@@ -38,10 +38,16 @@ def gateway(path: str, certificate: str, maps: list[str]) -> "dict[str, Any] | N
     if not rows or not started:
         return None
     return {
-        "status": rows[0].get("status"),
-        "seconds": rows[0].get("lastchg"),
+        "servers": [
+            {
+                "name": row.get("svname"),
+                "status": row.get("status"),
+                "seconds": row.get("lastchg"),
+                "address": row.get("addr"),
+            }
+            for row in rows
+        ],
         "started": started / os.sysconf("SC_CLK_TCK"),
-        "server": rows[0].get("addr"),
         "certificate": {"memory": fingerprint_in(shown), "file": fingerprint_of(text(certificate))},
         "maps": {name: map_changes(entries[name], text(name)) for name in maps},
     }

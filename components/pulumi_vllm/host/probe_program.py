@@ -5,8 +5,9 @@ leaves the host. `Host.probe` sends the modules that this one imports with it (`
 """
 
 # os starts faster than pathlib, and every preview runs a probe.
-# ruff: noqa: PTH112
+# ruff: noqa: PTH112, PTH207
 
+import glob
 import json
 import os
 import re
@@ -61,7 +62,7 @@ def main() -> None:
         "edited": edited(request["engine_packages"], request["engine_stamp"]),
         "manifests": manifests(request),
         "readiness": parsed(text(request["readiness_result"])),
-        "canary": canary(request["canary_result"]),
+        "canaries": {path: canary(path) for path in sorted(glob.glob(request["canary_results"]))},
         "restored": parsed(text(request["restored_files"])),
         "listening": listening(),
         "disk_free": {path: free(path) for path in ("/", request["volume"], "/opt") if os.path.isdir(path)},

@@ -37,7 +37,7 @@ _PATHS: Mapping[str, str | tuple[str, ...]] = {
     "engine_stamp": layout.ENGINE_STAMP,
     "engine_packages": f"{layout.VENV}/lib/python3*/site-packages",
     "readiness_result": layout.READINESS_RESULT,
-    "canary_result": layout.CANARY_RESULT,
+    "canary_results": layout.CANARY_RESULT.replace(".json", "*.json"),
     "restored_files": layout.RESTORED_FILES,
     "units_directory": layout.UNITS_DIRECTORY,
     "volume": layout.MODELS,

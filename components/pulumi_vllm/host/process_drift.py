@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from pulumi_vllm.host.drift import Difference
 from pulumi_vllm.render import layout
@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from pulumi_vllm.host.facts import Facts
-
-_RUNNING: Final = (layout.ENGINE_UNIT, layout.GATEWAY_UNIT)
 
 
 def running(facts: Facts, digest: str) -> Iterator[Difference]:
@@ -28,7 +26,12 @@ def serving_digest(digests: Mapping[str, str]) -> str:
 
 
 def _engine(facts: Facts, digest: str) -> Iterator[Difference]:
-    fact = facts.units.get(layout.ENGINE_UNIT)
+    for place in facts.engines:
+        yield from _started_with(place.unit, facts, digest)
+
+
+def _started_with(unit: str, facts: Facts, digest: str) -> Iterator[Difference]:
+    fact = facts.units.get(unit)
     if fact is None or not fact.runs:
         return
     if fact.started_with is None:
@@ -39,7 +42,7 @@ def _engine(facts: Facts, digest: str) -> Iterator[Difference]:
     else:
         return
     yield Difference(
-        f"{layout.ENGINE_UNIT} process",
+        f"{unit} process",
         observed,
         "`pulumi up` drains the gateway and restarts vLLM",
         restarts_engine=True,
@@ -47,11 +50,12 @@ def _engine(facts: Facts, digest: str) -> Iterator[Difference]:
 
 
 def _sandbox(facts: Facts) -> Iterator[Difference]:
-    for unit in _RUNNING:
+    engines = [place.unit for place in facts.engines]
+    for unit in (*engines, layout.GATEWAY_UNIT):
         fact = facts.units.get(unit)
         if fact is None or not fact.runs or fact.process is None:
             continue
-        engine = unit == layout.ENGINE_UNIT
+        engine = unit in engines
         commands = () if engine else (f"systemctl restart {unit}",)
         remedy = f"`pulumi up` {'drains the gateway and restarts vLLM' if engine else 'restarts it'}"
         if fact.process.user != fact.user:

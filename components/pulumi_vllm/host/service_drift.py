@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from pulumi_vllm.host.facts import Facts
+    from pulumi_vllm.render.engine_places import EnginePlace
 
 _STARTED_AT_BOOT: Final = (
     layout.MOUNT_UNIT,
     layout.FIREWALL_UNIT,
-    layout.ENGINE_UNIT,
     layout.GATEWAY_UNIT,
     layout.CANARY_TIMER,
     layout.LIFETIME_TIMER,
@@ -79,18 +79,25 @@ def not_observed(facts: Facts) -> str | None:
 
 def canary_restarts(facts: Facts) -> str | None:
     """Say how often the canary ended vLLM in the last day. The host's record keeps older times."""
-    last_day = [one for one in (facts.canary.restarts if facts.canary else ()) if one.age_s < _ENDED_WITHIN_S]
+    found = [ended for place in facts.engines if (ended := _restarts_of(place, facts))]
+    return "; ".join(found) or None
+
+
+def _restarts_of(place: EnginePlace, facts: Facts) -> str | None:
+    canary = facts.canaries.get(place.canary_result)
+    last_day = [one for one in (canary.restarts if canary else ()) if one.age_s < _ENDED_WITHIN_S]
     if not last_day:
         return None
     times = f"{len(last_day)} times" if len(last_day) > 1 else "once"
+    engine = "vLLM" if len(facts.engines) == 1 else place.unit
     return (
-        f"the canary ended vLLM {times} in the last 24 hours, last at {last_day[-1].time}: "
-        f"{last_day[-1].reason}. {layout.CANARY_RESULT} on the host has the earlier times too"
+        f"the canary ended {engine} {times} in the last 24 hours, last at {last_day[-1].time}: "
+        f"{last_day[-1].reason}. {place.canary_result} on the host has the earlier times too"
     )
 
 
 def _boot(facts: Facts) -> Iterator[Difference]:
-    for unit in _STARTED_AT_BOOT:
+    for unit in (*_STARTED_AT_BOOT, *(place.unit for place in facts.engines)):
         fact = facts.units.get(unit)
         if fact is None or fact.active == "missing" or fact.enabled == "enabled":
             continue
@@ -105,7 +112,7 @@ def _boot(facts: Facts) -> Iterator[Difference]:
 
 
 def _systemd(facts: Facts) -> Iterator[Difference]:
-    for unit in layout.UNITS:
+    for unit in dict.fromkeys((*layout.UNITS, *(place.unit for place in facts.engines))):
         fact = facts.units.get(unit)
         if fact is not None and fact.needs_reload:
             yield Difference(
@@ -118,20 +125,26 @@ def _systemd(facts: Facts) -> Iterator[Difference]:
 
 def _canary(facts: Facts) -> Iterator[Difference]:
     """What only a question for a token shows. A stopped timer and a closed gateway are differences of their own."""
-    engine, gateway = facts.units.get(layout.ENGINE_UNIT), facts.units.get(layout.GATEWAY_UNIT)
-    timer, canary = facts.units.get(layout.CANARY_TIMER), facts.canary
-    if engine is None or not engine.runs or timer is None or timer.active != "active":
-        return
+    timer = facts.units.get(layout.CANARY_TIMER)
+    for place in facts.engines:
+        if facts.units[place.unit].runs and timer is not None and timer.active == "active":
+            yield from _asked(place, facts)
+
+
+def _asked(place: EnginePlace, facts: Facts) -> Iterator[Difference]:
+    """What the canary saw of one engine, and of the gateway after it."""
+    gateway, canary = facts.units.get(layout.GATEWAY_UNIT), facts.canaries.get(place.canary_result)
+    engine = "vLLM" if len(facts.engines) == 1 else place.unit
     if canary is None or canary.age_s > _ASKED_WITHIN_S:
         since = "ever" if canary is None else f"for {canary.age_s:.0f} s"
-        observed = f"has not asked vLLM for a token {since}, declared every 30 s"
+        observed = f"has not asked {engine} for a token {since}, declared every 30 s"
         yield Difference("canary", observed, "`pulumi up` starts it again", (_ASK,))
     elif canary.engine in {"refuses", "fails"}:
         observed = f"{canary.engine} to answer one token: {canary.observed}"
-        yield Difference("vLLM", observed, "`pulumi up` restarts it", restarts_engine=True)
+        yield Difference(engine, observed, "`pulumi up` restarts it", restarts_engine=True)
     elif canary.engine == "answers" and canary.gateway != "answers" and gateway is not None and gateway.runs:
         limited = canary.gateway.startswith("status 429")
-        if limited or facts.gateway is None or facts.gateway.status.startswith(("DRAIN", "MAINT")):
+        if limited or facts.gateway is None or any(one.closed for one in facts.gateway.servers):
             return
         observed = f"passes no answer of vLLM on: {canary.gateway}"
         yield Difference("gateway", observed, "`pulumi up` restarts it", (RESTART_GATEWAY,))

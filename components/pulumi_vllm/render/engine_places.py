@@ -74,17 +74,16 @@ def engine_units(engines: int) -> tuple[str, ...]:
     return tuple(place.unit for place in engine_places(engines))
 
 
+def places_of(units: Iterable[str]) -> tuple[EnginePlace, ...]:
+    """The places of those units that are engines."""
+    present = set(units)
+    every = (*engine_places(1), *engine_places(layout.MOST_ENGINES))
+    return tuple(place for place in every if place.unit in present)
+
+
 def is_engine(unit: str) -> bool:
     """Whether a unit is that of an engine."""
     return unit == layout.ENGINE_UNIT or _INSTANCE.fullmatch(unit) is not None
-
-
-def port_of(server: str) -> int | None:
-    """The port of an engine, by its name in the gateway's backend; None for another name."""
-    if server == _SINGLE_SERVER:
-        return layout.ENGINE_PORT
-    number = server.removeprefix("engine")
-    return layout.ENGINE_PORT + int(number) if number.isdigit() and number != server else None
 
 
 def engines_of(paths: Iterable[str]) -> int:

@@ -130,6 +130,8 @@ WEIGHTS_UNIT: Final = "vllm-weights.service"
 ENGINE_UNIT: Final = "vllm.service"
 ENGINE_TEMPLATE: Final = "vllm@.service"
 """The unit of each of several engines on a host; engine_places.py has their names."""
+EVERY_INSTANCE: Final = ENGINE_TEMPLATE.replace("@", "@*")
+"""The units of several engines, as a pattern for systemctl."""
 GATEWAY_UNIT: Final = "haproxy.service"
 READINESS_UNIT: Final = "vllm-readiness.service"
 FIREWALL_UNIT: Final = "vllm-firewall.service"

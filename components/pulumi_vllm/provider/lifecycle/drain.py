@@ -21,19 +21,26 @@ DRAIN_TIMEOUT = Property(
 )
 DRAIN_MARGIN_S = 120.0
 """Seconds that a command gets beyond the drain that it contains: a host under load is slow."""
-_UNDO_DRAIN = f"if test -S {layout.GATEWAY_ADMIN_SOCKET}; then {layout.DRAIN} --undo || true; fi"
 
 
-async def drain(call: Call, host: "Host", new: Values, reason: str) -> None:
-    """Close the gateway to new requests, and wait for the running ones up to the input `drainTimeoutS`."""
+async def drain(call: Call, host: "Host", new: Values, reason: str, *, server: str | None = None) -> None:
+    """Close the gateway to new requests, and wait for the running ones up to the input `drainTimeoutS`.
+
+    With `server`, only that engine of several gets no new requests.
+    """
     timeout_s = float(new["drainTimeoutS"])
     await call.progress(f"draining the gateway for up to {timeout_s:.0f} s: {reason}")
-    await host.run(drain_script(timeout_s), timeout_s=timeout_s + DRAIN_MARGIN_S)
+    await host.run(drain_script(timeout_s, server), timeout_s=timeout_s + DRAIN_MARGIN_S)
 
 
-def drain_script(timeout_s: float) -> str:
+def drain_script(timeout_s: float, server: str | None = None) -> str:
     """Return the shell line that drains the gateway. A host without a gateway has nothing to drain."""
-    return f"if test -x {layout.DRAIN}; then {layout.DRAIN} --timeout {timeout_s:.0f} || true; fi"
+    program = f"{layout.DRAIN}{_only(server)}"
+    return f"if test -x {layout.DRAIN}; then {program} --timeout {timeout_s:.0f} || true; fi"
+
+
+def _only(server: str | None) -> str:
+    return "" if server is None else f" --server vllm/{server}"
 
 
 @contextlib.asynccontextmanager
@@ -54,6 +61,8 @@ async def give_back_after_failure(call: Call, new: Values, *, restart: str | Non
         raise
 
 
-async def undo_drain(host: "Host") -> None:
-    """Open the gateway to new requests."""
-    await host.run(_UNDO_DRAIN, timeout_s=60)
+async def undo_drain(host: "Host", *, server: str | None = None) -> None:
+    """Open the gateway to new requests. With `server`, wait until it sends that engine some."""
+    wait = "" if server is None else " --until-up 30"
+    undo = f"{layout.DRAIN}{_only(server)} --undo{wait}"
+    await host.run(f"if test -S {layout.GATEWAY_ADMIN_SOCKET}; then {undo} || true; fi", timeout_s=90)

@@ -25,6 +25,9 @@ class ReadinessCheck:
     call: Call
     host: "Host"
     timeout_s: float
+    units: tuple[str, ...] = (layout.ENGINE_UNIT,)
+    only: str = ""
+    """The unit of the one engine of several to check; all are checked without it."""
     engine_state: str = "starting"
 
     async def result(self) -> dict[str, Any]:
@@ -34,7 +37,7 @@ class ReadinessCheck:
             EngineFailedError: vLLM ended.
             NotReadyError: the check failed, or the time limit passed.
         """
-        await self.host.run(_START_READINESS, timeout_s=60)
+        await self.host.run(_START_READINESS.format(only=self.only), timeout_s=60)
         try:
             return await poll(
                 self.call,
@@ -49,19 +52,19 @@ class ReadinessCheck:
             ) from None
 
     async def _passed(self) -> dict[str, Any] | None:
-        shown = await self.host.run(_SHOW_READINESS, timeout_s=60)
-        self.engine_state, check_state, text = (
-            part.strip() for part in (shown.stdout + "\n\n").split("\n", 2)
-        )
+        shown = await self.host.run(_SHOW_READINESS.format(units=" ".join(self.units)), timeout_s=60)
+        states, check_state, text = (part.strip() for part in (shown.stdout + "\n\n").split("\n", 2))
+        self.engine_state = ", ".join(states.split())
         if text:
             result: dict[str, Any] = json.loads(text)
             if result.get("passed"):
                 return result
             why, started = str(result.get("why")), str(result.get("invocation") or "")
-            reason = await failure_reason(self.host, layout.ENGINE_UNIT, invocation=started)
+            unit = str(result.get("unit") or self.units[0])
+            reason = await failure_reason(self.host, unit, invocation=started)
             if result.get("engine_ended"):
                 ending = why.partition(";")[0]
-                raise EngineFailedError(f"{self.call.name}: {layout.ENGINE_UNIT} failed: {reason} ({ending})")
+                raise EngineFailedError(f"{self.call.name}: {unit} failed: {reason} ({ending})")
             raise NotReadyError(
                 f"{self.call.name}: the readiness check failed: {why}; the log of vllm: {reason}"
             )
@@ -80,13 +83,14 @@ class EngineFailedError(NotReadyError):
 
 
 _START_READINESS = f"""
-rm -f {layout.READINESS_RESULT}
+rm -f {layout.READINESS_RESULT} {layout.READINESS_ENGINE}
+[ -z "{{only}}" ] || echo "{{only}}" > {layout.READINESS_ENGINE}
 systemctl reset-failed {layout.READINESS_UNIT} 2>/dev/null || true
 systemctl restart --no-block {layout.READINESS_UNIT}
 """
 
 _SHOW_READINESS = f"""
-systemctl show -P ActiveState {layout.ENGINE_UNIT}
+echo $(systemctl show -P ActiveState {{units}})
 systemctl show -P ActiveState {layout.READINESS_UNIT}
 cat {layout.READINESS_RESULT} 2>/dev/null || true
 """

@@ -18,6 +18,7 @@ from pulumi_vllm.provider.plugin.call import Call
 from pulumi_vllm.provider.plugin.errors import Cancelled, UserError
 from pulumi_vllm.provider.plugin.resource import Values
 from pulumi_vllm.render import layout
+from pulumi_vllm.render.engine_places import engine_units
 
 if TYPE_CHECKING:
     from pulumi_vllm.host.ssh import Host
@@ -89,7 +90,12 @@ async def _roll_back(call: Call, new: Values, *, restarts: bool) -> str:
         return f"{what} back on the host, and vLLM serves on with them; {remedy}"
     await undo_drain(host)
     try:
-        await ReadinessCheck(call, host, float(new.get("readyTimeoutS") or READY_TIMEOUT_S)).result()
+        await ReadinessCheck(
+            call,
+            host,
+            float(new.get("readyTimeoutS") or READY_TIMEOUT_S),
+            engine_units(new.get("engines") or 1),
+        ).result()
     except (UserError, HostError) as error:
         return f"{what} back, but vLLM is not ready with them: {error}"
     await host.run(f"systemctl start {layout.CANARY_UNIT} || true", timeout_s=180)

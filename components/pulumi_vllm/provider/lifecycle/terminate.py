@@ -64,7 +64,8 @@ async def _stop_host(call: Call, state: Values) -> None:
     }
     script = f"""
 {drain_script(timeout_s)}
-systemctl stop {layout.ENGINE_UNIT} {layout.GATEWAY_UNIT} {layout.WEIGHTS_UNIT} 2>/dev/null || true
+systemctl stop {layout.ENGINE_UNIT} '{layout.EVERY_INSTANCE}' 2>/dev/null || true
+systemctl stop {layout.GATEWAY_UNIT} {layout.WEIGHTS_UNIT} 2>/dev/null || true
 systemctl stop {layout.MOUNT_UNIT} 2>/dev/null || true
 sync
 """

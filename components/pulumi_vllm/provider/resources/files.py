@@ -30,6 +30,7 @@ from pulumi_vllm.provider.plugin.protocol import has_unknown, reveal
 from pulumi_vllm.provider.plugin.resource import Failure, Property, Reading, Values
 from pulumi_vllm.provider.resources import secrets_in_files
 from pulumi_vllm.render import layout, package_files
+from pulumi_vllm.render.engine_places import engine_units, engines_of
 
 if TYPE_CHECKING:
     from pulumi_vllm.host.facts import Facts, FileFact
@@ -89,9 +90,8 @@ class _DeclaredFiles:
 
     def with_observed(self, texts: dict[str, str], facts: "Facts") -> "_DeclaredFiles":
         """Return these files with their texts on the host. vLLM also starts with restored files that it was given."""
-        engine = facts.units.get(layout.ENGINE_UNIT)
-        started_with = engine.started_with if engine else None
-        restored = facts.restored.intersection(started_with or ())
+        started_with = [facts.units[place.unit].started_with or {} for place in facts.engines]
+        restored = facts.restored.intersection(*[{path for files in started_with for path in files}])
         return replace(self, texts=texts, actions=dict.fromkeys(restored, _RESTART_ENGINE) | self.actions)
 
     def serving_digest(self) -> str | None:
@@ -212,7 +212,8 @@ class Files(HostResource):
         declared = _DeclaredFiles.from_values({**state, **inputs})
         owned = tuple(state.get("paths") or declared.texts)
         outputs = self.outputs_in(state)
-        facts = await observe(call, {**state, **inputs}, paths=owned)
+        units = engine_units(engines_of(declared.texts))
+        facts = await observe(call, {**state, **inputs}, paths=owned, units=units)
         if isinstance(facts, NotObserved):
             return facts.reading(outputs, inputs)
         observed = drift.files(

@@ -32,18 +32,20 @@ from pulumi_vllm.provider.lifecycle.host_connection import (
 from pulumi_vllm.provider.lifecycle.never_ready import END_IF_NEVER_READY, end_never_ready
 from pulumi_vllm.provider.lifecycle.readiness_check import EngineFailedError, NotReadyError, ReadinessCheck
 from pulumi_vllm.provider.lifecycle.rollback import keep_what_is_ready, roll_back_after_failure
+from pulumi_vllm.provider.lifecycle.rolling import roll
 from pulumi_vllm.provider.lifecycle.units import INSTALL, PREFLIGHT, run_unit
 from pulumi_vllm.provider.plugin.call import Call
 from pulumi_vllm.provider.plugin.errors import UserError
 from pulumi_vllm.provider.plugin.protocol import has_unknown, reveal
 from pulumi_vllm.provider.plugin.resource import Failure, Property, Reading, Values
 from pulumi_vllm.render import layout
+from pulumi_vllm.render.engine_places import engine_units
 
 if TYPE_CHECKING:
     from pulumi_vllm.host.facts import Facts
+    from pulumi_vllm.host.ssh import Host
 
-_SERVING_UNITS = (
-    layout.ENGINE_UNIT,
+_OTHER_UNITS = (
     layout.GATEWAY_UNIT,
     layout.FIREWALL_UNIT,
     layout.CANARY_TIMER,
@@ -68,6 +70,11 @@ class Service(HostResource):
         "engineVersion": Property("string", "Version of vLLM.", required=True),
         "servingDigest": Property(
             "string", "Digest of the files for which vLLM restarts (servingDigest of Files).", required=True
+        ),
+        "engines": Property(
+            "integer",
+            "vLLM engines on the host (default: 1). Several are the units vllm@0.service, vllm@1.service and so on. "
+            "They restart one after the other where only the files changed with which they start.",
         ),
         "weightsRevision": Property(
             "string", "Revision of the weights. Another revision restarts vLLM.", required=True
@@ -118,7 +125,7 @@ class Service(HostResource):
 
     async def check(self, call: Call, new: Values, old: Values | None) -> list[Failure]:
         """Add defaults: a healthy service, so that any problem shows as a diff."""
-        new.setdefault("units", dict.fromkeys(_SERVING_UNITS, "active"))
+        new.setdefault("units", dict.fromkeys(_serving_units(new), "active"))
         new.setdefault("commandLine", drift.AS_DECLARED)
         new.setdefault("differences", {})
         new.setdefault("answers", ANSWERS)
@@ -134,6 +141,13 @@ class Service(HostResource):
         ):
             took = _start_s(old)
             last = "" if took is None else f" ({took:.0f} s the last time)"
+            if _may_roll(old, new):
+                await call.info(
+                    f"{call.name}: `pulumi up` restarts the engines one after the other. Requests go to the "
+                    f"others while the running ones of an engine finish (at most {new['drainTimeoutS']:.0f} s) and it "
+                    f"starts{last}"
+                )
+                return outputs
             await call.info(
                 f"{call.name}: `pulumi up` restarts vLLM. New requests get 503 with Retry-After while the running ones "
                 f"finish (at most {new['drainTimeoutS']:.0f} s) and vLLM starts{last}"
@@ -157,7 +171,7 @@ class Service(HostResource):
         restart = any(old.get(name) != new.get(name) for name in _RESTARTING_INPUTS)
         if old.get("differences"):
             restart = await self._repair(call, old, new) or restart
-        outputs = await self._start(call, new, restart=restart)
+        outputs = await self._start(call, new, restart=restart, may_roll=_may_roll(old, new))
         outputs["evidence"]["readiness"].setdefault("start_s", _start_s(old))
         if old.get("accessAccepted") == new.get("accessAccepted"):
             outputs["hostAccess"] = old.get("hostAccess") or outputs["hostAccess"]
@@ -170,13 +184,15 @@ class Service(HostResource):
         """Observe the states of the units, and compare the process of vLLM with its unit."""
         outputs = self.outputs_in(state)
         facts, answers = await asyncio.gather(
-            observe(call, {**state, **inputs}, units=_SERVING_UNITS),
+            observe(call, {**state, **inputs}, units=_serving_units({**state, **inputs})),
             observe_endpoint(call, {**state, **inputs}),
         )
         if isinstance(facts, NotObserved):
             return facts.reading(outputs, inputs)
-        names = dict.fromkeys((*_SERVING_UNITS, *({**state, **inputs}.get("units") or ())))
-        observed = drift.units(names, facts, engine=layout.ENGINE_UNIT)
+        names = dict.fromkeys(
+            (*_serving_units({**state, **inputs}), *({**state, **inputs}.get("units") or ()))
+        )
+        observed = drift.units(names, facts)
         if observed.problems:
             await call.warn(f"{'; '.join(observed.problems)}; `pulumi up` repairs this")
         if ended := service_drift.canary_restarts(facts):
@@ -201,7 +217,7 @@ class Service(HostResource):
     async def _differences(self, call: Call, outputs: Values, new: Values) -> "tuple[drift.Difference, ...]":
         host = await connect_host(call, new)
         call.session.hosts().mark_changed(host)
-        facts = await call.session.hosts().facts(host, units=_SERVING_UNITS)
+        facts = await call.session.hosts().facts(host, units=_serving_units(new))
         return _differences_in(facts, outputs, new)
 
     async def _repair(self, call: Call, old: Values, new: Values) -> bool:
@@ -218,7 +234,7 @@ class Service(HostResource):
         A failed `up` may have left it, or somebody has edited it. No update repairs it before the create has passed.
         """
         host = await connect_host(call, new)
-        facts = await call.session.hosts().facts(host, units=_SERVING_UNITS)
+        facts = await call.session.hosts().facts(host, units=_serving_units(new))
         found = tuple(engine_drift.installed(facts, {}))
         await repair(call, host, found)
         return bool(found)
@@ -231,16 +247,16 @@ class Service(HostResource):
         shown = await host.run(f"test -e {layout.READY_FILES} && echo yes || true", timeout_s=60)
         return shown.stdout.strip() != "yes"
 
-    async def _start(self, call: Call, new: Values, *, restart: bool) -> Values:
+    async def _start(self, call: Call, new: Values, *, restart: bool, may_roll: bool = False) -> Values:
         async with roll_back_after_failure(call, new, restarts=True):
-            readiness = await self._serve(call, new, restart=restart)
+            readiness = await self._serve(call, new, restart=restart, may_roll=may_roll)
         host = await connect_host(call, new)
         await keep_what_is_ready(call, host)
         endpoint = await prove_endpoint(call, new)
         # Its last result may be about the time before this change.
         await host.run(f"systemctl start {layout.CANARY_UNIT} || true", timeout_s=180)
         call.session.hosts().mark_changed(host)
-        facts = await call.session.hosts().facts(host, units=_SERVING_UNITS)
+        facts = await call.session.hosts().facts(host, units=_serving_units(new))
         evidence = {
             "engine": new["engineVersion"],
             "revision": new["weightsRevision"],
@@ -254,7 +270,7 @@ class Service(HostResource):
         refuse(call, [one for one in _differences_in(facts, outputs, new) if one.restarts_engine])
         return outputs
 
-    async def _serve(self, call: Call, new: Values, *, restart: bool) -> dict[str, Any]:
+    async def _serve(self, call: Call, new: Values, *, restart: bool, may_roll: bool) -> dict[str, Any]:
         """Prepare the host, start what is to run, and return the result of the readiness check."""
         # First, because vLLM keeps serving on a host that is not fit for the new configuration. The new engine is
         # installed beside the old one, so vLLM serves meanwhile, and goes on if the installation fails.
@@ -263,23 +279,63 @@ class Service(HostResource):
         await load_rules(call, new)
         host = await connect_host(call, new)
         # An engine that failed the readiness check keeps running, and may hold the cause of the failure in memory.
-        active, failed = (await host.run(_SHOW_ENGINE, timeout_s=60)).stdout.partition("\n")[::2]
-        restart = restart or failed.strip() == "yes"
-        serving = active == "active" and not restart
-        async with give_back_after_failure(call, new, restart=layout.ENGINE_UNIT if restart else None):
-            if restart:
-                await drain(call, host, new, "vllm restarts")
-                await host.run(f"systemctl stop {layout.ENGINE_UNIT}", timeout_s=120)
-            await host.run(_START_UNITS, timeout_s=180)
+        units = engine_units(_engines(new))
+        shown = await host.run(_SHOW_ENGINES.format(units=" ".join(units)), timeout_s=60)
+        states = [word for word in shown.stdout.split() if word != _FAILED]
+        restart = restart or _FAILED in shown.stdout.split()
+        serving = set(states) == {"active"} and not restart
+        if restart and may_roll and "active" in states:
+            await roll(
+                call,
+                host,
+                new,
+                [unit for _, unit in sorted(zip(states, units, strict=True), key=_down_first)],
+            )
+        else:
+            await self._start_all(call, host, new, units, restart=restart)
         await undo_drain(host)
         try:
-            result = await ReadinessCheck(call, host, float(new["readyTimeoutS"])).result()
+            result = await ReadinessCheck(call, host, float(new["readyTimeoutS"]), units).result()
         except EngineFailedError:
             if not serving:  # one that served before comes back by itself
-                stop = f"systemctl stop {layout.READINESS_UNIT} {layout.ENGINE_UNIT}"
+                stop = f"systemctl stop {layout.READINESS_UNIT} {' '.join(units)}"
                 await host.run(stop, timeout_s=120)
             raise
         return result if serving else result | {"start_s": result.get("seconds")}
+
+    async def _start_all(
+        self, call: Call, host: "Host", new: Values, units: tuple[str, ...], *, restart: bool
+    ) -> None:
+        """Start what is not running; with `restart`, after every engine has drained and stopped."""
+        names = " ".join(units)
+        async with give_back_after_failure(call, new, restart=names if restart else None):
+            if restart:
+                await drain(call, host, new, "vllm restarts")
+                await host.run(f"systemctl stop {names}", timeout_s=120)
+            await host.run(_START_UNITS.format(units=names), timeout_s=180)
+
+
+def _engines(values: Values) -> int:
+    return int(values.get("engines") or 1)
+
+
+def _serving_units(values: Values) -> tuple[str, ...]:
+    return (*engine_units(_engines(values)), *_OTHER_UNITS)
+
+
+def _may_roll(old: Values, new: Values) -> bool:
+    """Whether several engines may restart one after the other.
+
+    A new engine takes the place of the old one's modules, which one that serves on may still import. Engines with other
+    weights would answer differently meanwhile.
+    """
+    same = ("engines", "engineVersion", "weightsRevision", "weightsDownloads")
+    return _engines(new) > 1 and all(old.get(name) == new.get(name) for name in same)
+
+
+def _down_first(one: tuple[str, str]) -> bool:
+    """Engines that don't run come first, so that one is ready while each other one restarts."""
+    return one[0] == "active"
 
 
 def _instance_state(new: Values) -> Values:
@@ -311,14 +367,23 @@ def _differences_in(facts: "Facts", outputs: Values, inputs: Values) -> "tuple[d
     )
 
 
-_SHOW_ENGINE = f"""
-systemctl show -P ActiveState {layout.ENGINE_UNIT}
-grep -qs '"passed": false' {layout.READINESS_RESULT} && echo yes || true
+_FAILED = "readiness-failed"
+_SHOW_ENGINES = f"""
+systemctl show -P ActiveState {{units}}
+grep -qs '"passed": false' {layout.READINESS_RESULT} && echo {_FAILED} || true
 """
 
+# Another number of engines has other units, whose files are gone already.
 _START_UNITS = f"""
-systemctl enable -q {layout.GATEWAY_UNIT} {layout.ENGINE_UNIT}
-systemctl reset-failed {layout.ENGINE_UNIT} {layout.GATEWAY_UNIT} 2>/dev/null || true
-systemctl start --no-block {layout.ENGINE_UNIT} {layout.GATEWAY_UNIT}
+for unit in $(systemctl list-units --all --plain --no-legend {layout.ENGINE_UNIT} '{layout.EVERY_INSTANCE}' |
+    cut -d ' ' -f 1); do
+    case " {{units}} " in *" $unit "*) continue ;; esac
+    systemctl stop "$unit" || true
+    rm -f "{layout.UNITS_DIRECTORY}/multi-user.target.wants/$unit"
+    systemctl reset-failed "$unit" 2>/dev/null || true
+done
+systemctl enable -q {layout.GATEWAY_UNIT} {{units}}
+systemctl reset-failed {{units}} {layout.GATEWAY_UNIT} 2>/dev/null || true
+systemctl start --no-block {{units}} {layout.GATEWAY_UNIT}
 systemctl enable -q --now {layout.CANARY_TIMER} {layout.LIFETIME_TIMER}
 """

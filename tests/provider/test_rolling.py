@@ -1,0 +1,114 @@
+"""Several engines restart one after the other, or all at once where they can't serve beside each other."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from pulumi_vllm.provider.lifecycle.readiness_check import NotReadyError
+from pulumi_vllm.provider.plugin.errors import UserError
+from pulumi_vllm.provider.resources import service
+from pulumi_vllm.provider.resources.service import Service
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from test_host_resources import SERVICE, Call, Host, readiness, start
+
+UNITS = ("vllm@0.service", "vllm@1.service")
+TWO = {**SERVICE, "engines": 2, "commandLine": "as-declared"}
+PASSED = {"passed": True}
+
+
+@pytest.fixture(autouse=True)
+def _no_units(monkeypatch):
+    """Units that finish at once."""
+
+    async def finish(*_, **__):
+        return {}
+
+    monkeypatch.setattr(service, "run_unit", finish)
+
+
+def steps(host):
+    """What was done to engines and gateway, in order."""
+    found = []
+
+    def which(line):
+        return line.partition("--server vllm/")[2].split()[0] if "--server" in line else "all"
+
+    for script in host.ran:
+        for line in script.splitlines():
+            if "--timeout" in line:
+                found.append(
+                    "drain "
+                    + (line.partition("--server vllm/")[2].split()[0] if "--server" in line else "all")
+                )
+            elif "--undo" in line:
+                found.append(
+                    "open "
+                    + (line.partition("--server vllm/")[2].split()[0] if "--server" in line else "all")
+                )
+            elif line.startswith(("systemctl stop vllm@", "systemctl start --no-block vllm@")):
+                found.append(line.removeprefix("systemctl "))
+            elif "restart --no-block vllm-readiness" in line:
+                only = script.partition('|| echo "')[0].rpartition('[ -z "')[2].partition('"')[0]
+                found.append(f"check {only or 'all'}")
+    return found
+
+
+def states(*found):
+    return "\n\n".join(found) + "\n"
+
+
+async def test_each_engine_is_ready_again_before_the_next_one_stops():
+    host = Host(**readiness(result=PASSED, before=states("active", "active")))
+    await start(host, {**TWO, "servingDigest": "old"}, engines=2)
+    each = [
+        [f"drain engine{n}", f"stop {unit}", f"start --no-block {unit}", f"check {unit}", f"open engine{n}"]
+        for n, unit in enumerate(UNITS)
+    ]
+    assert steps(host) == [*each[0], *each[1], "open all", "check all"]
+
+
+async def test_an_engine_that_does_not_run_comes_first():
+    host = Host(**readiness(result=PASSED, before=states("active", "failed")))
+    await start(host, {**TWO, "servingDigest": "old"}, engines=2)
+    assert [step for step in steps(host) if step.startswith("stop")] == [
+        f"stop {unit}" for unit in UNITS[::-1]
+    ]
+
+
+@pytest.mark.parametrize(
+    "changed", [{"engineVersion": "0.25.0"}, {"weightsRevision": "e" * 40}, {"engines": 1}]
+)
+async def test_engines_that_cannot_serve_beside_each_other_restart_at_once(changed):
+    host = Host(**readiness(result=PASSED, before=states("active", "active")))
+    await start(host, {**TWO, "servingDigest": "old", **changed}, engines=2)
+    done = steps(host)
+    assert done[:2] == ["drain all", f"stop {UNITS[0]} {UNITS[1]}"]
+    assert done[-2:] == ["open all", "check all"]
+
+
+async def test_nothing_restarts_where_nothing_changed():
+    host = Host(**readiness(result=PASSED, before=states("active", "active")))
+    await start(host, TWO, engines=2)
+    assert [step for step in steps(host) if step.startswith(("drain", "stop"))] == []
+
+
+async def test_a_first_engine_that_fails_leaves_the_second_alone():
+    failed = {"passed": False, "why": "wrong", "unit": UNITS[0]}
+    host = Host(**readiness(result=failed, before=states("active", "active")))
+    with pytest.raises(UserError, match="wrong") as error:
+        await start(host, {**TWO, "servingDigest": "old"}, engines=2)
+    assert isinstance(error.value, NotReadyError) or isinstance(error.value.__cause__, NotReadyError)
+    assert not any(UNITS[1] in step or "engine1" in step for step in steps(host))
+    assert "open all" in steps(host)
+
+
+async def test_a_preview_says_how_engines_restart():
+    new, call = dict(TWO), Call(Host())
+    await Service().check(call, new, None)
+    await Service().preview_update(call, {**new, "servingDigest": "old"}, new)
+    (line,) = call.lines
+    assert "restarts the engines one after the other" in line
+    assert set(new["units"]) >= set(UNITS)
+    assert "vllm.service" not in new["units"]
