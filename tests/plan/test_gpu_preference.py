@@ -87,6 +87,12 @@ def test_the_preferred_billing_comes_before_the_preferred_gpu():
             {"gpu": ["H200", "H1000"]},
             "server.machine.gpu: 'H1000' is not in the catalogue; did you mean H100?",
         ),
+        (
+            {"gpu": "A100"},
+            "server.machine.gpu: 'A100' is not in the catalogue; write A100 80GB or A100 80GB PCIe or ",
+        ),
+        ({"gpu": "H100_PCIE"}, "server.machine.gpu: 'H100_PCIE' is not in the catalogue; write H100 PCIe"),
+        ({"gpu": "RTX 6090"}, "server.machine.gpu: 'RTX 6090' is not in the catalogue; did you mean RTX"),
         ({"gpu": ["H200", "H100"], "replace": "overlap"}, "server.machine.replace: overlap needs one GPU"),
         (
             {"cloud": "none", "gpu": ["H200", "H100"], "usd_per_hour": 1, "max_usd_per_hour": None},

@@ -81,6 +81,7 @@ def _flags(words: Sequence[str], parsed: argparse.Namespace) -> "tuple[Finding, 
     """Check a command line that a person wrote."""
     # `pulumi-vllm --help` loads this module too; the rules take 0.05 s to import.
     from pulumi_vllm.plan import catalogue, memory, vllm_parser
+    from pulumi_vllm.plan.card_names import card_suggestion
     from pulumi_vllm.plan.engine_arguments import EngineArguments
     from pulumi_vllm.plan.launch import Launch
     from pulumi_vllm.plan.lint import lint
@@ -98,7 +99,8 @@ def _flags(words: Sequence[str], parsed: argparse.Namespace) -> "tuple[Finding, 
         (parsed.gpu, known.gpus),
     ):
         if given is not None and given not in names:
-            raise UsageError(f"{given!r} is unknown; {suggestion(given, names)}")
+            remedy = card_suggestion if names is known.gpus else suggestion
+            raise UsageError(f"{given!r} is unknown; {remedy(given, names)}")
     if parsed.driver is not None and not re.fullmatch(r"\d+(\.\d+)*", parsed.driver):
         raise UsageError(f"--driver {parsed.driver}: is not a version; write for example 580.65.06")
     assert model is not None  # noqa: S101 - it is in the catalogue

@@ -94,8 +94,8 @@ def _wish(parsed: argparse.Namespace) -> "Wish":
     # `pulumi-vllm --help` loads this module too; pydantic takes 0.2 s to import.
     from pulumi_vllm.plan import catalogue
     from pulumi_vllm.plan import quantities as units
+    from pulumi_vllm.plan.card_names import card_suggestion
     from pulumi_vllm.plan.recommendation import Wish
-    from pulumi_vllm.plan.suggestions import suggestion
 
     errors, context = [], 1
     try:
@@ -104,7 +104,7 @@ def _wish(parsed: argparse.Namespace) -> "Wish":
         errors.append(f"--context: {error}")
     gpus = [name for name in catalogue.load().gpus if name != catalogue.CPU]
     if parsed.gpu is not None and parsed.gpu not in gpus:
-        errors.append(f"--gpu: {parsed.gpu!r} is not in the catalogue; {suggestion(parsed.gpu, gpus)}")
+        errors.append(f"--gpu: {parsed.gpu!r} is not in the catalogue; {card_suggestion(parsed.gpu, gpus)}")
     if parsed.count is not None and parsed.count not in catalogue.GPU_COUNTS:
         errors.append(
             f"--count: {parsed.count} is not offered; write {', '.join(map(str, catalogue.GPU_COUNTS))}"

@@ -7,6 +7,12 @@ another speed or size, no NVLink between more than two. So the name without a fo
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
+
+from pulumi_vllm.plan.suggestions import suggestion
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _MODULES = {"A100", "H100", "H200", "V100"}
 """Families that are sold as SXM modules and as cards (NVIDIA's data sheets)."""
@@ -35,6 +41,16 @@ def card_name(text: str, memory_gb: int | None = None, link: str | None = None) 
     size = _size(family, rest, memory_gb)
     form = next((_CARDS[word] for word in rest if word in _CARDS and family in _MODULES), None)
     return " ".join(word for word in (family, size, form) if word)
+
+
+def card_suggestion(name: str, known: Iterable[str]) -> str:
+    """A remedy for an unknown name: the known spelling, else all forms and sizes of the family, else a similar name."""
+    names, spelled = list(known), card_name(name)
+    if spelled in names:
+        return f"write {spelled}"
+    family = spelled.partition(" ")[0]
+    of_family = [one for one in names if one.partition(" ")[0] == family and family != "RTX"]
+    return f"write {' or '.join(of_family)}" if of_family else suggestion(name, names)
 
 
 def _size(family: str, words: list[str], memory_gb: int | None) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
+from pulumi_vllm.plan.card_names import card_suggestion
 from pulumi_vllm.plan.suggestions import suggestion
 
 if TYPE_CHECKING:
@@ -59,7 +60,11 @@ class CatalogueLookup:
         """Look up a GPU family. Its default engine is chosen as well."""
         if self.own_gpu_is_wrong:
             return name  # the errors of its file are reported beside those of the block
-        self.gpu = _entry(name, {**self.catalogue.gpus, **self.own_gpus})
+        known = {**self.catalogue.gpus, **self.own_gpus}
+        if name not in known:
+            msg = f"{name!r} is not in the catalogue; {card_suggestion(name, known)}"
+            raise ValueError(msg)
+        self.gpu = known[name]
         self.engine = self.catalogue.default_engine(self.gpu)
         return name
 
