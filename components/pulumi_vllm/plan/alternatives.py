@@ -31,13 +31,12 @@ def alternatives(decided: Plan, catalogue: Catalogue | None = None) -> tuple[tup
     here = deployment.machine.gpu, deployment.machine.count
     enough = min(decided.full_requests, deployment.sequences)
     found = []
-    for machine in (
-        (gpu, count) for gpu in known.gpus if gpu != catalogues.CPU for count in catalogues.GPU_COUNTS
-    ):
+    # A capacity that nothing supports is no reason to change the machine.
+    gpus = [name for name, gpu in known.gpus.items() if gpu.measured or name == here[0]]
+    for machine in ((gpu, count) for gpu in gpus for count in catalogues.GPU_COUNTS):
         other = None if machine == here else _plan_on(machine, deployment, known)
         if other is None or other.memory is None:
             continue
-        # A capacity that nothing supports is no reason to change the machine.
         known_here = set(other.memory.unverified) <= set(decided.memory.unverified)
         if known_here and min(other.full_requests, deployment.sequences) >= enough:
             found.append(machine)

@@ -51,7 +51,10 @@ def separate_servers(
         here = next(_on(usual, model, own, concurrency, offers, known), None)
         if here is None:
             machines = [
-                (gpu, count) for gpu in known.gpus if gpu != catalogues.CPU for count in catalogues.GPU_COUNTS
+                (gpu, count)
+                for gpu in known.gpus
+                for count in catalogues.GPU_COUNTS
+                if gpu != catalogues.CPU and _has_price(gpu, count, offers, known)
             ]
             every = (
                 one for machine in machines for one in _on(machine, model, own, concurrency, offers, known)
@@ -60,6 +63,12 @@ def separate_servers(
             here = min(priced, key=lambda one: one.usd_per_hour or 0.0, default=SeparateServer(name, own))
         found.append(here)
     return tuple(found)
+
+
+def _has_price(gpu: str, count: int, offers: Sequence[Offer] | None, known: Catalogue) -> bool:
+    if offers is None:
+        return bool(known.gpus[gpu].usd_per_hour)
+    return any((offer.gpu, offer.gpu_count) == (gpu, count) for offer in offers)
 
 
 def together(servers: Sequence[SeparateServer]) -> float | None:
