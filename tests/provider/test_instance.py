@@ -455,3 +455,19 @@ def test_a_machine_stays_while_its_gpu_is_one_of_the_list(taken, new, replaced):
     state = {"gpu": "H200", "otherGpus": ["H100"], "count": 1, "gpuTaken": taken}
     found = Instance().compare(state, {"count": 1} | new)
     assert found == ({"gpu": Kind.REPLACE} if replaced else {})
+
+
+async def test_a_volume_is_placed_where_a_gpu_of_the_list_is_on_offer(cloud, call):
+    cloud.sim("offer", offer="gpu-h200", gone=True)
+    new = {
+        "sizeGb": 1,
+        "gpu": "H200",
+        "otherGpus": ["H100"],
+        "count": 1,
+        "billing": "on-demand",
+        "maxUsdPerHour": 3,
+    }
+    with pytest.raises(NoOfferError, match="1x H200, on-demand: no offer with this GPU"):
+        await Volume().create(call[0], new | {"otherGpus": None})
+    _, outputs = await Volume().create(call[0], new)
+    assert outputs["placement"] == "US Central 1", "the cheapest H100"

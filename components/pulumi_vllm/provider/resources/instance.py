@@ -264,7 +264,7 @@ class Instance(Resource):
             "region": instance.region,
         }
         outputs = {name: state.get(name) for name in self.outputs} | instance_outputs(instance)
-        outputs["gpuTaken"] = state.get("gpuTaken") or inputs["gpu"]
+        outputs["gpuTaken"] = state.get("gpuTaken") or inputs.get("gpu")
         status = f"instance {instance.name} ({resource_id}) is {instance.status}"
         unhealthy = None
         stopped = period.why_stopped(instance, inputs)
