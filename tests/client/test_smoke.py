@@ -173,6 +173,42 @@ def test_an_engine_that_ignores_requests_fails_all_but_chat(capsys):
     assert "2,040 tokens were sent, and the engine counted 5" in failures["long context"]
 
 
+class Health(BaseHTTPRequestHandler):
+    """A gateway that says how many of its engines serve."""
+
+    def do_GET(self):
+        body = json.dumps({"status": "ok", "engines": 1} if self.path == "/healthz" else {}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("engines", "found"),
+    [
+        (2, ("fail", "1 of 2 engines serve; see `systemctl status 'vllm@*'` on the host")),
+        (1, None),
+    ],
+)
+async def test_several_engines_are_counted(engines, found):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Health) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        endpoint = Endpoint(f"http://127.0.0.1:{server.server_address[1]}/v1", "s", plan={"engines": engines})
+        checks = Checks(endpoint, ServedModel("m", 4096))
+        if found is None:
+            assert "engines" not in checks.table
+        else:
+            finding = await checks.run("engines")
+            assert (finding.outcome, finding.sentence) == found
+        server.shutdown()
+        thread.join()
+
+
 @pytest.mark.parametrize(
     ("thinks", "check", "sentence"),
     [

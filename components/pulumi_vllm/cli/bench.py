@@ -131,7 +131,11 @@ async def _measure(parsed: argparse.Namespace, endpoint: "Endpoint", result: dic
         "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "endpoint": endpoint.url,
         "model": model.name,
-        "plan": {key: endpoint.plan.get(key) for key in ("machine", "model", "precision", "engine", "flags")},
+        "plan": {
+            key: endpoint.plan.get(key)
+            for key in ("machine", "model", "precision", "engine", "engines", "flags")
+            if key != "engines" or key in endpoint.plan
+        },
         "usd_per_hour": endpoint.usd_per_hour,
         "input_tokens": load.input_tokens,
         "output_tokens": load.output_tokens,
@@ -190,7 +194,8 @@ def _progress_printer(title: str) -> "Callable[[Level], None]":
 def _title(result: dict[str, Any]) -> str:
     plan = result["plan"]
     engine = f"vLLM {plan['engine']}" if plan["engine"] else result["name"]
-    subject = ", ".join(filter(None, (result["model"], plan["precision"], plan["machine"], engine)))
+    several = f"{plan['engines']} engines" if plan.get("engines", 1) > 1 else None
+    subject = ", ".join(filter(None, (result["model"], plan["precision"], plan["machine"], several, engine)))
     return (
         f"{subject}: {result['input_tokens']} tokens in, {result['output_tokens']} out, {result['date'][:10]}"
     )

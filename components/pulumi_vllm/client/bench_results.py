@@ -56,7 +56,8 @@ def matching_evidence(result: Mapping[str, Any]) -> tuple[catalogue.Measured | N
         return None, ""
     model, precision, engine = (str(plan.get(key)) for key in ("model", "precision", "engine"))
     arguments = EngineArguments.of(flags)
-    match = best_match(catalogue.load().measured, (model, precision, engine, gpu, int(count)), arguments)
+    machine, engines = (model, precision, engine, gpu, int(count)), int(plan.get("engines") or 1)
+    match = best_match(catalogue.load().measured, machine, arguments, engines)
     if match is None or not match.run.load:
         return None, ""
     unlike = "" if match.exact else f" with {difference(match.run, arguments)}"

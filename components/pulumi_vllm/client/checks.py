@@ -7,7 +7,7 @@ import json
 import struct
 import time
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pulumi_vllm.client import load_generator
@@ -75,6 +75,8 @@ class Checks:
             **ClientChecks(endpoint, served).table,
             "long context": self._long,
         }
+        if int(endpoint.plan.get("engines") or 1) > 1:
+            self.table = {"engines": self._engines, **self.table}
 
     async def run(self, name: str) -> Finding:
         """Run one check. An endpoint that stops answering fails every later check."""
@@ -90,6 +92,16 @@ class Checks:
             outcome = "fail"
             sentence = f"the answer does not follow OpenAI's schema ({type(error).__name__}: {error})"
         return Finding(name, outcome, sentence, round(time.perf_counter() - began, 2))
+
+    async def _engines(self) -> str:
+        """Ask the gateway how many engines serve. A chat is answered by any one of them."""
+        wanted = int(self.endpoint.plan["engines"])
+        gateway = replace(self.endpoint, url=self.endpoint.url.removesuffix("/v1"))
+        async with GatewaySession(gateway) as session:
+            found = (await session.json("GET", "/healthz")).get("engines")
+        if found != wanted:
+            raise Failed(f"{found} of {wanted} engines serve; see `systemctl status 'vllm@*'` on the host")
+        return f"all {wanted} engines serve"
 
     async def _ask(self, content: Any, **more: Any) -> dict[str, Any]:
         async with GatewaySession(self.endpoint) as gateway:
