@@ -6,7 +6,15 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pulumi_vllm.plan import catalogue as catalogues
-from pulumi_vllm.plan import engine_rates, engine_setup, host_paths, pricing, spot_pricing, storage
+from pulumi_vllm.plan import (
+    engine_rates,
+    engine_setup,
+    host_paths,
+    pricing,
+    running_time,
+    spot_pricing,
+    storage,
+)
 from pulumi_vllm.plan.errors import DoesNotFit, LintError, PlanError
 from pulumi_vllm.plan.evidence import best_match, prompt_rates
 from pulumi_vllm.plan.launch import Launch
@@ -217,7 +225,10 @@ def plan(
         arguments = engine_setup.with_given_cache(arguments, selection.engine, memory)
     price = pricing.machine_price(deployment, selection.gpu, offers, known.prices_from, paid)
     rate = pricing.rate(run, deployment.sequences)
-    findings += tuple(_price_findings(price, selection.gpu, deployment.machine.count))
+    findings += (
+        *_price_findings(price, selection.gpu, deployment.machine.count),
+        *running_time.findings(deployment),
+    )
     usd_per_serving_hour = spot_pricing.usd_per_serving_hour(price.usd_per_hour, price.billing, run)
     return Plan(
         deployment=deployment,

@@ -96,6 +96,18 @@ def running_hours(up: Cron, down: Cron, start: datetime, end: datetime) -> float
     return (seconds + (end - last).total_seconds() * is_up) / 3600
 
 
+def longest_hours(up: Cron, down: Cron) -> float:
+    """Return the most hours between going up and the next going down."""
+    start = datetime(_YEAR, 1, 1, tzinfo=UTC)
+    longest, since = timedelta(), None
+    for moment, becomes_up in _events(up, down, start, start.replace(year=_YEAR + 1)):
+        if becomes_up:
+            since = since or moment
+        elif since is not None:
+            longest, since = max(longest, moment - since), None
+    return longest.total_seconds() / 3600
+
+
 def _events(up: Cron, down: Cron, start: datetime, end: datetime) -> list[tuple[datetime, bool]]:
     """When the machine goes up (True) or down from `start` on and before `end`, in order."""
     midnight = start.replace(hour=0, minute=0, second=0, microsecond=0)
