@@ -202,3 +202,14 @@ def test_nobody_knows_whether_it_fits_where_a_vision_tower_is_not_counted(images
     summary = explain.summary(decided)
     assert summary["fits"] is fits
     assert ("unknown and not counted" in summary["labels"]["fits"]) == images
+
+
+@pytest.mark.parametrize(
+    ("gpu", "headroom"), [("L4", 0.08 * 22.03), ("RTX 4090", 0.08 * 23.52), ("A100 80GB", 5.3), ("H100", 5.3)]
+)
+def test_a_small_card_gets_the_headroom_that_vllm_leaves(gpu, headroom):
+    machine = {"gpu": gpu, "count": 1, "max_usd_per_hour": 9}
+    block = {"model": "llama-3.1-8b", "context": "8Ki", "storage": "300GB", "machine": machine}
+    decided = plan(Deployment.parse(block | {"engine": {"version": "0.33.0"}}))
+    assert decided.memory.headroom_gib == pytest.approx(headroom)
+    assert decided.memory.fits

@@ -158,7 +158,7 @@ def budget(
         graphs_excess_gib=max(0.0, graphs.actual_gib - graphs.estimated_gib),
         kv_bytes_per_token=kv_bytes_per_token(model, settings.tensor_parallel, settings.cache_bytes),
         context=settings.context,
-        headroom_gib=_headroom(figures["headroom_gib"], settings, images=images),
+        headroom_gib=_headroom(figures["headroom_gib"], settings, gpu, images=images),
         images_per_step=images_per_step(model, settings) if vision > text else 0,
         burst_gib=max(0.0, burst - max(text, vision)),
         accepts_images=images,
@@ -191,12 +191,21 @@ def _other(known: float | Mapping[str, float], settings: MemorySettings) -> floa
     return float(known["fixed"] + known["per_1024_tokens"] * batch + known["per_256_sequences"] * sequences)
 
 
-def _headroom(known: Mapping[str, Any], settings: MemorySettings, *, images: bool) -> float:
-    """GiB needed above the limit beside graphs and masks; with images by the batch, up to the largest known one."""
+_LEFT_BY_VLLM = 0.08
+"""Part of a GPU that vLLM leaves by default: its own gpu-memory-utilization is 0.92 (0.26.0 and 0.33.0)."""
+
+
+def _headroom(known: Mapping[str, Any], settings: MemorySettings, gpu: Gpu, *, images: bool) -> float:
+    """GiB needed above the limit beside graphs and masks; with images by the batch, up to the largest known one.
+
+    The constants are of large GPUs. A smaller one, on which nothing was measured, gets no more than vLLM itself leaves,
+    unless it is to read images.
+    """
+    most = float("inf") if gpu.measured or images else _LEFT_BY_VLLM * gpu.visible_gib
     if settings.tensor_parallel > 1:
-        return float(known["several"])
+        return min(float(known["several"]), most)
     if not images:
-        return float(known["one"])
+        return min(float(known["one"]), most)
     batches: Mapping[int, float] = known["one_with_images"]
     return float(
         batches[min((one for one in batches if settings.batched_tokens <= one), default=max(batches))]
