@@ -69,12 +69,12 @@ async def test_each_engine_is_ready_again_before_the_next_one_stops():
     assert steps(host) == [*each[0], *each[1], "open all", "check all"]
 
 
-async def test_an_engine_that_does_not_run_comes_first():
-    host = Host(**readiness(result=PASSED, before=states("active", "failed")))
+@pytest.mark.parametrize(("health", "first"), [("200\n000\n", 1), ("503\n200\n", 0), ("200\n200\n", 0)])
+async def test_an_engine_that_does_not_serve_comes_first(health, first):
+    host = Host(**readiness(result=PASSED, before=states("active", "active")), http_code=health)
     await start(host, {**TWO, "servingDigest": "old"}, engines=2)
-    assert [step for step in steps(host) if step.startswith("stop")] == [
-        f"stop {unit}" for unit in UNITS[::-1]
-    ]
+    stopped = [step.split()[1] for step in steps(host) if step.startswith("stop")]
+    assert stopped == [UNITS[first], UNITS[1 - first]]
 
 
 @pytest.mark.parametrize(

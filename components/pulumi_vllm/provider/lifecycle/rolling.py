@@ -16,13 +16,19 @@ if TYPE_CHECKING:
 async def roll(call: Call, host: "Host", new: Values, units: Iterable[str]) -> None:
     """Drain, stop and start each engine, and open it again when it has passed the readiness check.
 
-    The next one is not touched before that, so a start that fails leaves the others as they are.
+    The next one is not touched before that, so a start that fails leaves the others as they are. Engines that are not
+    healthy come first, so that another one is ready while a healthy one restarts.
 
     Raises:
         NotReadyError: an engine did not become ready.
     """
-    for unit in units:
-        (place,) = places_of([unit])
+    places = places_of(units)
+    shown = await host.run(
+        _HEALTH.format(urls=" ".join(f"{place.url}/health" for place in places)), timeout_s=120
+    )
+    healthy = dict(zip(places, shown.stdout.split(), strict=False))
+    for place in sorted(places, key=lambda one: healthy.get(one) == _OK):
+        unit = place.unit
         await call.progress(f"restarting {unit}; requests go to the other engines")
         async with give_back_after_failure(call, new, restart=unit):
             await drain(call, host, new, f"{unit} restarts", server=place.server)
@@ -31,6 +37,12 @@ async def roll(call: Call, host: "Host", new: Values, units: Iterable[str]) -> N
         await undo_drain(host, server=place.server)
 
 
+_OK = "200"
+_HEALTH = """
+for url in {urls}; do
+    curl -s -o /dev/null -m 10 -w '%{{http_code}}\\n' "$url" || true
+done
+"""
 _RESTART = """
 systemctl stop {unit}
 systemctl reset-failed {unit} 2>/dev/null || true

@@ -285,12 +285,7 @@ class Service(HostResource):
         restart = restart or _FAILED in shown.stdout.split()
         serving = set(states) == {"active"} and not restart
         if restart and may_roll and "active" in states:
-            await roll(
-                call,
-                host,
-                new,
-                [unit for _, unit in sorted(zip(states, units, strict=True), key=_down_first)],
-            )
+            await roll(call, host, new, units)
         else:
             await self._start_all(call, host, new, units, restart=restart)
         await undo_drain(host)
@@ -331,11 +326,6 @@ def _may_roll(old: Values, new: Values) -> bool:
     """
     same = ("engines", "engineVersion", "weightsRevision", "weightsDownloads")
     return _engines(new) > 1 and all(old.get(name) == new.get(name) for name in same)
-
-
-def _down_first(one: tuple[str, str]) -> bool:
-    """Engines that don't run come first, so that one is ready while each other one restarts."""
-    return one[0] == "active"
 
 
 def _instance_state(new: Values) -> Values:
