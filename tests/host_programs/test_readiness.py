@@ -251,3 +251,35 @@ def test_wrong_answers_fail_and_are_shown(readiness: Program, config: dict[str, 
     assert run.returncode == 1
     assert "2 of 4 questions got a wrong answer: 'What is 1 + 1?' got 'hello'; 'What is 2 + 1?'" in run.stderr
     assert "check the weights with `weights --verify`" in run.stderr
+
+
+def test_each_of_several_engines_is_asked_itself(
+    readiness: Program, behaviour: Behaviour, config: dict[str, Any]
+) -> None:
+    """The gateway would choose one of them, so only the chat as a client's goes through it."""
+    url = config.pop("engine_url")
+    run = readiness(**config | {"engines": [{"engine_url": url, "unit": None}] * 2})
+    assert (run.returncode, run.stderr) == (0, "")
+    assert [place for place, _ in behaviour.bodies] == ["engine", "gateway", "engine"] * 2
+    assert len(result_of(config)["golden"]) == 2
+
+
+def test_an_engine_that_is_not_ready_fails_the_check_of_all(
+    readiness: Program, config: dict[str, Any], unused_port: int
+) -> None:
+    down = {"engine_url": f"http://127.0.0.1:{unused_port}", "unit": None}
+    url = config.pop("engine_url")
+    run = readiness(**config | {"engines": [{"engine_url": url, "unit": None}, down], "timeout_s": 3})
+    assert run.returncode == 1
+    assert "the engine is not healthy after 3 s" in result_of(config)["why"]
+
+
+def test_a_name_that_is_no_engine_is_an_error(
+    readiness: Program, behaviour: Behaviour, config: dict[str, Any], tmp_path: Path
+) -> None:
+    only = tmp_path / "only"
+    only.write_text("vllm@1.service\n")
+    engines = [{"engine_url": config.pop("engine_url"), "unit": "vllm@0.service"}]
+    assert readiness(**config | {"engines": engines, "only": str(only)}).returncode == 2
+    assert "names vllm@1.service, which is no engine here" in result_of(config)["why"]
+    assert behaviour.bodies == []

@@ -120,6 +120,19 @@ def test_the_process_of_the_unit_passes(engine: Engine, start: Callable[..., Any
     assert (result["passed"], result["invocation"], result["engine_ended"]) == (True, "first", False)
 
 
+def test_one_of_several_is_checked_without_the_gateway(
+    engine: Engine, start: Callable[..., Any], tmp_path: Path
+) -> None:
+    """It gets no requests from the gateway meanwhile, and no other one may serve."""
+    engine.show(MainPID=engine.start())
+    (tmp_path / "only").write_text(f"{UNIT}\n")
+    url, nobody = f"http://127.0.0.1:{engine.port}", "http://127.0.0.1:1"
+    engines = [{"engine_url": nobody, "unit": "vllm@0.service"}, {"engine_url": url, "unit": UNIT}]
+    process = start(gateway=nobody, engines=engines, only=str(tmp_path / "only"))
+    result = result_of(process, tmp_path)
+    assert (result["passed"], result["unit"], "gateway_s" in result) == (True, UNIT, False)
+
+
 @pytest.mark.parametrize("state", ["running", "restarting"])
 def test_a_process_that_is_not_the_units_fails(
     engine: Engine, start: Callable[..., Any], tmp_path: Path, state: str

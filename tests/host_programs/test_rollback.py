@@ -234,3 +234,68 @@ def test_a_disk_that_can_not_be_written_is_named(host: Host) -> None:
     run = host("restore")
     assert run.returncode == 1
     assert ".readiness.json.restored: Is a directory" in host.result()["error"]
+
+
+class Several(Host):
+    """A host with two engines, which started with the same files or with others."""
+
+    TEMPLATE = "etc/systemd/system/vllm@.service"
+    UNITS = ("vllm@0.service", "vllm@1.service")
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        (self.root / UNIT).unlink()
+        for number in (0, 1):
+            self.write(f"etc/pulumi-vllm/vllm-{number}.env", f"{number}")
+        self.write(self.TEMPLATE, "old")
+        script = f'[ "$1" != show ] || for last; do :; done\n[ "$1" != show ] || cat {root}/state-$last\n'
+        (self.bin / "systemctl").write_text(f'#!/bin/sh\necho "$*" >> {self.words}\n{script}')
+        for unit in self.UNITS:
+            self.runs(unit, "first")
+
+    def runs(self, unit: str, invocation: str, state: str = "active") -> None:
+        files = {f"/{self.TEMPLATE}": hashlib.sha256((self.root / self.TEMPLATE).read_bytes()).hexdigest()}
+        record = json.dumps({"invocation": invocation, "time": 1.0, "files": files})
+        self.write(f"run/pulumi-vllm/starts/{unit}.json", record)
+        (self.bin.parent / f"state-{unit}").write_text(f"ActiveState={state}\nInvocationID={invocation}\n")
+
+
+def test_of_several_engines_only_that_with_other_files_restarts(tmp_path: Path) -> None:
+    host = Several(tmp_path)
+    host.ran("keep")
+    host.write(host.TEMPLATE, "new")
+    host.runs("vllm@0.service", "second")
+    host.write("run/pulumi-vllm/readiness.engine", "vllm@0.service")
+    assert host.ran("restore")["restarted"]
+    assert host.read(host.TEMPLATE) == "old"
+    assert host.systemctl() == [
+        "stop vllm-readiness.service vllm@0.service",
+        "daemon-reload",
+        "reset-failed vllm@0.service",
+        "start --no-block vllm@0.service",
+        "restart --no-block vllm-readiness.service",
+    ]
+    assert not (host.root / "run/pulumi-vllm/readiness.engine").exists()
+
+
+def test_another_number_of_engines_is_given_back(tmp_path: Path) -> None:
+    """One engine was ready, and an update to two failed: the two stop, and the one starts."""
+    host = Several(tmp_path)
+    for number in (0, 1):
+        (host.root / f"etc/pulumi-vllm/vllm-{number}.env").unlink()
+    host.write("etc/pulumi-vllm/vllm.env", "one")
+    host.write(UNIT, "one")
+    host.runs("vllm.service", "first")
+    host.ran("keep")
+    (host.root / UNIT).unlink()
+    (host.root / "etc/pulumi-vllm/vllm.env").unlink()
+    for number in (0, 1):
+        host.write(f"etc/pulumi-vllm/vllm-{number}.env", f"{number}")
+    host.runs("vllm.service", "first", "inactive")
+    host.ran("restore")
+    assert host.read(UNIT) == "one"
+    done = host.systemctl()
+    assert done[0] == "stop vllm-readiness.service vllm.service vllm@0.service vllm@1.service"
+    assert "disable --quiet vllm@0.service vllm@1.service" in done
+    assert "enable --quiet vllm.service" in done
+    assert "start --no-block vllm.service" in done
