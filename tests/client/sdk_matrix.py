@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +19,26 @@ import pytest
 from adapted import MODEL, QUESTION
 from pulumi_vllm.client import checks
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+sys.path.insert(0, str(Path(__file__).parent / "programs"))
+from questions import CITY
 
-    from gateway import Gateway
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Protocol
+
+    class Served(Protocol):
+        """A served endpoint and the file of its CA."""
+
+        url: str
+        ca: Path
+
+        def tls(self) -> ssl.SSLContext:
+            """What Python's libraries verify it with."""
+
 
 PAGE = Path(__file__).parents[2] / "docs/reference/clients.md"
-CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+PROGRAMS = Path(__file__).parent / "programs"
 CHUNKED = "Transfer-Encoding: chunked"
 IMAGE = checks._blue_square()
 
@@ -31,7 +48,7 @@ class OpenAI:
 
     name = f"openai (Python) {openai.__version__}"
 
-    def __init__(self, there: Gateway, key: str) -> None:
+    def __init__(self, there: Served, key: str) -> None:
         http = httpx.Client(verify=there.tls())
         self.ai = openai.OpenAI(base_url=there.url, api_key=key, max_retries=0, http_client=http)
         developer = [{"role": "developer", "content": "Be short."}, *QUESTION]
@@ -104,7 +121,7 @@ class Anthropic:
 
     name = f"anthropic (Python) {anthropic.__version__}"
 
-    def __init__(self, there: Gateway, key: str) -> None:
+    def __init__(self, there: Served, key: str) -> None:
         self.ai = anthropic.Anthropic(
             base_url=there.url.removesuffix("/v1"), api_key=key, max_retries=0,
             http_client=anthropic.DefaultHttpxClient(verify=there.tls()),
@@ -167,7 +184,7 @@ class Curl:
 
     name = "curl"
 
-    def __init__(self, there: Gateway, key: str) -> None:
+    def __init__(self, there: Served, key: str) -> None:
         self.there, self.key = there, key
         stored = {"model": MODEL, "input": "x", "previous_response_id": "resp_1"}
         developer = [{"role": "developer", "content": "Be short."}, *QUESTION]
@@ -215,49 +232,121 @@ class Curl:
     def stream(self) -> str:
         options = {"stream": True, "stream_options": {"include_usage": True}}
         text = self.curl("/chat/completions", {"model": MODEL, "messages": QUESTION} | options)
-        assert '"completion_tokens": ' in text
+        assert re.search(r'"completion_tokens": ?\d', text)
         return text.rstrip().splitlines()[-1]
+
+
+class Program:
+    """A client in a process of its own, which prints what it got for each feature."""
+
+    def __init__(self, title: str, command: Sequence[str | Path], there: Served, key: str) -> None:
+        variables = {
+            "PATH": os.environ["PATH"], "LLM_URL": there.url, "LLM_KEY": key, "LLM_MODEL": MODEL, "LLM_IMAGE": IMAGE,
+            "SSL_CERT_FILE": str(there.ca), "NODE_EXTRA_CA_CERTS": str(there.ca),
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else LiteLLM asks the internet for prices
+        }  # fmt: skip
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        answer = json.loads(done.stdout)
+        self.name = f"{title} {answer['version']}"
+        self.features = {name: lambda found=found: str(found) for name, found in answer["found"].items()}
+
+    def close(self) -> None:
+        pass
+
+
+def python_program(package: str, file: str) -> Callable[[Served, str], Program]:
+    """A program of the folder `programs` that uses this package."""
+    return lambda there, key: Program(f"{package} (Python)", [sys.executable, PROGRAMS / file], there, key)
 
 
 def _asking(part: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"role": "user", "content": [{"type": "text", "text": "What is this?"}, part]}]
 
 
+PYTHON_AND_CURL = (
+    OpenAI, Anthropic, python_program("litellm", "litellm_client.py"),
+    python_program("langchain-openai", "langchain_client.py"), python_program("aiohttp", "aiohttp_client.py"), Curl,
+)  # fmt: skip
+
+
+def node(folder: Path) -> Callable[[Served, str], Program]:
+    """OpenAI's library for JavaScript, which is installed into an empty folder from its lock."""
+    for name in ("package.json", "package-lock.json", "client.mjs"):
+        shutil.copy(PROGRAMS / "node" / name, folder)
+    subprocess.run(["npm", "ci", "--silent", "--ignore-scripts"], cwd=folder, check=True)
+    return lambda there, key: Program("openai (JavaScript)", ["node", folder / "client.mjs"], there, key)
+
+
 REFUSED = ("stored responses", "image at an address", "10,000 choices", "a wrong key", "a chunked body")
 """Features that end in an error, which must be a clear one."""
 
 
-def page(there: Gateway, key: str) -> str:
-    """The reference page, once every feature of every client has had the result that it must have."""
-    with contextlib.ExitStack() as opened:
-        tried = [kind(there, key) for kind in (OpenAI, Anthropic, Curl)]
-        for client in tried:
-            opened.callback(client.close)
-        features = list(dict.fromkeys(feature for client in tried for feature in client.features))
-        features.sort(key=lambda feature: feature in REFUSED)
-        rows = [[feature, *(_cell(client, feature) for client in tried)] for feature in features]
-    heads = ["", *(client.name for client in tried)]
-    lines = ["| " + " | ".join(row) + " |" for row in (heads, ["---"] * len(heads), *rows)]
-    return f"{_HEAD}\n" + "\n".join(lines) + "\n" + _FOOT
+def columns(
+    kinds: Iterable[Callable[[Served, str], Any]], there: Served, key: str
+) -> dict[str, dict[str, str]]:
+    """The cells of each client, once every feature has had the result that it must have."""
+    found = {}
+    for kind in kinds:
+        client = kind(there, key)
+        with contextlib.closing(client):
+            found[client.name] = {feature: _cell(client, feature) for feature in client.features}
+    return found
 
 
-def _cell(client: OpenAI | Anthropic | Curl, feature: str) -> str:
-    if feature not in client.features:
-        return ""
+def _cell(client: Any, feature: str) -> str:
     found = client.features[feature]()
     assert found not in ("", "None", "False"), (client.name, feature)
     return f"refused: {found}" if feature in REFUSED else "yes"
 
 
+def read_page() -> dict[str, dict[str, str]]:
+    """The cells of the reference page. An empty one is left out."""
+    (names, _, *rows), (_, _, *refused) = [
+        [[cell.strip() for cell in line[1:-1].split("|")] for line in part.splitlines()]
+        for part in PAGE.read_text().split("\n\n")
+        if part.startswith("|")
+    ]
+    messages, found = dict(refused), {name: {} for name in names[1:]}
+    for feature, *cells in rows:
+        for name, cell in zip(found, cells, strict=True):
+            if cell:
+                found[name][feature] = f"{cell}: {messages[feature]}" if cell == "refused" else cell
+    return found
+
+
+def page(found: dict[str, dict[str, str]]) -> str:
+    """The reference page of these cells."""
+    found = {name: found[name] for name in sorted(found)}
+    longest_first = sorted(found.values(), key=len, reverse=True)
+    features = list(dict.fromkeys(feature for cells in longest_first for feature in cells))
+    features.sort(key=lambda feature: feature in REFUSED)
+    heads, rows, messages = ["feature", *found], [], []
+    for feature in features:
+        cells = {name: found[name].get(feature, "") for name in heads[1:]}
+        if feature in REFUSED:
+            (message,) = {
+                cell.partition(": ")[2] for cell in cells.values() if cell
+            }  # the same for every client
+            messages.append([feature, message])
+        rows.append([feature, *(cell.partition(": ")[0] for cell in cells.values())])
+    refused = _table([["refused", "answer"], *messages])
+    return f"{_HEAD}\n{_table([heads, *rows])}\n{refused}{_FOOT}"
+
+
+def _table(rows: list[list[str]]) -> str:
+    ruled = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return "".join("| " + " | ".join(row) + " |\n" for row in ruled)
+
+
 _HEAD = """\
 # Clients
 
-What clients get from a served Mistral Small 4. A test asks it with each client's own library through the real gateway.
-The model behind it is the fake engine, which answers as vLLM 0.32.0 does. `pulumi-vllm smoke` asks a running stack.
+What clients get from a served Mistral Small 4. Tests ask it with each client's own library through the real gateway: of
+the fake engine always, and of vLLM 0.32.0 on the CPU in tier `all`. `pulumi-vllm smoke` asks a running stack.
 How to set up each client: [how-to/clients.md](../how-to/clients.md).
 An empty cell: the library has no such call, or the test does not try it.
 """
-
 _FOOT = """
-This page is generated: `UPDATE_CLIENTS=1 .venv/bin/python -m pytest tests/client/test_client_matrix.py`.
+This page is generated: `UPDATE_CLIENTS=1 .venv/bin/python -m pytest -m "ci or all" tests/client/test_client_matrix.py`.
 """
