@@ -8,6 +8,8 @@ import zlib
 from dataclasses import dataclass, field
 from typing import Any
 
+from pulumi_vllm.client import checks
+
 KEY = "sk-of-the-tests"
 MODEL, HUB = "mistral-small-4-tiny", "pulumi-vllm/mistral-small-4-tiny"
 PARSERS = ("--reasoning-parser", "mistral", "--tool-call-parser", "mistral", "--enable-auto-tool-choice")
@@ -74,7 +76,30 @@ def vast_image() -> str:
 
 
 DEVELOPER = [{"role": "developer", "content": "Be short."}, *QUESTION]
+ANSWERED = [*QUESTION, {"role": "assistant", "content": "It rains."}]
+WITH_TOOL = [
+    *QUESTION,
+    {"role": "assistant", "content": None, "tool_calls": [
+        {"id": "call_0123456789", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
+    {"role": "tool", "tool_call_id": "call_0123456789", "content": "rain"},
+]  # fmt: skip
+PARTS = [
+    {
+        "role": "user",
+        "content": [{"type": "input_text", "text": "Say"}, {"type": "input_text", "text": "it."}],
+    }
+]
+OWN_ANSWER = {"role": "assistant", "content": [{"type": "output_text", "text": "It rains."}]}
+BLUE = {"type": "input_image", "detail": "auto", "image_url": checks._blue_square()}
 ADAPTED = [
+    chat("developer after an answer", 200, 400, messages=[*ANSWERED, *DEVELOPER]),
+    chat("system after an answer", 200, 400, messages=[*ANSWERED, {"role": "system", "content": "x"}, *QUESTION]),
+    chat("system after a tool", 200, 400, messages=[*WITH_TOOL, {"role": "system", "content": "x"}]),
+    response("response, parts", 200, 400, input=PARTS),
+    response("response, parts of a conversation", 200, 400, input=[*PARTS, OWN_ANSWER, *PARTS]),
+    response("response, developer later", 200, 400, input=[*PARTS, {"role": "assistant", "content": "x"}, *DEVELOPER]),
+    response("response, image", 400, 400, "send them to /v1/chat/completions",
+             input=[{"role": "user", "content": [*PARTS[0]["content"], BLUE]}]),
     chat("developer", 200, 400, messages=DEVELOPER),
     *(chat(f"effort {one}", 200, 400, reasons=False, reasoning_effort=one) for one in ("minimal", "low")),
     *(chat(f"effort {one}", 200, 400, reasons=True, reasoning_effort=one) for one in ("medium", "xhigh", "max")),
@@ -111,7 +136,7 @@ LIMITED = [
     chat("address", 400, 200, "send a data: URL instead", messages=image("http://127.0.0.1:9/x.png")),
     chat("metadata service", 400, 200, "send a data: URL", messages=image("http://169.254.169.254/latest")),
     chat("file", 400, 200, "send a data: URL", messages=image("file:///etc/hostname")),
-    response("response, address", 400, 200, "send a data: URL", input=[{"role": "user", "content": [
+    response("response, address", 400, 400, "send them to /v1/chat/completions", input=[{"role": "user", "content": [
         {"type": "input_image", "image_url": "http://127.0.0.1:9/x.png"}]}]),
     message("message, address", 400, 200, "send a data: URL", messages=[{"role": "user", "content": [
         {"type": "image", "source": {"type": "url", "url": "http://127.0.0.1:9/x.png"}}]}]),

@@ -34,6 +34,7 @@ class Rig:
     def __init__(self, modules, tmp_path, monkeypatch):
         settings = {
             "developer_role": None,
+            "mistral_tokenizer": False,
             "reasoning_efforts": {},
             "thinking_effort": None,
             "media_domains": [],

@@ -90,6 +90,7 @@ def request_settings(deployment: Deployment, selection: Selection) -> dict[str, 
     own = asked.reasoning_efforts
     return {
         "developer_role": reading.developer_role,
+        "mistral_tokenizer": selection.model.flags.get("tokenizer-mode") == "mistral",
         "reasoning_efforts": dict(reading.reasoning_efforts if own is None else own),
         "thinking_effort": reading.thinking_effort,
         "media_domains": list(deployment.gateway.media_domains),

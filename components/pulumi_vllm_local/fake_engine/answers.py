@@ -7,6 +7,7 @@ import os
 import time
 import uuid
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from . import script
@@ -174,6 +175,17 @@ class Reply:
         return json.dumps(self._frame(kind, [choice]))
 
 
+def _check_as_mistral(messages: list[dict[str, Any]]) -> None:
+    """Refuse what Mistral's tokenizer refuses in vLLM 0.32.0."""
+    for before, item in pairwise(messages):
+        if item.get("role") == "system" and before.get("role") in ("assistant", "tool"):
+            raise Refused(400, f"Unexpected role 'system' after role '{before['role']}'")
+    parts = [part for item in messages if isinstance(item.get("content"), list) for part in item["content"]]
+    for part in parts:
+        if isinstance(part, dict) and part.get("type") in ("input_text", "input_image"):
+            raise Refused(400, f"'{part['type']}' is not a valid ChunkTypes")
+
+
 def chat(engine: Engine, body: dict[str, Any]) -> Reply:
     """Validate a chat request and prepare its response."""
     messages = body.get("messages")
@@ -182,6 +194,7 @@ def chat(engine: Engine, body: dict[str, Any]) -> Reply:
     roles = {item.get("role") for item in messages if "role" in item} - _ROLES
     if roles:
         raise Refused(400, f"Unknown message role: {min(map(str, roles))}")
+    _check_as_mistral(messages)
     if body.get("tools") == []:
         raise Refused(
             400,

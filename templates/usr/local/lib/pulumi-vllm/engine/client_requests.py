@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+import mistral_messages
 import quiet_log
 import server_repairs
 from key_answers import KeyAnswers, TooManyAnswers
@@ -175,10 +176,8 @@ class ClientRequests:
 
     def adapt(self, path: str, body: Message) -> bool:
         """Change what this model's tokenizer or vLLM refuses. Returns whether anything was changed."""
-        changed = False
-        for message in _dictionaries(body.get("input" if path == "/v1/responses" else "messages")):
-            if message.get("role") == "developer" and self.settings["developer_role"]:
-                message["role"], changed = self.settings["developer_role"], True
+        responses = path == "/v1/responses"
+        changed = self._adapt_messages(body.get("input" if responses else "messages"), responses=responses)
         if path in _CHATS and body.get("tools") == []:
             del body["tools"]
             if body.get("tool_choice") in (None, "auto", "none"):
@@ -187,12 +186,24 @@ class ClientRequests:
         if path in _MESSAGES:
             return self._adapt_thinking(body) or changed
         holder, key = body, "reasoning_effort"
-        if path == "/v1/responses":
+        if responses:
             holder, key = body.get("reasoning"), "effort"
         if isinstance(holder, dict) and isinstance(holder.get(key), str):
             known = self.settings["reasoning_efforts"].get(holder[key])
             if known is not None:
                 holder[key], changed = known, True
+        return changed
+
+    def _adapt_messages(self, value: Any, *, responses: bool) -> bool:
+        messages, changed, role = list(_dictionaries(value)), False, self.settings["developer_role"]
+        if self.settings["mistral_tokenizer"]:
+            try:
+                changed = mistral_messages.adapt(messages, responses=responses)
+            except mistral_messages.Unknown as unknown:
+                raise Refused("input", str(unknown)) from None
+        for message in messages:
+            if message.get("role") == "developer" and role:
+                message["role"], changed = role, True
         return changed
 
     def _adapt_thinking(self, body: Message) -> bool:
