@@ -1,5 +1,6 @@
 """A machine that somebody else made: whether it can be used, what identifies it, and how it is given back."""
 
+import os
 import subprocess
 
 import pytest
@@ -141,12 +142,20 @@ def pool(call, monkeypatch):
     return made
 
 
-async def test_the_look_runs_on_a_real_system(tmp_path):
-    class Here:
-        async def run(self, script, **_):
-            done = subprocess.run(["bash", "-euc", script], text=True, capture_output=True, check=True)  # noqa: ASYNC221
-            return Result(done.stdout, done.stderr, 0)
+class Here:
+    """This computer, with other programs before its own."""
 
+    def __init__(self, programs=""):
+        self.environment = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}:/usr/sbin:/sbin"}
+
+    async def run(self, script, **_):
+        done = subprocess.run(  # noqa: ASYNC221 (it takes less than a second)
+            ["bash", "-euc", script], text=True, capture_output=True, check=True, env=self.environment
+        )
+        return Result(done.stdout, done.stderr, 0)
+
+
+async def test_the_look_runs_on_a_real_system(tmp_path):
     (tmp_path / "file").touch()
     seen = await look(Here(), Store(path=str(tmp_path / "file")))
     assert seen["apt"] == "yes"
@@ -156,6 +165,38 @@ async def test_the_look_runs_on_a_real_system(tmp_path):
     seen = await look(Here(), Store(path=str(tmp_path / "new" / "folder")))
     assert seen["path"] == ""
     assert seen["path_type"]
+
+
+UFW = """Status: {status}
+
+To                         Action      From
+--                         ------      ----
+22/tcp                     ALLOW       Anywhere
+{rule}                    ALLOW       10.0.0.0/8
+22/tcp (v6)                ALLOW       Anywhere (v6)
+"""
+
+
+@pytest.mark.parametrize(
+    ("status", "rule", "seen"),
+    [
+        ("active", "443/tcp", "open"), ("active", "443    ", "open"), ("active", "Anywhere", "open"),
+        ("active", "4430/tcp", "closed"), ("active", "8443/tcp", "closed"), ("inactive", "80/tcp", ""),
+    ],
+)  # fmt: skip
+async def test_other_firewalls_are_asked(status, rule, seen, tmp_path):
+    """With programs that print what ufw and firewalld print, which need a kernel of their own."""
+    programs = {
+        "ufw": f"cat <<'E'\n{UFW.format(status=status, rule=rule)}E\n",
+        "firewall-cmd": f'[ "$2" = --query-port=443/tcp ] && [ "{seen}" = open ]\n',
+        "systemctl": 'case "$*" in *firewalld) exit 0 ;; *) echo inactive ;; esac\n',
+    }
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}")
+        (tmp_path / name).chmod(0o755)
+    found = await look(Here(str(tmp_path)), PATH)
+    assert found["ufw"] == seen
+    assert found["firewalld"] == ("open" if seen == "open" else "closed")
 
 
 async def test_it_is_taken_and_observed(call, pool):
