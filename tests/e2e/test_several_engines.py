@@ -1,6 +1,7 @@
 """Two engines on one machine behind one gateway, on a host with real systemd and HAProxy."""
 
 import asyncio
+import functools
 import json
 import re
 import ssl
@@ -123,8 +124,8 @@ systemctl kill --signal=KILL vllm@0.service
 
 def a_kill_ends_only_its_own_streams(project, outputs) -> None:
     before = invocations(project)
-    ends, afterwards, of_killed = asyncio.run(streams_over_a_kill(project, outputs, 800))
-    assert 0 < of_killed < len(ends)
+    ends, afterwards, of_killed = asyncio.run(streams_over_a_kill(project, outputs, 1200))
+    assert 0 < of_killed < len(ends), (of_killed, ends)
     assert (ends.count("cut"), ends.count("finished")) == (of_killed, len(ends) - of_killed)
     assert afterwards == [200] * 6
     wait_for(lambda: served(project) == 2, 90, "second engine")
@@ -181,6 +182,7 @@ def a_rolling_restart_loses_no_request(project, outputs, context: int) -> None:
 def test_two_engines_share_a_machine(projects):
     project = projects("fake", machine={"engines": 2}, drain_timeout_s=20)
     project.up()
+    project.machine = functools.cache(project.machine)  # exporting the state takes as long as a stream
     outputs = project.outputs()
     assert set(project.changes()) == {"same"}
     assert served(project) == 2
@@ -225,6 +227,7 @@ def test_the_canary_ends_only_the_sick_engine(projects):
 def test_two_real_engines_keep_a_conversation_in_one_cache(projects):
     project = projects("real", machine={"engines": 2}, drain_timeout_s=60)
     project.up(timeout=1800)
+    project.machine = functools.cache(project.machine)
     outputs = project.outputs()
     a_conversation_stays_on_one_engine(project, outputs, HITS)
     a_kill_ends_only_its_own_streams(project, outputs)
