@@ -34,3 +34,18 @@ def test_another_architecture_is_added_and_comes_up(projects, tmp_path, model):
         model=name, messages=[{"role": "user", "content": "Hello"}], max_tokens=40
     )
     assert answer.choices[0].message.content.strip() == "The quick brown fox jumps over a lazy dog."
+    checks_follow_what_it_can_do(project, thinks=content["thinks"])
+
+
+def checks_follow_what_it_can_do(project, *, thinks):
+    """Through the gateway, `smoke` passes, and leaves out what such a model cannot do."""
+    smoked = project.cli("smoke", "--json")
+    checks = {one["check"]: one for one in json.loads(smoked.stdout)["checks"]}
+    outcomes = {name: one["outcome"] for name, one in checks.items()}
+    assert set(outcomes.values()) <= {"pass", "not for this engine"}, checks
+    assert smoked.returncode == 0
+    assert outcomes["chat"] == outcomes["stream"] == "pass"
+    # A model that always thinks can't be asked not to, and one that never does has no thoughts to leave out.
+    assert outcomes["reasoning_effort none"] == "not for this engine"
+    assert outcomes["reasoning_effort high"] == ("pass" if thinks == "always" else "not for this engine")
+    assert outcomes["image"] == "not for this engine"
