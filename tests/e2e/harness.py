@@ -85,14 +85,16 @@ class LocalCloud:
 class Project:
     """A folder whose Pulumi.yaml runs the program of the repository, with one stack."""
 
-    def __init__(self, folder: Path, cloud: LocalCloud, block: dict, stack: str = "local"):
+    def __init__(
+        self, folder: Path, cloud: LocalCloud, block: dict, stack: str = "local", main: Path = REPOSITORY
+    ):
         self.folder, self.cloud, self.stack, self.block = folder, cloud, stack, block
         folder.mkdir(parents=True)
         (folder / "state").mkdir()
         self.write(block)
         project = {
             "name": "pulumi-vllm",
-            "main": str(REPOSITORY),
+            "main": str(main),
             "runtime": {"name": "python", "options": {"virtualenv": str(REPOSITORY / ".venv")}},
             "options": {"refresh": "always"},
             "plugins": {"providers": [{"name": "vllm", "path": str(REPOSITORY / "provider")}]},
