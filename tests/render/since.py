@@ -82,8 +82,8 @@ LINES = {
     **dict.fromkeys(["http-request silent-drop", "http-request set-path", "http-request capture"], (1, 6)),
     **dict.fromkeys(["http-request set-priority-class", "http-request set-priority-offset"], (1, 9)),
     **dict.fromkeys(["tune.bufsize", "tune.maxrewrite", "retries", "fullconn"], (1, 3)),
-    **dict.fromkeys(["balance", "use-server"], (1, 4)), "hash-type": (1, 6), "lua-load": (1, 6),
-    "hash-balance-factor": (1, 7),
+    **dict.fromkeys(["balance", "use-server"], (1, 4)), "lua-load": (1, 6),
+    "http-request unset-var": (1, 8),
     "hard-stop-after": (1, 8), "http-request replace-path": (2, 2), "http-request return": (2, 2),
     "http-error status": (2, 2), "http-check send": (2, 2), "http-after-response set-header": (2, 2),
     "http-after-response del-header": (2, 2), "http-request wait-for-body": (2, 4), "http-request set-timeout": (2, 4),
@@ -105,8 +105,8 @@ SAMPLES = {
     **dict.fromkeys(["sc_http_req_rate", "sc_conn_cur", "conn_cur", "http_req_rate", "base64"], (1, 5)),
     "sc1_conn_cur": (1, 5), "ipmask": (1, 9),
     **dict.fromkeys(["var", "req.body_size", "req.body", "regsub", "json", "bytes", "sub", "add", "length"], (1, 6)),
-    **dict.fromkeys(["set-var", "int", "str", "bool", "mul", "neg"], (1, 6)),
-    **dict.fromkeys(["lua.conversation", "lua.least_busy", "div", "hdr"], (1, 6)),  # its own fetches, in Lua
+    **dict.fromkeys(["set-var", "unset-var", "int", "str", "bool", "mul", "neg"], (1, 6)),
+    **dict.fromkeys(["lua.conversation", "lua.engine", "div"], (1, 6)),  # its own fetches, in Lua
     "field": (1, 6), "req.hdrs": (1, 9), "concat": (1, 9), "unique-id": (2, 0), "uuid": (2, 1), "sha2": (2, 1),
     "defined": (2, 4), "http_auth_bearer": (2, 5), "bytes_in": (3, 0),
 }  # fmt: skip

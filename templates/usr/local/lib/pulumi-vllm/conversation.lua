@@ -1,5 +1,6 @@
--- Which conversation a request belongs to, and which engine has the least to do. The gateway keeps a conversation on
--- one engine, whose cache holds the turns before.
+-- Which conversation a request belongs to, and which engine it goes to. The gateway keeps a conversation on one engine,
+-- whose cache holds the turns before: consistent hashing with bounded load. HAProxy's own (hash-balance-factor) passes
+-- a conversation on as soon as one request runs where it belongs and none elsewhere, and waits at a full engine.
 --
 -- A conversation is named by `prompt_cache_key`, else by its system message and its first user message, which every
 -- later turn repeats. Only the beginning of a body is known (tune.bufsize), so nothing here needs its end.
@@ -147,24 +148,56 @@ local function conversation(body)
     return turns and turns ~= "" and system .. "\n" .. turns or ""
 end
 
--- The engine that serves and has the fewest requests; "" where none has a free place, or none serves.
-local function least_busy()
-    local best, fewest = "", nil
-    for name, server in pairs(core.backends["vllm"].servers) do
-        local stats = server:get_stats()
-        local busy, places = tonumber(stats.scur) + tonumber(stats.qcur), tonumber(stats.slim)
-        if string.sub(stats.status, 1, 2) == "UP" and busy < places and (not fewest or busy < fewest) then
-            best, fewest = name, busy
+-- A number from 0 to 2^32 - 1, the same for the same text (FNV-1a, and the last mixing step of MurmurHash3).
+local function number_of(text)
+    local hash = 2166136261
+    for at = 1, #text do
+        hash = ((hash ~ string.byte(text, at)) * 16777619) & 0xFFFFFFFF
+    end
+    hash = ((hash ~ (hash >> 16)) * 0x85EBCA6B) & 0xFFFFFFFF
+    hash = ((hash ~ (hash >> 13)) * 0xC2B2AE35) & 0xFFFFFFFF
+    return hash ~ (hash >> 16)
+end
+
+-- The engine for a conversation: of those that serve, the one whose number with it is the highest, so that an engine that
+-- goes or comes moves only its own conversations. `engines` has name, busy and places of each. One that has much to do,
+-- more than a quarter of its places and a quarter more than the mean, passes it on. "" where no engine takes it.
+local function engine_for(conversation, engines)
+    local busy, best, highest = 1, "", -1
+    for _, engine in ipairs(engines) do
+        busy = busy + engine.busy
+    end
+    for _, engine in ipairs(engines) do
+        local most = math.min(engine.places, math.max(engine.places / 4, 1.25 * busy / #engines))
+        local number = number_of(conversation .. "/" .. engine.name)
+        if engine.busy < most and number > highest then
+            best, highest = engine.name, number
         end
     end
     return best
+end
+
+-- The engines that serve, as the gateway sees them now.
+local function serving()
+    local found = {}
+    for name, server in pairs(core.backends["vllm"].servers) do
+        local stats = server:get_stats()
+        if string.sub(stats.status, 1, 2) == "UP" then
+            local busy = tonumber(stats.scur) + tonumber(stats.qcur)
+            found[#found + 1] = { name = name, busy = busy, places = tonumber(stats.slim) }
+        end
+    end
+    return found
 end
 
 if core then
     core.register_fetches("conversation", function(txn)
         return conversation(txn.sf:req_body())
     end)
-    core.register_fetches("least_busy", least_busy)
+    core.register_fetches("engine", function(txn)
+        local named = txn:get_var("txn.key_name") .. "/" .. txn:get_var("txn.conversation")
+        return engine_for(named, serving())
+    end)
 end
 
-return { conversation = conversation }
+return { conversation = conversation, engine_for = engine_for }
