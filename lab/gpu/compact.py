@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 ROOT = Path(__file__).parents[2]
+GIVEN = "kv-cache-memory-bytes"
+"""What `plan` adds to a launch that was measured without it."""
 SHORT_PROMPT, LONG_PROMPT, BURST = 512, 10_000, 32
 """Tokens of the prompts that say how fast prompts are read, and the fewest requests that fill the card's steps."""
 EVIDENCE = ROOT / "lab/evidence"
@@ -144,14 +146,24 @@ def _warm_start(shipped: Iterable[dict[str, Any]]) -> dict[str, int]:
 
 
 def _as_shipped(evidence: dict[str, Any]) -> list[dict[str, Any]]:
-    """The other runs that had the evidence file's own flags, environment and packages."""
-    changes = ("flags", "changed_flags", "changed_environment")
+    """The other runs that had the evidence file's own flags, environment and packages.
+
+    A run that was also given the size of its KV cache counts: a measured launch is shipped with it. Its card and its
+    port say nothing.
+    """
     return [
         one
         for one in evidence["other_runs"]
-        if not any(one.get(name) for name in changes)
+        if same_flags(one.get("flags", evidence["flags"]), evidence["flags"])
+        and not one.get("changed_flags", {}).keys() - {GIVEN, "port"}
+        and not one.get("changed_environment", {}).keys() - {"CUDA_VISIBLE_DEVICES"}
         and one.get("packages", evidence["packages"]) == evidence["packages"]
     ]
+
+
+def same_flags(one: list[str], other: list[str]) -> bool:
+    """Whether two command lines have the same flags, apart from the size of the KV cache."""
+    return {**recorded_flags(one), GIVEN: ""} == {**recorded_flags(other), GIVEN: ""}
 
 
 def text() -> str:

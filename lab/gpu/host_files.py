@@ -92,7 +92,8 @@ def write(folder: Path, server: dict[str, object]) -> None:
     """All files below `folder`, and the key beside them."""
     ca, leaf = certificate()
     key, readiness = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
-    digests = {readiness: READINESS_KEY, key: "gpu"}
+    deployment = Deployment.parse(server)
+    digests = {readiness: READINESS_KEY, key: deployment.access.keys[0].name}
     values = {
         "tls_pem": leaf,
         "keys_map": "".join(f"{hashlib.sha256(one.encode()).hexdigest()} {name}\n" for one, name in digests.items()),
@@ -101,7 +102,7 @@ def write(folder: Path, server: dict[str, object]) -> None:
         "notify_url": "",
         "ca_certificate": ca,
     }  # fmt: skip
-    for file in render(plan(Deployment.parse(server))):
+    for file in render(plan(deployment)):
         text = re.sub(
             r"@@(?:secret|value):([a-z0-9_]+)@@",
             lambda found: values[found[1]],

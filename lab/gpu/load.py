@@ -1,7 +1,9 @@
 """Runs `vllm bench serve` at several concurrency levels in one process, so that vLLM is imported once.
 
-usage: load.py MODEL_FOLDER SERVED_NAME PORT OUT.json      then one level per line on standard input:
+usage: load.py MODEL_FOLDER SERVED_NAME PORT|URL OUT.json [REPETITION]      then one level per line on standard input:
 CONCURRENCY PROMPTS INPUT_TOKENS OUTPUT_TOKENS TOP_P [NAME=VALUE]      (TOP_P 0: not sent; a header of every request)
+REPETITION: the number of the first repetition of each level. A second client at the same time needs another one, because
+the prefix cache would answer equal prompts. The key of a gateway is in OPENAI_API_KEY.
 """
 
 from __future__ import annotations
@@ -34,10 +36,11 @@ def arguments(  # noqa: PLR0917 (the words of the command line, the level, and i
     sampling = [] if top_p == "0" else ["--top-p", top_p, "--temperature", "0.7"]
     # Every level and every repetition of a level has its own seed. The prefix cache would answer equal prompts.
     seed = str((int(f"{concurrency}{n_in}{n_out}{len(sampling)}{len(header)}") + 7_919 * repetition) % 2**32)
+    where = ["--host", "127.0.0.1", "--port", port] if port.isdigit() else ["--base-url", port, "--insecure"]
     parser = FlexibleArgumentParser()
     add_cli_args(parser)
     return parser.parse_args([
-        "--backend", "openai", "--endpoint", "/v1/completions", "--host", "127.0.0.1", "--port", port,
+        "--backend", "openai", "--endpoint", "/v1/completions", *where,
         "--model", name, "--tokenizer", folder, "--tokenizer-mode", "mistral", "--dataset-name", "random",
         "--random-input-len", n_in, "--random-output-len", n_out, "--ignore-eos", "--num-prompts", prompts,
         "--max-concurrency", concurrency, "--seed", seed, "--ready-check-timeout-sec", "0",
@@ -49,6 +52,7 @@ def arguments(  # noqa: PLR0917 (the words of the command line, the level, and i
 def main() -> None:
     """Answer each line with one line of JSON on standard output and collect them in OUT."""
     folder, name, port, out = sys.argv[1:5]
+    first = int(sys.argv[5]) if sys.argv[5:] else 0
     rows: list[dict[str, Any]] = []
     repetitions: Counter[str] = Counter()
     print("READY", flush=True)
@@ -62,7 +66,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder_of_result:
             result = Path(folder_of_result) / "result.json"
             try:
-                asyncio.run(main_async(arguments(folder, name, port, level, str(result), repetitions[line])))
+                asyncio.run(
+                    main_async(arguments(folder, name, port, level, str(result), first + repetitions[line]))
+                )
                 data = json.loads(result.read_text())
                 row |= {key: round(data[key], 3) for key in KEEP if isinstance(data.get(key), int | float)}
             except Exception as error:  # noqa: BLE001  # one level that fails must not lose the others

@@ -80,13 +80,13 @@ def written_since(folder: Path, began: float) -> dict[str, int]:
 class Load:
     """The benchmark process: imports while the server starts, then runs one level after the other."""
 
-    def __init__(self, server: Server, launch: dict[str, Any], name: str) -> None:
+    def __init__(self, server: Server, launch: dict[str, Any], name: str, repetition: int = 0) -> None:
         self.path = OUT / f"{name}.load.json"
         self.output = (OUT / f"{name}.load.txt").open("w")
         self.process = subprocess.Popen(
             [
                 sys.executable, HERE / "load.py", launch["weights_directory"], launch["model"],
-                str(server.port), self.path,
+                str(server.port), self.path, str(repetition),
             ],
             env={**os.environ, "PYTHONPATH": SITE, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.output, text=True,

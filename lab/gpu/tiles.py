@@ -28,7 +28,7 @@ def candidates(m: int) -> list[Config]:
         blocks_m = (16,) if m <= 48 else (16, 32) if m <= 128 else (16, 32, 64)
         space = itertools.product(blocks_m, (32, 64, 128), (128, 256), (1,), (4, 8), (3, 4, 5))
     else:
-        blocks_m = (32, 64) if m <= 1024 else (64, 128)
+        blocks_m = (16, 32, 64) if m <= 1024 else (64, 128)
         space = itertools.product(blocks_m, (128, 256), (64, 128), (1, 16), (4, 8), (3, 4))
     names = ("BLOCK_SIZE_M", "BLOCK_SIZE_N", "BLOCK_SIZE_K", "GROUP_SIZE_M", "num_warps", "num_stages")
     found = [dict(zip(names, values, strict=True)) for values in space]

@@ -1,6 +1,7 @@
 """On the GPU machine: the fastest tiles of the engine's FP8 expert kernel for one shape, as the table that vLLM reads.
 
-usage: tune_moe.py FUSED_MOE.py OUT_FOLDER [--budget-s 200] [--inner 2048]
+usage: tune_moe.py FUSED_MOE.py OUT_FOLDER [--budget-s 200] [--inner 2048] [--tokens 1024,512] [--table FILE]
+--table: a table of the engine, whose tiles are timed too
 Takes only the two Triton functions out of the engine's source, so that it runs while the engine is still on its way.
 """
 
@@ -16,12 +17,15 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import triton
 import triton.language as tl
 from tiles import EXPERTS, Config, candidates, default
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 HIDDEN, TOP_K = 4096, 4
 ORDER = (32, 128, 64, 256, 8192, 16, 96, 1, 2048, 48, 8, 192, 4096, 512, 24, 4, 1024)
@@ -188,11 +192,11 @@ def _compile(job: tuple[Config, bool, bool, int]) -> None:
         print("compile:", config, type(error).__name__, flush=True)
 
 
-def precompile(source: Path, seconds: float) -> None:
+def precompile(source: Path, seconds: float, order: Sequence[int], table: dict[str, Config]) -> None:
     """All variants on all cores, in the order in which they are timed, until the time is over."""
     jobs: dict[str, tuple[Config, bool, bool, int]] = {}
-    for m in ORDER:
-        for config in candidates(m):
+    for m in order:
+        for config in [*candidates(m), *listed(table, m)]:
             for second in (False, True):
                 job = (config, second, m * TOP_K * 4 <= EXPERTS, 4 if m == 1 else 64)
                 jobs.setdefault(repr(job), job)
@@ -207,9 +211,16 @@ def precompile(source: Path, seconds: float) -> None:
         pool.terminate()
 
 
-def tune(layer: Layer, m: int, inner: int) -> dict[str, Any]:
+def listed(table: dict[str, Config], m: int) -> list[Config]:
+    """The tiles that a table gives for `m` tokens: those of the nearest number it has."""
+    numbers = [int(number) for number in table if number.isdigit()]
+    return [table[str(min(numbers, key=lambda number: abs(number - m)))]] if numbers else []
+
+
+def tune(layer: Layer, m: int, inner: int, table: dict[str, Config]) -> dict[str, Any]:
     """All candidates once, the best four and the default again, longer."""
     batches = inputs(m, inner, 8 if m <= 64 else 3)
+    own = [round(microseconds(layer, batches, config, 15), 1) for config in listed(table, m)]
     rough: list[tuple[float, Config]] = []
     for config in candidates(m):
         try:
@@ -232,7 +243,7 @@ def tune(layer: Layer, m: int, inner: int) -> dict[str, Any]:
     moved = layer.w1[0].numel() + layer.w2[0].numel()
     hit = statistics.mean(batch["topk"].unique().numel() for batch in batches) * moved
     return {
-        "m": m, "default_us": round(again[0][0], 1), "best_us": round(best_us, 1), "best": best,
+        "m": m, "table_us": own, "default_us": round(again[0][0], 1), "best_us": round(best_us, 1), "best": best,
         "gain": round(again[0][0] / best_us, 3), "weights_tb_s": round(hit / best_us / 1e6, 2),
         "largest_relative_difference": differs, "tried": len(rough),
         "rough": [(round(us, 1), list(config.values())) for us, config in rough[:8]],
@@ -246,18 +257,22 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--budget-s", type=float, default=200)
     parser.add_argument("--inner", type=int, default=2048)
+    parser.add_argument("--tokens", default=",".join(map(str, ORDER)))
+    parser.add_argument("--table", type=Path)
     options = parser.parse_args()
+    order = [int(number) for number in options.tokens.split(",")]
+    known: dict[str, Config] = json.loads(options.table.read_text()) if options.table else {}
     began = time.time()
     options.out.mkdir(parents=True, exist_ok=True)
-    precompile(options.source, options.budget_s * 0.6)
+    precompile(options.source, options.budget_s * 0.6, order, known)
     torch.manual_seed(0)
     layer = Layer(kernel_of(options.source), options.inner)
     rows: list[dict[str, Any]] = []
-    for m in ORDER:
+    for m in order:
         if time.time() - began > options.budget_s:
             print("out of time before", m, flush=True)
             break
-        rows.append(tune(layer, m, options.inner))
+        rows.append(tune(layer, m, options.inner, known))
         print(round(time.time() - began), json.dumps(rows[-1]), flush=True)
     card = torch.cuda.get_device_name().replace(" ", "_")
     card = "NVIDIA_H200" if "H200" in card.split("_") else card
