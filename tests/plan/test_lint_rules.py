@@ -239,10 +239,10 @@ def test_idle_gpus_are_refused_and_get_no_evidence_of_another_launch():
     assert decided.measured == "no"
     assert decided.usd_per_million_output_tokens is None
     assert "GiB on each of 1 of 2x H200;" in " ".join(explain.because(decided))
-    assert not any("8,861" in line for line in explain.because(decided))
+    assert not any("10,953" in line for line in explain.because(decided))
     usual = plan(Deployment.parse(block()))
     assert usual.usd_per_million_output_tokens
-    assert any("8,861" in line for line in explain.because(usual))
+    assert any("10,953" in line for line in explain.because(usual))
 
 
 def test_another_division_over_gpus_is_another_launch():
@@ -278,7 +278,7 @@ def test_a_count_is_read_as_vllm_reads_it(written, read):
 
 
 def test_a_batch_below_the_streams_of_a_stack_is_refused():
-    with pytest.raises(LintError, match="below the 256 requests"):
+    with pytest.raises(LintError, match="below the 512 requests"):
         plan(Deployment.parse(block(flags={"max-num-batched-tokens": 128})))
 
 

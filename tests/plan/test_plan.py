@@ -139,9 +139,12 @@ def test_a_spot_machine_is_priced_by_the_hour_of_serving():
 @pytest.mark.parametrize(
     ("asked", "captured"),
     [
-        ({"profile": "throughput"}, None),
+        ({"profile": "throughput"}, 512),
+        ({"profile": "latency"}, None),
+        ({"profile": "throughput", "engine": {"version": "0.26.0"}}, None),
         ({"concurrency": 257}, 272),
-        ({"profile": "batch"}, 512),
+        ({"profile": "batch"}, 1024),
+        ({"profile": "batch", "engine": {"version": "0.26.0"}}, 512),
         ({"concurrency": 1000}, 1008),
         ({"concurrency": 2048}, 2048),
     ],
@@ -154,7 +157,7 @@ def test_every_number_of_requests_has_a_cuda_graph(asked, captured):
 
 def test_fewer_graphs_than_requests_are_refused():
     flags = {"flags": {"max-cudagraph-capture-size": 256}}
-    with pytest.raises(LintError, match="takes longer; set --max-cudagraph-capture-size 512"):
+    with pytest.raises(LintError, match="takes longer; set --max-cudagraph-capture-size 1024"):
         plan(Deployment.parse(machine("H200", 1, context="32Ki", profile="batch", engine=flags)))
 
 
@@ -170,17 +173,23 @@ def test_the_batch_profile_is_measured_on_one_h200():
 
 
 @pytest.mark.parametrize(
-    ("count", "precision", "context"), [(1, "fp8", "256Ki"), (1, "nvfp4", "256Ki"), (2, "fp8", "32Ki")]
+    ("count", "precision", "context", "profile", "graphs_gib"),
+    [
+        (1, "fp8", "256Ki", "throughput", 0.94),
+        (1, "fp8", "256Ki", "batch", 1.57),
+        (1, "nvfp4", "256Ki", "throughput", 0.94),
+        (2, "fp8", "32Ki", "throughput", 0.94),
+    ],
 )
-def test_a_newer_engine_is_measured(count, precision, context):
-    asked = {"precision": precision, "context": context, "profile": "batch", "engine": {"version": "0.33.0"}}
+def test_a_newer_engine_is_measured(count, precision, context, profile, graphs_gib):
+    asked = {"precision": precision, "context": context, "profile": profile, "engine": {"version": "0.33.0"}}
     decided = plan(Deployment.parse(machine("H200", count, **asked)))
     assert decided.measured == "yes"
     measured = decided.measured_run.kv_tokens
     assert 0.99 * measured <= decided.memory.kv_tokens <= measured
     assert decided.memory.graphs_gib == 0
     lines = explain.memory_lines(decided.memory, decided.model.name, decided.selection.gpu)
-    assert "CUDA graphs 0.94 GiB above vLLM's limit (computed)" in lines
+    assert f"CUDA graphs {graphs_gib} GiB above vLLM's limit (computed)" in lines
     assert "CUDA graphs" not in explain.memory_drawing(decided.memory, lambda text, _colour: text)
     assert decided.environment["VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS"] == "0"
     assert decided.environment.get("VLLM_ALLREDUCE_USE_FLASHINFER") == ("0" if count > 1 else None)
@@ -260,8 +269,8 @@ def test_measured_and_unmeasured_machines_are_labelled():
     def reasons(*machine_):
         return " ".join(explain.because(plan(Deployment.parse(machine(*machine_)))))
 
-    assert "8,861 output tokens/s at 256 streams" in reasons("H200", 2)
-    assert "$0.25 per million output tokens" in reasons("H200", 2)
+    assert "10,953 output tokens/s at 512 streams" in reasons("H200", 2)
+    assert "$0.20 per million output tokens" in reasons("H200", 2)
     assert "never started on 4x H100" in reasons("H100", 4)
 
 

@@ -132,6 +132,7 @@ class Engine:
     """A vLLM version. `runs_on` is cuda or cpu; `expert_flags` and `vision_flags` are keyed by precision.
 
     `given_cache`: measured starts are repeated with the KV cache's size in bytes, which saves vLLM a profile.
+    `sequences`: GPU → profile → requests at once, as measured.
     """
 
     version: str
@@ -148,6 +149,7 @@ class Engine:
     tensor_parallel: Mapping[str, Mapping[str, Any]]
     memory: Mapping[str, Any]
     given_cache: bool = False
+    sequences: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def locks(self) -> dict[str, str]:
         """Python minor version → text of its hashed requirements."""

@@ -38,6 +38,11 @@ class CatalogueLookup:
     own_gpus: Mapping[str, Gpu] = field(default_factory=dict)
     own_gpu_is_wrong: bool = False
 
+    @property
+    def sequences(self) -> Mapping[str, int]:
+        """Requests at once by profile, where the engine has measured ones for the GPU."""
+        return {} if self.engine is None or self.gpu is None else self.engine.sequences.get(self.gpu.name, {})
+
     def find_model(self, name: str) -> str:
         """Look up a model. Its first precision is the default."""
         if self.own_is_wrong:

@@ -56,6 +56,7 @@ LARGEST_VOLUME_GB: Final = 64_000
 """The largest volume that any provider of Spheron documents (2026-05)."""
 
 _SEQUENCES = {"batch": 512, "throughput": 256, "latency": 32, "long": 8}
+"""Requests at once by profile. An engine has others for cards on which they were measured (its `sequences`)."""
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._:-]{0,95}){0,3}")
@@ -258,7 +259,9 @@ class Deployment(Block):
     concurrency: Annotated[int | None, key(RESTART, "requests", ge=1, le=MOST_RUNNING_REQUESTS)] = None
     """Requests served at the same time (vLLM's `max-num-seqs`). Set this or `profile`."""
     profile: Annotated[str | None, key(RESTART, pattern="^(batch|throughput|latency|long)$")] = None
-    """`batch` (512 requests at once), `throughput` (256), `latency` (32) or `long` (8); unset means `throughput`."""
+    """How many requests are served at once. `throughput`, which unset means: as many as answer at a TPOT of about 55 ms
+    (512 on H200 with vLLM 0.33.0, otherwise 256). `batch`: the cheapest tokens (1,024 there, otherwise 512). `latency`:
+    32. `long`: 8."""
     machine: Annotated[Machine, key(REPLACE)]
     """The machine to rent, or one that somebody else made."""
     storage: Annotated[
@@ -344,6 +347,7 @@ class Deployment(Block):
         return words
 
     _own_model: catalogues.Model | None = pydantic.PrivateAttr(default=None)
+    _measured_sequences: Mapping[str, int] = pydantic.PrivateAttr(default_factory=dict)
 
     @property
     def own_model(self) -> catalogues.Model | None:
@@ -396,6 +400,7 @@ class Deployment(Block):
             if not messages:
                 found._own_model = lookup.own  # noqa: SLF001 - of this class
                 found._own_gpus = lookup.own_gpus  # noqa: SLF001
+                found._measured_sequences = lookup.sequences  # noqa: SLF001
                 return found
         # A volume that is too small is an error of its own in an otherwise valid block: see plan().
         raise ConfigError((*messages, *storage.too_small(lookup)))
@@ -408,7 +413,10 @@ class Deployment(Block):
     @property
     def sequences(self) -> int:
         """Requests served at the same time, from `concurrency` or `profile`."""
-        return _SEQUENCES[self.profile or "throughput"] if self.concurrency is None else self.concurrency
+        if self.concurrency is not None:
+            return self.concurrency
+        profile = self.profile or "throughput"
+        return self._measured_sequences.get(profile, _SEQUENCES[profile])
 
     @pydantic.field_validator("model")
     @classmethod
