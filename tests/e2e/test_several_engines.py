@@ -101,8 +101,9 @@ async def streams_over_a_kill(project, outputs, tokens: int) -> tuple[list[str],
     async with session(outputs) as http:
         started: list[str] = []
         running = [asyncio.create_task(stream(http, outputs, f"kill-{n}", tokens, started)) for n in range(8)]
-        while len(started) < len(running):  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+        async with asyncio.timeout(60):
+            while len(started) < len(running):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
         shown = await asyncio.to_thread(project.on_host, SHOW_AND_KILL)
         of_killed = int(shown.split()[-1])
         afterwards = [(await chat(http, outputs, [{"role": "user", "content": f"{n}"}]))[0] for n in range(6)]
@@ -180,7 +181,7 @@ def a_rolling_restart_loses_no_request(project, outputs, context: int) -> None:
 
 
 def test_two_engines_share_a_machine(projects):
-    project = projects("fake", machine={"engines": 2}, drain_timeout_s=20)
+    project = projects("fake", machine={"engines": 2}, concurrency=32, drain_timeout_s=40)
     project.up()
     project.machine = functools.cache(project.machine)  # exporting the state takes as long as a stream
     outputs = project.outputs()
@@ -225,7 +226,7 @@ def test_the_canary_ends_only_the_sick_engine(projects):
 
 @pytest.mark.all
 def test_two_real_engines_keep_a_conversation_in_one_cache(projects):
-    project = projects("real", machine={"engines": 2}, drain_timeout_s=60)
+    project = projects("real", machine={"engines": 2}, concurrency=32, drain_timeout_s=60)
     project.up(timeout=1800)
     project.machine = functools.cache(project.machine)
     outputs = project.outputs()
