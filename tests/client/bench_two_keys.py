@@ -1,6 +1,6 @@
 """How much one key's requests are delayed by another key that exceeds every limit.
 
-usage: bench_two_keys.py [PYTHON]      PYTHON of an environment with vLLM; without it the fake engine answers
+usage: chrt -f 20 python bench_two_keys.py [PYTHON]      PYTHON of an environment with vLLM, else the fake engine
 
 Rounds with and without the other key take turns. Then, on the same engine, more requests than it has places come with
 one priority, or as a batch job's with `low`: how long does a person wait?

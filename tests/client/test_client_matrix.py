@@ -39,7 +39,11 @@ def test_openais_library_for_javascript_gets_what_the_reference_says(engine, gat
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
             "no npm; `apt-get install npm` installs it"
         )
-    as_written(sdk_matrix.columns([sdk_matrix.node(tmp_path)], gateway(engine), KEY))
+    there = gateway(engine)
+    as_written(sdk_matrix.columns([sdk_matrix.node(tmp_path)], there, KEY))
+    (code,) = snippets("js")
+    (tmp_path / "snippet.mjs").write_text(code)
+    runs(there, tmp_path, ["node", "snippet.mjs"])
 
 
 def snippets(language):
@@ -54,13 +58,16 @@ def snippets(language):
 def test_the_snippets_of_the_guide_run(engine, gateway, tmp_path, language, command):
     there, tried = gateway(engine), snippets(language)
     assert tried
-    variables = {
-        "PATH": os.environ["PATH"], "SSL_CERT_FILE": str(there.ca), "LLM_URL": there.url, "LLM_KEY": KEY,
-        "LLM_MODEL": MODEL,
-    }  # fmt: skip
     for code in tried:
-        done = subprocess.run(
-            [*command, code], env=variables, cwd=tmp_path, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        assert "fox" in done.stdout
+        runs(there, tmp_path, [*command, code])
+
+
+def runs(there, folder, command):
+    """Run a snippet as the guide says, with its variables alone."""
+    variables = {
+        "PATH": os.environ["PATH"], "SSL_CERT_FILE": str(there.ca), "NODE_EXTRA_CA_CERTS": str(there.ca),
+        "LLM_URL": there.url, "LLM_KEY": KEY, "LLM_MODEL": MODEL, "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    }  # fmt: skip
+    done = subprocess.run(command, env=variables, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "fox" in done.stdout

@@ -1,7 +1,7 @@
 """Every client against vLLM itself on a machine of the local cloud. tests/client asks the fake engine the same."""
 
 import dataclasses
-import json
+import shlex
 import shutil
 import ssl
 import sys
@@ -38,12 +38,12 @@ class Served:
 
 def is_repaired(stack):
     """Ask the installed vLLM whether it has what the middleware repairs."""
-    unit = stack.on_host("systemctl show -P ExecStart vllm")
-    python = unit.partition("path=")[2].partition(" ")[0]
-    modules = stack.on_host("systemctl show -P Environment vllm").partition("PYTHONPATH=")[2].split()[0]
-    done = stack.on_host(
-        f"PYTHONPATH={modules} {python} -c {json.dumps(PARSER_IS_PREPARED_ONCE)} 2>&1 && echo repaired"
-    )
+    process = stack.on_host("systemctl show -P MainPID vllm").strip()
+    python = stack.on_host("systemctl show -P ExecStart vllm").partition("path=")[2].partition(" ")[0]
+    environment = stack.on_host(f"tr '\\0' '\\n' < /proc/{process}/environ")
+    (modules,) = [line for line in environment.splitlines() if line.startswith("PYTHONPATH=")]
+    script = shlex.quote(PARSER_IS_PREPARED_ONCE)
+    done = stack.on_host(f"{modules} {python} -c {script} 2>&1 && echo repaired")
     assert done.rstrip().endswith("repaired"), done
 
 
