@@ -151,7 +151,7 @@ def test_a_failed_machine_is_kept_where_that_is_wanted():
     assert made["llm-machine"]["endIfNeverReady"] is made["llm-service"]["endIfNeverReady"] is False
 
 
-@pytest.mark.parametrize(("billed", "million"), [("on-demand", 0.2009), ("spot", 0.2074)])
+@pytest.mark.parametrize(("billed", "million"), [("on-demand", 0.2009), ("spot", 0.2047)])
 def test_the_plan_shows_the_billing_of_the_rented_machine(monkeypatch, billed, million):
     monkeypatch.setitem(OUTPUTS["vllm:spheron:Instance"], "billedAs", billed)
     machine = block()["machine"] | {"billing": "spot", "fallback": "on-demand"}
