@@ -82,14 +82,13 @@ def make(cloud: LocalCloud, folder: Path, region: str, name: str) -> Machine:
         return wait_for(reached, 180, f"login at {name}")
 
 
-def attach_disk(machine: Machine, region: str, name: str) -> str:
-    """Attach a blank disk. Returns its handle."""
+def attach_disk(machine: Machine, region: str, name: str) -> None:
+    """Attach a blank disk."""
     with contextlib.closing(client(machine.cloud)) as api:
         provider = api.instances.get(machine.id).provider
         volume = api.volumes.create(name, 1, provider, region)
         api.volumes.attach(volume.handle, machine.id)
     wait_for(lambda: machine.run("lsblk -no NAME /dev/vdb", check=False), 60, "disk")
-    return volume.handle
 
 
 def client(cloud: LocalCloud) -> Spheron:
