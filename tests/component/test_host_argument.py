@@ -68,6 +68,11 @@ def test_outputs_of_other_resources_are_accepted():
         ("203.0.113.7", "host: is not a block of keys"),
         ({"address": "a"}, "host.private_key: missing; add it"),
         (HOST | {"adress": "a"}, "host.adress: unknown key; did you mean address?"),
+        (
+            HOST | {"address": "https://203.0.113.7/"},
+            "host.address: 'https://203.0.113.7/' is not an address",
+        ),
+        (HOST | {"address": "-oProxyCommand=x"}, "host.address: '-oProxyCommand=x' is not an address"),
         (HOST | {"port": 0}, "host.port: 0 is not a port"),
         (HOST | {"port": "22"}, "host.port: '22' is not a port"),
         (HOST | {"user": 5}, "host.user: is not text"),
@@ -114,5 +119,15 @@ def test_the_stack_file_names_it(monkeypatch, tmp_path):
         read(monkeypatch, {"host": named})
     with pytest.raises(pulumi.RunError, match="is in clear in the stack file"):
         read(monkeypatch, {"host": named | {"private_key": "PEM"}})
-    with pytest.raises(pulumi.RunError, match="host: is not a block of keys"):
-        declare(**read(monkeypatch, {"host": "203.0.113.7"}))
+
+
+@pytest.mark.parametrize("key", ["server", "host", "keys"])
+@pytest.mark.parametrize("value", ["sk-of-somebody", '["sk-of-somebody"]', ""])
+def test_text_in_place_of_a_block_is_an_error_that_does_not_show_it(key, value):
+    pulumi.runtime.set_config("text-for-a-block:" + key, value)
+    with pytest.raises(pulumi.RunError) as caught:
+        stack_config.read_block(pulumi.Config("text-for-a-block"), key)
+    assert str(caught.value).startswith(f"pulumi-vllm:{key}: is not a block of keys; ")
+    assert "sk-of-somebody" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None

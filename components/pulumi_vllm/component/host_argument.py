@@ -1,5 +1,7 @@
 """The arguments of a Server about a machine that somebody else made, and its resource."""
 
+import ipaddress
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
@@ -12,6 +14,7 @@ from pulumi_vllm.plan.config import Deployment
 from pulumi_vllm.plan.suggestions import suggestion
 
 _HIGHEST_PORT = 65_535
+_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 _KEY_FILE = "private_key_file"
 _SET_KEY = "pulumi config set --secret pulumi-vllm:hostPrivateKey < key-file"
 
@@ -58,6 +61,9 @@ def errors(host: Any, deployment: Deployment | None) -> Iterator[str]:
         value = host.get(key)
         if not (value is None or isinstance(value, str) or is_pending(value)):
             yield f"host.{key}: is not text; write it as a string"
+    address = host.get("address")
+    if isinstance(address, str) and address and not _is_address(address):
+        yield f"host.address: {address[:80]!r} is not an address; write an IP address or a DNS name, and nothing else"
     port = host.get("port")
     is_port = isinstance(port, int) and not isinstance(port, bool) and 0 < port <= _HIGHEST_PORT
     if not (port is None or is_pending(port) or is_port):
@@ -67,15 +73,22 @@ def errors(host: Any, deployment: Deployment | None) -> Iterator[str]:
         yield "host.triggers: is not a list; write [machine.id]"
 
 
-def from_config(config: pulumi.Config) -> Host | None:
-    """Read the key `host` of the stack's configuration. The private key is a secret of its own, or in a file.
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return _HOST_NAME.fullmatch(text) is not None
+    return True
+
+
+def from_config(config: pulumi.Config, found: Mapping[str, Any] | None) -> Host | None:
+    """The key `host` of the stack's configuration as an argument. The private key is a secret, or in a file.
 
     Raises:
         pulumi.RunError: the file can't be read, or there is no private key.
     """
-    found = config.get_object("host")
-    if not isinstance(found, Mapping):
-        return found  # absent, or reported with all other errors
+    if found is None:
+        return None
     host = dict(found)
     file = host.pop(_KEY_FILE, None)
     if host.get("private_key"):
@@ -87,8 +100,9 @@ def from_config(config: pulumi.Config) -> Host | None:
         try:
             return cast("Host", {**host, "private_key": Path(str(file)).expanduser().read_text()})
         except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not text"
             raise pulumi.RunError(
-                f"pulumi-vllm:host.{_KEY_FILE}: {file} can't be read ({error}); name the file of a private SSH key"
+                f"pulumi-vllm:host.{_KEY_FILE}: {file} can't be read ({reason}); name the file of a private SSH key"
             ) from None
     if key is None:
         raise pulumi.RunError(

@@ -1,6 +1,8 @@
 """A server's arguments from the configuration of the stack, for `Server.from_config`."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pulumi
 
@@ -16,15 +18,15 @@ def read_args() -> ServerArgs:
         pulumi.RunError: there is no block `server`, or it contradicts the stack's name.
     """
     config, stack = pulumi.Config("pulumi-vllm"), pulumi.get_stack()
-    block = config.get_object("server")
+    block = read_block(config, "server")
     if block is None:
         raise pulumi.RunError(stack_name.no_block(stack, _known_stacks()))
-    keys = config.get_object("keys") or {}
+    keys = read_block(config, "keys") or {}
     args: ServerArgs = {
         "server": block,
         "keys": {name: pulumi.Output.secret(value) for name, value in keys.items()},
     }
-    if host := host_argument.from_config(config):
+    if host := host_argument.from_config(config, read_block(config, "host")):
         args["host"] = host
     if token := config.get_secret("hfToken"):
         args["hf_token"] = token
@@ -37,6 +39,26 @@ def read_args() -> ServerArgs:
     if contradictions := stack_name.contradictions(stack, block):
         raise pulumi.RunError("\n".join((*contradictions, *_other_errors(args))))
     return args
+
+
+def read_block(config: pulumi.Config, key: str) -> Mapping[str, Any] | None:
+    """Read a key whose value is a block of keys. An error does not show the value, which may be a secret.
+
+    Raises:
+        pulumi.RunError: the value is not a block of keys.
+    """
+    try:
+        found = config.get_object(key)
+    except pulumi.ConfigTypeError:  # text: Pulumi keeps a block as JSON
+        found = ""
+    if found is None or isinstance(found, Mapping):
+        return found
+    remedy = (
+        "`pulumi config set --secret --path 'pulumi-vllm:keys.NAME' VALUE` sets one"
+        if key == "keys"
+        else "docs/reference/stack-file.md lists them"
+    )
+    raise pulumi.RunError(f"pulumi-vllm:{key}: is not a block of keys; {remedy}")
 
 
 def _other_errors(args: ServerArgs) -> list[str]:
