@@ -137,6 +137,14 @@ def test_every_error_is_reported_at_once():
         ),
         ({"concurrency": "many"}, "server.concurrency: 'many' is not a whole number; write a whole number"),
         ({"machine__count": "two"}, "server.machine.count: 'two' is not a whole number"),
+        ({"machine__count": True}, "server.machine.count: true is not a whole number; write a whole number"),
+        ({"machine__engines": True}, "server.machine.engines: true is not a whole number"),
+        ({"machine__max_usd_per_hour": True}, "server.machine.max_usd_per_hour: true is not a number"),
+        (
+            {"machine__gpu": 7},
+            "server.machine.gpu: 7 is neither a GPU nor a list of GPUs; write for example H200",
+        ),
+        ({"machine__gpu": None}, "server.machine.gpu: is empty; write a GPU"),
         ({"machine__count": 99}, "server.machine.count: 99 is out of range; write at most 8"),
         ({"machine__max_usd_per_hour": float("inf")}, "server.machine.max_usd_per_hour: inf is "),
         (
@@ -144,10 +152,13 @@ def test_every_error_is_reported_at_once():
             "server.machine.max_usd_per_hour: -1 is out of range; write more",
         ),
         ({"machine": "H200"}, "server.machine: 'H200' is not a block of keys; write a block of keys"),
-        ({"access__allow": "9.9.9.0/24"}, "server.access.allow: '9.9.9.0/24' is not a list"),
+        (
+            {"access__allow": "9.9.9.0/24"},
+            "server.access.allow: '9.9.9.0/24' is not a list; write a list, for example [a, b]",
+        ),
         ({"access__allow": []}, "server.access.allow: is empty; write at least one"),
         ({"access__allow": ["everyone"]}, "server.access.allow.0: 'everyone' does not appear to be an IPv4"),
-        ({"model": 7}, "server.model: 7 is not text; write text"),
+        ({"model": 7}, 'server.model: 7 is not text; write text, in quotes: "7"'),
         ({"context": -5}, "server.context: -5 is not tokens"),
         ({"weights__endpoint": "ftp://x"}, "server.weights.endpoint: 'ftp://x' is not allowed"),
         (

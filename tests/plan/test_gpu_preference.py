@@ -44,11 +44,21 @@ def test_the_plan_is_that_of_the_first_gpu_on_offer(offers, taken):
     assert f"With 2x {other.deployment.machine.gpu}: {other.memory.kv_tokens:,} KV tokens" in said
 
 
+def test_a_gpu_that_is_not_known_may_be_described_in_a_file():
+    with pytest.raises(ConfigError) as refusal:
+        Deployment.parse(block("RTX_3090"))
+    (message,) = refusal.value.errors
+    assert (
+        "did you mean RTX 5090? Describe another GPU in gpus/RTX 3090.yaml: `pulumi-vllm schema --gpu`"
+        in message
+    )
+
+
 def test_every_gpu_of_the_list_must_be_able_to_serve():
     with pytest.raises(DoesNotFit) as refusal:
         plan(Deployment.parse(block("H200", "L40S", "L4")))
     assert len(refusal.value.errors) == 2
-    assert refusal.value.errors[0].endswith("(machine.gpu L40S)")
+    assert refusal.value.errors[0].endswith(", or leave L40S out of server.machine.gpu")
     assert "does not fit 2x L4: " in refusal.value.errors[1]
 
 

@@ -161,6 +161,8 @@ def test_a_missing_file_is_refused_with_where_it_was_looked_for(project):
         Deployment.parse(block("./x.yaml"), folders=(project,))
     with pytest.raises(ConfigError, match=r"server\.model: 'support-lm' is not in the catalogue"):
         Deployment.parse(block("support-lm"), folders=(project,))
+    with pytest.raises(ConfigError, match="`pulumi-vllm model add Qwen/Qwen3-14B` describes another model"):
+        Deployment.parse(block("Qwen/Qwen3-14B"), folders=(project,))
 
 
 def test_a_fine_tune_takes_the_place_of_the_models_weights():

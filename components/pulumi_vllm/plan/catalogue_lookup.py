@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
-from pulumi_vllm.plan.card_names import card_suggestion
+from pulumi_vllm.plan.card_names import card_name, card_suggestion
 from pulumi_vllm.plan.suggestions import suggestion
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pulumi_vllm.plan.catalogue import Catalogue, Engine, Gpu, Model, Precision
 
 _Entry = TypeVar("_Entry")
+_SCHEMA = "`pulumi-vllm schema --gpu` prints its keys"
 
 
 @dataclass(slots=True)
@@ -47,7 +48,13 @@ class CatalogueLookup:
         """Look up a model. Its first precision is the default."""
         if self.own_is_wrong:
             return name  # the errors of its file are reported beside those of the block
-        self.model = self.own or _entry(name, self.catalogue.models)
+        self.model = self.own or self.catalogue.models.get(name)
+        if self.model is None:
+            remedy = suggestion(name, self.catalogue.models)
+            repository = name if name.count("/") == 1 else "OWNER/NAME"
+            remedy += f"{_end(remedy)} `pulumi-vllm model add {repository}` describes another model in a file"
+            msg = f"{name!r} is not in the catalogue; {remedy}"
+            raise ValueError(msg)
         self.precision = next(iter(self.model.precisions.values()))
         return name
 
@@ -67,7 +74,10 @@ class CatalogueLookup:
             return name  # the errors of its file are reported beside those of the block
         known = {**self.catalogue.gpus, **self.own_gpus}
         if name not in known:
-            msg = f"{name!r} is not in the catalogue; {card_suggestion(name, known)}"
+            remedy = card_suggestion(name, known)
+            if not remedy.startswith("write "):  # it is no form of a known GPU
+                remedy += f"{_end(remedy)} Describe another GPU in gpus/{card_name(name)}.yaml: {_SCHEMA}"
+            msg = f"{name!r} is not in the catalogue; {remedy}"
             raise ValueError(msg)
         self.gpu = known[name]
         self.engine = self.catalogue.default_engine(self.gpu)
@@ -82,6 +92,11 @@ class CatalogueLookup:
             raise ValueError(msg)
         self.engine = engine
         return version
+
+
+def _end(remedy: str) -> str:
+    """The end of a sentence after which another one follows."""
+    return "" if remedy.endswith("?") else "."
 
 
 def _entry(name: str, entries: Mapping[str, _Entry]) -> _Entry:

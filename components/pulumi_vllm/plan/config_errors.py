@@ -111,36 +111,63 @@ def _choices(words: Mapping[str, Any] | list[str]) -> str:
 def _problem(detail: ErrorDetails) -> str:
     """What is wrong with a value, and what to write."""
     kind, context = detail["type"], detail.get("ctx", {})
+    if kind.startswith("string_"):
+        return _text_problem(detail)
     if kind == "literal_error":
         return f"{_shown(detail)} is not allowed; write {str(context['expected']).replace(chr(39), '')}"
-    if kind == "string_pattern_mismatch":
-        return f"{_shown(detail)} is not allowed; {_allowed(context)}"
     if kind in _TYPES:
-        return f"{_shown(detail)} is not {_TYPES[kind]}; write {_TYPES[kind]}"
+        wanted = _TYPES[kind]
+        return f"{_shown(detail)} is not {wanted}; write {wanted}{_EXAMPLES.get(wanted, '')}"
     for bound, words in _BOUNDS.items():
         if bound in context and kind.startswith(("greater", "less")):
-            return f"{_shown(detail)} is out of range; write {words} {context[bound]}"
+            return f"{_shown(detail)} is out of range; write {words} {_number(context[bound])}"
     if kind == "too_short":
         return "is empty; write at least one"
     return detail["msg"].removeprefix("Value error, ")
 
 
+def _text_problem(detail: ErrorDetails) -> str:
+    """The same for a value that must be text."""
+    shown, kind, context = _shown(detail), detail["type"], detail.get("ctx", {})
+    if kind == "string_type":
+        quoted = isinstance(detail["input"], int | float) and shown != _HIDDEN
+        return f"{shown} is not text; write text" + (f', in quotes: "{shown}"' if quoted else "")
+    if kind == "string_pattern_mismatch":
+        return f"{shown} is not allowed; {_allowed(context)}"
+    if kind == "string_too_short":
+        least = context["min_length"]
+        too_short = f"{shown} is too short; write at least {least} characters"
+        return "is empty; write some text" if least == 1 else too_short
+    return detail["msg"]
+
+
 _TYPES = {
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "a whole number"),
     **dict.fromkeys(("float_type", "float_parsing", "finite_number"), "a number"),
-    **dict.fromkeys(("tuple_type", "list_type"), "a list, for example [a, b]"),
+    **dict.fromkeys(("tuple_type", "list_type"), "a list"),
     **dict.fromkeys(("model_type", "mapping_type", "dict_type", "model_attributes_type"), "a block of keys"),
-    "string_type": "text",
     **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
 }
+_EXAMPLES = {"a list": ", for example [a, b]"}
+_HIDDEN = "this"
 _BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 
 
 def _shown(detail: ErrorDetails) -> str:
     """The value as it was written. Under `keys` it may be an API key, which must not be shown."""
     if "keys" in detail["loc"] or isinstance(detail["input"], dict):
-        return "this"
-    return repr(detail["input"])[:80]
+        return _HIDDEN
+    return in_yaml(detail["input"])
+
+
+def in_yaml(value: object) -> str:
+    """The beginning of a value, as a person writes it in YAML."""
+    words = {None: "nothing", True: "true", False: "false"}
+    return words[value] if value is None or isinstance(value, bool) else repr(value)[:80]
+
+
+def _number(bound: float) -> str:
+    return str(int(bound)) if float(bound).is_integer() else str(bound)
 
 
 def _allowed(context: Mapping[str, Any]) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final
+from types import NoneType
+from typing import Annotated, Any, Final, get_args
 
 import pydantic
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic_core import PydanticKnownError
 
 from pulumi_vllm.plan import own_machine
 from pulumi_vllm.plan.catalogue_lookup import CatalogueLookup
@@ -38,6 +40,18 @@ class Block(pydantic.BaseModel):
     """A block of the stack file. Unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    @pydantic.field_validator("*", mode="before")
+    @classmethod
+    def _true_is_not_one(cls, value: object, info: ValidationInfo) -> object:
+        """Refuse true and false as numbers. Pydantic reads them as 1 and 0."""
+        if isinstance(value, bool):
+            field = cls.model_fields[str(info.field_name)]
+            kinds = set(get_args(field.annotation) or (field.annotation,)) - {NoneType}
+            reads_it_itself = any(isinstance(one, BeforeValidator) for one in field.metadata)
+            if kinds in ({int}, {float}) and not reads_it_itself:
+                raise PydanticKnownError("int_type" if kinds == {int} else "float_type")
+        return value
 
 
 def lookup(info: ValidationInfo) -> CatalogueLookup:

@@ -38,10 +38,10 @@ class Division:
         """Rate, cache and longest prompt of this division."""
         if self.rate is None:
             speed = "not measured"
-        elif self.rate.streams < streams:
-            speed = f"{self.rate.tokens_per_s:,.0f} output tokens/s at {self.rate.streams} streams, the most measured"
         else:
-            speed = f"{self.rate.tokens_per_s:,.0f} output tokens/s at {self.rate.streams} streams"
+            measured = f"{self.rate.streams} stream{'' if self.rate.streams == 1 else 's'}"
+            speed = f"{self.rate.tokens_per_s:,.0f} output tokens/s at {measured}"
+            speed += ", the most measured" if self.rate.streams < streams else ""
         each = " in each cache" if self.engines > 1 else ""
         return f"{self.name}: {speed}, {self.kv_tokens:,} KV tokens{each}, one request up to {self.longest:,}"
 
@@ -67,7 +67,7 @@ def sentences(plan: Plan) -> Iterator[str]:
     """
     count, streams = plan.deployment.machine.count, plan.deployment.sequences
     if count == 0 and plan.engines > 1:
-        yield f"{plan.engines} engines share the CPU, each with up to {plan.sequences_of_each} requests at once."
+        yield f"{plan.engines} engines share the CPU, each with up to {_requests(plan.sequences_of_each)} at once."
     if count <= 1 or set(PARALLEL_SIZES) & set(plan.deployment.engine.flags):
         return
     known = divisions(plan)
@@ -76,15 +76,19 @@ def sentences(plan: Plan) -> Iterator[str]:
     yield f"{_reason(plan)}: {'; '.join(one.sentence(streams) for one in known)}."
     if plan.engines > 1:
         yield (
-            f"Each engine serves up to {plan.sequences_of_each} requests at once and fails alone: its requests end, "
+            f"Each engine serves up to {_requests(plan.sequences_of_each)} at once and fails alone: its requests end, "
             "and the others' go on. The gateway keeps a conversation on one engine, and sends other requests to the "
             "least busy."
         )
 
 
+def _requests(count: int) -> str:
+    return f"{count} request{'' if count == 1 else 's'}"
+
+
 def _reason(plan: Plan) -> str:
     streams, rates = plan.deployment.sequences, plan.rates_by_engines
-    shape = f"{plan.engines} engine{'s' if plan.engines > 1 else ''} for {streams} requests at once"
+    shape = f"{plan.engines} engine{'s' if plan.engines > 1 else ''} for {_requests(streams)} at once"
     if plan.deployment.machine.engines is not None:
         return f"{shape}, as the stack file says (server.machine.engines)"
     if plan.engines > 1:

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, ValidationInfo, WithJsonSchema
 
 from pulumi_vllm.plan import catalogue as catalogues
 from pulumi_vllm.plan import engine_count, own_machine
+from pulumi_vllm.plan.config_errors import in_yaml
 from pulumi_vllm.plan.config_fields import (
     NEXT_MACHINE,
     NOTHING,
@@ -30,9 +31,13 @@ _GPU_SCHEMA = {
 
 
 def _one_or_several(value: object) -> object:
-    if isinstance(value, list | tuple) and not value:
-        msg = "is an empty list; write a GPU, or several in order of preference"
+    if value is None or (isinstance(value, list | tuple) and not value):
+        msg = f"is {'empty' if value is None else 'an empty list'}; write a GPU, or several in order of preference"
         raise ValueError(msg)
+    if not isinstance(value, str | list | tuple):
+        shown = "this" if isinstance(value, dict) else in_yaml(value)
+        msg = f"{shown} is neither a GPU nor a list of GPUs; write for example H200, or [H200, H100]"
+        raise ValueError(msg)  # noqa: TRY004 - pydantic reports no TypeError
     return (value,) if isinstance(value, str) else value
 
 

@@ -49,7 +49,8 @@ def content(path: pathlib.Path) -> object:
         text = path.read_text(encoding="utf-8")
         return yaml.load(text, Loader=_LOADER) if len(text) <= _LARGEST_BYTES else None  # noqa: S506 - a safe loader
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError((f"{path}: cannot be read ({error}); correct it",)) from None
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError((f"{path}: cannot be read ({reason}); correct it",)) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""

@@ -59,11 +59,15 @@ def store(value: Mapping[str, object]) -> Store:
     """
     key, place = next(iter(value.items()), ("", None))
     if len(value) != 1 or key not in {"path", "device"}:
-        msg = f"has the keys {', '.join(map(str, value)) or 'none'}; write one of {_EXAMPLES}"
+        written = f"has the keys {', '.join(map(str, value))}" if value else "is an empty block"
+        msg = f"{written}; write one of {_EXAMPLES}"
         raise ValueError(msg)
     parts = str(place).split("/")
     if not isinstance(place, str) or not _PATH.fullmatch(place) or not {".", ".."}.isdisjoint(parts):
-        msg = f"{key} {place!r} is not a full path of letters, digits and ._-; write one of {_EXAMPLES}"
+        msg = (
+            f"{key} {place!r} is not a full path of letters, digits and ._- without / at its end; "
+            f"write one of {_EXAMPLES}"
+        )
         raise ValueError(msg)
     if key == "device":
         if not place.startswith("/dev/"):

@@ -271,7 +271,9 @@ def _plan_of_several(deployment: Deployment, offers: Sequence[Offer] | None, kno
         every = list(machine.gpus)
         raise refusal(
             tuple(
-                message if gpus == every else f"{message} (machine.gpu {', '.join(gpus)})"
+                message
+                if gpus == every
+                else f"{message}, or leave {' and '.join(gpus)} out of server.machine.gpu"
                 for message, gpus in errors.items()
             )
         )
