@@ -120,6 +120,8 @@ with socket.socket(socket.AF_UNIX) as link:
 print(next(row["scur"] for row in csv.DictReader(text.removeprefix("# ").splitlines()) if row["svname"] == "engine0"))
 PROGRAM
 systemctl kill --signal=KILL vllm@0.service
+# What a dying process still accepts ends with it.
+while ss -ltn | grep -q '127.0.0.1:8000 '; do sleep 0.05; done
 """
 
 
