@@ -40,6 +40,9 @@ _REPLACEMENT = (
     "the machine is another one. vLLM is drained, stopped and removed from the one before, if that still answers, and "
     "set up on the new one"
 )
+_CHECK_SSH = (
+    "check address, port, user and private key of `host`, and that the machine's SSH admits this computer"
+)
 # Machines of the big clouds answer within one or two minutes.
 _BOOTED_WITHIN_S = 300.0
 _PAUSES_S = (1.0, 2.0, 3.0, 5.0)
@@ -137,7 +140,11 @@ class Machine(HostResource):
         if call.urn in call.session.in_state:
             await call.info(f"{call.name}: {_REPLACEMENT}")
         elif _is_known(new):
-            await self._look(call, await connect_host(call, _connection(new)), new)
+            try:
+                host = await connect_host(call, _connection(new))
+            except (Unreachable, AuthRefused) as error:
+                raise UserError(f"{call.name}: {error}; {_CHECK_SSH}") from None
+            await self._look(call, host, new)
         return {"pinnedHostKey": new["hostKey"]} if isinstance(new.get("hostKey"), str) else {}
 
     async def preview_update(self, call: Call, old: Values, new: Values) -> Values:
@@ -223,7 +230,9 @@ class Machine(HostResource):
                 report=lambda: f"waiting for SSH: {failure}",
             )
         except PollTimeoutError as error:
-            raise UserError(f"{call.name}: {failure}; gave up after {error.waited_s:.0f} s") from None
+            raise UserError(
+                f"{call.name}: {failure}; gave up after {error.waited_s:.0f} s; {_CHECK_SSH}"
+            ) from None
         # It may still make the file system that keeps the weights.
         wait = f"timeout {_BOOTED_WITHIN_S:.0f} cloud-init status --wait >/dev/null 2>&1 || true"
         await host.run(wait, timeout_s=_BOOTED_WITHIN_S + 60)
