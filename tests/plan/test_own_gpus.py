@@ -74,6 +74,10 @@ def test_a_list_may_mix_both(put):
         ({"visible_gib": 30}, "visible_gib: 30 is not a little below the 24.00 GiB of memory_mib"),
         ({"form": "card"}, "form: "),
         ({"compute_capability": "8"}, "compute_capability: "),
+        (
+            {"compute_capability": "7.0"},
+            "compute_capability: vLLM's packages run on 7.5 or higher, not on 7.0",
+        ),
         ({"compute_capability": 8.6}, 'compute_capability: 8.6 is not text; write text, in quotes: "8.6"'),
         ({"source": None}, "source: missing; add it"),
         ({"source": ""}, "source: is empty; write some text"),
@@ -89,6 +93,13 @@ def test_a_wrong_file_is_refused_with_its_path(put, changes, message):
         Deployment.parse(block("RTX 3090"), folders=(folder,))
     path = folder / "gpus" / "RTX 3090.yaml"
     assert any(error.startswith(f"{path}: {message}") for error in refusal.value.errors), refusal.value.errors
+
+
+def test_a_file_does_not_replace_a_gpu_of_the_catalogue(put):
+    folder = put()
+    path = (folder / "gpus" / "RTX 3090.yaml").rename(folder / "gpus" / "L4.yaml")
+    with pytest.raises(ConfigError, match=f"^{re.escape(str(path))}: L4 is in the catalogue too; rename"):
+        Deployment.parse(block(["L4", "RTX 4090"]), folders=(folder,))
 
 
 def test_what_is_no_gpu_file_is_refused(put):

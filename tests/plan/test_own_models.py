@@ -193,3 +193,10 @@ def test_a_fine_tune_is_pinned(weights, message):
     with pytest.raises(ConfigError) as raised:
         Deployment.parse(block("mistral-small-4", weights=weights))
     assert raised.value.errors[0].startswith(message)
+
+
+def test_a_file_does_not_replace_a_model_of_the_catalogue(project):
+    path = project / "models/llama-3.1-8b.yaml"
+    path.write_text(yaml.safe_dump(changed()))
+    with pytest.raises(ConfigError, match=r"llama-3.1-8b.yaml: llama-3.1-8b is in the catalogue too; rename"):
+        Deployment.parse(block("llama-3.1-8b"), folders=(project,))

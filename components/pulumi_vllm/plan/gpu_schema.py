@@ -14,6 +14,8 @@ from pulumi_vllm.plan.card_names import card_name
 _MIB: Final = 1024
 _DRIVER_GIB: Final = 1.1
 """The most that the driver keeps of a catalogued GPU's memory for itself is 1.08 GiB (GH200)."""
+LEAST_CAPABILITY: Final = 7.5
+"""vLLM's documentation from 0.21.0 on: "compute capability 7.5 or higher"."""
 
 
 def _as_offered(name: str) -> str:
@@ -66,6 +68,14 @@ class GpuFile(pydantic.BaseModel):
     """Processor of the machine."""
     usd_per_hour: UsdPerHour = UsdPerHour.model_construct()
     """Prices where no offers are asked for, USD per GPU and hour."""
+
+    @pydantic.field_validator("compute_capability")
+    @classmethod
+    def _run_by_vllm(cls, capability: str) -> str:
+        if float(capability) < LEAST_CAPABILITY:
+            msg = f"vLLM's packages run on {LEAST_CAPABILITY} or higher, not on {capability}; choose another GPU"
+            raise ValueError(msg)
+        return capability
 
     @pydantic.field_validator("visible_gib")
     @classmethod

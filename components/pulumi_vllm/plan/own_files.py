@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pathlib
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import yaml
 
 from pulumi_vllm.plan.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Container
 
 PLACES: Final = (pathlib.Path(), pathlib.Path("stacks"))
 """Where such files are without a stack file: in the working directory, which is the project, and beside its stacks."""
@@ -22,12 +25,20 @@ def is_path(name: str) -> bool:
 
 
 def located(
-    key: str, name: str, folder: str, folders: tuple[pathlib.Path, ...], remedy: str
+    key: str,
+    name: str,
+    folder: str,
+    folders: tuple[pathlib.Path, ...],
+    remedy: str,
+    *,
+    taken: Container[str],
 ) -> pathlib.Path | None:
     """The file that a key of the stack file names; None if it names none.
 
+    `taken` are the names in the catalogue. A file does not replace an entry of the catalogue.
+
     Raises:
-        ConfigError: it names the path of a file that does not exist.
+        ConfigError: it names the path of a file that does not exist, or a name that is taken.
     """
     if not is_path(name) and "/" in name:
         return None  # a repository, or a misspelled name: the catalogue's lookup says so
@@ -36,6 +47,8 @@ def located(
     if path is None and is_path(name):
         places = " or ".join(str(place) for place in folders)
         raise ConfigError((f"{key}: there is no file {name} in {places}; {remedy}",))
+    if path is not None and name in taken:
+        raise ConfigError((f"{path}: {name} is in the catalogue too; rename the file, and the name in it",))
     return path
 
 

@@ -50,10 +50,10 @@ def resolved(
 
 
 def _find(name: object, folders: tuple[pathlib.Path, ...], catalogue: Catalogue) -> Gpu | None:
-    if not isinstance(name, str) or name in catalogue.gpus:
+    if not isinstance(name, str):
         return None
     remedy = "`pulumi-vllm schema --gpu` prints what it must contain"
-    path = own_files.located("server.machine.gpu", name, FOLDER, folders, remedy)
+    path = own_files.located("server.machine.gpu", name, FOLDER, folders, remedy, taken=catalogue.gpus)
     if path is None:
         return None
     data = own_files.content(path)

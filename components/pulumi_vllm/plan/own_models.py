@@ -24,10 +24,11 @@ def find(name: object, folders: tuple[pathlib.Path, ...], catalogue: Catalogue) 
     Raises:
         ConfigError: the file is missing, or wrong; with every error in it.
     """
-    if not isinstance(name, str) or name in catalogue.models:
-        return None  # also the name under which catalogue_with() has added one
+    shipped = catalogues.load().models
+    if not isinstance(name, str) or (name in catalogue.models and name not in shipped):
+        return None  # catalogue_with() has added it
     remedy = "`pulumi-vllm model add OWNER/NAME` writes one"
-    path = own_files.located("server.model", name, FOLDER, folders, remedy)
+    path = own_files.located("server.model", name, FOLDER, folders, remedy, taken=shipped)
     return None if path is None else read(path, catalogue, None if own_files.is_path(name) else name)
 
 
