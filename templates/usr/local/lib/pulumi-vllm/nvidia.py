@@ -17,7 +17,7 @@ MEMORY_TOLERANCE = 0.02
 # In the driver's name. A GPU named without a form is the module on a board (SXM), where one exists. The cards are other
 # GPUs: slower, with other links.
 FORMS = ("PCIe", "NVL")
-ANOTHER = "delete this machine and rent another offer"
+ANOTHER = "use another machine"
 REBOOT = f"reboot the machine; if that does not help, {ANOTHER}"
 IMAGE = "the image has no working NVIDIA driver, choose another operating system"
 # A part of nvidia-smi's message, and its remedy. The first that matches counts.
