@@ -31,7 +31,7 @@ def observed(gateway):
 def test_memory_is_as_the_files(gateway, backend):
     found, maps = observed(gateway)
     assert found.certificate == found.certificate_file != ""
-    assert found.server == f"127.0.0.1:{backend.port}"
+    assert [one.address for one in found.servers] == [f"127.0.0.1:{backend.port}"]
     assert {(changes.added, changes.missing) for changes in maps.values()} == {((), ())}
 
 
@@ -69,6 +69,7 @@ def test_a_certificate_that_was_changed_in_memory_is_found(gateway, tmp_path):
 
 
 def test_a_server_that_was_changed_in_memory_is_found(gateway):
-    gateway.command("set server vllm/local addr 127.0.0.2 port 9")
+    before, _ = observed(gateway)
+    gateway.command(f"set server vllm/{before.servers[0].name} addr 127.0.0.2 port 9")
     found, _ = observed(gateway)
-    assert found.server == "127.0.0.2:9"
+    assert [one.address for one in found.servers] == ["127.0.0.2:9"]

@@ -264,8 +264,8 @@ def test_arguments_that_vllm_refuses_are_refused(flags, text, capsys):
 @pytest.mark.parametrize("stack", sorted(STACKS.glob("Pulumi.*.yaml")), ids=lambda path: path.name)
 def test_the_flags_of_every_stack_are_accepted(stack):
     block = yaml.safe_load(stack.read_text())["config"]["pulumi-vllm:server"]
-    argv = plan(Deployment.parse(block)).argv
-    assert arguments.parse(list(argv)).max_num_seqs == block["concurrency"]
+    decided = plan(Deployment.parse(block))
+    assert arguments.parse(list(decided.argv)).max_num_seqs * decided.engines == block["concurrency"]
 
 
 def test_arguments_are_parsed_like_in_vllm():
