@@ -22,6 +22,8 @@ _QUESTION = "Say something about the weather, in one sentence."
 _MESSAGES = [{"role": "user", "content": _QUESTION}]
 _TOKENS = 16
 _MANY_CHOICES = 20_000  # vLLM's own limit is 16,384
+_PRIVATE = ("file:///etc/hostname", "http://127.0.0.1:8000/v1/models", "http://169.254.169.254/")
+"""What no image may be fetched from. The last one holds keys of the machine on many clouds."""
 _ANTHROPIC = {"anthropic-version": "2023-06-01"}
 
 
@@ -91,7 +93,11 @@ class ClientChecks:
         return f"answers as {', '.join(names)}"
 
     async def _developer(self) -> str:
-        answer = await self._chat(messages=[{"role": "developer", "content": "Be short."}, *_MESSAGES])
+        rule = {"role": "developer", "content": "Be short."}
+        await self._chat(messages=[rule, *_MESSAGES], max_tokens=1)
+        # Codex and other agents say more to the model in the middle of a conversation.
+        later = [*_MESSAGES, {"role": "assistant", "content": "It rains."}, rule, *_MESSAGES]
+        answer = await self._chat(messages=later)
         return excerpt(answer["choices"][0]["message"]["content"] or "")
 
     async def _efforts(self) -> str:
@@ -116,7 +122,9 @@ class ClientChecks:
         return f"{count} tokens"
 
     async def _responses(self) -> str:
-        body = {"input": _QUESTION, "max_output_tokens": 2 * _TOKENS}
+        # OpenAI's clients send a text as parts.
+        question = {"role": "user", "content": [{"type": "input_text", "text": _QUESTION}]}
+        body = {"input": [question], "max_output_tokens": 2 * _TOKENS}
         output = (await self._ask("/responses", body))["output"]
         texts = [part["text"] for item in output for part in item.get("content") or () if "text" in part]
         if not "".join(texts).strip():
@@ -161,11 +169,11 @@ class ClientChecks:
         many = await self._refused("/chat/completions", body | {"n": _MANY_CHOICES, "temperature": 1})
         if not self.served.accepts_images:
             return f"n: {excerpt(many)}"
-        # The address exists on every host, and holds keys of the machine on many clouds.
-        image = {"type": "image_url", "image_url": {"url": "http://169.254.169.254/"}}
-        fetched = await self._refused(
-            "/chat/completions", body | {"messages": [{"role": "user", "content": [image]}]}
-        )
+        fetched = ""
+        for url in _PRIVATE:
+            image = {"type": "image_url", "image_url": {"url": url}}
+            message = {"role": "user", "content": [image]}
+            fetched = await self._refused("/chat/completions", body | {"messages": [message]})
         return f"n: {excerpt(many)}; an image's address: {excerpt(fetched)}"
 
     async def _key_limits(self) -> str:
