@@ -117,6 +117,65 @@ def test_an_unknown_model_is_one_error(capsys):
     assert "--model:" in capsys.readouterr().err
 
 
+def test_unknown_names_are_reported_with_the_errors_of_other_options(capsys):
+    words = ["--context", "many", "--concurrency", "0", "--gpu", "H900", "--count", "3", "--offline"]
+    assert cli.main(["recommend", "--model", "mistal-small-4", *words]) == 64
+    errors = capsys.readouterr().err
+    for option in ("model", "context", "concurrency", "gpu", "count"):
+        assert errors.count(f"error: --{option}: ") == 1, errors
+
+
+@pytest.fixture
+def own_gpu(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "gpus" / "RTX 3090.yaml"
+    path.parent.mkdir()
+    content = {
+        "name": "RTX 3090",
+        "form": "PCIe",
+        "named": ["RTX 3090"],
+        "memory_mib": 24576,
+        "source": "nvidia-smi of our machines",
+        "compute_capability": "8.6",
+        "bandwidth_gb_s": 936,
+        "usd_per_hour": {"on-demand": 0.4},
+    }
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.mark.parametrize("named", ["RTX 3090", "gpus/RTX 3090.yaml"])
+def test_a_gpu_of_a_file_is_recommended_and_linted(own_gpu, capsys, named):
+    wanted = ["recommend", "--model", "llama-3.1-8b", "--context", "8Ki", "--concurrency", "4", "--offline"]
+    assert cli.main([*wanted, "--gpu", named, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["fitting"]
+    assert {(row["gpu"], row["usd_per_hour"]) for row in found} >= {("RTX 3090", 0.4), ("RTX 3090", 0.8)}
+    flags = ["--host", "127.0.0.1", "--max-model-len", "131072", "--max-num-seqs", "8"]
+    assert cli.main(["lint", "--model", "llama-3.1-8b", "--gpu", named, "--", *flags]) == 1
+    assert "error (context-length)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["recommend", "lint"])
+def test_a_wrong_gpu_file_is_refused(own_gpu, capsys, command):
+    own_gpu.write_text(own_gpu.read_text().replace("24576", "24"))
+    rest = {"recommend": ["--context", "8Ki", "--concurrency", "4", "--offline"], "lint": ["--", "--host=x"]}
+    for named, message in (
+        ("RTX 3090", f"{own_gpu.relative_to(own_gpu.parents[1])}: memory_mib: "),
+        ("gpus/none.yaml", "--gpu: there is no file gpus/none.yaml in "),
+    ):
+        assert cli.main([command, "--model", "llama-3.1-8b", "--gpu", named, *rest[command]]) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_a_gpu_that_is_not_on_offer_has_a_reason(own_gpu, capsys):
+    content = yaml.safe_load(own_gpu.read_text())
+    del content["usd_per_hour"]
+    own_gpu.write_text(yaml.safe_dump(content))
+    words = ["--context", "8Ki", "--concurrency", "4", "--gpu", "RTX 3090"]
+    code, found = asked(capsys, *words)
+    assert (code, [row["why"].partition(";")[0] for row in found["refused"]]) == (2, ["has no list price"])
+
+
 def test_writing_changes_values_and_keeps_comments(tmp_path, capsys):
     path = tmp_path / "Pulumi.mine.yaml"
     shutil.copy(SHIPPED, path)

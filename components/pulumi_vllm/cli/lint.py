@@ -19,7 +19,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     lint.add_argument("--engine", metavar="V", help="vLLM version (default: the one that the plan chooses)")
     lint.add_argument("--model", default="mistral-small-4", help="catalogue name of the model (for FLAGS)")
     lint.add_argument("--precision", help="precision as in the catalogue (for FLAGS)")
-    lint.add_argument("--gpu", help="GPU as in the catalogue: check as well what fits (for FLAGS)")
+    lint.add_argument(
+        "--gpu", help="GPU of the catalogue or of gpus/NAME.yaml: check as well what fits (for FLAGS)"
+    )
     lint.add_argument("--driver", metavar="V", help="version of the host's driver (for FLAGS)")
     lint.add_argument(
         "--rules",
@@ -80,7 +82,7 @@ def _stack(name: str, engine: str | None) -> "tuple[Finding, ...]":
 def _flags(words: Sequence[str], parsed: argparse.Namespace) -> "tuple[Finding, ...]":
     """Check a command line that a person wrote."""
     # `pulumi-vllm --help` loads this module too; the rules take 0.05 s to import.
-    from pulumi_vllm.plan import catalogue, memory, vllm_parser
+    from pulumi_vllm.plan import catalogue, memory, own_gpus, vllm_parser
     from pulumi_vllm.plan.card_names import card_suggestion
     from pulumi_vllm.plan.engine_arguments import EngineArguments
     from pulumi_vllm.plan.launch import Launch
@@ -88,15 +90,15 @@ def _flags(words: Sequence[str], parsed: argparse.Namespace) -> "tuple[Finding, 
     from pulumi_vllm.plan.memory_settings import MemorySettings
     from pulumi_vllm.plan.suggestions import suggestion
 
-    known = catalogue.load()
+    known, gpu_name = own_gpus.catalogue_with("--gpu", parsed.gpu, catalogue.load())
     cards = {name: gpu for name, gpu in known.gpus.items() if gpu.runs == "cuda"}
-    engine = known.default_engine(cards.get(parsed.gpu, next(iter(cards.values()))))
+    engine = known.default_engine(cards.get(gpu_name or "", next(iter(cards.values()))))
     version, model = parsed.engine or engine.version, known.models.get(parsed.model)
     for given, names in (
         (parsed.model, known.models),
         (version, vllm_parser.versions()),
         (parsed.precision, model.precisions if model else ()),
-        (parsed.gpu, known.gpus),
+        (gpu_name, known.gpus),
     ):
         if given is not None and given not in names:
             remedy = card_suggestion if names is known.gpus else suggestion
@@ -112,15 +114,15 @@ def _flags(words: Sequence[str], parsed: argparse.Namespace) -> "tuple[Finding, 
     if parsed.precision:
         precision = model.precisions[parsed.precision]
     budget = None
-    if engine.memory and parsed.gpu and parsed.gpu != catalogue.CPU:
+    gpu = known.gpus.get(gpu_name or "")
+    if engine.memory and gpu and gpu.name != catalogue.CPU:
         # Without a length, vLLM uses the one that the configuration advertises.
         longest = (
             model.maximum_context if "max-model-len" in arguments.flags else model.dimensions.rope_positions
         )
-        settings = MemorySettings.of(arguments, engine, known.gpus[parsed.gpu], longest)
-        budget = memory.budget(model.dimensions, precision, engine, known.gpus[parsed.gpu], settings)
+        settings = MemorySettings.of(arguments, engine, gpu, longest)
+        budget = memory.budget(model.dimensions, precision, engine, gpu, settings)
     count = arguments.ranks or 1  # no machine is named, so assume as many GPUs as the command line asks for
-    gpu = known.gpus.get(parsed.gpu or "")
     launch = Launch(arguments, environment, model, precision, engine, count, budget, parsed.driver, gpu)
     return lint(launch, {})
 

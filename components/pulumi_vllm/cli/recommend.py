@@ -10,11 +10,13 @@ from pulumi_vllm.cli.terminal import UsageError, print_json, say
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from pulumi_vllm.plan.catalogue import Catalogue
     from pulumi_vllm.plan.recommendation import Fitting, Recommendation, Wish
 
 NOTHING_FITS = 2
 # With both at their limit, a machine serves e^-144 of the time, which can still be divided by.
 _LONGEST_START_MIN, _MOST_INTERRUPTIONS = 1440, 144
+_ANY_CONTEXT = 1024  # valid for every model, so that the other options are checked
 _REMARKS = {"no": "computed, never started", "other flags": "rate measured with other flags"}
 
 
@@ -26,7 +28,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--context", required=True, help="tokens, for example 131072 or 128Ki")
     parser.add_argument("--concurrency", type=int, required=True, help="requests served at the same time")
     parser.add_argument("--precision", help="only this precision (default: every published one)")
-    parser.add_argument("--gpu", help="only this GPU of the catalogue (default: every one on offer)")
+    parser.add_argument(
+        "--gpu", help="only this GPU, of the catalogue or of gpus/NAME.yaml (default: every one on offer)"
+    )
     parser.add_argument("--count", type=int, metavar="N", help="only machines with so many GPUs")
     parser.add_argument("--region", help="only offers in this region (default: any)")
     parser.add_argument(
@@ -71,11 +75,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def _recommend(parsed: argparse.Namespace) -> int:
     # `pulumi-vllm --help` loads this module too; pydantic takes 0.2 s to import.
     from pulumi_vllm.cli import offers
-    from pulumi_vllm.plan import own_models
     from pulumi_vllm.plan.recommendation import recommend
 
-    wish = _wish(parsed)
-    known = own_models.catalogue_with(wish.model)
+    wish, known = _wish(parsed)
     found = recommend(wish, offers.find(parsed.offers, offline=parsed.offline), known)
     if parsed.json:
         print_json(dataclasses.asdict(found))
@@ -89,22 +91,87 @@ def _recommend(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _wish(parsed: argparse.Namespace) -> "Wish":
-    """The capacity that the options ask for; UsageError with every error if they are invalid."""
-    # `pulumi-vllm --help` loads this module too; pydantic takes 0.2 s to import.
-    from pulumi_vllm.plan import catalogue
-    from pulumi_vllm.plan import quantities as units
-    from pulumi_vllm.plan.card_names import card_suggestion
-    from pulumi_vllm.plan.recommendation import Wish
+def _wish(parsed: argparse.Namespace) -> "tuple[Wish, Catalogue]":
+    """The capacity that the options ask for, and the catalogue with the files that they name.
 
-    errors, context = [], 1
+    Raises:
+        UsageError, ConfigError: with every error, if they are invalid.
+    """
+    # `pulumi-vllm --help` loads this module too; pydantic takes 0.2 s to import.
+    from pulumi_vllm.plan import quantities as units
+    from pulumi_vllm.plan.errors import ConfigError
+    from pulumi_vllm.plan.recommendation import Wish, check
+
+    known, of_names = _with_model(parsed.model)
+    of_model = bool(of_names)
+    known, gpu, of_gpu = _with_gpu(parsed.gpu, known)
+    of_names += of_gpu
+    errors, context = _errors_of_options(parsed), _ANY_CONTEXT
     try:
         context = units.tokens(parsed.context)
     except ValueError as error:
         errors.append(f"--context: {error}")
-    gpus = [name for name in catalogue.load().gpus if name != catalogue.CPU]
-    if parsed.gpu is not None and parsed.gpu not in gpus:
-        errors.append(f"--gpu: {parsed.gpu!r} is not in the catalogue; {card_suggestion(parsed.gpu, gpus)}")
+    wish = Wish(
+        parsed.model,
+        context,
+        parsed.concurrency,
+        parsed.precision,
+        ("on-demand", "spot") if parsed.spot else ("on-demand",),
+        parsed.max_usd_per_hour,
+        parsed.full_length,
+        parsed.interruptions_per_day,
+        parsed.cold_start_minutes,
+        gpu,
+        parsed.count,
+        parsed.region,
+    )
+    if not of_model:
+        try:
+            check(wish, known)
+        except ConfigError as error:
+            of_names += error.errors
+    if errors:
+        raise UsageError("\n".join((*errors, *of_names)))
+    if of_names:
+        raise ConfigError(of_names)
+    return wish, known
+
+
+def _with_model(name: str) -> "tuple[Catalogue, tuple[str, ...]]":
+    """The catalogue with the model of a file, if the name is that of one, and the errors in that file."""
+    # `pulumi-vllm --help` loads this module too.
+    from pulumi_vllm.plan import catalogue, own_models
+    from pulumi_vllm.plan.errors import ConfigError
+
+    try:
+        return own_models.catalogue_with(name), ()
+    except ConfigError as error:
+        return catalogue.load(), tuple(one.replace("server.model:", "--model:") for one in error.errors)
+
+
+def _with_gpu(name: str | None, known: "Catalogue") -> "tuple[Catalogue, str | None, tuple[str, ...]]":
+    """The catalogue with the GPU of a file, if the name is that of one, the GPU's name, and the errors about it."""
+    # `pulumi-vllm --help` loads this module too.
+    from pulumi_vllm.plan import catalogue, own_gpus
+    from pulumi_vllm.plan.card_names import card_suggestion
+    from pulumi_vllm.plan.errors import ConfigError
+
+    try:
+        known, gpu = own_gpus.catalogue_with("--gpu", name, known)
+    except ConfigError as error:
+        return known, None, error.errors
+    gpus = [one for one in known.gpus if one != catalogue.CPU]
+    if gpu is None or gpu in gpus:
+        return known, gpu, ()
+    return known, None, (f"--gpu: {gpu!r} is not in the catalogue; {card_suggestion(gpu, gpus)}",)
+
+
+def _errors_of_options(parsed: argparse.Namespace) -> list[str]:
+    """The errors of the options that need no catalogue entry."""
+    # `pulumi-vllm --help` loads this module too.
+    from pulumi_vllm.plan import catalogue
+
+    errors = []
     if parsed.count is not None and parsed.count not in catalogue.GPU_COUNTS:
         errors.append(
             f"--count: {parsed.count} is not offered; write {', '.join(map(str, catalogue.GPU_COUNTS))}"
@@ -126,22 +193,7 @@ def _wish(parsed: argparse.Namespace) -> "Wish":
         if not right:
             given = getattr(parsed, name.removeprefix("--").replace("-", "_"))
             errors.append(f"{name}: {given:g} is out of range; write {wanted}")
-    if errors:
-        raise UsageError("\n".join(errors))
-    return Wish(
-        parsed.model,
-        context,
-        parsed.concurrency,
-        parsed.precision,
-        ("on-demand", "spot") if parsed.spot else ("on-demand",),
-        parsed.max_usd_per_hour,
-        parsed.full_length,
-        days,
-        parsed.cold_start_minutes,
-        parsed.gpu,
-        parsed.count,
-        parsed.region,
-    )
+    return errors
 
 
 def _show(found: "Recommendation") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from pulumi_vllm.plan import catalogue as catalogues
@@ -34,7 +35,7 @@ def resolved(
     errors: tuple[str, ...] = ()
     for name in names:
         try:
-            gpu = _find(name, folders, catalogue)
+            gpu = _find("server.machine.gpu", name, folders, catalogue)
         except ConfigError as error:
             errors += error.errors
         else:
@@ -49,11 +50,22 @@ def resolved(
     return {**block, "machine": {**machine, "gpu": gpus}}, own  # type: ignore[dict-item]
 
 
-def _find(name: object, folders: tuple[pathlib.Path, ...], catalogue: Catalogue) -> Gpu | None:
-    if not isinstance(name, str):
-        return None
+def catalogue_with(option: str, name: str | None, known: Catalogue) -> tuple[Catalogue, str | None]:
+    """The catalogue, and in it the GPU of a file if an option of a command names one; and the GPU's own name.
+
+    Raises:
+        ConfigError: the file is missing, or wrong; with every error in it.
+    """
+    gpu = _find(option, name, own_files.PLACES, known)
+    return (known, name) if gpu is None else (replace(known, gpus={**known.gpus, gpu.name: gpu}), gpu.name)
+
+
+def _find(key: str, name: object, folders: tuple[pathlib.Path, ...], catalogue: Catalogue) -> Gpu | None:
+    shipped = catalogues.load().gpus
+    if not isinstance(name, str) or (name in catalogue.gpus and name not in shipped):
+        return None  # catalogue_with() has added it
     remedy = "`pulumi-vllm schema --gpu` prints what it must contain"
-    path = own_files.located("server.machine.gpu", name, FOLDER, folders, remedy, taken=catalogue.gpus)
+    path = own_files.located(key, name, FOLDER, folders, remedy, taken=shipped)
     if path is None:
         return None
     data = own_files.content(path)

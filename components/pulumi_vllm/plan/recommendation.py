@@ -99,11 +99,14 @@ def recommend(
         ConfigError: the wish itself is invalid; with every error in it.
     """
     known = catalogues.load() if catalogue is None else catalogue
-    _check(wish, known)
+    check(wish, known)
     model = known.models[wish.model]
     precisions = tuple(model.precisions) if wish.precision is None else (wish.precision,)
     rows: list[Fitting | Refused] = []
-    for gpu, count in _machines(wish, offers, known):
+    machines = _machines(wish, offers, known)
+    if wish.gpu is not None and not machines:
+        rows.append(Refused(wish.gpu, None, None, _why_none(wish.gpu, offers, known)))
+    for gpu, count in machines:
         if gpu not in known.gpus:
             rows.append(Refused(gpu, None, None, "is not in the catalogue, so its memory is unknown"))
             continue
@@ -177,8 +180,12 @@ def _held_by(machine: tuple[str, int], wish: Wish, precisions: tuple[str, ...], 
     return f"{name} does not hold {wish.model} with {wish.context:,} tokens in any precision asked for"
 
 
-def _check(wish: Wish, known: Catalogue) -> None:
-    """Refuse a wish that is invalid on every machine, and name the options instead of the keys."""
+def check(wish: Wish, known: Catalogue) -> None:
+    """Refuse a wish that is invalid on every machine, and name the options instead of the keys.
+
+    Raises:
+        ConfigError: with every error in it.
+    """
     gpu = next(name for name in known.gpus if name != catalogues.CPU)
     try:
         _deployment(wish, gpu, 1, wish.precision, known)
@@ -215,6 +222,15 @@ def _machines(wish: Wish, offers: Sequence[Offer] | None, known: Catalogue) -> l
         for gpu, count in _offered(offers, known)
         if wish.gpu in {None, gpu} and (wish.count is None or count in {0, wish.count})
     ]
+
+
+def _why_none(gpu: str, offers: Sequence[Offer] | None, known: Catalogue) -> str:
+    """Why there is no machine with a GPU to try."""
+    if offers is not None:
+        return "is not on offer with what the options ask for; --offline computes with list prices"
+    if not known.gpus[gpu].usd_per_hour:
+        return "has no list price; usd_per_hour in a GPU file names one"
+    return "has no machine with what the options ask for"
 
 
 def _offered(offers: Sequence[Offer] | None, known: Catalogue) -> list[tuple[str, int]]:
