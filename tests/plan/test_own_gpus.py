@@ -109,6 +109,12 @@ def test_what_is_no_gpu_file_is_refused(put):
     for name, message in (("T4", "is not a block of keys"), ("T5", "is not YAML")):
         with pytest.raises(ConfigError, match=message):
             Deployment.parse(block(name), folders=(folder,))
+    with (folder / "gpus" / "RTX 3090.yaml").open("a") as file:
+        file.write("memory_mib: 1\n")
+    with pytest.raises(
+        ConfigError, match=r"RTX 3090.yaml:\d+: memory_mib: is in line \d+ already; remove one"
+    ):
+        Deployment.parse(block("RTX 3090"), folders=(folder,))
     with pytest.raises(ConfigError) as refusal:
         Deployment.parse(block("./gpus/x.yaml") | {"context": "zero"}, folders=(folder,))
     assert "server.machine.gpu: there is no file ./gpus/x.yaml" in refusal.value.errors[0]

@@ -9,6 +9,8 @@ from ruamel.yaml.error import YAMLError
 
 from pulumi_vllm.cli import yaml_edit
 from pulumi_vllm.component.plugin_entry import names_plugin
+from pulumi_vllm.plan import yaml_text
+from pulumi_vllm.plan.errors import ConfigError
 
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -50,17 +52,9 @@ def new(name: str) -> str:
 def parse(text: str, where: str, *, empty: bool = False) -> dict[str, Any]:
     """Return the document, or raise ProjectFileError. With `empty` it may contain only comments or nothing."""
     try:
-        document = yaml.load(text, Loader=_LOADER)  # noqa: S506 - a safe loader
-    except (UnicodeEncodeError, yaml.reader.ReaderError):
-        raise ProjectFileError(
-            f"{where}: is not UTF-8, or contains a control character; write it as UTF-8"
-        ) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise ProjectFileError(
-            f"{where}{line}: is not YAML: {getattr(error, 'problem', error)}; correct it"
-        ) from None
+        document = yaml_text.load(text, where)
+    except ConfigError as error:
+        raise ProjectFileError(str(error)) from None
     if document is None and empty:
         return {}
     if not isinstance(document, dict):

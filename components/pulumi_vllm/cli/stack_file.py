@@ -6,6 +6,9 @@ from typing import Any
 
 import yaml
 
+from pulumi_vllm.plan import yaml_text
+from pulumi_vllm.plan.errors import ConfigError
+
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _BLOCK = ("config", "pulumi-vllm:server")
 
@@ -31,18 +34,20 @@ def folders_of(path: Path) -> tuple[Path, ...]:
 
 
 def block_of(path: Path, text: str | None = None) -> dict[str, Any]:
-    """Return the block `pulumi-vllm:server`."""
+    """Return the block `pulumi-vllm:server`.
+
+    Raises:
+        StackFileError: the file cannot be read, is not YAML, has a key twice, or has no such block.
+    """
     try:
-        document = yaml.load(path.read_text() if text is None else text, Loader=_LOADER)  # noqa: S506 - a safe loader
+        document: Any = yaml_text.load(path.read_text() if text is None else text, str(path))
         block = document["config"]["pulumi-vllm:server"]
     except OSError as error:
         raise StackFileError(f"{path}: {error.strerror}; name a stack file") from None
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        line = f":{where.line + 1}" if where else ""
-        raise StackFileError(
-            f"{path}{line}: is not YAML: {getattr(error, 'problem', error)}; correct it"
-        ) from None
+    except UnicodeDecodeError:
+        raise StackFileError(f"{path}: is not UTF-8 text; write it as UTF-8") from None
+    except ConfigError as error:
+        raise StackFileError(str(error)) from None
     except (KeyError, TypeError):
         block = None
     if not isinstance(block, dict):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pathlib
 from typing import TYPE_CHECKING, Final
 
-import yaml
-
+from pulumi_vllm.plan import yaml_text
 from pulumi_vllm.plan.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,7 +15,6 @@ PLACES: Final = (pathlib.Path(), pathlib.Path("stacks"))
 """Where such files are without a stack file: in the working directory, which is the project, and beside its stacks."""
 
 _LARGEST_BYTES: Final = 1_000_000
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def is_path(name: str) -> bool:
@@ -56,17 +54,11 @@ def content(path: pathlib.Path) -> object:
     """What a file says, None if it is too large to be one.
 
     Raises:
-        ConfigError: it cannot be read, or is not YAML.
+        ConfigError: it cannot be read, is not YAML, or has a key twice.
     """
     try:
         text = path.read_text(encoding="utf-8")
-        return yaml.load(text, Loader=_LOADER) if len(text) <= _LARGEST_BYTES else None  # noqa: S506 - a safe loader
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigError((f"{path}: cannot be read ({reason}); correct it",)) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(
-            (f"{path}{line}: is not YAML: {getattr(error, 'problem', error)}; correct it",)
-        ) from None
+    return yaml_text.load(text, str(path)) if len(text) <= _LARGEST_BYTES else None

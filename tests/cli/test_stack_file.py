@@ -1,0 +1,68 @@
+"""What the commands say about a stack file that cannot be read as one."""
+
+import json
+import pathlib
+
+import pytest
+import yaml
+from pulumi_vllm import cli
+from pulumi_vllm.plan import ConfigError, yaml_text
+
+SHIPPED = pathlib.Path(__file__).parents[2] / "stacks/Pulumi.spheron-h200-2x-fp8.yaml"
+
+
+def refused(capsys, path, *command):
+    assert cli.main([*command, str(path)]) == 1
+    return capsys.readouterr().err
+
+
+def test_every_key_that_is_written_twice_is_an_error_with_its_line(tmp_path, capsys):
+    path = tmp_path / "Pulumi.mine.yaml"
+    text = SHIPPED.read_text()
+    lines = text.splitlines()
+    context = next(number for number, line in enumerate(lines, 1) if line.startswith("    context:"))
+    count = next(number for number, line in enumerate(lines, 1) if line.startswith("      count:"))
+    lines.insert(count, "      count: 8")
+    path.write_text("\n".join([*lines, "    context: 1Ki", "  other:key: 1", ""]))
+    expected = [
+        f"{path}:{count + 1}: config.pulumi-vllm:server.machine.count: is in line {count} already; remove one",
+        f"{path}:{len(lines) + 1}: config.pulumi-vllm:server.context: is in line {context} already; remove one",
+    ]
+    for command in (["plan"], ["lint"], ["upgrade", "--to", "0.33.0"]):
+        errors = refused(capsys, path, *command).splitlines()
+        assert [error.partition("pulumi-vllm: ")[2].partition(" of the")[0] for error in errors] == expected
+    path.write_text(text)
+    assert cli.main(["plan", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["fits"] is True
+
+
+@pytest.mark.parametrize("text", ["a: {b: 1}\nc: {b: 1}", "a: 1\n'1': 2\n1: 3", "- {a: 1}\n- {a: 1}", ""])
+def test_the_same_key_in_two_blocks_is_no_error(text):
+    assert yaml_text.load(text, "f") == yaml.safe_load(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("base: &b {a: 1, a: 2}\nx: *b", "f:1: base.a: is in line 1 already"),
+        ("l: [{a: 1,\na: 2}]", "f:2: l.0.a: is in line 1 already"),
+        ("a: ]", "f:1: is not YAML: "),
+        ("a: \x01", "f: is not UTF-8, or contains a control character"),
+    ],
+)
+def test_what_is_wrong_has_its_place(text, message):
+    with pytest.raises(ConfigError) as refusal:
+        yaml_text.load(text, "f")
+    (error,) = refusal.value.errors
+    assert error.startswith(message)
+
+
+def test_merged_blocks_may_have_the_same_keys():
+    text = "base: &b {a: 1}\nx: {<<: *b, a: 2}\ny: {<<: *b, a: 3}"
+    assert yaml_text.load(text, "f") == yaml.safe_load(text)
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path, capsys):
+    path = tmp_path / "Pulumi.mine.yaml"
+    path.write_bytes(b"config: \xff")
+    assert "is not UTF-8 text; write it as UTF-8" in refused(capsys, path, "plan")
