@@ -66,3 +66,24 @@ def test_bytes_that_are_no_text_are_refused(tmp_path, capsys):
     path = tmp_path / "Pulumi.mine.yaml"
     path.write_bytes(b"config: \xff")
     assert "is not UTF-8 text; write it as UTF-8" in refused(capsys, path, "plan")
+
+
+@pytest.mark.parametrize(
+    ("written", "kind"),
+    [("hello", "text"), ("[a]", "a list"), ("5", "5"), ("true", "true"), ('\'{"model": "x"}\'', "text")],
+)
+def test_a_value_in_place_of_the_block_is_said_to_be_one(tmp_path, capsys, written, kind):
+    path = tmp_path / "Pulumi.mine.yaml"
+    path.write_text(f"config:\n  pulumi-vllm:server: {written}\n")
+    (line,) = refused(capsys, path, "plan").splitlines()
+    assert line.endswith(
+        f"{path}: config.pulumi-vllm:server: is {kind}, not a block of keys; "
+        "docs/reference/stack-file.md lists them"
+    )
+
+
+def test_a_file_without_the_block_says_so(tmp_path, capsys):
+    path = tmp_path / "Pulumi.mine.yaml"
+    for text in ("", "config:\n", "config:\n  pulumi-vllm:server:\n", "config:\n  other:key: 1\n", "- 1\n"):
+        path.write_text(text)
+        assert "no `config: pulumi-vllm:server:` in it" in refused(capsys, path, "plan")

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from pulumi_vllm.plan import yaml_text
+from pulumi_vllm.plan.config_errors import in_yaml
 from pulumi_vllm.plan.errors import ConfigError
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -50,6 +51,12 @@ def block_of(path: Path, text: str | None = None) -> dict[str, Any]:
         raise StackFileError(str(error)) from None
     except (KeyError, TypeError):
         block = None
+    if isinstance(block, str | int | float | list):
+        kind = "text" if isinstance(block, str) else "a list" if isinstance(block, list) else in_yaml(block)
+        raise StackFileError(
+            f"{path}: config.pulumi-vllm:server: is {kind}, not a block of keys; "
+            "docs/reference/stack-file.md lists them"
+        )
     if not isinstance(block, dict):
         raise StackFileError(f"{path}: no `config: pulumi-vllm:server:` in it; see stacks/ for examples")
     return block
