@@ -56,6 +56,19 @@ def test_a_plan_compares_the_divisions_of_its_machine():
     assert "engines (" not in " ".join(explain.because(decided(machine={"count": 1})))
 
 
+@pytest.mark.parametrize(("requests", "engines"), [(1, 2), (3, 4), (1, 8)])
+def test_more_engines_than_requests_at_once_are_refused(requests, engines):
+    machine = {"engines": engines, "count": 8, "max_usd_per_hour": 99}
+    with pytest.raises(ConfigError) as refusal:
+        decided(concurrency=requests, machine=machine, drain_timeout_s="soon")
+    of_engines, _ = refusal.value.errors
+    assert of_engines == (
+        f"server.machine.engines: concurrency is {requests}, so that some of {engines} engines would get no request; "
+        f"write concurrency: {engines} or more, or fewer engines"
+    )
+    assert decided(concurrency=engines, machine=machine).sequences_of_each == 1
+
+
 @pytest.mark.parametrize(
     ("count", "engines", "allowed"), [(2, 3, "1 or 2"), (8, 3, "1 or 2 or 4 or 8"), (1, 2, "1")]
 )

@@ -23,6 +23,7 @@ class CatalogueLookup:
 
     `own` is the model of the file that the block names; `own_is_wrong` if that file has errors. `own_gpus` are the GPUs
     of files, by name. `own_machine` is whether somebody else made the machine, once `machine.cloud` is known.
+    `concurrency` is that of the block, once it is known.
     An entry stays None while its name is missing or unknown. A check that needs the entry is skipped then, so that one
     error does not cause others. The `find_` methods raise ValueError, as pydantic expects of a validator.
     """
@@ -33,6 +34,7 @@ class CatalogueLookup:
     gpu: Gpu | None = None
     engine: Engine | None = None
     storage_gb: int | None = None
+    concurrency: int | None = None
     own_machine: bool | None = None
     own: Model | None = None
     own_is_wrong: bool = False

@@ -438,6 +438,12 @@ class Deployment(Block):
             raise ValueError(msg)
         return context
 
+    @pydantic.field_validator("concurrency")
+    @classmethod
+    def _noted_concurrency(cls, concurrency: int | None, info: ValidationInfo) -> int | None:
+        lookup(info).concurrency = concurrency
+        return concurrency
+
     @pydantic.field_validator("profile")
     @classmethod
     def _profile_or_concurrency(cls, profile: str | None, info: ValidationInfo) -> str | None:

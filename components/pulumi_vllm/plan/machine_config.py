@@ -223,6 +223,13 @@ class Machine(Block):
             allowed = " or ".join(map(str, engine_count.divisors(count)))
             msg = f"{engines} engines can't share {count} GPUs evenly; write {allowed}"
             raise ValueError(msg)
+        requests = lookup(info).concurrency
+        if engines is not None and requests is not None and requests < engines:
+            msg = (
+                f"concurrency is {requests}, so that some of {engines} engines would get no request; "
+                f"write concurrency: {engines} or more, or fewer engines"
+            )
+            raise ValueError(msg)
         return engines
 
     @pydantic.field_validator("fallback")
