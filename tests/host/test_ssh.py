@@ -45,7 +45,7 @@ async def test_a_host_key_of_another_kind_is_a_changed_key(sshd, pem):
 
 
 async def test_a_refused_client_key_has_its_own_error(sshd, other_pem):
-    with pytest.raises(AuthRefused, match=r"root@127.0.0.1 port \d+: does not accept our key"):
+    with pytest.raises(AuthRefused, match=r"root@127.0.0.1 port \d+: does not accept our key$"):
         await connect(sshd.address, other_pem, None)
 
 

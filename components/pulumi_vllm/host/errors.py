@@ -22,7 +22,7 @@ class Unreachable(HostError):  # noqa: N818 (reads better without the suffix)
 
 
 class AuthRefused(HostError):  # noqa: N818 (reads better without the suffix)
-    """The host answers but does not accept our key. A new instance may accept it some minutes later."""
+    """The host answers but does not accept our key, or not as root. Images of a cloud may do so late."""
 
 
 class HostKeyChanged(HostError):  # noqa: N818 (reads better without the suffix)

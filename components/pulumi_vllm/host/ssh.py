@@ -287,9 +287,7 @@ class Host:
                 raise self._host_key_changed() from None
             raise Unreachable(f"{self.address}: there is no common SSH algorithm", str(error)) from None
         except asyncssh.PermissionDenied:
-            raise AuthRefused(
-                f"{self.address}: does not accept our key; a new instance may accept it some minutes later"
-            ) from None
+            raise AuthRefused(f"{self.address}: does not accept our key") from None
         except TimeoutError:
             raise Unreachable(f"{self.address}: no answer within {timeout_s:.0f} s") from None
         except (OSError, asyncssh.Error) as error:

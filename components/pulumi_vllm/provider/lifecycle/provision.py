@@ -3,7 +3,7 @@
 import time
 from typing import TYPE_CHECKING
 
-from pulumi_vllm.host.errors import HostError, HostKeyChanged
+from pulumi_vllm.host.errors import AuthRefused, HostError, HostKeyChanged
 from pulumi_vllm.provider.lifecycle.instance_liveness import (
     UNUSABLE_STATUSES,
     InstanceLostError,
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # Provisioning takes 3 to 25 minutes, and SSH up to 20 more (client code of Spheron users, 2026-05): 60 in all.
 _READY_WITHIN_S = 3600.0
 _CHECK_INSTANCE_EVERY_S = 20.0  # while SSH does not answer
+_LATE = "; a new instance may accept our key some minutes after its start"
 _LOGIN_PAUSES_S = (0.5, 0.5, 1.0, 1.0, 2.0, 3.0, 5.0)
 KEEP_WAITING = "; run `pulumi up` again to keep waiting, or `pulumi destroy` to terminate it"
 
@@ -132,7 +133,7 @@ async def _wait_ssh(call: Call, instance_id: str, new: Values, outputs: Values, 
             logged_in,
             within_s=max(0.0, deadline - time.monotonic()),
             pauses=_LOGIN_PAUSES_S,
-            report=lambda: f"waiting for SSH: {failure}",
+            report=lambda: f"waiting for SSH: {failure}{_LATE if isinstance(failure, AuthRefused) else ''}",
         )
     except PollTimeoutError as error:
         raise NeverReachedError(f"{failure}; gave up after {error.waited_s:.0f} s") from None
