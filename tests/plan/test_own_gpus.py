@@ -73,7 +73,10 @@ def test_a_list_may_mix_both(put):
         ({"memory_mib": 24}, "memory_mib: "),
         ({"visible_gib": 30}, "visible_gib: 30 is not a little below the 24.00 GiB of memory_mib"),
         ({"form": "card"}, "form: "),
-        ({"compute_capability": "8"}, "compute_capability: "),
+        (
+            {"compute_capability": "8"},
+            "compute_capability: '8' is not allowed; write a number with one decimal in quotes, such as '8.6'",
+        ),
         (
             {"compute_capability": "7.0"},
             "compute_capability: vLLM's packages run on 7.5 or higher, not on 7.0",

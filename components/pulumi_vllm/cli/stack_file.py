@@ -7,7 +7,6 @@ from typing import Any
 import yaml
 
 from pulumi_vllm.plan import yaml_text
-from pulumi_vllm.plan.config_errors import in_yaml
 from pulumi_vllm.plan.errors import ConfigError
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -52,7 +51,13 @@ def block_of(path: Path, text: str | None = None) -> dict[str, Any]:
     except (KeyError, TypeError):
         block = None
     if isinstance(block, str | int | float | list):
-        kind = "text" if isinstance(block, str) else "a list" if isinstance(block, list) else in_yaml(block)
+        kind = (
+            "text"
+            if isinstance(block, str)
+            else "a list"
+            if isinstance(block, list)
+            else yaml_text.in_yaml(block)
+        )
         raise StackFileError(
             f"{path}: config.pulumi-vllm:server: is {kind}, not a block of keys; "
             "docs/reference/stack-file.md lists them"

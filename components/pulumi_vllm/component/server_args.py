@@ -128,7 +128,10 @@ def _command_value_errors(where: str, command: Mapping[str, Any]) -> Iterator[st
             yield f"{where}.{key}: is not text; write it as a string"
     name = command.get("name")
     if name not in (None, "") and not (isinstance(name, str) and _COMMAND_NAME.fullmatch(name)):
-        yield f"{where}.name: {name!r} is not allowed; it must match {_COMMAND_NAME.pattern}"
+        yield (
+            f"{where}.name: {name!r} is not allowed; write up to 31 lower-case letters, digits and hyphens, without a "
+            "hyphen at the start"
+        )
 
 
 def _model_folders() -> tuple[Path, ...]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Final, Union, get_args, get_origin
 
 import pydantic
 
 from pulumi_vllm.plan.suggestions import suggestion
+from pulumi_vllm.plan.yaml_text import in_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -133,7 +134,7 @@ def _text_problem(detail: ErrorDetails) -> str:
         quoted = isinstance(detail["input"], int | float) and shown != _HIDDEN
         return f"{shown} is not text; write text" + (f', in quotes: "{shown}"' if quoted else "")
     if kind == "string_pattern_mismatch":
-        return f"{shown} is not allowed; {_allowed(context)}"
+        return f"{shown} is not allowed; {allowed(str(context['pattern']))}"
     if kind == "string_too_short":
         least = context["min_length"]
         too_short = f"{shown} is too short; write at least {least} characters"
@@ -149,6 +150,18 @@ _TYPES = {
     **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
 }
 _EXAMPLES = {"a list": ", for example [a, b]"}
+_IN_WORDS: Final = {
+    r"^[a-z0-9][a-z0-9-]{0,30}$": "up to 31 lower-case letters, digits and hyphens, without a hyphen at the start",
+    r"^[a-z][a-z0-9]{0,7}$": "up to 8 lower-case letters and digits, a letter first",
+    r"^https?://[^\s/]+(/[^\s]*)?$": "an address with http:// or https://, such as https://hub.example.com",
+    r"^[A-Z0-9][A-Za-z0-9 ]{0,40}$": "up to 41 letters, digits and spaces, with a capital letter or a digit first",
+    r"^\d{1,2}\.\d$": "a number with one decimal in quotes, such as '8.6'",
+    r"^[0-9a-f]{40}$": "a commit of 40 lower-case hex digits",
+    r"^[0-9a-f]{64}$": "a SHA-256 of 64 lower-case hex digits",
+    r"^[0-9a-f]{12}$": "12 lower-case hex digits",
+    r"^[a-z0-9][a-z0-9.-]{0,62}$": "up to 63 lower-case letters, digits, dots and hyphens, without . or - at the start",
+}
+"""What a value may be, in words, by the pattern that it must match. A pattern that lists words needs none."""
 _HIDDEN = "this"
 _BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 
@@ -160,19 +173,13 @@ def _shown(detail: ErrorDetails) -> str:
     return in_yaml(detail["input"])
 
 
-def in_yaml(value: object) -> str:
-    """The beginning of a value, as a person writes it in YAML."""
-    words = {None: "nothing", True: "true", False: "false"}
-    return words[value] if value is None or isinstance(value, bool) else repr(value)[:80]
-
-
 def _number(bound: float) -> str:
     return str(int(bound)) if float(bound).is_integer() else str(bound)
 
 
-def _allowed(context: Mapping[str, Any]) -> str:
-    pattern = str(context.get("pattern", ""))
+def allowed(pattern: str) -> str:
+    """What to write where a text does not match a pattern."""
     words = pattern.strip("^$()").split("|")
     if all(word.replace("-", "").isalnum() for word in words):
         return f"write {' or '.join(words)}"
-    return f"it must match {pattern}"
+    return f"write {_IN_WORDS[pattern]}"

@@ -9,7 +9,6 @@ from pydantic import BeforeValidator, ValidationInfo, WithJsonSchema
 
 from pulumi_vllm.plan import catalogue as catalogues
 from pulumi_vllm.plan import engine_count, own_machine
-from pulumi_vllm.plan.config_errors import in_yaml
 from pulumi_vllm.plan.config_fields import (
     NEXT_MACHINE,
     NOTHING,
@@ -21,6 +20,7 @@ from pulumi_vllm.plan.config_fields import (
     lookup,
     refuse_for_own_machine,
 )
+from pulumi_vllm.plan.yaml_text import in_yaml
 
 HIGHEST_CEILING_USD: Final = 1000
 """The highest `max_usd_per_hour`. A higher ceiling would not protect against anything."""

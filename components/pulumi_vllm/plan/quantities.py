@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from pulumi_vllm.plan.yaml_text import in_yaml
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -58,7 +60,7 @@ SECONDS_SCHEMA = {"type": "string", "pattern": f"^{_NUMBER}({'|'.join(_SECONDS)}
 def _whole(value: object, units: dict[str, float] | dict[str, int], expected: str) -> int:
     match = None if isinstance(value, bool) else re.match(rf"^{_NUMBER}([A-Za-z]*)\s*$", str(value))
     if match is None or match[2] not in units:
-        msg = f"{value!r} is not {expected}"
+        msg = f"is empty; write {expected}" if value is None else f"{in_yaml(value)} is not {expected}"
         raise ValueError(msg)
     amount = float(match[1]) * units[match[2]]
     if amount < 1:

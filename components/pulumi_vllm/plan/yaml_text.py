@@ -45,6 +45,12 @@ def load(text: str, where: str) -> object:
         ) from None
 
 
+def in_yaml(value: object) -> str:
+    """The beginning of a value, as a person writes it in YAML."""
+    words = {None: "nothing", True: "true", False: "false"}
+    return words[value] if value is None or isinstance(value, bool) else repr(value)[:80]
+
+
 def _repeated(node: yaml.Node | None, path: tuple[str, ...], seen: set[int]) -> Iterator[str]:
     """Every key that a block has twice: line, path, and what to do. An alias is looked at once."""
     if node is None or id(node) in seen:
