@@ -1,7 +1,7 @@
 """`pulumi-vllm init` and what it finds: files in other forms, in other places, that can't be read."""
 
 import pytest
-from pulumi_vllm.cli import main
+from pulumi_vllm.cli import main, user_project
 
 
 def test_the_stack_ends_as_the_projects_own_file_does(tmp_path, init):
@@ -25,6 +25,28 @@ def test_a_stack_file_of_comments_alone_gets_the_block(tmp_path, init):
     assert init(".")[0] == 0
     assert (tmp_path / "Pulumi.local.yaml").read_text().startswith("# ours\nconfig:\n")
     assert main(["plan", "local"]) == 0
+
+
+@pytest.mark.parametrize("folder", ["", "stacks/"])
+def test_a_stack_that_has_the_server_is_the_one_to_go_on_with(tmp_path, init, capsys, folder):
+    (tmp_path / "stacks").mkdir()
+    where = f"stackConfigDir: {folder}\n" if folder else ""
+    (tmp_path / "Pulumi.yaml").write_text(f"name: a\nruntime: python\n{where}")
+    shipped = user_project.stacks()["spheron-h200-1x-fp8"].read_text()
+    (tmp_path / f"{folder}Pulumi.prod.yaml").write_text(shipped)
+    (tmp_path / f"{folder}Pulumi.aws.yaml").write_text("config:\n  aws:region: eu-west-1\n")
+    code, report = init(".")
+    assert code == 0
+    assert f"{folder}Pulumi.prod.yaml" in report["kept"]
+    assert not list(tmp_path.glob("**/Pulumi.local.yaml"))
+    assert "local" not in (tmp_path / "requirements.txt").read_text()
+    assert (tmp_path / f"{folder}Pulumi.prod.yaml").read_text() == shipped
+    assert main(["init", "."]) == 0
+    shown = capsys.readouterr().out
+    assert "pulumi-vllm plan prod " in shown
+    assert "pulumi stack init prod " in shown
+    assert init(".", "--stack", "local")[0] == 2, "the requirement has no extra for local"
+    assert (tmp_path / f"{folder}Pulumi.local.yaml").is_file()
 
 
 def test_line_ends_stay_what_they_were(tmp_path, init):

@@ -28,9 +28,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     parser.add_argument(
         "--stack",
-        default="local",
         help="stack file to start from: local (the default, which needs no account and no GPU), or another stack "
-        "of this package, for example spheron-h200-1x-fp8",
+        "of this package, for example spheron-h200-1x-fp8. A stack file in the folder that has the server is the "
+        "default before local",
     )
     parser.add_argument("--name", help="name of a new project (default: the folder's name)")
     parser.add_argument("--json", action="store_true", help="print what the command did as JSON")
@@ -39,15 +39,16 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def _init(parsed: argparse.Namespace) -> int:
     # `pulumi-vllm --help` loads this module too; the YAML libraries take 0.08 s to import.
-    from pulumi_vllm.cli.user_project import Project, find_errors
+    from pulumi_vllm.cli.user_project import Project, find_errors, served_stack
 
     folder: Path = parsed.folder
     name = parsed.name or re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name).strip("-") or "models"
-    if errors := find_errors(folder, name, parsed.stack):
+    stack = parsed.stack or served_stack(folder) or "local"
+    if errors := find_errors(folder, name, stack):
         for message in errors:
             say(message)
         return TROUBLE
-    project = Project(folder, name, parsed.stack)
+    project = Project(folder, name, stack)
     try:
         project.write()
     except OSError as error:

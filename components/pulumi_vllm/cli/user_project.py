@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
@@ -37,7 +38,7 @@ def find_errors(folder: Path, name: str, stack: str) -> list[str]:
         found.append(f"{folder}: is a file; name a folder")
     if not re.fullmatch(_PROJECT_NAME, name):
         found.append(f"--name {name}: is not allowed; use letters, digits, - _ . only, at most 100 of them")
-    if stack not in (known := stacks()):
+    if stack not in (known := stacks()) and stack != served_stack(folder):
         found.append(f"--stack {stack}: no such stack; {suggestion(stack, known)}")
     if (folder / "Pulumi.json").exists():
         found.append(
@@ -54,6 +55,21 @@ def find_errors(folder: Path, name: str, stack: str) -> list[str]:
     except pulumi_yaml.ProjectFileError as error:
         found.append(str(error))
     return found
+
+
+def served_stack(folder: Path) -> str | None:
+    """Return the first stack of the project whose file has the block of a server already."""
+    try:
+        there = next(iter(_project_files(folder)), folder / "Pulumi.yaml")
+        document = pulumi_yaml.parse(pulumi_yaml.read(there), str(there)) if there.is_file() else {}
+        pattern = _stack_name(document, there.name, "*")
+    except (pulumi_yaml.ProjectFileError, AttributeError):  # find_errors reports it
+        return None
+    for path in sorted(folder.glob(pattern)):
+        with suppress(pulumi_yaml.ProjectFileError):
+            if _has_block(pulumi_yaml.read(path), str(path)):
+                return path.stem.removeprefix("Pulumi.")
+    return None
 
 
 class Project:
@@ -146,15 +162,15 @@ class Project:
         path.chmod(0o755)
 
     def _stack_file(self) -> None:
+        path = self.folder / self._stack_name
+        if path.is_file() and _has_block(pulumi_yaml.read(path), str(path)):
+            self.kept.append(self._stack_name)
+            return
         block = re.sub(r"\A(#.*\n)*", "", stacks()[self.stack].read_text())
         head = f"# From pulumi-vllm {__version__}. `pulumi-vllm plan {self.stack}` shows what it decides, and why.\n"
         if self._new(self._stack_name, EDITOR_LINE + head + block):
             return
-        path = self.folder / self._stack_name
         text = pulumi_yaml.read(path)
-        config = pulumi_yaml.parse(text, str(path), empty=True).get("config")
-        if isinstance(config, dict) and "pulumi-vllm:server" in config:
-            return
         if (changed := pulumi_yaml.with_block(text, block)) is not None:
             # The engine has made it: `pulumi stack init` came before this.
             self.kept.remove(self._stack_name)
@@ -164,7 +180,7 @@ class Project:
 
     def _schema(self) -> None:
         """Write the JSON Schema beside the stack file, which names it in its first line."""
-        text = stacks()[self.stack].with_name(SCHEMA_FILE).read_text()
+        text = stacks()["local"].with_name(SCHEMA_FILE).read_text()
         name = str(Path(self._stack_name).with_name(SCHEMA_FILE))
         if not self._new(name, text) and pulumi_yaml.read(self.folder / name) != text:
             self.left.append(f"{name}: is from another version; run: pulumi-vllm schema > {name}")
@@ -292,6 +308,11 @@ def requirement(name: str) -> str:
     if not url:
         return f"{name}=={__version__}"
     return f"{name} @ {vcs['vcs']}+{url}@{vcs['commit_id']}" if vcs else f"{name} @ {url}"
+
+
+def _has_block(text: str, where: str) -> bool:
+    config = pulumi_yaml.parse(text, where, empty=True).get("config")
+    return isinstance(config, dict) and "pulumi-vllm:server" in config
 
 
 def _stack_name(document: dict[str, Any], file: str, stack: str) -> str:
