@@ -95,11 +95,16 @@ def test_the_cloud_stays_up_for_another_stack(clone: Any) -> None:
     clone.dev("up", "spheron-b200-8x-fp8", "--local", ENGINE="fake")
     clone.dev("up", ENGINE="fake")
     calls(clone)
-    first = clone.run("down")
+    first = clone.run("down", "--purge")
     assert first.returncode == 0, first.stderr
-    assert "stays up for: spheron-b200-8x-fp8" in first.stderr
+    assert "volumes are kept, because the local cloud stays up for: spheron-b200-8x-fp8" in first.stderr
     assert not any("down" in call for call in calls(clone))
-    clone.dev("down", "spheron-b200-8x-fp8", "--purge")
+    last = clone.run("down", "spheron-b200-8x-fp8", "--purge")
+    told, destroyed, _ = last.stderr.partition("==> pulumi destroy")
+    assert "a volume that destroy keeps is deleted with the local cloud after it" in told, (
+        "before destroy says it"
+    )
+    assert destroyed
     assert calls(clone)[-1] == "local down --purge"
 
 
