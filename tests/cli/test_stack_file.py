@@ -87,3 +87,52 @@ def test_a_file_without_the_block_says_so(tmp_path, capsys):
     for text in ("", "config:\n", "config:\n  pulumi-vllm:server:\n", "config:\n  other:key: 1\n", "- 1\n"):
         path.write_text(text)
         assert "no `config: pulumi-vllm:server:` in it" in refused(capsys, path, "plan")
+
+
+OWN = """\
+config:
+  pulumi-vllm:server:
+    model: mistral-small-4
+    context: CONTEXT
+    machine: {cloud: none, gpu: H100, count: 2, usd_per_hour: 6}
+    storage: {path: /data/llm}
+  pulumi-vllm:host: HOST
+"""
+
+
+@pytest.mark.parametrize(
+    ("host", "errors"),
+    [
+        ("{address: 203.0.113.7, user: ubuntu, port: 2222, private_key_file: ~/.ssh/none}", []),
+        ("{address: {secure: v1:abc}, host_key: ssh-ed25519 AAAA}", []),
+        ("", []),
+        ("hello", [": is not a block of keys"]),
+        ("{adress: a}", [".adress: unknown key; did you mean address?", ".address: missing; add it"]),
+        (
+            "{address: https://a/, user: a b;c, port: '22', private_key: PEM}",
+            [
+                ".private_key: is in clear",
+                ".address: 'https://a/'",
+                ".user: 'a b;c'",
+                ".port: '22' is not a port",
+            ],
+        ),
+    ],
+)
+def test_plan_checks_the_machine_that_the_stack_file_names(tmp_path, capsys, host, errors):
+    path = tmp_path / "Pulumi.mine.yaml"
+    for context, of_server in (("32Ki", []), ("many", ["server.context: 'many' is not tokens"])):
+        path.write_text(OWN.replace("CONTEXT", context).replace("HOST", host))
+        expected = of_server + [f"pulumi-vllm:host{error}" for error in errors]
+        assert cli.main(["plan", str(path), "--json"]) == (1 if expected else 0)
+        found = json.loads(capsys.readouterr().out).get("refused", [])
+        assert len(found) == len(expected), found
+        assert all(one.startswith(wanted) for one, wanted in zip(found, expected, strict=True)), found
+
+
+def test_a_machine_of_ones_own_beside_a_rented_one_has_no_effect(tmp_path, capsys):
+    path = tmp_path / "Pulumi.mine.yaml"
+    path.write_text(SHIPPED.read_text() + "  pulumi-vllm:host: {address: 203.0.113.7}\n")
+    assert "pulumi-vllm:host: has no effect, because server.machine.cloud rents" in refused(
+        capsys, path, "plan"
+    )

@@ -5,7 +5,9 @@ import pytest
 from programs import declare, run
 from pulumi_vllm import Server
 from pulumi_vllm.component import stack_config
-from pulumi_vllm.component.host_argument import errors
+from pulumi_vllm.component.host_argument import Host, errors
+from pulumi_vllm.component.server_args import validated_plan
+from pulumi_vllm.plan import host_block
 from pulumi_vllm.plan.config import Deployment
 
 BLOCK = {
@@ -76,6 +78,8 @@ def test_outputs_of_other_resources_are_accepted():
         (HOST | {"port": 0}, "host.port: 0 is not a port"),
         (HOST | {"port": "22"}, "host.port: '22' is not a port"),
         (HOST | {"user": 5}, "host.user: is not text"),
+        (HOST | {"user": "a b;c"}, "host.user: 'a b;c' is not a login name; write up to 64 letters"),
+        (HOST | {"user": "-o"}, "host.user: '-o' is not a login name"),
         (HOST | {"triggers": "i-1"}, "host.triggers: is not a list"),
     ],
 )
@@ -110,15 +114,44 @@ def test_the_stack_file_names_it(monkeypatch, tmp_path):
     args = read(monkeypatch, {"host": named, "hostPrivateKey": "SECRET"})
     assert args["host"] == named | {"private_key": "SECRET"}
     file = tmp_path / "key"
-    with pytest.raises(pulumi.RunError, match=r"host.private_key_file: .* can't be read"):
-        read(monkeypatch, {"host": named | {"private_key_file": str(file)}})
     file.write_text("PEM")
     host = read(monkeypatch, {"host": named | {"private_key_file": str(file)}})["host"]
     assert host == named | {"private_key": "PEM"}
-    with pytest.raises(pulumi.RunError, match="has no private key; add private_key_file"):
-        read(monkeypatch, {"host": named})
-    with pytest.raises(pulumi.RunError, match="is in clear in the stack file"):
-        read(monkeypatch, {"host": named | {"private_key": "PEM"}})
+    assert not found(host)
+
+
+@pytest.mark.parametrize(
+    ("key", "problem"),
+    [
+        (
+            {"private_key_file": "MISSING"},
+            "pulumi-vllm:host.private_key_file: MISSING can't be read (No such file",
+        ),
+        (
+            {"private_key_file": "EMPTY"},
+            "pulumi-vllm:host.private_key_file: EMPTY can't be read (it is empty)",
+        ),
+        ({}, "pulumi-vllm:host: has no private key; add private_key_file"),
+        ({"private_key": "PEM"}, "pulumi-vllm:host.private_key: is in clear in the stack file"),
+    ],
+)
+def test_a_wrong_key_of_the_stack_file_hides_no_other_error(monkeypatch, tmp_path, key, problem):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "EMPTY").touch()
+    args = read(monkeypatch, {"host": {"adress": "a", "port": 0, "user": "a b;c"} | key})
+    with pytest.raises(pulumi.RunError) as caught:
+        validated_plan(args | {"server": BLOCK | {"context": "many"}})
+    of_server, of_key, *others = str(caught.value).splitlines()
+    assert of_server.startswith("server.context: 'many'")
+    assert of_key.startswith(problem)
+    assert "PEM" not in str(caught.value)
+    assert [one.partition(":")[2].partition(":")[0] for one in others] == [
+        "host.adress", "host.address", "host.user", "host.port",
+    ]  # fmt: skip
+
+
+def test_both_places_of_a_host_know_the_same_keys():
+    assert tuple(Host.__annotations__) == host_block.KEYS
 
 
 @pytest.mark.parametrize("key", ["server", "host", "keys"])

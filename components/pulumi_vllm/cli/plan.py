@@ -103,14 +103,26 @@ def _decide(stack: str, changes: list[str]) -> "Plan":
     # `pulumi-vllm --help` loads this module too; pydantic takes 0.2 s to import.
     # `_plan` disables pydantic's plugins before this import.
     from pulumi_vllm.cli import stack_file
-    from pulumi_vllm.plan import plan
+    from pulumi_vllm.plan import host_block, plan
     from pulumi_vllm.plan.config import Deployment
+    from pulumi_vllm.plan.errors import ConfigError, PlanError
 
     path = stack_file.find(stack)
     block = stack_file.block_of(path)
     for dotted in changes:
         stack_file.put(block, dotted)
-    return plan(Deployment.parse(block, folders=stack_file.folders_of(path)))
+    host = stack_file.value_of(path, "pulumi-vllm:host")
+    of_host = tuple(host_block.errors_in_file(host))
+    try:
+        deployment = Deployment.parse(block, folders=stack_file.folders_of(path))
+        if host is not None and not deployment.machine.is_own:
+            of_host = (f"{host_block.IN_STACK_FILE}: {host_block.NO_EFFECT}", *of_host)
+        decided = plan(deployment)
+    except PlanError as error:
+        raise type(error)((*error.errors, *of_host)) from None
+    if of_host:
+        raise ConfigError(of_host)
+    return decided
 
 
 def _priced(decided: "Plan", mix: "Mix") -> dict[str, Any] | None:

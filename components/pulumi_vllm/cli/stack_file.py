@@ -33,23 +33,33 @@ def folders_of(path: Path) -> tuple[Path, ...]:
     return (path.parent,) if project is None else (path.parent, project)
 
 
-def block_of(path: Path, text: str | None = None) -> dict[str, Any]:
-    """Return the block `pulumi-vllm:server`.
+def value_of(path: Path, key: str, text: str | None = None) -> Any:
+    """Return the value of a key of the configuration, or None if there is none.
 
     Raises:
-        StackFileError: the file cannot be read, is not YAML, has a key twice, or has no such block.
+        StackFileError: the file cannot be read, is not YAML, or has a key twice.
     """
     try:
         document: Any = yaml_text.load(path.read_text() if text is None else text, str(path))
-        block = document["config"]["pulumi-vllm:server"]
     except OSError as error:
         raise StackFileError(f"{path}: {error.strerror}; name a stack file") from None
     except UnicodeDecodeError:
         raise StackFileError(f"{path}: is not UTF-8 text; write it as UTF-8") from None
     except ConfigError as error:
         raise StackFileError(str(error)) from None
-    except (KeyError, TypeError):
-        block = None
+    try:
+        return document["config"].get(key)
+    except (KeyError, TypeError, AttributeError):
+        return None
+
+
+def block_of(path: Path, text: str | None = None) -> dict[str, Any]:
+    """Return the block `pulumi-vllm:server`.
+
+    Raises:
+        StackFileError: the file cannot be read, is not YAML, has a key twice, or has no such block.
+    """
+    block = value_of(path, _BLOCK[-1], text)
     if isinstance(block, str | int | float | list):
         kind = (
             "text"

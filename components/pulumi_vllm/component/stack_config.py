@@ -26,7 +26,8 @@ def read_args() -> ServerArgs:
         "server": block,
         "keys": {name: pulumi.Output.secret(value) for name, value in keys.items()},
     }
-    if host := host_argument.from_config(config, read_block(config, "host")):
+    host = host_argument.from_config(config, read_block(config, "host"))
+    if host is not None:
         args["host"] = host
     if token := config.get_secret("hfToken"):
         args["hf_token"] = token
