@@ -155,6 +155,17 @@ def test_a_gpu_of_a_file_is_recommended_and_linted(own_gpu, capsys, named):
     assert "error (context-length)" in capsys.readouterr().out
 
 
+def test_the_path_of_a_gpu_file_is_written_as_it_was_given(own_gpu, tmp_path, capsys):
+    path = tmp_path / "Pulumi.mine.yaml"
+    shutil.copy(SHIPPED, path)
+    own_gpu.rename(tmp_path / "card.yaml")
+    wanted = ["recommend", "--model", "llama-3.1-8b", "--context", "8Ki", "--concurrency", "4", "--offline"]
+    options = ["--gpu", "./card.yaml", "--precision", "bf16", "--lower-context", "--write", str(path)]
+    assert cli.main([*wanted, *options]) == 0, capsys.readouterr().err
+    assert yaml.safe_load(path.read_text())["config"]["pulumi-vllm:server"]["machine"]["gpu"] == "./card.yaml"
+    assert cli.main(["plan", str(path)]) == 0
+
+
 @pytest.mark.parametrize("command", ["recommend", "lint"])
 def test_a_wrong_gpu_file_is_refused(own_gpu, capsys, command):
     own_gpu.write_text(own_gpu.read_text().replace("24576", "24"))

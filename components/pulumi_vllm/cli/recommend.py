@@ -87,7 +87,7 @@ def _recommend(parsed: argparse.Namespace) -> int:
         say("no machine can serve this; the reasons are above")
         return NOTHING_FITS
     if parsed.write:
-        _write(parsed.write, wish, found.fitting, lower_context=parsed.lower_context)
+        _write(parsed, wish, found.fitting)
     return 0
 
 
@@ -285,14 +285,14 @@ def _remark(row: "Fitting") -> str:
     return "; ".join(words)
 
 
-def _write(stack: str, wish: "Wish", rows: "Sequence[Fitting]", *, lower_context: bool) -> None:
+def _write(parsed: argparse.Namespace, wish: "Wish", rows: "Sequence[Fitting]") -> None:
     """Change the stack file, if the result is a stack that plans."""
     # Only --write needs the whole plan package.
     from pulumi_vllm.cli import stack_file
     from pulumi_vllm.plan import ConfigError, Deployment, own_machine, plan
     from pulumi_vllm.plan.stack_name import contradictions
 
-    path = stack_file.find(stack)
+    path = stack_file.find(parsed.write)
     text, before = path.read_text(), stack_file.block_of(path)
     if _value(before, "machine.cloud") == own_machine.CLOUD:
         raise ConfigError(
@@ -300,14 +300,14 @@ def _write(stack: str, wish: "Wish", rows: "Sequence[Fitting]", *, lower_context
                 "server.machine.cloud: is none, and --write chooses a machine to rent; change gpu and count by hand",
             )
         )
-    row = _row_for(before, wish, rows, lower_context=lower_context)
+    row = _row_for(before, wish, rows, lower_context=parsed.lower_context)
     values: dict[str, str | int | float | None] = {
         "model": wish.model,
         "precision": row.precision,
         "context": wish.context,
         "profile": None,
         "concurrency": wish.concurrency,
-        "machine.gpu": row.gpu,
+        "machine.gpu": parsed.gpu or row.gpu,  # the path of a file, if one was given
         "machine.count": row.count,
         "machine.engines": row.engines if row.engines > 1 or _value(before, "machine.engines") else None,
         "machine.billing": row.billing,
