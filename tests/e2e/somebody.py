@@ -3,12 +3,15 @@
 import contextlib
 import dataclasses
 import subprocess
+import tempfile
+import zlib
 from pathlib import Path
 
 from harness import LocalCloud, wait_for
 from pulumi_vllm.plan.offer_choice import OfferRequest, matching
 from pulumi_vllm.spheron.client import Spheron
 from pulumi_vllm.spheron.models import InstanceRequest
+from pulumi_vllm_local.images import image_cache
 
 _BASE = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes")
 
@@ -26,26 +29,37 @@ class Machine:
     def run(self, script: str, *, check: bool = True) -> str:
         """Run a script as root, as its owner would."""
         done = subprocess.run(
-            [
-                "ssh",
-                "-q",
-                "-i",
-                str(self.key_file),
-                *_BASE,
-                f"{self.user}@{self.address}",
-                "sudo -n bash -eu",
-            ],
-            input=script,
-            text=True,
-            capture_output=True,
-            check=False,
-            timeout=120,
+            self._ssh("bash -eu"), input=script, text=True, capture_output=True, check=False, timeout=120
         )
         if check and done.returncode:
             raise AssertionError(
                 f"on {self.address}: {done.returncode}\n{script}\n{done.stdout}{done.stderr}"
             )
         return done.stdout
+
+    def install(self, *packages: str) -> None:
+        """Install packages of Debian with what they need. The machine has no network, so this computer fetches them."""
+        status = self.run("cat /var/lib/dpkg/status")
+        names = zlib.crc32(f"{status}{packages}".encode())
+        folder = image_cache.folder().parent / "packages" / f"{names:08x}"
+        fetch(packages, status, folder)
+        with tempfile.TemporaryFile() as archive:
+            subprocess.run(
+                ["tar", "-cC", str(folder), *(one.name for one in folder.glob("*.deb"))],
+                stdout=archive,
+                check=True,
+            )
+            archive.seek(0)
+            unpack = self._ssh("sh -c 'mkdir -p /tmp/packages && tar -xC /tmp/packages'")
+            subprocess.run(unpack, stdin=archive, check=True, timeout=120)
+        self.run(
+            "DEBIAN_FRONTEND=noninteractive dpkg -i /tmp/packages/*.deb >/tmp/log 2>&1 || { cat /tmp/log; false; }; "
+            "rm -r /tmp/packages"
+        )
+
+    def _ssh(self, command: str) -> list[str]:
+        login = f"{self.user}@{self.address}"
+        return ["ssh", "-q", "-i", str(self.key_file), *_BASE, login, f"sudo -n {command}"]
 
     def host(self, **more: object) -> dict[str, object]:
         """What a stack file says under `pulumi-vllm:host`."""
@@ -80,6 +94,28 @@ def make(cloud: LocalCloud, folder: Path, region: str, name: str) -> Machine:
             return next((one for one in machines if one.run("echo in", check=False).strip() == "in"), None)
 
         return wait_for(reached, 180, f"login at {name}")
+
+
+def fetch(packages: tuple[str, ...], status: str, folder: Path) -> None:
+    """Fetch packages and what they need beside the packages of a status file of dpkg. A filled folder is kept."""
+    if folder.exists():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as made:
+        file, archives = Path(made) / "status", Path(made) / "archives"
+        file.write_text(status)
+        (archives / "partial").mkdir(parents=True)
+        options = {
+            "Dir::State::status": file,
+            "Dir::Cache::archives": archives,
+            "Debug::NoLocking": 1,
+            "APT::Sandbox::User": "root",
+        }
+        settings = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+        install = ["apt-get", *settings, "install", "-qq", "-y", "--download-only", "--no-install-recommends"]
+        subprocess.run([*install, *packages], check=True, timeout=300, stdin=subprocess.DEVNULL)
+        (archives / "partial").rmdir()
+        archives.rename(folder)
 
 
 def attach_disk(machine: Machine, region: str, name: str) -> None:

@@ -149,6 +149,7 @@ def test_a_record_of_another_start_does_not_count(texts):
 def test_our_table_is_told_apart_from_foreign_rules():
     ours = "table inet pulumi_vllm {\n\tchain input {\n\t\tcounter drop\n\t}\n}"
     foreign = 'table ip nat {\n\tchain DOCKER {\n\t\tiifname != "docker0" tcp dport 80 dnat to 172.17.0.2:80\n\t}\n}\n'
+    foreign += "table inet firewalld {\n\tchain filter_INPUT {\n\t\tct status dnat accept\n\t}\n}\n"
     table = "inet pulumi_vllm"
     found = program.firewall(f"{foreign}{ours}\n# listed\n", f"in a network of its own\n{ours}\n", table)
     assert found["rules"] == found["declared"] == ours

@@ -429,7 +429,7 @@ def test_forwarded_ports_that_the_stack_file_accepted_are_no_difference(accepted
         raw["firewall"].update(forwarding=list(rules))
         return Facts.parse(raw)
 
-    access = access_drift.accepted(host(accepted), explicitly=explicitly)
+    access = access_drift.accepted(host(accepted), forwarding=explicitly)
     for rules in (FORWARDED, FORWARDED[1:]):  # one that is gone opens nothing
         shown = [
             one.observed for one in differences(host(rules), digest=DIGEST, evidence=EVIDENCE, access=access)

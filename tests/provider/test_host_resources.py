@@ -615,6 +615,17 @@ async def test_a_change_of_access_is_refused_until_another_text_accepts_it():
 
 
 @pytest.mark.usefixtures("no_units")
+@pytest.mark.parametrize(("machine", "accepted"), [("own-1", True), ("i-1", False)])
+async def test_ports_are_forwarded_already_on_a_machine_of_somebody_else(machine, accepted):
+    firewall = {**(AS_DECLARED.get("firewall") or {}), "forwarding": ["tcp dport 80 dnat to 172.17.0.2:80"]}
+    host = Host({**AS_DECLARED, "firewall": firewall}, **readiness(result={"passed": True}))
+    call, new = Call(host), {**SERVICE, "instanceId": machine}
+    await Service().check(call, new, None)
+    _, created = await Service().create(call, new)
+    assert ("forwarded ports" in created["hostAccess"]) == accepted
+
+
+@pytest.mark.usefixtures("no_units")
 async def test_access_is_kept_in_the_state_of_an_earlier_version_and_by_another_update():
     host = Host({**AS_DECLARED, "access": ACCESS}, **readiness(result={"passed": True}))
     call, new = Call(host), dict(SERVICE)

@@ -16,10 +16,10 @@ _REMEDY: Final = f"`pulumi up` leaves it; restore it on the host, or accept it {
 _FORWARDING: Final = "forwarded ports"
 
 
-def accepted(facts: Facts, *, explicitly: bool) -> dict[str, str]:
-    """Return what decides about access now, by subject. Only a text in the stack file accepts forwarded ports."""
+def accepted(facts: Facts, *, forwarding: bool) -> dict[str, str]:
+    """Return what decides about access now, by subject; forwarded ports only if they are accepted too."""
     rules = "\n".join(facts.firewall.forwarding)
-    return {**facts.access, **({_FORWARDING: rules} if rules and explicitly else {})}
+    return {**facts.access, **({_FORWARDING: rules} if rules and forwarding else {})}
 
 
 def access(facts: Facts, before: Mapping[str, str]) -> Iterator[Difference]:

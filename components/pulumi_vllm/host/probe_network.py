@@ -9,8 +9,9 @@ from typing import Any
 
 from pulumi_vllm.host.probe_reading import text
 
-# How nft prints a rule of its own or of iptables that sends packets to another address or port.
-FORWARDING = r"\b(dnat|redirect|DNAT|REDIRECT)\b"
+# How nft prints a rule of its own or of iptables that sends packets to another address or port. firewalld has a rule
+# `ct status dnat accept` always, which sends nothing anywhere.
+FORWARDING = r"(?<!ct status )\b(dnat|redirect|DNAT|REDIRECT)\b"
 
 
 _APART, _LISTED = "in a network of its own", "# listed"

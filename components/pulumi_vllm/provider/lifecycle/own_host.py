@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pulumi_vllm.plan.own_machine import Store
+from pulumi_vllm.provider.lifecycle import own_firewalls
 from pulumi_vllm.render import layout
 
 if TYPE_CHECKING:
@@ -47,9 +48,8 @@ class Seen:
 
 async def look(host: "Host", store: Store) -> Seen:
     """Look at a host. Nothing is written, and no program is needed that a bare Debian does not have."""
-    result = await host.run(
-        _LOOK.format(path=shlex.quote(store.path or ""), device=shlex.quote(store.device or ""))
-    )
+    script = _LOOK.format(path=shlex.quote(store.path or ""), device=shlex.quote(store.device or ""))
+    result = await host.run(script + own_firewalls.LOOK)
     lines = (line.partition("=") for line in result.stdout.splitlines())
     return Seen({name: value.strip() for name, _, value in lines})
 
@@ -66,7 +66,7 @@ def problems(seen: Seen, owner: str, store: Store) -> tuple[str, ...]:
         *_system(seen),
         *_others(seen, owner),
         *_gateway(seen),
-        *_firewalls(seen),
+        *own_firewalls.problems(seen.values),
         *_store(seen, owner, store),
     )
 
@@ -105,18 +105,6 @@ def _gateway(seen: Seen) -> Iterator[str]:
         for port, purpose in _PORTS.items():
             if port in taken:
                 yield f"something listens on port {port}, which {purpose} needs; `ss -ltnp` names it, so stop it"
-
-
-def _firewalls(seen: Seen) -> Iterator[str]:
-    """Our table only restricts the gateway's port. It can't open what another firewall drops."""
-    port = layout.GATEWAY_PORT
-    if seen["ufw"] == "closed":
-        yield f"its firewall ufw is active and does not admit port {port}; run `ufw allow {port}/tcp`"
-    if seen["firewalld"] == "closed":
-        yield (
-            f"its firewall firewalld runs and does not admit port {port}; run `firewall-cmd --permanent --add-port="
-            f"{port}/tcp && firewall-cmd --reload`"
-        )
 
 
 def _store(seen: Seen, owner: str, store: Store) -> Iterator[str]:
@@ -169,14 +157,6 @@ say haproxy "$(systemctl show -P ActiveState {layout.GATEWAY_UNIT})|$(systemctl 
   {layout.GATEWAY_UNIT})|$(systemctl show -P Description {layout.GATEWAY_UNIT})"
 say listening "$(cat /proc/net/tcp /proc/net/tcp6 2>/dev/null \
   | awk '$4 == "0A" {{{{ sub(/.*:/, "", $2); print $2 }}}}' | sort -u | tr '\n' ' ')"
-if has ufw && ufw status | grep -q '^Status: active'; then
-  ufw status | grep -Eq '^({layout.GATEWAY_PORT}(/tcp)?|Anywhere|HTTPS|Nginx Full|Apache Full)\b.*ALLOW' \
-    && say ufw open || say ufw closed
-fi
-if has firewall-cmd && systemctl is-active -q firewalld; then
-  {{{{ firewall-cmd -q --query-port={layout.GATEWAY_PORT}/tcp || firewall-cmd -q --query-service=https; }}}} \
-    && say firewalld open || say firewalld closed
-fi
 if mountpoint -q {layout.MODELS}; then
   say models mounted
 elif [ -n "$(ls -A {layout.MODELS} 2>/dev/null)" ]; then

@@ -29,6 +29,7 @@ from pulumi_vllm.provider.lifecycle.host_connection import (
     repair,
     report,
 )
+from pulumi_vllm.provider.lifecycle.instance_liveness import is_rented
 from pulumi_vllm.provider.lifecycle.never_ready import END_IF_NEVER_READY, end_never_ready
 from pulumi_vllm.provider.lifecycle.readiness_check import EngineFailedError, NotReadyError, ReadinessCheck
 from pulumi_vllm.provider.lifecycle.rollback import keep_what_is_ready, roll_back_after_failure
@@ -197,8 +198,8 @@ class Service(HostResource):
             await call.warn(f"{'; '.join(observed.problems)}; `pulumi up` repairs this")
         if ended := service_drift.canary_restarts(facts):
             await call.warn(ended)
-        explicitly = bool(inputs.get("accessAccepted"))
-        outputs["hostAccess"] = outputs["hostAccess"] or access_drift.accepted(facts, explicitly=explicitly)
+        accepted = access_drift.accepted(facts, forwarding=_accepts_forwarding({**state, **inputs}))
+        outputs["hostAccess"] = outputs["hostAccess"] or accepted
         if facts.synchronised is False:
             await call.warn(
                 f"{call.name}: nothing synchronises the clock of the host; run `timedatectl set-ntp true`"
@@ -264,7 +265,7 @@ class Service(HostResource):
             "endpoint": endpoint,
             **facts.versions(),
         }
-        host_access = access_drift.accepted(facts, explicitly=bool(new.get("accessAccepted")))
+        host_access = access_drift.accepted(facts, forwarding=_accepts_forwarding(new))
         outputs = {"evidence": evidence, "hostAccess": host_access, "reachable": True}
         # The host restores files by itself when vLLM fails, perhaps while the new weights are being downloaded.
         refuse(call, [one for one in _differences_in(facts, outputs, new) if one.restarts_engine])
@@ -326,6 +327,11 @@ def _may_roll(old: Values, new: Values) -> bool:
     """
     same = ("engines", "engineVersion", "weightsRevision", "weightsDownloads")
     return _engines(new) > 1 and all(old.get(name) == new.get(name) for name in same)
+
+
+def _accepts_forwarding(values: Values) -> bool:
+    """Whether `up` accepts the ports that the host forwards. On a machine of somebody else, they were there before."""
+    return bool(values.get("accessAccepted")) or not is_rented(values)
 
 
 def _instance_state(new: Values) -> Values:
