@@ -62,17 +62,21 @@ def image(address: str) -> list[dict[str, Any]]:
     return [{"role": "user", "content": [{"type": "text", "text": "What is this?"}, part]}]
 
 
-def vast_image() -> str:
-    """A white PNG of 200 million pixels, of 25 kB, as a data URL."""
+def black_image(width: int, height: int) -> str:
+    """A PNG in base64."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    width, height = 20_000, 10_000
     header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
     lines = zlib.compress(bytes(1 + width // 8) * height, 9)
     png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", lines) + chunk(b"IEND", b"")
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    return base64.b64encode(png).decode()
+
+
+def vast_image() -> str:
+    """An image of 200 million pixels, of 25 kB, as a data URL."""
+    return f"data:image/png;base64,{black_image(20_000, 10_000)}"
 
 
 DEVELOPER = [{"role": "developer", "content": "Be short."}, *QUESTION]

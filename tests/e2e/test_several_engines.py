@@ -1,6 +1,7 @@
 """Two engines on one machine behind one gateway, on a host with real systemd and HAProxy."""
 
 import asyncio
+import contextlib
 import functools
 import json
 import re
@@ -31,13 +32,16 @@ def counters(project, name: str) -> list[float]:
     ]
 
 
-def session(outputs) -> aiohttp.ClientSession:
+@contextlib.asynccontextmanager
+async def session(outputs):
     context = ssl.create_default_context(cadata=outputs["ca_certificate"])
     key = {"Authorization": f"Bearer {outputs['api_key']}"}
     limit = aiohttp.ClientTimeout(total=240)
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(ssl=context, force_close=True), headers=key, timeout=limit
-    )
+    connector = aiohttp.TCPConnector(ssl=context, force_close=True)
+    async with aiohttp.ClientSession(connector=connector, headers=key, timeout=limit) as http:
+        yield http
+    # aiohttp does not wait until its connections have said goodbye over TLS.
+    await asyncio.sleep(0.5)
 
 
 async def chat(http, outputs, messages, **more) -> tuple[int, str]:
@@ -88,12 +92,10 @@ async def stream(http, outputs, name: str, tokens: int, started: list[str]) -> s
         ) as answer:
             assert answer.status == 200, await answer.text()
             started.append(name)
-            async for line in answer.content:
-                if line.strip() == b"data: [DONE]":
-                    return "finished"
+            text = await answer.text()
     except aiohttp.ClientError:
-        pass
-    return "cut"
+        return "cut"
+    return "finished" if text.rstrip().endswith("data: [DONE]") else "cut"
 
 
 async def streams_over_a_kill(project, outputs, tokens: int) -> tuple[list[str], list[int], int]:
