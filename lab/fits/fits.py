@@ -176,7 +176,7 @@ def performance() -> str:
     out = (
         "| machine, weights, context, requests at once | engine | "
         + " | ".join(f"{streams:,}" for streams in levels)
-        + " | $ per million output tokens, at streams | KV tokens | ready, s |\n"
+        + " | $ per million output tokens (512 in, 256 out), at streams | KV tokens | ready, s |\n"
         + "|---" * (len(levels) + 5)
         + "|\n"
     )

@@ -24,7 +24,7 @@ TB_S = {"H100": 3.35, "H200": 4.8}
 """Terabytes per second of the SXM cards, NVIDIA's datasheets."""
 MEAN_TOKENS = 640
 HEAD = (
-    "| stack, context, engine | ready, s | KV tokens | streams | output tok/s | TTFT, ms | TPOT, ms | of the bound | $ per million |\n"
+    "| stack, context, engine | ready, s | KV tokens | streams | output tok/s | TTFT, ms | TPOT, ms | of the bound | $ per million output tokens (512 in, 256 out) |\n"
     "|---|---|---|---|---|---|---|---|---|\n"
 )
 

@@ -77,8 +77,73 @@ def test_the_price_of_tokens_is_for_the_requested_streams(capsys):
     assert 1 / prices[20][0] == pytest.approx(line)
     assert cli.main([*WORDS, "--context", "32Ki", "--concurrency", "20"]) == 0
     shown = capsys.readouterr().out
-    assert re.search(rf"^1x H200 +nvfp4 .* {prices[20][0]:.2f} +1 to 32 ", shown, re.MULTILINE)
+    assert re.search(rf"^1x H200 +nvfp4 .* {prices[20][0]:.2f} .* +1 to 32 ", shown, re.MULTILINE)
     assert "the rate is interpolated" in shown
+
+
+MIX = ["--input", "20000", "--output", "400"]
+
+
+def rows_of(found):
+    return {(one["gpu"], one["count"], one["engines"], one["precision"]): one for one in found["fitting"]}
+
+
+@pytest.mark.parametrize(
+    ("stack", "row", "words"),
+    [
+        ("spheron-h200-1x-fp8", ("H200", 1, 1, "fp8"), ["--context", "256Ki", "--concurrency", "512"]),
+        ("spheron-h200-2x-fp8-batch", ("H200", 2, 2, "fp8"), ["--context", "256Ki", "--concurrency", "1024"]),
+        ("spheron-h200-2x-fp8", ("H200", 2, 1, "fp8"), ["--context", "32Ki", "--concurrency", "512"]),
+    ],
+)
+@pytest.mark.parametrize("mix", [[], MIX, [*MIX, "--requests-per-second", "3"]])
+def test_a_mix_costs_what_plan_says(capsys, stack, row, words, mix):
+    _, found = asked(capsys, *words, *mix)
+    one = rows_of(found)[row]
+    assert cli.main(["plan", stack, "--json", *mix]) == 0
+    planned = json.loads(capsys.readouterr().out)["token_price"]
+    assert one["token_price"] == planned
+    busy = planned["usd_per_million_output_tokens"]
+    assert one["usd_per_million_output_tokens"] == pytest.approx(busy["100%"], abs=1e-4)
+    assert cli.main([*WORDS, *words, *mix]) == 0
+    shown = capsys.readouterr().out
+    exact = one["usd_per_million_output_tokens"]
+    usd = " +".join(f"{exact / part:,.2f}" for part in (1, 0.6, 0.3, 0.1))
+    head = f"^{row[1]}x {row[0]} +{row[3]} +on-demand "
+    assert re.search(f"{head}.* {usd} +{planned['input_share']:.0%} ", shown, re.MULTILINE), shown
+    assert f"{planned['input_tokens']:,} tokens in and {planned['output_tokens']:,} out" in shown
+
+
+def test_requests_per_second_sort_by_what_all_machines_cost(capsys):
+    words = ["--context", "32Ki", "--concurrency", "512", "--spot", "--requests-per-second", "40"]
+    _, found = asked(capsys, *words)
+    known = [one for one in found["fitting"] if one["token_price"]]
+    assert found["fitting"][: len(known)] == known, "machines without a measured rate are last"
+    together = [one["usd_per_serving_hour"] * one["token_price"]["machines"] for one in known]
+    assert together == sorted(together)
+    assert max(one["token_price"]["machines"] for one in known) > 1
+    assert cli.main([*WORDS, *words]) == 0
+    shown = capsys.readouterr().out
+    assert "40 requests/s with 512 tokens in and 256 out need (computed from measured rates):" in shown
+    assert re.search(r"^  unknown for 4x H100 fp8 spot, .*: no rate was measured", shown, re.MULTILINE)
+
+
+def test_a_mix_without_a_measured_rate_of_prompts_has_no_price(capsys):
+    words = ["--context", "32Ki", "--concurrency", "8", *MIX]
+    _, found = asked(capsys, *words)
+    one = rows_of(found)["H100", 4, 1, "fp8"]
+    assert (one["token_price"], one["usd_per_million_output_tokens"]) == (None, None)
+    assert one["token_price_unknown"].startswith("no rate was measured")
+
+
+def test_wrong_mixes_are_reported_with_the_errors_of_other_options(capsys):
+    wrong = ["--input", "0", "--output", "-1", "--requests-per-second", "nan", "--count", "3"]
+    assert cli.main([*WORDS, "--context", "32Ki", "--concurrency", "4", *wrong]) == 64
+    errors = capsys.readouterr().err
+    for option in ("--input: 0", "--output: -1", "--requests-per-second: nan", "--count: 3"):
+        assert errors.count(f"recommend: error: {option} is ") == 1, errors
+    assert cli.main([*WORDS, "--context", "16Ki", "--concurrency", "4", *MIX]) == 64
+    assert "--input 20000 and --output 400: together above 16,384 tokens" in capsys.readouterr().err
 
 
 def test_no_machine_ends_with_exit_code_2(capsys):

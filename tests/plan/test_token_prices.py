@@ -31,7 +31,9 @@ def test_the_measured_load_has_the_measured_price(stack):
 
 @pytest.mark.parametrize("stack", ["local", "spheron-h100-4x-fp8"])
 def test_without_a_measured_rate_there_is_no_price(stack):
-    assert token_price(decided(stack), Mix()) is None
+    assert token_price(decided(stack), Mix()) == (
+        "no rate was measured with this model and precision on such a machine"
+    )
 
 
 def test_a_long_prompt_costs_what_its_seconds_cost():
@@ -88,7 +90,27 @@ def test_the_command_prints_the_users_mix(capsys):
     assert main(["plan", STACK, *options, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["token_price"]["machines"] == 3
     assert main(["plan", STACK, "spheron-h200-2x-fp8", *options]) == 0
-    assert f"{STACK}: $" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"token price of {STACK} (computed from measured rates):\n  20,000 tokens in" in shown
+
+
+def test_a_price_that_is_unknown_has_its_reason(capsys):
+    reason = "unknown, because no rate was measured with this model and precision on such a machine"
+    assert main(["plan", "local", "--input", "100", "--output", "100"]) == 0
+    assert f"token price: {reason}" in capsys.readouterr().out
+    assert main(["plan", "local", STACK]) == 0
+    assert f"token price of local: {reason}" in capsys.readouterr().out
+    assert main(["plan", "local", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["token_price"], found["token_price_unknown"]) == (None, reason.partition("because ")[2])
+
+
+def test_a_cache_that_holds_no_such_request_has_no_price():
+    one = decided()
+    assert "the KV cache holds 0 requests of 900,000 tokens" in token_price(one, Mix(899_000, 1_000))
+    assert token_price(dataclasses.replace(one, prompt_rates={}), Mix()) == (
+        "it was not measured how fast such a machine reads prompts"
+    )
 
 
 def test_every_wrong_number_is_named_at_once(capsys):
@@ -97,4 +119,4 @@ def test_every_wrong_number_is_named_at_once(capsys):
     assert "--input: 0 is out of range" in shown
     assert "--requests-per-second: -1 is out of range" in shown
     assert main(["plan", STACK, "--input", "262144"]) == 64
-    assert "above the stack's context of 262,144 tokens" in capsys.readouterr().err
+    assert "together above 262,144 tokens, the stack's context" in capsys.readouterr().err

@@ -5,11 +5,14 @@ import gc
 import os
 from typing import TYPE_CHECKING, Any
 
+from pulumi_vllm.cli import mix_options
 from pulumi_vllm.cli.terminal import TROUBLE, UsageError, coloured, print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pulumi_vllm.plan import Plan
-    from pulumi_vllm.plan.token_prices import Mix
+    from pulumi_vllm.plan.token_prices import Mix, TokenPrice
 
 # The figures of the summary by which two stacks are compared, each with its format.
 _COMPARED = {
@@ -29,6 +32,7 @@ _COMPARED = {
     "scheduled_hours_per_month": ",.1f",
     "scheduled_usd_per_month": ",.2f",
     "usd_per_million_output_tokens": ",.2f",
+    "usd_per_million_load": "",
 }
 
 
@@ -48,15 +52,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         metavar="KEY=VALUE",
         help="change a key of the stack (of both stacks), for example machine.count=1; may be repeated",
     )
-    plan.add_argument(
-        "--input", type=int, metavar="N", help="tokens of your prompts, for the price (default: 512)"
-    )
-    plan.add_argument(
-        "--output", type=int, metavar="N", help="tokens of your answers, for the price (default: 256)"
-    )
-    plan.add_argument(
-        "--requests-per-second", type=float, metavar="N", help="your load, for the price at its utilization"
-    )
+    mix_options.add_to(plan)
     plan.add_argument(
         "--json",
         action="store_true",
@@ -69,7 +65,7 @@ def _plan(parsed: argparse.Namespace) -> int:
     # The process ends at once. Garbage collection and pydantic's plugins would take a tenth of its time.
     gc.disable()
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    mix = _mix(parsed)
+    mix = mix_options.read(parsed)
     if len(parsed.stack) == 1 and not parsed.json:
         _show(_decide(parsed.stack[0], parsed.set), mix)
         return 0
@@ -80,23 +76,6 @@ def _plan(parsed: argparse.Namespace) -> int:
     if len(parsed.stack) > 2:  # noqa: PLR2004 - two fit on a line
         raise UsageError("more than two stacks; compare two at a time")
     return _compare(parsed.stack, parsed.set, mix, as_json=parsed.json)
-
-
-def _mix(parsed: argparse.Namespace) -> "Mix":
-    """The mix that the options name; UsageError with every error if they are invalid."""
-    # `pulumi-vllm --help` loads this module too.
-    from pulumi_vllm.plan.token_prices import Mix
-
-    given = {"input": parsed.input, "output": parsed.output, "requests_per_s": parsed.requests_per_second}
-    names = {"input": "--input", "output": "--output", "requests_per_s": "--requests-per-second"}
-    errors = [
-        f"{names[key]}: {value:g} is out of range; write more than 0"
-        for key, value in given.items()
-        if value is not None and not 0 < value < float("inf")
-    ]
-    if errors:
-        raise UsageError("\n".join(errors))
-    return Mix(**{key: value for key, value in given.items() if value is not None})
 
 
 def _decide(stack: str, changes: list[str]) -> "Plan":
@@ -125,24 +104,14 @@ def _decide(stack: str, changes: list[str]) -> "Plan":
     return decided
 
 
-def _priced(decided: "Plan", mix: "Mix") -> dict[str, Any] | None:
-    """The price of a mix as JSON; None if it is unknown."""
+def _price(decided: "Plan", mix: "Mix") -> "TokenPrice | str":
+    """The price of a mix, or why it is unknown; UsageError if its requests are longer than the stack's context."""
     # `pulumi-vllm --help` loads this module too.
     from pulumi_vllm.plan import token_prices
 
-    found = token_prices.token_price(decided, _checked(decided, mix))
-    return None if found is None else found.summary()
-
-
-def _checked(decided: "Plan", mix: "Mix") -> "Mix":
-    """The mix; UsageError if a request that the options name is longer than the stack's context."""
-    context = decided.deployment.context
-    if mix.input + mix.output > context and mix != type(mix)():
-        raise UsageError(
-            f"--input {mix.input} and --output {mix.output}: together above the stack's context of {context:,} tokens; "
-            "write less, or add --set context=..."
-        )
-    return mix
+    if error := mix_options.too_long(mix, decided.deployment.context):
+        raise UsageError(f"{error}, the stack's context; write less, or add --set context=...")
+    return token_prices.token_price(decided, mix)
 
 
 def _summary(stack: str, changes: list[str], mix: "Mix") -> dict[str, Any]:
@@ -153,7 +122,10 @@ def _summary(stack: str, changes: list[str], mix: "Mix") -> dict[str, Any]:
 
     try:
         decided = _decide(stack, changes)
-        return explain.summary(decided) | {"token_price": _priced(decided, mix)}
+        price = _price(decided, mix)
+        known = None if isinstance(price, str) else price.summary()
+        unknown = price if isinstance(price, str) else None
+        return explain.summary(decided) | {"token_price": known, "token_price_unknown": unknown}
     except PlanError as error:
         fits = None if isinstance(error, ConfigError) else not isinstance(error, DoesNotFit)
         return {"fits": fits, "refused": list(error.errors)}
@@ -161,10 +133,10 @@ def _summary(stack: str, changes: list[str], mix: "Mix") -> dict[str, Any]:
 
 def _show(decided: "Plan", mix: "Mix") -> None:
     # `pulumi-vllm --help` loads this module too; the catalogue takes 0.05 s to import.
-    from pulumi_vllm.plan import explain, token_prices
+    from pulumi_vllm.plan import explain
     from pulumi_vllm.plan.alternatives import cheaper_alternative
 
-    price = token_prices.token_price(decided, _checked(decided, mix))
+    price = _price(decided, mix)
     found = explain.summary(decided)
     labels = found["labels"]
     head = f"{found['machine']} {found['billing']}, {found['model']} {found['precision']}"
@@ -172,7 +144,10 @@ def _show(decided: "Plan", mix: "Mix") -> None:
     if decided.memory is not None:
         print(explain.memory_drawing(decided.memory, coloured))
     figures = [
-        name for name in _COMPARED if name in explain.MEMORY_FIGURES or ("usd" in name and name in found)
+        name
+        for name in _COMPARED
+        if name in explain.MEMORY_FIGURES
+        or ("usd" in name and name in found and name != "usd_per_million_load")  # it is in the price's label
     ]
     for name in ("fits", *figures):
         value = found[name]
@@ -187,10 +162,7 @@ def _show(decided: "Plan", mix: "Mix") -> None:
         print(f"{title}:")
         for line in found[title]:
             print(f"  {_coloured_by_severity(line)}")
-    if price is not None:
-        print("token price (computed from measured rates):")
-        for line in price.sentences():
-            print(f"  {line}")
+    _show_price(None, price) if isinstance(price, str) else _show_price(price.summary(), None)
     print(f"flags ({labels['flags']}):")
     for line in _words(found["flags"]):
         print(f"  {line}")
@@ -230,15 +202,21 @@ def _compare(stacks: list[str], changes: list[str], mix: "Mix", *, as_json: bool
     return TROUBLE if any("refused" in one for one in found) else 0
 
 
+def _cell(found: "Mapping[str, Any]", name: str) -> str:
+    value = found.get(name)
+    return "-" if value is None else format(value, _COMPARED[name])
+
+
 def _columns(found: list[dict[str, Any]]) -> None:
-    wide = max(*(len(one["stack"]) for one in found), len("1x H200 on-demand"))
     title = max(map(len, _COMPARED))
+    first = [_cell(found[0], name) for name in _COMPARED]
+    wide = max(len(found[0]["stack"]), *map(len, first))
     print(f"  {'':{title}}  {found[0]['stack']:{wide}}  {found[1]['stack']}")
-    for name, layout in _COMPARED.items():
+    for name in _COMPARED:
         values = [one.get(name) for one in found]
         if name.startswith("scheduled") and values == [None, None]:
             continue
-        cells = ["-" if value is None else format(value, layout) for value in values]
+        cells = [_cell(one, name) for one in found]
         line = f"{name:{title}}  {cells[0]:{wide}}  {cells[1]}"
         print(f"* {coloured(line, '1')}" if values[0] != values[1] else f"  {line}")
     flags = [_words(one.get("flags", [])) for one in found]
@@ -247,11 +225,18 @@ def _columns(found: list[dict[str, Any]]) -> None:
             if line not in other and not line.startswith("--model "):
                 print(f"only {one['stack']}: {line}")
     for one in found:
-        if price := one.get("token_price"):
-            usd = price["usd_per_million_output_tokens"]["100%"]
-            print(
-                f"{one['stack']}: ${usd:.2f} per million output tokens when always busy "
-                f"({price['input_tokens']:,} tokens in, {price['output_tokens']:,} out, {price['streams']} streams)"
-            )
+        if "refused" not in one:
+            _show_price(one["token_price"], one["token_price_unknown"], one["stack"])
         for message in one.get("refused", ()):
             print(coloured(f"{one['stack']} is refused: {message}", "31"))
+
+
+def _show_price(price: "Mapping[str, Any] | None", unknown: str | None, stack: str = "") -> None:
+    """Print a price of tokens as JSON has it."""
+    title = f"token price{stack and f' of {stack}'}"
+    if price is None:
+        print(f"{title}: unknown, because {unknown}")
+        return
+    print(f"{title} (computed from measured rates):")
+    for line in price["sentences"]:
+        print(f"  {line}")

@@ -5,6 +5,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pulumi_vllm.cli import mix_options
 from pulumi_vllm.cli.terminal import UsageError, print_json, say
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         metavar="N",
         help="time until a new machine serves (default: computed)",
     )
+    mix_options.add_to(parser)
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--offers", type=Path, metavar="FILE", help="offers from a saved answer of /api/gpu-offers"
@@ -80,15 +82,26 @@ def _recommend(parsed: argparse.Namespace) -> int:
     wish, known = _wish(parsed)
     found = recommend(wish, offers.find(parsed.offers, offline=parsed.offline), known)
     if parsed.json:
-        print_json(dataclasses.asdict(found))
+        print_json(_as_json(found))
     else:
-        _show(found)
+        _show(found, wish)
     if not found.fitting:
         say("no machine can serve this; the reasons are above")
         return NOTHING_FITS
     if parsed.write:
         _write(parsed, wish, found.fitting)
     return 0
+
+
+def _as_json(found: "Recommendation") -> dict[str, Any]:
+    """The result with each row's price of tokens as `plan --json` has it."""
+    document = dataclasses.asdict(found)
+    for row, one in zip(document["fitting"], found.fitting, strict=True):
+        price = one.token_price
+        unknown = isinstance(price, str)
+        row |= {"token_price": None if isinstance(price, str) else price.summary()}
+        row |= {"token_price_unknown": price if unknown else None}
+    return document
 
 
 def _wish(parsed: argparse.Namespace) -> "tuple[Wish, Catalogue]":
@@ -101,16 +114,23 @@ def _wish(parsed: argparse.Namespace) -> "tuple[Wish, Catalogue]":
     from pulumi_vllm.plan import quantities as units
     from pulumi_vllm.plan.errors import ConfigError
     from pulumi_vllm.plan.recommendation import Wish, check
+    from pulumi_vllm.plan.token_prices import Mix
 
     known, of_names = _with_model(parsed.model)
     of_model = bool(of_names)
     known, gpu, of_gpu = _with_gpu(parsed.gpu, known)
     of_names += of_gpu
     errors, context = _errors_of_options(parsed), _ANY_CONTEXT
+    of_mix = mix_options.errors(parsed)
+    mix = Mix() if of_mix else mix_options.mix(parsed)
+    errors += of_mix
     try:
         context = units.tokens(parsed.context)
     except ValueError as error:
         errors.append(f"--context: {error}")
+    else:
+        if longer := mix_options.too_long(mix, context):
+            errors.append(f"{longer}, which is --context; write less, or a longer --context")
     wish = Wish(
         parsed.model,
         context,
@@ -124,6 +144,7 @@ def _wish(parsed: argparse.Namespace) -> "tuple[Wish, Catalogue]":
         gpu,
         parsed.count,
         parsed.region,
+        mix,
     )
     if not of_model:
         try:
@@ -196,32 +217,50 @@ def _errors_of_options(parsed: argparse.Namespace) -> list[str]:
     return errors
 
 
-def _show(found: "Recommendation") -> None:
+def _show(found: "Recommendation", wish: "Wish") -> None:
+    # `pulumi-vllm --help` loads this module too; pydantic takes 0.2 s to import.
+    from pulumi_vllm.plan.token_prices import UTILIZATIONS
+
     print(f"Prices: {found.prices}.")
-    head = ("machine", "precision", "billing", "$/h", "$/730 h", "+ storage", "$/M out", "streams", "full")
+    below = [f"{part:.0%}" for part in UTILIZATIONS[1:]]
+    head = ("machine", "precision", "billing", "$/h", "$/730 h", "+ storage", "$/M out", *below, "input")
+    head += ("streams", "full", "each", "KV tokens")
     width = max(9, *(len(f"{row.count}x {row.gpu}") for row in found.fitting)) if found.fitting else 9
-    layout = (
-        f"{{:{width}}} {{:9}} {{:10}} {{:>7}} {{:>10}} {{:>9}} {{:>8}} {{:>10}} {{:>6}} {{:>9}} {{:>10}}  "
-    )
-    print(layout.format(*head, "each", "KV tokens"))
+    layout = f"{{:{width}}} {{:9}} {{:10}} {{:>7}} {{:>10}} {{:>9}} {{:>8}}{' {:>6}' * len(below)} {{:>5}} "
+    layout += "{:>10} {:>6} {:>9} {:>10}  "
+    print(layout.format(*head))
     for row in found.fitting:
-        million = row.usd_per_million_output_tokens
-        streams = " to ".join(map(str, row.rate_from_streams)) or "-"
+        million, price = row.usd_per_million_output_tokens, row.token_price
+        usd = [None if million is None else million / part for part in UTILIZATIONS]
         print(
-            f"{f'{row.count}x {row.gpu}':{width}} {row.precision:9} {row.billing:10} {row.usd_per_hour:7.2f} "
-            f"{row.usd_per_month:10,.2f} {row.storage_usd_per_month:9.2f} "
-            f"{'-' if million is None else f'{million:.2f}':>8} {streams:>10} {row.full_requests:6.1f} "
-            f"{row.tokens_per_request:9,} {row.kv_cache_tokens:10,}  {_remark(row)}"
+            layout.format(
+                f"{row.count}x {row.gpu}",
+                row.precision,
+                row.billing,
+                f"{row.usd_per_hour:.2f}",
+                f"{row.usd_per_month:,.2f}",
+                f"{row.storage_usd_per_month:.2f}",
+                *("-" if one is None else f"{one:,.2f}" for one in usd),
+                "-" if isinstance(price, str) else f"{price.input_share:.0%}",
+                " to ".join(map(str, row.rate_from_streams)) or "-",
+                f"{row.full_requests:.1f}",
+                f"{row.tokens_per_request:,}",
+                f"{row.kv_cache_tokens:,}",
+            )
+            + _remark(row)
         )
     if found.fitting:
+        mix = f"{wish.mix.input:,} tokens in and {wish.mix.output:,} out"
         print(
-            "full: number of requests with the full context that the KV cache holds at once\n"
-            "each: tokens of the KV cache for each of the requested requests\n"
-            "$/M out: USD per million output tokens (512 in, 256 out) at the requested concurrency, always busy, at 30%"
-            " of the time, 3.3 times as much. `pulumi-vllm plan STACK --input N --output N` computes it for your mix\n"
+            f"$/M out: USD per million output tokens of requests with {mix}, as many at once as requested or as the "
+            f"cache holds, on a machine that is always busy; {', '.join(below)}: busy for that part of the time\n"
+            "input: the part of the price that the prompts take\n"
             "streams: the measured levels of concurrency that this price is derived from. Between two levels, the rate "
-            "is interpolated; above the highest, the rate of the highest is used"
+            "is interpolated; above the highest, the rate of the highest is used\n"
+            "full: number of requests with the full context that the KV cache holds at once\n"
+            "each: tokens of the KV cache for each of the requested requests"
         )
+        _show_load(found, wish, mix)
     _show_findings(found)
     for refused in found.refused:
         print(
@@ -232,6 +271,27 @@ def _show(found: "Recommendation") -> None:
         print(f"compared with {one.sentence(cheapest)}")
     _show_servers(found, cheapest)
     print(f"spot: {found.spot_then_and_now}")
+
+
+def _show_load(found: "Recommendation", wish: "Wish", mix: str) -> None:
+    """Print how many machines of each row the requests per second need, and what they cost then."""
+    if wish.mix.requests_per_s is None:
+        return
+    print(f"{wish.mix.requests_per_s:g} requests/s with {mix} need (computed from measured rates):")
+    layout = "  {:24} {:9} {:10} {:>8} {:>5} {:>8} {:>8}"
+    print(layout.format("machine", "precision", "billing", "machines", "busy", "$/h", "$/M out"))
+    unknown: dict[str, list[str]] = {}
+    for row in found.fitting:
+        name = f"{row.count}x {row.gpu}{f' with {row.engines} engines' if row.engines > 1 else ''}"
+        price = row.token_price
+        if isinstance(price, str):
+            unknown.setdefault(price, []).append(f"{name} {row.precision} {row.billing}")
+        elif price.used is not None:
+            cells = (name, row.precision, row.billing, price.machines, f"{price.used:.0%}")
+            usd, million = row.usd_per_hour_of_load, price.usd_per_million_output(price.used)
+            print(layout.format(*cells, f"{usd:.2f}", f"{million:,.2f}"))
+    for why, names in unknown.items():
+        print(f"  unknown for {', '.join(names)}: {why}")
 
 
 def _show_servers(found: "Recommendation", cheapest: float | None) -> None:

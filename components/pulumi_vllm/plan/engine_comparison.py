@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from pulumi_vllm.plan.planner import Plan
 
 _WITHOUT_DECIMALS = 10
+_OF_LOAD = ("output_tokens_per_s", "usd_per_million_output_tokens")
+"""Figures that hold for a load."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,12 @@ class Upgrade:
             ),
         }
 
+    @property
+    def _loads(self) -> str:
+        """What rate and price are for; both loads if they differ."""
+        loads = dict.fromkeys(filter(None, (_load(self.before), _load(self.after))))
+        return f" ({' -> '.join(loads)})" if loads else ""
+
     def sentences(self) -> Iterator[str]:
         """The whole comparison, one fact per line."""
         old, new = self.before.engine, self.after.engine
@@ -101,7 +109,8 @@ class Upgrade:
         if self.arguments_new:
             yield f"Arguments that it adds: {len(self.arguments_new)} (--json names them)"
         for name, (before, after) in self.figures().items():
-            yield f"{name}: {_written(before)} -> {_written(after)}{_percent(before, after)}"
+            line = f"{name}: {_written(before)} -> {_written(after)}{_percent(before, after)}"
+            yield f"{line}{self._loads if name in _OF_LOAD else ''}"
         yield f"measured: {self.before.measured} -> {self.after.measured}"
         if self.evidence_lost:
             yield "Evidence is lost: exactly these flags were measured with the old version, and not with the new one."
@@ -123,6 +132,7 @@ class Upgrade:
             "arguments_gone": list(self.arguments_gone),
             "arguments_new": list(self.arguments_new),
             **{name: {"before": before, "after": after} for name, (before, after) in self.figures().items()},
+            "load": {"before": _load(self.before) or None, "after": _load(self.after) or None},
             "measured": {"before": self.before.measured, "after": self.after.measured},
             "evidence_lost": self.evidence_lost,
             "new_findings": list(self.new_findings),
@@ -157,6 +167,10 @@ def _tokens(one: Plan) -> int | None:
 
 def _rate(one: Plan) -> float | None:
     return None if one.rate is None else one.rate.tokens_per_s
+
+
+def _load(one: Plan) -> str:
+    return "" if one.rate is None else one.rate.load
 
 
 def _written(value: float | None) -> str:

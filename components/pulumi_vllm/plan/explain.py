@@ -69,6 +69,7 @@ def summary(plan: Plan) -> dict[str, Any]:
         "storage_usd_per_month": round(pricing.storage_per_month(plan.deployment.storage_gb), 2),
         **_scheduled(plan),
         "usd_per_million_output_tokens": None if per_million is None else round(per_million, 4),
+        "usd_per_million_load": None if plan.rate is None else plan.rate.load,
         **_memory_figures(plan),
         "engines": plan.engines,
         "labels": labels(plan),
@@ -150,7 +151,7 @@ def labels(plan: Plan) -> dict[str, str]:
         if deployment.machine.is_own
         else f"unverified: {pricing.assumptions()['storage']['source']}; 730 hours",
         **dict.fromkeys(_scheduled(plan), f"{price}; hours by server.schedule, volume included"),
-        "usd_per_million_output_tokens": _tokens_label(plan),
+        **dict.fromkeys(("usd_per_million_output_tokens", "usd_per_million_load"), _tokens_label(plan)),
         "flags": _flags_label(plan),
         "findings": "computed: rules over the arguments of vLLM's own parser; each names its evidence",
         "because": "computed: each sentence names its source",

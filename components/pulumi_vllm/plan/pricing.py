@@ -139,9 +139,14 @@ class Rate:
     tokens_per_s: float
     levels: tuple[int, ...]
 
+    @property
+    def load(self) -> str:
+        """What the rate, and a price that is computed from it, are for."""
+        return f"{self.streams} streams, {MEASURED_LOAD}"
+
     def sentence(self) -> str:
         """The rate with its source."""
-        rate = f"{self.tokens_per_s:,.0f} output tokens/s at {self.streams} streams, {MEASURED_LOAD}"
+        rate = f"{self.tokens_per_s:,.0f} output tokens/s at {self.load}"
         if len(self.levels) == 1:
             return f"{rate}, measured"
         return f"{rate}, interpolated between those measured at {' and '.join(map(str, self.levels))}"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pulumi_vllm.plan import catalogue as catalogues
-from pulumi_vllm.plan import engine_rates, price_comparison, pricing, spot_pricing
+from pulumi_vllm.plan import engine_rates, price_comparison, pricing, spot_pricing, token_prices
 from pulumi_vllm.plan.config import LARGEST_VOLUME_GB, Deployment
 from pulumi_vllm.plan.errors import ConfigError, PlanError
 from pulumi_vllm.plan.machine_config import HIGHEST_CEILING_USD
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a person needs. `full_length`: all requests may have the full context at the same time."""
+    """What a person needs. `full_length`: all requests may have the full context at the same time.
+
+    `mix` are the requests for which tokens are priced.
+    """
 
     model: str
     context: int
@@ -36,11 +40,15 @@ class Wish:
     gpu: str | None = None
     count: int | None = None
     region: str | None = None
+    mix: token_prices.Mix = token_prices.MEASURED
 
 
 @dataclass(frozen=True, slots=True)
 class Fitting:
     """A machine that can serve the wish. `usd_per_serving_hour` includes the starts of spot machines.
+
+    `usd_per_million_output_tokens` is that of the wish's mix on a machine that is always busy. `token_price` has what
+    it costs at a lower utilization, and is a clause that says why where that is unknown.
 
     Rate and cache are those of all `engines` that share the machine.
     `measured` is yes (exactly these flags were started), "other flags", or no. `rate_from_streams` holds the measured
@@ -57,6 +65,7 @@ class Fitting:
     usd_per_month: float
     usd_per_serving_hour: float
     usd_per_million_output_tokens: float | None
+    token_price: token_prices.TokenPrice | str
     rate_from_streams: tuple[int, ...]
     storage_usd_per_month: float
     availability: float
@@ -66,6 +75,14 @@ class Fitting:
     measured: str
     source: str
     findings: tuple[str, ...]
+
+    @property
+    def usd_per_hour_of_load(self) -> float:
+        """USD per hour of as many such machines as the mix's requests per second need; infinite if nobody knows."""
+        price = self.token_price
+        if isinstance(price, str):
+            return math.inf
+        return self.usd_per_serving_hour * (price.machines or 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +131,7 @@ def recommend(
             for engines in _engines(wish, gpu, count, precision, known):
                 rows += _try(wish, gpu, count, precision, engines, offers, known)
     fitting = [row for row in rows if isinstance(row, Fitting)]
-    fitting.sort(key=_cheapest_first)
+    fitting.sort(key=lambda row: _cheapest_first(row, wish))
     listed = (
         f"price list of {known.prices_from}{' for any region' if wish.region else ''}, not today's offers"
     )
@@ -133,10 +150,14 @@ def recommend(
     )
 
 
-def _cheapest_first(row: Fitting) -> tuple[float, int, str, str, float, int]:
-    """Cheapest machine first, and of two divisions of one machine the one with the cheaper tokens."""
+def _cheapest_first(row: Fitting, wish: Wish) -> tuple[float, float, int, str, str, float, int]:
+    """Cheapest machine first, and of two divisions of one machine the one with the cheaper tokens.
+
+    Where the requests per second are known, the cheapest number of machines that answers them is first.
+    """
     million = row.usd_per_million_output_tokens
     return (
+        0.0 if wish.mix.requests_per_s is None else row.usd_per_hour_of_load,
         row.usd_per_serving_hour,
         row.count,
         row.gpu,
@@ -287,6 +308,8 @@ def _priced(
         return Refused(machine, decided.precision, billing, why)
     spot = spot_pricing.expected(decided.measured_run, wish.interruptions_per_day, wish.cold_start_min)
     serving, availability = (spot.effective(usd), spot.availability) if billing == "spot" else (usd, 1.0)
+    token_price = token_prices.token_price(decided, wish.mix, serving)
+    million, levels = _per_million(wish, decided, token_price, serving)
     return Fitting(
         gpu=gpu,
         count=count,
@@ -296,8 +319,9 @@ def _priced(
         usd_per_hour=usd,
         usd_per_month=round(usd * pricing.HOURS_PER_MONTH, 2),
         usd_per_serving_hour=serving,
-        usd_per_million_output_tokens=pricing.per_million(serving, decided.rate),
-        rate_from_streams=() if decided.rate is None else decided.rate.levels,
+        usd_per_million_output_tokens=million,
+        token_price=token_price,
+        rate_from_streams=levels,
         storage_usd_per_month=round(pricing.storage_per_month(decided.disk_gib * 2**30 / 1e9), 2),
         availability=availability,
         kv_cache_tokens=decided.kv_tokens,
@@ -307,6 +331,20 @@ def _priced(
         source=source,
         findings=tuple(_to_know(wish, decided)),
     )
+
+
+def _per_million(
+    wish: Wish, decided: Plan, price: token_prices.TokenPrice | str, usd_per_serving_hour: float
+) -> tuple[float | None, tuple[int, ...]]:
+    """USD per million output tokens of a machine that is always busy, and the streams that its rate comes from.
+
+    The measured load has a price without a measured rate of prompts too.
+    """
+    if not isinstance(price, str):
+        return price.usd_per_million_output(), price.levels
+    if not wish.mix.is_measured or decided.rate is None:
+        return None, ()
+    return pricing.per_million(usd_per_serving_hour, decided.rate), decided.rate.levels
 
 
 def _price(  # noqa: PLR0917 (a machine, a place, and the two sources of data)

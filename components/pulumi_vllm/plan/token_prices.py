@@ -25,17 +25,28 @@ class Mix:
     output: int = pricing.MEASURED_OUTPUT
     requests_per_s: float | None = None
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether these are the tokens of the measured load."""
+        return (self.input, self.output) == (pricing.MEASURED_INPUT, pricing.MEASURED_OUTPUT)
+
+
+MEASURED = Mix()
+"""The load of every measured rate."""
+
 
 @dataclass(frozen=True, slots=True)
 class TokenPrice:
     """A mix on one machine. `prompt_s` and `answer_s` are seconds of a busy machine that one request takes.
 
     `streams` are the requests at once: those of the stack, or fewer if the KV cache holds fewer of this length.
+    `levels` are the measured numbers of streams from which their rate is derived.
     `extrapolated` is true for a prompt longer than any that was measured.
     """
 
     mix: Mix
     streams: int
+    levels: tuple[int, ...]
     prompt_s: float
     answer_s: float
     usd_per_hour: float
@@ -61,6 +72,13 @@ class TokenPrice:
     def machines(self) -> int | None:
         """Machines that those requests per second need."""
         return None if self.utilization is None else max(1, math.ceil(self.utilization))
+
+    @property
+    def used(self) -> float | None:
+        """Fraction of the time that those machines are busy with those requests."""
+        if self.utilization is None or self.machines is None:
+            return None
+        return self.utilization / self.machines
 
     def usd_per_million_output(self, utilization: float = 1.0) -> float:
         """Price of the whole machine over the output tokens, USD per million."""
@@ -89,8 +107,7 @@ class TokenPrice:
             f"{load}: at most {self.requests_per_s:,.2f} requests/s. Per million output tokens {each}.",
             share,
         ]
-        if self.utilization is not None and self.machines is not None:
-            used = self.utilization / self.machines
+        if (used := self.used) is not None:
             count = "this machine" if self.machines == 1 else f"{self.machines} such machines"
             lines.append(
                 f"{self.mix.requests_per_s:g} requests/s keep {count} busy {used:.0%} of the time: "
@@ -103,9 +120,7 @@ class TokenPrice:
     def summary(self) -> dict[str, Any]:
         """The same as JSON; prices in USD."""
         apart = self.usd_per_million_apart
-        used = None
-        if self.utilization is not None and self.machines is not None:
-            used = self.utilization / self.machines
+        used = self.used
         return {
             "input_tokens": self.mix.input,
             "output_tokens": self.mix.output,
@@ -124,31 +139,44 @@ class TokenPrice:
             if used is None
             else round(self.usd_per_million_output(used), 4),
             "extrapolated": self.extrapolated,
+            "sentences": list(self.sentences()),
         }
 
 
-def token_price(plan: Plan, mix: Mix) -> TokenPrice | None:
-    """The price of a mix on the plan's machine; None if a price or a rate that it needs is unknown.
+def token_price(plan: Plan, mix: Mix, usd_per_serving_hour: float | None = None) -> TokenPrice | str:
+    """The price of a mix on the plan's machine, or why it is unknown, as a clause.
 
     A request takes the machine for its prompt and for its answer. The prompt's part is measured: how fast many short
     prompts at once, and single long ones, were read. The answer's part is what a request of the measured load took
     beyond its prompt, per output token, at that many streams.
+
+    Args:
+        plan: a stack's plan.
+        mix: the tokens of a request.
+        usd_per_serving_hour: the machine's price, if it is not the plan's; starts of spot machines included.
     """
-    run, memory = plan.measured_run, plan.memory
-    usd = spot_pricing.usd_per_serving_hour(plan.price.usd_per_hour, plan.price.billing, run)
-    if run is None or memory is None or usd is None or not plan.prompt_rates:
-        return None
+    run, usd = plan.measured_run, usd_per_serving_hour
+    if usd is None:
+        usd = spot_pricing.usd_per_serving_hour(plan.price.usd_per_hour, plan.price.billing, run)
+    if usd is None:
+        return "the machine's price is unknown"
+    if run is None:
+        return "no rate was measured with this model and precision on such a machine"
+    if not plan.prompt_rates:
+        return "it was not measured how fast such a machine reads prompts"
     streams = min(plan.deployment.sequences, plan.kv_tokens // (mix.input + mix.output))
     rate = pricing.rate(run, streams)
     if rate is None:
-        return None
+        held = f"the KV cache holds {streams} requests of {mix.input + mix.output:,} tokens"
+        return f"{held}, and no rate was measured at so few"
     measured_prompt_s = prompt_seconds(plan.prompt_rates, pricing.MEASURED_INPUT)
     answer_s = pricing.MEASURED_OUTPUT / rate.tokens_per_s - measured_prompt_s
     if answer_s <= 0:
-        return None
+        return f"the rates of prompts and of answers at {streams} streams contradict each other"
     return TokenPrice(
         mix=mix,
         streams=rate.streams,
+        levels=rate.levels,
         prompt_s=prompt_seconds(plan.prompt_rates, mix.input),
         answer_s=answer_s / pricing.MEASURED_OUTPUT * mix.output,
         usd_per_hour=usd,
