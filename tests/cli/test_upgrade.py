@@ -6,6 +6,7 @@ import pathlib
 import pytest
 import yaml
 from pulumi_vllm.cli import main
+from pulumi_vllm.plan import catalogue
 
 STACKS = pathlib.Path(__file__).parents[2] / "stacks"
 
@@ -43,7 +44,8 @@ def test_evidence_that_is_lost_is_named(capsys):
     shown = capsys.readouterr().out
     assert shown.startswith("vLLM 0.26.0 -> 0.33.0\n")
     assert "Evidence is lost: " in shown
-    assert "usd_per_million_output_tokens: 0.216 -> unknown" in shown
+    assert "usd_per_million_output_tokens: 0.216 -> unknown, 256 streams, 512 tokens in and 256 out" in shown
+    assert "measured: with these flags -> never" in shown
     assert "set engine.version to 0.33.0 in stacks/Pulumi.spheron-h100-2x-fp8.yaml" in shown
 
 
@@ -60,6 +62,46 @@ def test_a_flag_that_the_new_version_refuses_is_named(capsys, tmp_path):
 def test_the_same_version_changes_nothing(capsys):
     code, found = as_json(capsys, "spheron-h200-2x-fp8", "0.33.0")
     assert (code, found["flags"], found["environment"], found["evidence_lost"]) == (0, [], [], False)
+    assert main(["upgrade", "spheron-h200-2x-fp8", "--to", "0.33.0"]) == 0
+    assert capsys.readouterr().out == "The stack has vLLM 0.33.0 already.\n"
+
+
+GPU_STACKS = sorted(path.name[7:-5] for path in STACKS.glob("Pulumi.spheron-*.yaml"))
+
+
+@pytest.mark.parametrize("stack", GPU_STACKS)
+def test_rates_are_compared_at_streams_that_were_measured_with_both(capsys, stack):
+    version = yaml.safe_load((STACKS / f"Pulumi.{stack}.yaml").read_text())["config"]["pulumi-vllm:server"]
+    other = "0.26.0" if version.get("engine") else "0.33.0"
+    assert main(["upgrade", stack, "--to", other]) == 0
+    shown = capsys.readouterr().out
+    _, found = as_json(capsys, stack, other)
+    rates = found["output_tokens_per_s"]
+    known = catalogue.load().measured
+    for side, engine in (("before", found["from"]), ("after", found["to"])):
+        if rates[side] is None:
+            continue
+        streams = int(found["load"].split()[0])
+        assert any(
+            one.engine == engine and one.tokens_per_s.get(streams) == pytest.approx(rates[side])
+            for one in known
+        )
+        assert f", {found['load']}" in shown
+    if None not in rates.values():
+        dollars = found["usd_per_million_output_tokens"]
+        assert dollars["after"] / dollars["before"] == pytest.approx(rates["before"] / rates["after"])
+
+
+def test_arguments_that_one_version_lacks_are_named_or_counted(capsys):
+    assert main(["upgrade", "spheron-h200-1x-fp8", "--to", "0.26.0"]) == 0
+    shown = capsys.readouterr().out
+    assert "Arguments that only vLLM 0.33.0 has: 51 (--json names them)" in shown
+    assert "Arguments that only vLLM 0.26.0 has: calculate-kv-scales, " in shown
+
+
+def test_several_engines_restart_at_once(capsys):
+    assert main(["upgrade", "spheron-h200-2x-fp8-batch", "--to", "0.26.0"]) == 0
+    assert "restarts all 2 engines" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("version", ["0.34.0", "0.32.0-cpu"])

@@ -26,7 +26,6 @@ def _upgrade(parsed: argparse.Namespace) -> int:
     from pulumi_vllm.plan.config import Deployment
     from pulumi_vllm.plan.engine_comparison import Upgrade
     from pulumi_vllm.plan.errors import PlanError
-    from pulumi_vllm.plan.suggestions import suggestion
 
     path = stack_file.find(parsed.stack)
     block, folders = stack_file.block_of(path), stack_file.folders_of(path)
@@ -36,7 +35,7 @@ def _upgrade(parsed: argparse.Namespace) -> int:
     ]
     if parsed.to not in engines:
         raise UsageError(
-            f"--to {parsed.to}: the catalogue has no such vLLM for this machine; {suggestion(parsed.to, engines)}"
+            f"--to {parsed.to}: the catalogue has no such vLLM for this machine; write {' or '.join(engines)}"
         )
     stack_file.put(block, f"engine.version={parsed.to}")
     try:

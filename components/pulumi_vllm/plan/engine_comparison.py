@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pulumi_vllm.plan import vllm_parser
+from pulumi_vllm.plan import pricing, spot_pricing, vllm_parser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from pulumi_vllm.plan.planner import Plan
+    from pulumi_vllm.plan.pricing import Rate
 
 _WITHOUT_DECIMALS = 10
+_MOST_NAMES = 8
+_MEASURED = {"yes": "with these flags", "other flags": "with other flags", "no": "never"}
 _OF_LOAD = ("output_tokens_per_s", "usd_per_million_output_tokens")
 """Figures that hold for a load."""
 
@@ -82,44 +85,50 @@ class Upgrade:
 
     def figures(self) -> dict[str, tuple[float | None, float | None]]:
         """KV tokens, share of the GPU's memory that vLLM may use, rate and price, before and after; None if unknown."""
+        before, after = (self._rate(one) for one in (self.before, self.after))
         return {
             "kv_cache_tokens": (_tokens(self.before), _tokens(self.after)),
             "gpu_memory_utilization": (self.before.arguments.utilization, self.after.arguments.utilization),
-            "output_tokens_per_s": (_rate(self.before), _rate(self.after)),
-            "usd_per_million_output_tokens": (
-                self.before.usd_per_million_output_tokens,
-                self.after.usd_per_million_output_tokens,
-            ),
+            "output_tokens_per_s": (_tokens_per_s(before), _tokens_per_s(after)),
+            "usd_per_million_output_tokens": (_price(self.before, before), _price(self.after, after)),
         }
 
     @property
-    def _loads(self) -> str:
-        """What rate and price are for; both loads if they differ."""
-        loads = dict.fromkeys(filter(None, (_load(self.before), _load(self.after))))
-        return f" ({' -> '.join(loads)})" if loads else ""
+    def streams(self) -> int | None:
+        """The load for which rates are compared: the most streams that were measured with both versions."""
+        return min(
+            (one.rate.streams for one in (self.before, self.after) if one.rate is not None), default=None
+        )
+
+    def _rate(self, one: Plan) -> Rate | None:
+        return None if self.streams is None else pricing.rate(one.measured_run, self.streams)
 
     def sentences(self) -> Iterator[str]:
         """The whole comparison, one fact per line."""
         old, new = self.before.engine, self.after.engine
+        if old.version == new.version:
+            yield f"The stack has vLLM {old.version} already."
+            return
         yield f"vLLM {old.version} -> {new.version}"
         for one in (*self.flags, *self.environment):
             yield one.sentence()
-        if self.arguments_gone:
-            yield f"Arguments that vLLM {new.version} no longer has: {', '.join(self.arguments_gone)}"
-        if self.arguments_new:
-            yield f"Arguments that it adds: {len(self.arguments_new)} (--json names them)"
+        for version, names in ((old.version, self.arguments_gone), (new.version, self.arguments_new)):
+            if names:
+                yield f"Arguments that only vLLM {version} has: {_listed(names)}"
         for name, (before, after) in self.figures().items():
             line = f"{name}: {_written(before)} -> {_written(after)}{_percent(before, after)}"
-            yield f"{line}{self._loads if name in _OF_LOAD else ''}"
-        yield f"measured: {self.before.measured} -> {self.after.measured}"
+            load = f", {self.streams} streams, {pricing.MEASURED_LOAD}"
+            yield f"{line}{load if name in _OF_LOAD and self.streams else ''}"
+        yield f"measured: {_MEASURED[self.before.measured]} -> {_MEASURED[self.after.measured]}"
         if self.evidence_lost:
-            yield "Evidence is lost: exactly these flags were measured with the old version, and not with the new one."
+            yield f"Evidence is lost: these flags were measured with vLLM {old.version}, and not with {new.version}."
         yield from self.new_findings
         if old.driver_floor != new.driver_floor:
             yield f"least driver: {old.driver_floor} -> {new.driver_floor}"
+        every = f"all {self.after.engines} engines" if self.after.engines > 1 else "vLLM"
         yield (
-            f"`pulumi up` installs the new engine while the old one serves, drains the gateway and restarts vLLM. The "
-            f"start is a cold one, unless this version has filled {self.after.cache_directory} before."
+            "`pulumi up` installs the new engine while the old one serves, drains the gateway and restarts "
+            f"{every}. The start is a cold one, unless this version has filled {self.after.cache_directory} before."
         )
 
     def summary(self) -> dict[str, Any]:
@@ -132,7 +141,7 @@ class Upgrade:
             "arguments_gone": list(self.arguments_gone),
             "arguments_new": list(self.arguments_new),
             **{name: {"before": before, "after": after} for name, (before, after) in self.figures().items()},
-            "load": {"before": _load(self.before) or None, "after": _load(self.after) or None},
+            "load": None if self.streams is None else f"{self.streams} streams, {pricing.MEASURED_LOAD}",
             "measured": {"before": self.before.measured, "after": self.after.measured},
             "evidence_lost": self.evidence_lost,
             "new_findings": list(self.new_findings),
@@ -165,12 +174,17 @@ def _tokens(one: Plan) -> int | None:
     return None if one.memory is None else one.kv_tokens
 
 
-def _rate(one: Plan) -> float | None:
-    return None if one.rate is None else one.rate.tokens_per_s
+def _tokens_per_s(found: Rate | None) -> float | None:
+    return None if found is None else found.tokens_per_s
 
 
-def _load(one: Plan) -> str:
-    return "" if one.rate is None else one.rate.load
+def _price(one: Plan, found: Rate | None) -> float | None:
+    usd = spot_pricing.usd_per_serving_hour(one.price.usd_per_hour, one.price.billing, one.measured_run)
+    return pricing.per_million(usd, found)
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(names) if len(names) <= _MOST_NAMES else f"{len(names)} (--json names them)"
 
 
 def _written(value: float | None) -> str:
