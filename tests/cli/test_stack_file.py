@@ -136,3 +136,53 @@ def test_a_machine_of_ones_own_beside_a_rented_one_has_no_effect(tmp_path, capsy
     assert "pulumi-vllm:host: has no effect, because server.machine.cloud rents" in refused(
         capsys, path, "plan"
     )
+
+
+@pytest.mark.parametrize(
+    ("stack_file", "here"),
+    [
+        ("Pulumi.mine.yaml", "."),
+        ("settings/Pulumi.mine.yaml", "settings"),
+        ("Pulumi.mine.yml", "deep/below"),
+        ("a/b/Pulumi.mine.yml", "."),
+    ],
+)
+def test_a_stack_is_found_by_name_where_pulumi_finds_it(tmp_path, monkeypatch, capsys, stack_file, here):
+    path = tmp_path / stack_file
+    folder = "" if path.parent == tmp_path else path.parent.relative_to(tmp_path)
+    (tmp_path / f"Pulumi{path.suffix}").write_text(f"name: a\nruntime: python\nstackConfigDir: {folder}\n")
+    for needed in (tmp_path / here, path.parent):
+        needed.mkdir(parents=True, exist_ok=True)
+    path.write_text(SHIPPED.read_text())
+    monkeypatch.chdir(tmp_path / here)
+    assert cli.main(["plan", "mine"]) == 0
+    assert cli.main(["plan", "yours"]) == 1
+    assert capsys.readouterr().err.endswith(
+        f"Pulumi.yours{path.suffix} is missing; give a stack of the project, or the path of a stack file\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "no such file, and no Pulumi.yaml here or above; run this in the project's folder"),
+        ("name: a\nstackConfigDir: 3\n", "Pulumi.yaml: stackConfigDir is 3; write the name of a folder"),
+        ("name: a\nname: b\n", "Pulumi.yaml:2: name: is in line 1 already"),
+    ],
+)
+def test_a_stack_that_cannot_be_looked_up(tmp_path, monkeypatch, capsys, text, message):
+    if text is not None:
+        (tmp_path / "Pulumi.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    assert message in refused(capsys, "mine", "plan")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("machine={gpu: H200, gpu: H100}", "gpu: is in line 1 already; remove one of the two"),
+        ("context=[", "is not YAML: "),
+    ],
+)
+def test_a_set_value_is_read_like_the_file(capsys, value, message):
+    assert message in refused(capsys, SHIPPED, "plan", "--set", value)

@@ -8,10 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from pulumi_vllm.cli import stack_file, stack_state
+from pulumi_vllm.cli import pulumi_yaml, stack_file, stack_state
 from pulumi_vllm.cli.terminal import print_json
+from pulumi_vllm.component import project_file
 from pulumi_vllm.plan import schedule
 from pulumi_vllm.plan.names import is_of_stack
 from pulumi_vllm.plan.spend_report import Item, Report, iso
@@ -86,9 +85,12 @@ def _owned(name: str, deployment: dict[str, Any]) -> tuple[str, str, set[str]]:
 
 def _project_here() -> str:
     try:
-        return str(yaml.safe_load(Path("Pulumi.yaml").read_text())["name"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
-        raise CostError("Pulumi.yaml: has no name, or is missing; run this in the project's folder") from None
+        path = project_file.find_above(Path.cwd()) or Path("Pulumi.yaml")
+        return str(pulumi_yaml.parse(pulumi_yaml.read(path), path.name)["name"])
+    except (OSError, KeyError):
+        raise CostError(f"{path}: has no name, or is missing; run this in the project's folder") from None
+    except pulumi_yaml.ProjectFileError as error:
+        raise CostError(str(error)) from None
 
 
 def _schedule(stack: str) -> tuple[schedule.Cron, schedule.Cron] | None:

@@ -3,16 +3,13 @@
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pulumi_vllm.cli import yaml_edit
-from pulumi_vllm.component.plugin_entry import names_plugin
+from pulumi_vllm.component import project_file
 from pulumi_vllm.plan import yaml_text
 from pulumi_vllm.plan.errors import ConfigError
-
-_LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 PLUGIN: Final = "plugins:\n  providers:\n    - name: vllm\n      path: ./provider\n"
 REFRESH: Final = (
@@ -49,6 +46,17 @@ def new(name: str) -> str:
     return f"name: {name}\ndescription: A language model on rented GPUs\n{runtime}{REFRESH}{PLUGIN}"
 
 
+def stack_file(document: dict[str, Any], project: Path, stack: str) -> Path:
+    """Return where Pulumi looks: in the project's stackConfigDir, with the ending of the project's file.
+
+    Raises:
+        ProjectFileError: stackConfigDir is not the name of a folder.
+    """
+    if not isinstance(where := document.get("stackConfigDir") or "", str):
+        raise ProjectFileError(f"{project}: stackConfigDir is {where!r}; write the name of a folder")
+    return project.parent / where / f"Pulumi.{stack}{project.suffix}"
+
+
 def parse(text: str, where: str, *, empty: bool = False) -> dict[str, Any]:
     """Return the document, or raise ProjectFileError. With `empty` it may contain only comments or nothing."""
     try:
@@ -66,7 +74,7 @@ def with_lines(text: str, document: dict[str, Any]) -> tuple[str, list[str]]:
     """Return the text with the missing entries, and a message for each entry that the user must add."""
     left: list[str] = []
     for there, path, lines in (
-        (names_plugin(document), ("plugins", "providers"), PLUGIN),
+        (project_file.names_plugin(document), ("plugins", "providers"), PLUGIN),
         (_options(document).get("refresh") is not None, ("options",), REFRESH),
     ):
         if there:
@@ -133,12 +141,11 @@ def _add_first(block: Any, entries: Any) -> None:
 
 def _merges(text: str, changed: str, lines: str) -> str | None:
     """Return the changed text if it means the original document with these entries added, else None."""
-    before, wanted = yaml.load(text, Loader=_LOADER) or {}, yaml.load(lines, Loader=_LOADER)  # noqa: S506 - safe
     try:
-        after = yaml.load(changed, Loader=_LOADER)  # noqa: S506 - a safe loader
-    except yaml.YAMLError:
+        before, wanted, after = (yaml_text.load(one, "") for one in (text, lines, changed))
+    except ConfigError:
         return None
-    return changed if after == _merged(before, wanted) else None
+    return changed if after == _merged(before or {}, wanted) else None
 
 
 def _merged(one: Any, other: Any) -> Any:

@@ -1,15 +1,15 @@
 """Stack files: found by path or by name, read, and changed so that comments and order stay."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from pulumi_vllm.cli import pulumi_yaml
+from pulumi_vllm.component import project_file
 from pulumi_vllm.plan import yaml_text
 from pulumi_vllm.plan.errors import ConfigError
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _BLOCK = ("config", "pulumi-vllm:server")
 
 
@@ -18,19 +18,37 @@ class StackFileError(Exception):
 
 
 def find(stack: str) -> Path:
-    """Return the file of that path, else the stack file of that name."""
-    # Pulumi uses the same ending as the project's file has.
-    endings = [Path(f"Pulumi.{stack}{ending}") for ending in (".yaml", ".yml")]
-    for path in (Path(stack), *("stacks" / name for name in endings), *endings):
-        if path.is_file():
-            return path
-    raise StackFileError(f"{stack}: no such stack; give a file, or a stack in the folder stacks/")
+    """Return the file of that path, else the file of that stack of the project in this folder or above it.
+
+    Raises:
+        StackFileError: there is none, or Pulumi.yaml cannot be read.
+    """
+    if (path := Path(stack)).is_file():
+        return path
+    project = project_file.find_above(Path.cwd())
+    if project is None:
+        raise StackFileError(
+            f"{stack}: no such file, and no Pulumi.yaml here or above; run this in the project's folder, "
+            "or give the path of a stack file"
+        )
+    where = Path(os.path.relpath(project))
+    try:
+        path = pulumi_yaml.stack_file(pulumi_yaml.parse(pulumi_yaml.read(project), str(where)), where, stack)
+    except OSError as error:
+        raise StackFileError(f"{where}: {error.strerror}; make it readable") from None
+    except pulumi_yaml.ProjectFileError as error:
+        raise StackFileError(str(error)) from None
+    if not path.is_file():
+        raise StackFileError(
+            f"{stack}: no such stack: {path} is missing; give a stack of the project, or the path of a stack file"
+        )
+    return path
 
 
 def folders_of(path: Path) -> tuple[Path, ...]:
     """Where the model files of a stack file are: beside it, and in its project."""
-    project = next((one for one in path.resolve().parents if (one / "Pulumi.yaml").is_file()), None)
-    return (path.parent,) if project is None else (path.parent, project)
+    project = project_file.find_above(path.resolve().parent)
+    return (path.parent,) if project is None else (path.parent, project.parent)
 
 
 def value_of(path: Path, key: str, text: str | None = None) -> Any:
@@ -84,9 +102,9 @@ def put(block: dict[str, Any], dotted: str) -> None:
     if not equals or not all(keys):
         raise StackFileError(f"--set {dotted}: is not key=value; write for example --set machine.count=1")
     try:
-        parsed = yaml.load(value, Loader=_LOADER)  # noqa: S506 - a safe loader
-    except yaml.YAMLError:
-        raise StackFileError(f"--set {dotted}: the value is not YAML; quote it") from None
+        parsed = yaml_text.load(value, f"--set {dotted}")
+    except ConfigError as error:
+        raise StackFileError(str(error)) from None
     at = block
     for key in keys[:-1]:
         below = at.setdefault(key, {})

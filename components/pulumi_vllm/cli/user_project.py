@@ -10,7 +10,7 @@ from typing import Any, Final
 from pulumi_vllm import __version__
 from pulumi_vllm.cli import pulumi_yaml
 from pulumi_vllm.cli.schema import EDITOR_LINE, SCHEMA_FILE
-from pulumi_vllm.component.plugin_entry import names_plugin
+from pulumi_vllm.component import project_file
 from pulumi_vllm.plan.address_ranges import SET_COMMAND
 from pulumi_vllm.plan.suggestions import suggestion
 
@@ -44,13 +44,11 @@ def find_errors(folder: Path, name: str, stack: str) -> list[str]:
         found.append(
             f"{folder / 'Pulumi.json'}: only Pulumi.yaml can be extended; write it as YAML, then run this again"
         )
-    document, file = {}, next(iter(_project_files(folder)), folder / "Pulumi.yaml")
+    document, file = {}, project_file.find(folder) or folder / "Pulumi.yaml"
     try:
         if file.exists():
             document = pulumi_yaml.parse(pulumi_yaml.read(file), str(file))
-        if not isinstance(where := document.get("stackConfigDir") or "", str):
-            found.append(f"{file}: stackConfigDir is {where!r}; write the name of a folder")
-        elif (path := folder / _stack_name(document, file.name, stack)).is_file():
+        if (path := pulumi_yaml.stack_file(document, file, stack)).is_file():
             pulumi_yaml.parse(pulumi_yaml.read(path), str(path), empty=True)
     except pulumi_yaml.ProjectFileError as error:
         found.append(str(error))
@@ -60,12 +58,12 @@ def find_errors(folder: Path, name: str, stack: str) -> list[str]:
 def served_stack(folder: Path) -> str | None:
     """Return the first stack of the project whose file has the block of a server already."""
     try:
-        there = next(iter(_project_files(folder)), folder / "Pulumi.yaml")
+        there = project_file.find(folder) or folder / "Pulumi.yaml"
         document = pulumi_yaml.parse(pulumi_yaml.read(there), str(there)) if there.is_file() else {}
-        pattern = _stack_name(document, there.name, "*")
-    except (pulumi_yaml.ProjectFileError, AttributeError):  # find_errors reports it
+        stack_files = pulumi_yaml.stack_file(document, there, "*")
+    except pulumi_yaml.ProjectFileError:  # find_errors reports it
         return None
-    for path in sorted(folder.glob(pattern)):
+    for path in sorted(stack_files.parent.glob(stack_files.name)):
         with suppress(pulumi_yaml.ProjectFileError):
             if _has_block(pulumi_yaml.read(path), str(path)):
                 return path.stem.removeprefix("Pulumi.")
@@ -82,7 +80,7 @@ class Project:
         self.kept: list[str] = []
         self.left: list[str] = []
         self.notes: list[str] = []
-        there = next(iter(_project_files(folder)), None)
+        there = project_file.find(folder)
         self._file = there.name if there else "Pulumi.yaml"
         self._document = pulumi_yaml.parse(pulumi_yaml.read(there), str(there)) if there else {}
 
@@ -99,7 +97,7 @@ class Project:
     def write(self) -> None:
         """Write or extend the files. A second run changes nothing."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        own_path = bool(self._document) and names_plugin(self._document)
+        own_path = bool(self._document) and project_file.names_plugin(self._document)
         self._project_yaml()
         if not own_path or (self.folder / _LAUNCHER).exists() or self._is_our_path():
             self._launcher()
@@ -261,7 +259,7 @@ class Project:
 
     @property
     def _stack_name(self) -> str:
-        return _stack_name(self._document, self._file, self.stack)
+        return str(pulumi_yaml.stack_file(self._document, Path(self._file), self.stack))
 
     def _is_our_path(self) -> bool:
         return "./provider" in json.dumps([self._document.get("plugins"), self._document.get("packages")])
@@ -313,14 +311,3 @@ def requirement(name: str) -> str:
 def _has_block(text: str, where: str) -> bool:
     config = pulumi_yaml.parse(text, where, empty=True).get("config")
     return isinstance(config, dict) and "pulumi-vllm:server" in config
-
-
-def _stack_name(document: dict[str, Any], file: str, stack: str) -> str:
-    """Return where Pulumi looks: in the project's stackConfigDir, with the ending of the project's file."""
-    where = document.get("stackConfigDir")
-    name = f"Pulumi.{stack}{Path(file).suffix}"
-    return f"{where.rstrip('/')}/{name}" if where else name
-
-
-def _project_files(folder: Path) -> list[Path]:
-    return [file for name in ("Pulumi.yaml", "Pulumi.yml") if (file := folder / name).is_file()]

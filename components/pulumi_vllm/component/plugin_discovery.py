@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
-import yaml
 
-from pulumi_vllm.component.plugin_entry import names_plugin
+from pulumi_vllm.component import project_file
+from pulumi_vllm.plan import yaml_text
+from pulumi_vllm.plan.errors import ConfigError
 
 inside_plugin = threading.Event()
 """Set where the plugin itself constructs a server for a program in another language."""
@@ -21,27 +22,18 @@ def warn_if_hidden() -> None:
 
     This is a warning, because the engine may know the plugin from a source that cannot be checked here.
     """
-    project = None if inside_plugin.is_set() else _project(Path.cwd())
+    project = None if inside_plugin.is_set() else project_file.find_above(Path.cwd())
     if project is None:
         return
     try:
-        document = yaml.safe_load(project.read_bytes())
-    except yaml.YAMLError:
+        document = yaml_text.load(project.read_bytes().decode("utf-8", "surrogateescape"), str(project))
+    except ConfigError:
         return  # the engine reads the file first and reports this
-    if isinstance(document, dict) and not (names_plugin(document) or _installed(document)):
+    if isinstance(document, dict) and not (project_file.names_plugin(document) or _installed(document)):
         pulumi.log.warn(
             f"{project}: names no plugin vllm, and none is installed, so the engine may not find it; "
             f"run in {project.parent}: pulumi-vllm init"
         )
-
-
-def _project(folder: Path) -> Path | None:
-    """Return the project file of a program in this folder."""
-    for above in (folder, *folder.parents):
-        for name in ("Pulumi.yaml", "Pulumi.yml"):
-            if (above / name).is_file():
-                return above / name
-    return None
 
 
 def _installed(document: dict[str, Any]) -> bool:

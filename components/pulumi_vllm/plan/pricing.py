@@ -5,10 +5,9 @@ from __future__ import annotations
 import functools
 import pathlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-import yaml
-
+from pulumi_vllm.plan import yaml_text
 from pulumi_vllm.plan.offer_choice import OfferRequest, billing_order, matching
 
 if TYPE_CHECKING:
@@ -22,15 +21,13 @@ HOURS_PER_MONTH = 730
 MEASURED_INPUT, MEASURED_OUTPUT = 512, 256
 MEASURED_LOAD = f"{MEASURED_INPUT} tokens in and {MEASURED_OUTPUT} out"
 """Load of every measured rate that `plan` reads (lab/gpu/compact.py)."""
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @functools.cache
 def assumptions() -> dict[str, Any]:
     """Assumptions and published prices of data/prices.yaml."""
-    text = (pathlib.Path(__file__).parent / "data" / "prices.yaml").read_text()
-    content: dict[str, Any] = yaml.load(text, Loader=_LOADER)  # noqa: S506 - a safe loader
-    return content
+    path = pathlib.Path(__file__).parent / "data" / "prices.yaml"
+    return cast("dict[str, Any]", yaml_text.load(path.read_text(), path.name))
 
 
 @dataclass(frozen=True, slots=True)
