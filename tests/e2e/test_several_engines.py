@@ -127,13 +127,13 @@ while ss -ltn | grep -q '127.0.0.1:8000 '; do sleep 0.05; done
 """
 
 
-def a_kill_ends_only_its_own_streams(project, outputs) -> None:
+def a_kill_ends_only_its_own_streams(project, outputs, back_within_s: float = 90) -> None:
     before = invocations(project)
     ends, afterwards, of_killed = asyncio.run(streams_over_a_kill(project, outputs, 1200))
     assert 0 < of_killed < len(ends), (of_killed, ends)
     assert (ends.count("cut"), ends.count("finished")) == (of_killed, len(ends) - of_killed)
     assert afterwards == [200] * 6
-    wait_for(lambda: served(project) == 2, 90, "second engine")
+    wait_for(lambda: served(project) == 2, back_within_s, "second engine")
     after = invocations(project)
     assert (after[0] != before[0], after[1] == before[1]) == (True, True)
 
@@ -172,12 +172,12 @@ async def under_load(work, outputs) -> list[tuple[int, str]]:
     return found
 
 
-def a_rolling_restart_loses_no_request(project, outputs, context: int) -> None:
+def a_rolling_restart_loses_no_request(project, outputs, context: int, timeout: float = 900) -> None:
     before = invocations(project)
     project.write(project.block | {"context": context})
     shown = project.pulumi("preview", "--diff").stdout
     assert "restarts the engines one after the other" in shown
-    found = asyncio.run(under_load(project.up, outputs))
+    found = asyncio.run(under_load(functools.partial(project.up, timeout=timeout), outputs))
     assert len(found) > 50
     assert [one for one in found if one[0] != 200] == []
     assert not set(before) & set(invocations(project))
@@ -234,5 +234,9 @@ def test_two_real_engines_keep_a_conversation_in_one_cache(projects):
     project.up(timeout=1800)
     project.machine = functools.cache(project.machine)
     outputs = project.outputs()
+    assert set(project.changes()) == {"same"}
+    assert served(project) == 2
     a_conversation_stays_on_one_engine(project, outputs, HITS)
-    a_kill_ends_only_its_own_streams(project, outputs)
+    a_kill_ends_only_its_own_streams(project, outputs, back_within_s=600)
+    a_rolling_restart_loses_no_request(project, outputs, 1024, timeout=2700)
+    a_conversation_stays_on_one_engine(project, outputs, HITS)
