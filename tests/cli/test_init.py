@@ -43,6 +43,31 @@ def test_the_next_steps_name_the_backend_and_the_passphrase(tmp_path, capsys):
     assert login < stack < steps.index("pulumi up")
 
 
+OWN = """config:
+  pulumi-vllm:server: {model: mistral-small-4, machine: {cloud: CLOUD, gpu: H100, count: 2}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("cloud", "host", "wanted"),
+    [
+        ("none", "", {"pulumi config set --path pulumi-vllm:host.address", "hostPrivateKey < key-file"}),
+        ("none", "  pulumi-vllm:host: {address: 203.0.113.7}\n", set()),
+        ("spheron", "", {"export SPHERON_API_KEY"}),
+    ],
+)
+def test_the_next_steps_are_those_of_the_stacks_machine(tmp_path, capsys, cloud, host, wanted):
+    (tmp_path / "Pulumi.mine.yaml").write_text(OWN.replace("CLOUD", cloud) + host)
+    assert main(["init", str(tmp_path)]) == 0
+    steps = capsys.readouterr().out.partition("Next:")[2]
+    known = (
+        "pulumi config set --path pulumi-vllm:host.address",
+        "hostPrivateKey < key-file",
+        "export SPHERON_API_KEY",
+    )
+    assert {one for one in known if one in steps} == wanted
+
+
 def test_a_second_time_changes_nothing(tmp_path, init):
     init(".")
     before = tree(tmp_path)

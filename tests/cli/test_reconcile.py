@@ -304,6 +304,18 @@ def test_a_wrong_command_line_or_no_key_says_what_to_do(stack, capsys, monkeypat
     assert "SPHERON_API_KEY is not set" in capsys.readouterr().err
 
 
+def test_a_machine_of_ones_own_is_refused_before_a_key_is_asked_for(stack, capsys, monkeypatch):
+    monkeypatch.delenv("SPHERON_API_KEY")
+    own = state(policy=None)
+    (server,) = [one for one in own["deployment"]["resources"] if one["type"] == "vllm:index:Server"]
+    own["deployment"]["resources"].append({"type": "vllm:host:Machine", "parent": server["urn"]})
+    stack.is_now(own)
+    assert main(["reconcile", "prod"]) == 1
+    said = capsys.readouterr().err
+    assert "so reconcile rents none" in said
+    assert "SPHERON_API_KEY" not in said
+
+
 # -- what the state says -------------------------------------------------------------------------------------
 DESTROYED = LastUpdate("destroy", "succeeded", "")
 STOPPED_BY_US = LastUpdate("destroy", "succeeded", "pulumi-vllm reconcile: the budget is used up")

@@ -133,9 +133,19 @@ def test_plan_checks_the_machine_that_the_stack_file_names(tmp_path, capsys, hos
 def test_a_machine_of_ones_own_beside_a_rented_one_has_no_effect(tmp_path, capsys):
     path = tmp_path / "Pulumi.mine.yaml"
     path.write_text(SHIPPED.read_text() + "  pulumi-vllm:host: {address: 203.0.113.7}\n")
-    assert "pulumi-vllm:host: has no effect, because server.machine.cloud rents" in refused(
-        capsys, path, "plan"
-    )
+    for words in (("plan",), ("lint",), ("upgrade", "--to", "0.33.0")):
+        assert "pulumi-vllm:host: has no effect, because server.machine.cloud rents" in refused(
+            capsys, path, *words
+        )
+
+
+@pytest.mark.parametrize("words", [("plan",), ("lint",), ("upgrade", "--to", "0.33.0")])
+def test_every_command_that_reads_a_stack_checks_all_of_it(tmp_path, capsys, words):
+    path = tmp_path / "Pulumi.mine.yaml"
+    path.write_text(OWN.replace("CONTEXT", "many").replace("HOST", "{address: https://a/}"))
+    said = refused(capsys, path, *words)
+    assert "server.context: 'many' is not tokens" in said
+    assert "pulumi-vllm:host.address: 'https://a/' is not an address" in said
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,12 @@
 
 import argparse
 import math
-import os
 import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pulumi_vllm.cli import pulumi_yaml, stack_file, stack_state
+from pulumi_vllm.cli import cloud_account, pulumi_yaml, stack_file, stack_state
 from pulumi_vllm.cli.terminal import print_json
 from pulumi_vllm.component import project_file
 from pulumi_vllm.plan import schedule
@@ -21,7 +20,7 @@ _OWN = "vllm:host:Machine"
 
 
 class CostError(Exception):
-    """The API key or the project's name is missing, or the cloud does not bill the machine."""
+    """The project's name is missing, or the cloud does not bill the machine."""
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -41,19 +40,14 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _run(parsed: argparse.Namespace) -> int:
-    from pulumi_vllm.spheron.client import Spheron  # requests takes 0.1 s to import
-
     deployment: dict[str, Any] = stack_state.exported(parsed.stack).get("deployment") or {}
     if any(one.get("type") == _OWN for one in deployment.get("resources") or ()):
         raise CostError(
             f"{parsed.stack}: its machine was made by somebody else (server.machine.cloud: none), and nobody reports "
             "its hours here; look at the bill of whoever rents it to you"
         )
-    key = os.environ.get("SPHERON_API_KEY")
-    if not key:
-        raise CostError("SPHERON_API_KEY is not set; set it to a key of the Spheron API")
+    cloud = cloud_account.connect()
     project, stack, ids = _owned(parsed.stack, deployment)
-    cloud = Spheron(key, url=os.environ.get("SPHERON_URL"))
     instances, volumes = cloud.instances.list(), cloud.volumes.list()
     now = cloud.transport.server_time or time.time()
 

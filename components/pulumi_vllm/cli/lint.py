@@ -68,15 +68,14 @@ def _rules() -> int:
 
 def _stack(name: str, engine: str | None) -> "tuple[Finding, ...]":
     # `pulumi-vllm --help` loads this module too; pydantic takes 0.2 s to import.
-    from pulumi_vllm.cli import stack_file
+    from pulumi_vllm.cli import stack_check, stack_file
     from pulumi_vllm.plan import planner
-    from pulumi_vllm.plan.config import Deployment
 
     path = stack_file.find(name)
     block = stack_file.block_of(path)
     if engine is not None:
         stack_file.put(block, f"engine.version={engine}")
-    return planner.findings(Deployment.parse(block, folders=stack_file.folders_of(path)))
+    return stack_check.checked(path, block, planner.findings)
 
 
 def _flags(words: Sequence[str], parsed: argparse.Namespace) -> "tuple[Finding, ...]":

@@ -1,10 +1,10 @@
 """Offers for a command: from a file, from the cloud, or none, in which case the dated price list is used."""
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pulumi_vllm.cli import cloud_account
 from pulumi_vllm.cli.terminal import say
 from pulumi_vllm.spheron.errors import CloudError
 from pulumi_vllm.spheron.offer_listing import parse_groups
@@ -21,17 +21,13 @@ def find(file: Path | None, *, offline: bool) -> "tuple[Offer, ...] | None":
     """Today's offers; None, with a message on stderr, without an API key or an answer of the cloud."""
     if file is not None:
         return _read(file)
-    key = os.environ.get("SPHERON_API_KEY")
     if offline:
         return None
-    if not key:
-        say("SPHERON_API_KEY is not set: prices are from the dated price list")
+    if cloud_account.key() is None:
+        say(f"{cloud_account.NOT_SET}: prices are from the dated price list")
         return None
-    # Only this branch needs requests, which takes 0.15 s to import.
-    from pulumi_vllm.spheron.client import Spheron
-
     try:
-        return Spheron(key, url=os.environ.get("SPHERON_URL")).offers.list()
+        return cloud_account.connect().offers.list()
     except CloudError as error:
         say(f"{error}: prices are from the dated price list")
         return None

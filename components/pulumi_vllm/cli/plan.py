@@ -81,27 +81,14 @@ def _plan(parsed: argparse.Namespace) -> int:
 def _decide(stack: str, changes: list[str]) -> "Plan":
     # `pulumi-vllm --help` loads this module too; pydantic takes 0.2 s to import.
     # `_plan` disables pydantic's plugins before this import.
-    from pulumi_vllm.cli import stack_file
-    from pulumi_vllm.plan import host_block, plan
-    from pulumi_vllm.plan.config import Deployment
-    from pulumi_vllm.plan.errors import ConfigError, PlanError
+    from pulumi_vllm.cli import stack_check, stack_file
+    from pulumi_vllm.plan import plan
 
     path = stack_file.find(stack)
     block = stack_file.block_of(path)
     for dotted in changes:
         stack_file.put(block, dotted)
-    host = stack_file.value_of(path, "pulumi-vllm:host")
-    of_host = tuple(host_block.errors_in_file(host))
-    try:
-        deployment = Deployment.parse(block, folders=stack_file.folders_of(path))
-        if host is not None and not deployment.machine.is_own:
-            of_host = (f"{host_block.IN_STACK_FILE}: {host_block.NO_EFFECT}", *of_host)
-        decided = plan(deployment)
-    except PlanError as error:
-        raise type(error)((*error.errors, *of_host)) from None
-    if of_host:
-        raise ConfigError(of_host)
-    return decided
+    return stack_check.checked(path, block, plan)
 
 
 def _price(decided: "Plan", mix: "Mix") -> "TokenPrice | str":

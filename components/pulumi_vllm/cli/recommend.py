@@ -348,13 +348,13 @@ def _remark(row: "Fitting") -> str:
 def _write(parsed: argparse.Namespace, wish: "Wish", rows: "Sequence[Fitting]") -> None:
     """Change the stack file, if the result is a stack that plans."""
     # Only --write needs the whole plan package.
-    from pulumi_vllm.cli import stack_file
+    from pulumi_vllm.cli import stack_check, stack_file
     from pulumi_vllm.plan import ConfigError, Deployment, own_machine, plan
     from pulumi_vllm.plan.stack_name import contradictions
 
     path = stack_file.find(parsed.write)
     text, before = path.read_text(), stack_file.block_of(path)
-    if _value(before, "machine.cloud") == own_machine.CLOUD:
+    if own_machine.is_declared_in(before):
         raise ConfigError(
             (
                 "server.machine.cloud: is none, and --write chooses a machine to rent; change gpu and count by hand",
@@ -378,15 +378,18 @@ def _write(parsed: argparse.Namespace, wish: "Wish", rows: "Sequence[Fitting]") 
         values["machine.fallback"] = None
     changed = stack_file.change(text, values)
     block = stack_file.block_of(path, changed)
-    deployment = Deployment.parse(block, folders=stack_file.folders_of(path))
-    errors = contradictions(path.name.removeprefix("Pulumi.").removesuffix(".yaml"), block)
-    if row.usd_per_hour > deployment.machine.ceiling:
-        ceiling = deployment.machine.ceiling
-        problem = f"server.machine.max_usd_per_hour: {ceiling:g} is below ${row.usd_per_hour:.2f}/h"
-        errors = (*errors, f"{problem}; set --max-usd-per-hour")
-    if errors:
-        raise ConfigError(errors)
-    plan(deployment)
+
+    def decide(deployment: Deployment) -> None:
+        errors = contradictions(path.name.removeprefix("Pulumi.").removesuffix(".yaml"), block)
+        if row.usd_per_hour > deployment.machine.ceiling:
+            ceiling = deployment.machine.ceiling
+            problem = f"server.machine.max_usd_per_hour: {ceiling:g} is below ${row.usd_per_hour:.2f}/h"
+            errors = (*errors, f"{problem}; set --max-usd-per-hour")
+        if errors:
+            raise ConfigError(errors)
+        plan(deployment)
+
+    stack_check.checked(path, block, decide)
     if block == before:
         say(f"{path}: needs no change")
         return

@@ -1,13 +1,13 @@
 """One run of `reconcile`: look at the state and the cloud, decide, run the update, record it."""
 
 import contextlib
-import os
+import functools
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from pulumi_vllm.cli import cloud_rentals, recovery_record, stack_state
+from pulumi_vllm.cli import cloud_account, cloud_rentals, recovery_record, stack_state
 from pulumi_vllm.cli.stack_state import MESSAGE_START, ServerState
 from pulumi_vllm.cli.stack_update import RunningFile, Update, run_update
 from pulumi_vllm.cli.terminal import TROUBLE, say
@@ -29,10 +29,6 @@ from pulumi_vllm.spheron.models import Instance
 NO_MACHINE, LOCKED = 2, 3
 _ON_DEMAND_FIRST: Final = "PULUMI_VLLM_ON_DEMAND_FIRST"
 _CANCEL_TIMEOUT_S: Final = 120.0  # for a distant backend; the CLI itself takes about a second
-
-
-class ReconcileError(Exception):
-    """The API key is missing."""
 
 
 @dataclass(slots=True)
@@ -65,16 +61,14 @@ class RecoveryRun:
             record: file of the records.
             left: file that remembers the process that holds the stack's lock.
             quiet: whether stdout is left to the JSON object.
-
-        Raises:
-            ReconcileError: there is no API key.
         """
-        key = os.environ.get("SPHERON_API_KEY")
-        if not key:
-            raise ReconcileError("SPHERON_API_KEY is not set; set it to a key of the Spheron API")
         self._stack, self._every_s, self._record, self._quiet = stack, every_s, record, quiet
-        self._cloud = Spheron(key, url=os.environ.get("SPHERON_URL"))
         self._running = RunningFile(left)
+
+    @functools.cached_property
+    def _cloud(self) -> Spheron:
+        """The cloud, which is not asked about a stack that reconcile refuses."""
+        return cloud_account.connect()
 
     def decide_only(self) -> Result:
         """Decide, and do nothing."""

@@ -1,11 +1,11 @@
 """`pulumi-vllm sweep`: our instances and volumes at the cloud, which of them no state contains, and their deletion."""
 
 import argparse
-import os
 import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from pulumi_vllm.cli import cloud_account
 from pulumi_vllm.cli.pulumi_states import read_states
 from pulumi_vllm.cli.sweep_deletion import delete
 from pulumi_vllm.cli.terminal import TROUBLE, print_json, say
@@ -22,7 +22,7 @@ _BEING_CREATED = (
 
 
 class SweepError(Exception):
-    """The API key is missing, or a name on the command line cannot be deleted."""
+    """A name on the command line cannot be deleted."""
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -79,13 +79,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _run(parsed: argparse.Namespace) -> int:
-    from pulumi_vllm.spheron.client import Spheron  # requests takes 0.1 s to import
-
     _check_usage(parsed)
-    key = os.environ.get("SPHERON_API_KEY")
-    if not key:
-        raise SweepError("SPHERON_API_KEY is not set; set it to a key of the Spheron API")
-    cloud = Spheron(key, url=os.environ.get("SPHERON_URL"))
+    cloud = cloud_account.connect()
     if parsed.expired:
         return _sweep_expired(cloud, parsed)
     instances, volumes = cloud.instances.list(), cloud.volumes.list()

@@ -21,15 +21,14 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def _upgrade(parsed: argparse.Namespace) -> int:
     # `pulumi-vllm --help` loads this module too; pydantic takes 0.2 s to import.
-    from pulumi_vllm.cli import stack_file
+    from pulumi_vllm.cli import stack_check, stack_file
     from pulumi_vllm.plan import catalogue, plan
-    from pulumi_vllm.plan.config import Deployment
     from pulumi_vllm.plan.engine_comparison import Upgrade
     from pulumi_vllm.plan.errors import PlanError
 
     path = stack_file.find(parsed.stack)
-    block, folders = stack_file.block_of(path), stack_file.folders_of(path)
-    before = plan(Deployment.parse(block, folders=folders))
+    block = stack_file.block_of(path)
+    before = stack_check.checked(path, block, plan)
     engines = [
         one.version for one in catalogue.load().engines.values() if one.runs_on == before.engine.runs_on
     ]
@@ -39,7 +38,7 @@ def _upgrade(parsed: argparse.Namespace) -> int:
         )
     stack_file.put(block, f"engine.version={parsed.to}")
     try:
-        after = plan(Deployment.parse(block, folders=folders))
+        after = stack_check.checked(path, block, plan)
     except PlanError as error:
         if parsed.json:
             print_json({"from": before.engine.version, "to": parsed.to, "refused": list(error.errors)})

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from pulumi_vllm import __version__
-from pulumi_vllm.cli import pulumi_yaml
+from pulumi_vllm.cli import cloud_account, pulumi_yaml
 from pulumi_vllm.cli.schema import EDITOR_LINE, SCHEMA_FILE
 from pulumi_vllm.component import project_file
+from pulumi_vllm.plan import host_block, own_machine
 from pulumi_vllm.plan.address_ranges import SET_COMMAND
 from pulumi_vllm.plan.suggestions import suggestion
 
@@ -110,7 +111,8 @@ class Project:
 
     def next_steps(self) -> list[str]:
         """Return the commands to run next."""
-        venv, stack = self._venv, self.stack
+        venv, stack, config = self._venv, self.stack, self._config()
+        is_own = own_machine.is_declared_in(config.get("pulumi-vllm:server"))
         steps = [] if self.folder == Path() else [f"cd {self.folder}"]
         if not (self.folder / venv / "bin" / "pulumi-resource-vllm").exists():
             steps.append(self._install_line(self._requirement))
@@ -119,14 +121,16 @@ class Project:
             steps.append(
                 f'eval "$({venv}/bin/pulumi-vllm local up)"   # the local cloud; needs root on Linux'
             )
-        else:
-            steps.append("export SPHERON_API_KEY=…")
+        elif not is_own:
+            steps.append(f"export {cloud_account.KEY}=…")
         steps.append("pulumi login --local   # state on this machine; or log in to the backend that you use")
         steps.append(
             f"pulumi stack init {stack}   # asks for a passphrase, which every later command needs; keep it"
         )
         if stack != "local":
             steps.append(f"{SET_COMMAND}   # who may reach the server")
+        if is_own and not config.get(host_block.IN_STACK_FILE):
+            steps += (f"{host_block.SET_ADDRESS}   # your machine", host_block.SET_KEY)
         return [*steps, "pulumi up"]
 
     # -- the files ----------------------------------------------------------------------------------
@@ -260,6 +264,12 @@ class Project:
     @property
     def _stack_name(self) -> str:
         return str(pulumi_yaml.stack_file(self._document, Path(self._file), self.stack))
+
+    def _config(self) -> dict[str, Any]:
+        """Return the configuration of the stack file."""
+        path = self.folder / self._stack_name
+        config = pulumi_yaml.parse(pulumi_yaml.read(path), str(path), empty=True).get("config")
+        return config if isinstance(config, dict) else {}
 
     def _is_our_path(self) -> bool:
         return "./provider" in json.dumps([self._document.get("plugins"), self._document.get("packages")])

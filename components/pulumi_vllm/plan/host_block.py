@@ -21,6 +21,7 @@ NO_EFFECT: Final = (
     "has no effect, because server.machine.cloud rents the machine; leave it out, or set cloud: none"
 )
 SET_KEY: Final = "pulumi config set --secret pulumi-vllm:hostPrivateKey < key-file"
+SET_ADDRESS: Final = "pulumi config set --path pulumi-vllm:host.address YOUR.MACHINE"
 KEY_IN_CLEAR: Final = (
     f"{IN_STACK_FILE}.private_key: is in clear in the stack file; remove it, and run `{SET_KEY}`"
 )

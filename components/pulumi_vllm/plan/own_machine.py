@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from pulumi_vllm.plan.host_paths import MODELS
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 CLOUD: Final = "none"
 """`machine.cloud` of such a machine."""
@@ -44,6 +42,12 @@ class Store:
     def place(self) -> str:
         """The directory or the device."""
         return self.path or self.device or ""
+
+
+def is_declared_in(block: object) -> bool:
+    """Whether a block `server` as a person wrote it, which may have errors, is for such a machine."""
+    machine = block.get("machine") if isinstance(block, Mapping) else None
+    return isinstance(machine, Mapping) and machine.get("cloud") == CLOUD
 
 
 def refusal(key: str) -> str:
