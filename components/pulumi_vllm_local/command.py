@@ -66,6 +66,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], 
         default=60.0,
         help="virtual seconds per real second (default: 60); 1 is real time",
     )
+    up.add_argument(
+        "--release",
+        default="",
+        metavar="CODENAME",
+        help="release of the machines, such as trixie (default: that of this computer)",
+    )
     up.add_argument("--foreground", action="store_true", help="serve in this process until Ctrl-C")
     up.add_argument("--json", action="store_true", help="print JSON in place of the environment")
     up.set_defaults(engine_locks=engine_locks)
@@ -140,6 +146,7 @@ def _up(parsed: argparse.Namespace) -> int:
         engine=parsed.engine,
         port=parsed.port,
         factor=parsed.factor,
+        release=parsed.release,
         progress=_message,
     )
     _show(running, parsed.json)
@@ -156,10 +163,15 @@ def _foreground(parsed: argparse.Namespace) -> int:
         raise settings.LocalCloudError(
             "local up: it is already running; stop it with `pulumi-vllm local down`"
         )
-    control.prepare(parsed.engine, parsed.engine_locks, _message)
-    control.wanted_settings(state_dir, parsed.engine_locks, parsed.engine, parsed.port, parsed.factor).write(
-        state_dir
-    )
+    control.prepare(parsed.engine, parsed.engine_locks, parsed.release, _message)
+    control.wanted_settings(
+        state_dir,
+        parsed.engine_locks,
+        engine=parsed.engine,
+        port=parsed.port,
+        factor=parsed.factor,
+        release=parsed.release,
+    ).write(state_dir)
     settings.Files(state_dir).process.unlink(missing_ok=True)
 
     def show_when_ready() -> None:

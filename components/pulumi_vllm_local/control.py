@@ -65,6 +65,7 @@ def up(
     engine: str = "fake",
     port: int = 0,
     factor: float = 60.0,
+    release: str = "",
     progress: Callable[[str], None] = lambda _: None,
 ) -> Running:
     """Start a local cloud for this folder, unless it already runs with these settings.
@@ -75,6 +76,7 @@ def up(
         engine: engine of machines without GPUs: real, fake, or none (each machine installs its own).
         port: port of the API on loopback; 0 keeps the previous one, or takes a free one.
         factor: virtual seconds per real second.
+        release: codename of the machines' release; by default that of this computer.
         progress: receives progress messages.
 
     Raises:
@@ -86,7 +88,9 @@ def up(
     with exclusive_command(state_dir):
         old = Settings.read(state_dir)
         found = running(state_dir)
-        wanted = wanted_settings(state_dir, engine_locks, engine, port, factor)
+        wanted = wanted_settings(
+            state_dir, engine_locks, engine=engine, port=port, factor=factor, release=release
+        )
         if found is not None and old == wanted:
             progress(f"local cloud: already serving on {found.url}")
             return found
@@ -94,20 +98,27 @@ def up(
             _refuse_in_use(found, old, wanted)
             progress("local cloud: restarting with the new settings")
             _end(state_dir)
-        prepare(engine, engine_locks, progress)
+        prepare(engine, engine_locks, release, progress)
         wanted.write(state_dir)
         return _start(state_dir, progress)
 
 
-def wanted_settings(state_dir: Path, engine_locks: Path, engine: str, port: int, factor: float) -> Settings:
+def wanted_settings(
+    state_dir: Path, engine_locks: Path, *, engine: str, port: int, factor: float, release: str
+) -> Settings:
     """Return the settings of a cloud that is to be started; ports and key stay those of the folder."""
     old = Settings.read(state_dir) or Settings.fresh(engine, factor, port)
     return replace(
-        old, engine=engine, factor=factor, port=port or old.port, engine_locks=str(engine_locks.resolve())
+        old,
+        engine=engine,
+        factor=factor,
+        port=port or old.port,
+        engine_locks=str(engine_locks.resolve()),
+        release=release,
     )
 
 
-def prepare(engine: str, engine_locks: Path, progress: Callable[[str], None]) -> None:
+def prepare(engine: str, engine_locks: Path, release: str, progress: Callable[[str], None]) -> None:
     """Check the requirements of this computer and build the images.
 
     Raises:
@@ -123,7 +134,7 @@ def prepare(engine: str, engine_locks: Path, progress: Callable[[str], None]) ->
         )
     # Machines with GPUs always get the fake engine.
     own = () if engine == "none" else (f"engine-{engine}",)
-    images = ImageCache(engine_locks)
+    images = ImageCache(engine_locks, release)
     for name in dict.fromkeys(("base", *own, "engine-fake")):
         try:
             images.ensure(name, progress)
@@ -138,8 +149,8 @@ def _refuse_in_use(found: Running, old: Settings, wanted: Settings) -> None:
     if not alive:
         return
     changed = [
-        f"{name} {getattr(old, name)} -> {getattr(wanted, name)}"
-        for name in ("engine", "factor", "port")
+        f"{name} {getattr(old, name) or 'default'} -> {getattr(wanted, name) or 'default'}"
+        for name in ("engine", "factor", "port", "release")
         if getattr(old, name) != getattr(wanted, name)
     ]
     if not changed:  # other lock files: machines that exist keep the engine they have

@@ -96,7 +96,7 @@ def run(state_dir: Path, make: Callable[[Path, ImageCache], Any] = Machines) -> 
     if lock is None:
         raise LocalCloudError(f"{state_dir}: another process serves it; see `pulumi-vllm local status`")
     with lock, contextlib.suppress(KeyboardInterrupt):
-        machines = make(state_dir, ImageCache(Path(settings.engine_locks)))
+        machines = make(state_dir, ImageCache(Path(settings.engine_locks), settings.release))
         asyncio.run(_serve(state_dir, settings, machines, machines.gateway))
     return 0
 

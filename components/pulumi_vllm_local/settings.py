@@ -34,6 +34,7 @@ class Settings:
     hub_port: int
     api_key: str
     engine_locks: str = ""
+    release: str = ""
 
     @classmethod
     def read(cls, state_dir: Path) -> Settings | None:

@@ -20,19 +20,20 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def clouds():
-    """Return a local cloud per engine, started on first use; all are removed at the end."""
+    """Return a local cloud per engine and release, started on first use; all are removed at the end."""
     if os.geteuid() != 0:
         pytest.fail("the end-to-end tests start machines; run them as root")
     started: dict[str, LocalCloud] = {}
     # The path is short because sockets are below it. It is inside the checkout because /tmp may be small.
     root = REPOSITORY / ".pulumi-vllm" / f"e2e-{os.getpid()}"
 
-    def start(engine: str) -> LocalCloud:
-        if engine not in started:
-            cloud = LocalCloud(root / engine, engine)
-            started[engine] = cloud
+    def start(engine: str, release: str = "") -> LocalCloud:
+        name = f"{engine}-{release}" if release else engine
+        if name not in started:
+            cloud = LocalCloud(root / name, engine, release)
+            started[name] = cloud
             cloud.up()
-        return started[engine]
+        return started[name]
 
     yield start
     try:

@@ -9,18 +9,31 @@ import time
 from pathlib import Path
 
 import yaml
+from pulumi_vllm_local.images import apt_sources
 
 REPOSITORY = Path(__file__).parents[2]
+OLDEST_PYTHON = 10  # 3.10, of Ubuntu 22.04
 # Regions of the local cloud: one of the provider with shares, one of the provider with block volumes.
 REGIONS = {"share": "US Central 1", "block": "Finland 3"}
 PASSPHRASE = "passphrase of the tests"
 
 
+def other_releases(*, usable: bool) -> list[str]:
+    """Return the releases that machines can have beside this computer's, with a Python that is new enough, or not."""
+    this = apt_sources.suite(Path("/etc/os-release").read_text())
+    pythons = apt_sources.RELEASES[this.distribution].items()
+    return [
+        release
+        for release, python in pythons
+        if release != this.codename and (int(python.partition(".")[2]) >= OLDEST_PYTHON) == usable
+    ]
+
+
 class LocalCloud:
     """A local cloud in its own folder, driven by `pulumi-vllm local`."""
 
-    def __init__(self, folder: Path, engine: str):
-        self.folder, self.engine = folder, engine
+    def __init__(self, folder: Path, engine: str, release: str = ""):
+        self.folder, self.engine, self.release = folder, engine, release
         self.environment: dict[str, str] = {}
 
     def command(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -38,7 +51,7 @@ class LocalCloud:
         return done
 
     def up(self) -> None:
-        printed = self.command("up", "--engine", self.engine).stdout
+        printed = self.command("up", "--engine", self.engine, "--release", self.release).stdout
         lines = [line.removeprefix("export ") for line in printed.splitlines() if line.startswith("export ")]
         self.environment = {
             name: value.strip("'\"") for name, _, value in (line.partition("=") for line in lines)

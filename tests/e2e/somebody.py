@@ -11,7 +11,7 @@ from harness import LocalCloud, wait_for
 from pulumi_vllm.plan.offer_choice import OfferRequest, matching
 from pulumi_vllm.spheron.client import Spheron
 from pulumi_vllm.spheron.models import InstanceRequest
-from pulumi_vllm_local.images import image_cache
+from pulumi_vllm_local.images import apt_sources, image_cache
 
 _BASE = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes")
 
@@ -38,11 +38,12 @@ class Machine:
         return done.stdout
 
     def install(self, *packages: str) -> None:
-        """Install packages of Debian with what they need. The machine has no network, so this computer fetches them."""
+        """Install packages of its release with what they need. It has no network, so this computer fetches them."""
         status = self.run("cat /var/lib/dpkg/status")
         names = zlib.crc32(f"{status}{packages}".encode())
         folder = image_cache.folder().parent / "packages" / f"{names:08x}"
-        fetch(packages, status, folder)
+        this = apt_sources.suite(Path("/etc/os-release").read_text()).codename
+        fetch(packages, status, apt_sources.sources(this, self.cloud.release), folder)
         with tempfile.TemporaryFile() as archive:
             subprocess.run(
                 ["tar", "-cC", str(folder), *(one.name for one in folder.glob("*.deb"))],
@@ -96,24 +97,31 @@ def make(cloud: LocalCloud, folder: Path, region: str, name: str) -> Machine:
         return wait_for(reached, 180, f"login at {name}")
 
 
-def fetch(packages: tuple[str, ...], status: str, folder: Path) -> None:
+def fetch(packages: tuple[str, ...], status: str, sources: str, folder: Path) -> None:
     """Fetch packages and what they need beside the packages of a status file of dpkg. A filled folder is kept."""
     if folder.exists():
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as made:
-        file, archives = Path(made) / "status", Path(made) / "archives"
+        file, archives, parts = (Path(made) / name for name in ("status", "archives", "parts"))
         file.write_text(status)
         (archives / "partial").mkdir(parents=True)
+        parts.mkdir()
+        (parts / "its.sources").write_text(sources)
         options = {
+            "Dir::Etc::sourcelist": "/dev/null",
+            "Dir::Etc::sourceparts": parts,
+            "Dir::State::lists": Path(made) / "lists",
             "Dir::State::status": file,
             "Dir::Cache::archives": archives,
             "Debug::NoLocking": 1,
             "APT::Sandbox::User": "root",
         }
         settings = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-        install = ["apt-get", *settings, "install", "-qq", "-y", "--download-only", "--no-install-recommends"]
-        subprocess.run([*install, *packages], check=True, timeout=300, stdin=subprocess.DEVNULL)
+        apt = ["apt-get", *settings, "-qq", "-y"]
+        subprocess.run([*apt, "update"], check=True, timeout=300, stdin=subprocess.DEVNULL)
+        install = [*apt, "install", "--download-only", "--no-install-recommends", *packages]
+        subprocess.run(install, check=True, timeout=300, stdin=subprocess.DEVNULL)
         (archives / "partial").rmdir()
         archives.rename(folder)
 

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 import somebody
-from harness import REGIONS, REPOSITORY, Project, answers, wait_for
+from harness import REGIONS, REPOSITORY, Project, answers, other_releases, wait_for
 from pulumi_vllm.host.ssh import Result
 from pulumi_vllm.plan.own_machine import Store
 from pulumi_vllm.provider.lifecycle.own_host import look
@@ -50,17 +50,17 @@ class Owner:
         return Result(self.machine.run(script), "", 0)
 
 
-@pytest.fixture
+@pytest.fixture(params=["", *other_releases(usable=True)])
 def machine(clouds, tmp_path, request):
-    name = request.node.name.replace("_", "-")[:30]
-    made = somebody.make(clouds("fake"), tmp_path / "owner", REGIONS["share"], name)
+    name = request.node.originalname.replace("_", "-")[:30]
+    made = somebody.make(clouds("fake", request.param), tmp_path / "owner", REGIONS["share"], name)
     yield made
     made.end()
 
 
 @pytest.fixture
-def project(machine, clouds, tmp_path):
-    made = Project(tmp_path / "p", clouds("fake"), of(), "own", main=REPOSITORY / "examples" / "bare-metal")
+def project(machine, tmp_path):
+    made = Project(tmp_path / "p", machine.cloud, of(), "own", main=REPOSITORY / "examples" / "bare-metal")
     made.write(of(), **{"pulumi-vllm:host": machine.host()})
     return made
 

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import somebody
-from harness import REGIONS, REPOSITORY, Project, answers, block, wait_for
+from harness import REGIONS, REPOSITORY, Project, answers, block, other_releases, wait_for
 
 BEFORE = """
 nft add table inet others
@@ -20,9 +20,12 @@ LEFT = (
 )
 
 
-@pytest.fixture
-def machine(clouds, tmp_path):
-    made = somebody.make(clouds("fake"), tmp_path / "owner", REGIONS["share"], "somebody")
+@pytest.fixture(
+    params=["", *(pytest.param(one, marks=pytest.mark.all) for one in other_releases(usable=True))]
+)
+def machine(clouds, tmp_path, request):
+    """Return a machine with the release of this computer, and with others that can be used."""
+    made = somebody.make(clouds("fake", request.param), tmp_path / "owner", REGIONS["share"], "somebody")
     yield made
     made.end()
 
@@ -33,10 +36,11 @@ def of(**more: object) -> dict:
     return block(storage={"path": "/data/llm"}, **more) | {"machine": mine}
 
 
-def test_the_life_of_a_server_on_it(machine, clouds, tmp_path):
+def test_the_life_of_a_server_on_it(machine, tmp_path):
     machine.run(BEFORE)
-    cloud = clouds("fake")
-    project = Project(tmp_path / "p", cloud, of(), "own", main=REPOSITORY / "examples" / "bare-metal")
+    project = Project(tmp_path / "p", machine.cloud, of(), "own", main=REPOSITORY / "examples" / "bare-metal")
+    # No cloud rents this machine, so no key of one is needed.
+    del project.environment["SPHERON_API_KEY"]
     project.write(of(), **{"pulumi-vllm:host": machine.host()})
     # An HAProxy of its own is recognised in the preview already, and left alone.
     machine.run("systemctl enable -q --now haproxy")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from pulumi_vllm.cli.local import ENGINE_LOCKS
@@ -11,9 +11,6 @@ from pulumi_vllm_local.images import apt_sources
 from pulumi_vllm_local.images.engine_locks import EngineLocks
 from pulumi_vllm_local.images.image_cache import ImageCache, ImageError, folder
 from pulumi_vllm_local.machines import host_checks
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 DEB822 = """\
 Types: deb deb-src
@@ -38,16 +35,47 @@ deb http://vendor.example/ubuntu stable main
 
 def test_the_release_of_this_computer_is_parsed() -> None:
     found = apt_sources.suite('ID=ubuntu\nVERSION_ID="24.04"\nVERSION_CODENAME=noble\n')
-    assert (found.distribution, found.codename, found.version) == ("ubuntu", "noble", "24.04")
+    assert (found.distribution, found.codename) == ("ubuntu", "noble")
     with pytest.raises(apt_sources.SuiteError, match="neither Debian nor Ubuntu"):
         apt_sources.suite("ID=fedora\nVERSION_ID=42\n")
+
+
+def test_machines_have_this_release_or_another_of_its_distribution() -> None:
+    this = apt_sources.Suite("debian", "bookworm")
+    assert apt_sources.of_machines(this, "") == apt_sources.of_machines(this, "bookworm") == this
+    assert apt_sources.of_machines(this, "trixie").codename == "trixie"
+    with pytest.raises(
+        apt_sources.SuiteError, match=r"release noble is unknown; .* bullseye, bookworm, trixie"
+    ):
+        apt_sources.of_machines(this, "noble")
+
+
+def test_another_release_takes_the_place_of_the_one_of_this_computer(tmp_path: Path) -> None:
+    (tmp_path / "sources.list.d").mkdir()
+    (tmp_path / "sources.list.d" / "debian.sources").write_text(DEB822.replace("-updates", "-backports"))
+    (tmp_path / "sources.list").write_text(ONE_LINE)
+    bullseye = apt_sources.sources("trixie", "bullseye", tmp_path)
+    jammy = apt_sources.sources("noble", "jammy", tmp_path)
+    # Archives of third parties, and backports, which end with a release, are left out.
+    assert [line for line in bullseye.splitlines() if line.startswith("Suites")] == ["Suites: bullseye"]
+    assert [line for line in jammy.splitlines() if line.startswith("Suites")] == [
+        "Suites: jammy",
+        "Suites: jammy-security",
+    ]
+    assert jammy.count("mirror.example/ubuntu") == 2
+    known = apt_sources.RELEASES[apt_sources.suite(Path("/etc/os-release").read_text()).distribution]
+    keys = [ImageCache(release=release).key("base") for release in known]
+    assert len(set(keys)) == len(known) > 1
 
 
 def test_only_apt_sources_of_the_release_are_used(tmp_path: Path) -> None:
     (tmp_path / "sources.list.d").mkdir()
     (tmp_path / "sources.list.d" / "debian.sources").write_text(DEB822)
     (tmp_path / "sources.list").write_text(ONE_LINE)
-    trixie, noble = apt_sources.sources("trixie", tmp_path), apt_sources.sources("noble", tmp_path)
+    trixie, noble = (
+        apt_sources.sources("trixie", etc_apt=tmp_path),
+        apt_sources.sources("noble", etc_apt=tmp_path),
+    )
     assert "Suites: trixie trixie-updates" in trixie
     assert "Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg" in trixie
     assert "vendor" not in trixie + noble
@@ -59,7 +87,7 @@ def test_a_list_of_mirrors_is_replaced_by_its_first(tmp_path: Path) -> None:
     mirrors = tmp_path / "mirrors.list"
     mirrors.write_text("http://one.example/debian\nhttp://two.example/debian\n")
     (tmp_path / "sources.list").write_text(f"deb mirror+file:{mirrors} bookworm main\n")
-    assert "URIs: http://one.example/debian\n" in apt_sources.sources("bookworm", tmp_path)
+    assert "URIs: http://one.example/debian\n" in apt_sources.sources("bookworm", etc_apt=tmp_path)
 
 
 def test_an_unknown_image_is_an_error() -> None:

@@ -61,6 +61,13 @@ def test_pip_settings_are_merged_and_the_later_file_wins(tmp_path: Path) -> None
     assert "[list]" not in text
 
 
+def test_the_network_is_a_file_that_every_release_reads() -> None:
+    files = seed.network("10.64.1.10", "fd00::a", "10.64.1.1", ("192.0.2.53", "192.0.2.54"))
+    (text,) = [text for path, text in files.items() if path.endswith(".network")]
+    assert "Address=10.64.1.10/24\nAddress=fd00::a/64\nGateway=10.64.1.1\nDNS=192.0.2.53 192.0.2.54\n" in text
+    assert "network: { config: disabled }\n" in files.values()
+
+
 def test_a_machine_can_be_restored_from_its_record() -> None:
     spec = MachineSpec("d-1", "vm", ("engine-fake",), "ubuntu", "key", {"runcmd": ["true"]}, "H200", 2)
     assert MachineSpec.restored(spec.plain()) == spec

@@ -33,7 +33,6 @@ PACKAGES = (
 )
 # In these releases resolved is part of the systemd package, and there is no package systemd-resolved.
 RESOLVED_IN_SYSTEMD = ("bullseye", "focal", "jammy")
-PYTHON_OF_RELEASE = {"bookworm": "3.11", "trixie": "3.13", "jammy": "3.10", "noble": "3.12", "plucky": "3.13"}
 _NVSWITCH_FROM = 8  # GPUs: such machines join them by NVSwitches, which need the fabric manager
 GPU_NAME = re.compile(r"gpu-(?P<gpu>h100|h200)-(?P<count>[1248])x")
 
@@ -54,9 +53,13 @@ class ImageCache:
     The names are base, engine-real, engine-fake, and gpu-GPU-COUNTx with h100 or h200 and 1, 2, 4 or 8.
     """
 
-    def __init__(self, engine_locks: Path | None = None) -> None:
-        """`engine_locks` is the folder of lock files (see `engine_locks.py`); the engine images need it."""
+    def __init__(self, engine_locks: Path | None = None, release: str = "") -> None:
+        """`engine_locks` is the folder of lock files (see `engine_locks.py`); the engine images need it.
+
+        `release` is the codename of a release of this computer's distribution; without it, images have its own.
+        """
         self._engine_locks = engine_locks
+        self._release = release
 
     def cached(self, name: str) -> Path | None:
         """Return the root folder of an image, or None if it has to be built."""
@@ -98,9 +101,24 @@ class ImageCache:
             digest.update(len(part).to_bytes(8, "big") + part)
         return digest.hexdigest()[:12]
 
+    def packages(self) -> str:
+        """Return the packages of the base image in mmdebstrap's notation."""
+        resolved = () if self._suite().codename in RESOLVED_IN_SYSTEMD else ("systemd-resolved",)
+        return ",".join((*PACKAGES, *resolved))
+
+    def _suite(self) -> apt_sources.Suite:
+        try:
+            return apt_sources.of_machines(_this_suite(), self._release)
+        except apt_sources.SuiteError as error:
+            raise ImageError(str(error)) from error
+
+    def _sources(self) -> str:
+        return apt_sources.sources(_this_suite().codename, self._suite().codename)
+
     def _python(self) -> str:
-        """Return the Python minor version of the machines, which run the same release as this computer."""
-        known = PYTHON_OF_RELEASE.get(_suite().codename)
+        """Return the Python minor version of the machines."""
+        suite = self._suite()
+        known = apt_sources.RELEASES[suite.distribution].get(suite.codename)
         if known is not None:
             return known
         base = self.cached("base")
@@ -120,14 +138,14 @@ class ImageCache:
         if lock is None:
             raise ImageError(
                 f"image {name}: {self._engine_locks} has no lock of the CPU engine for Python {python}; "
-                "use the fake engine, or a computer with Debian 12, Debian 13 or Ubuntu 24.04",
+                "use the fake engine, or machines with Debian 12, Debian 13 or Ubuntu 24.04",
             )
         return lock
 
     def _inputs(self, name: str) -> Iterator[bytes]:
         yield (RECIPES / "run-isolated.sh").read_bytes()
         if name == "base":
-            yield f"{_suite().codename} {packages()} {apt_sources.sources(_suite().codename)}".encode()
+            yield f"{self._suite().codename} {self.packages()} {self._sources()}".encode()
             yield from _files(RECIPES / "base")
         elif name == "engine-real":
             yield self.key("base").encode()
@@ -154,10 +172,10 @@ class ImageCache:
         script = RECIPES / name / "build.sh"
         if name == "base":
             sources = building / "inputs.sources"
-            sources.write_text(apt_sources.sources(_suite().codename), encoding="utf-8")
+            sources.write_text(self._sources(), encoding="utf-8")
             _run(
                 name,
-                [str(script), str(building / "root"), _suite().codename, packages(), str(sources)],
+                [str(script), str(building / "root"), self._suite().codename, self.packages(), str(sources)],
                 progress,
             )
             (building / "root").chmod(0o755)
@@ -172,13 +190,7 @@ class ImageCache:
             stamp.unlink()
 
 
-def packages() -> str:
-    """Return the packages of the base image in mmdebstrap's notation."""
-    resolved = () if _suite().codename in RESOLVED_IN_SYSTEMD else ("systemd-resolved",)
-    return ",".join((*PACKAGES, *resolved))
-
-
-def _suite() -> apt_sources.Suite:
+def _this_suite() -> apt_sources.Suite:
     try:
         return apt_sources.suite(Path("/etc/os-release").read_text(encoding="utf-8"))
     except apt_sources.SuiteError as error:

@@ -64,13 +64,11 @@ class Machines:
                     guest.reserve({"spec": spec.plain(), "number": number, "lower": lower})
                 data = seed.user_data(spec.user, spec.ssh_public_key, spec.user_data)
                 address, address6 = network.address(number), network.address6(number)
-                network_config = seed.network_config(
-                    address, address6, network.gateway, seed.host_nameservers()
+                guest.make_disk(
+                    seed.nocloud(spec.id, spec.name, data)
+                    | seed.network(address, address6, network.gateway, seed.host_nameservers())
+                    | seed.host_files(os.environ, network.gateway)
                 )
-                files = seed.nocloud(spec.id, spec.name, data, network_config) | seed.host_files(
-                    os.environ, network.gateway
-                )
-                guest.make_disk(files)
             return self._address(guest)
 
     def start(self, machine_id: str) -> None:

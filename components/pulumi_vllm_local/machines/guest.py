@@ -30,8 +30,7 @@ FOUND = {
     "ended": "ended in the meantime",
     "unfinished": "was never completed; removed",
 }
-# The folders in which cloud-init writes the address at the first boot, in all supported releases.
-_NETWORKS = ("etc/network", "etc/netplan", "etc/systemd/network", "var/lib/cloud/seed")
+_NETWORK = "etc/systemd/network"
 
 
 class Guest:
@@ -76,15 +75,10 @@ class Guest:
     def move(self, number: int, before: Address, address: str, address6: str) -> None:
         """Replace the address in the network configuration; the guest must be off."""
         self._mount()
-        for folder in _NETWORKS:
-            for path in (self.folder / "merged" / folder).rglob("*"):
-                if path.is_file() and not path.is_symlink():
-                    text = path.read_text(encoding="utf-8")
-                    changed = text.replace(f"{before.host}/", f"{address}/").replace(
-                        f"{before.ipv6}/", f"{address6}/"
-                    )
-                    if changed != text:
-                        path.write_text(changed, encoding="utf-8")
+        for path in (self.folder / "merged" / _NETWORK).glob("*.network"):
+            text = path.read_text(encoding="utf-8")
+            text = text.replace(f"{before.host}/", f"{address}/").replace(f"{before.ipv6}/", f"{address6}/")
+            path.write_text(text, encoding="utf-8")
         self.reserve((self.record() or {}) | {"number": number})
 
     def boot(self, binds: tuple[str, ...], serials: Mapping[str, str]) -> None:

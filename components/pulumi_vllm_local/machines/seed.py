@@ -1,4 +1,4 @@
-"""The files of a guest before its first boot: the cloud-init seed, and proxy and package settings of this computer."""
+"""The files of a guest before its first boot: cloud-init seed, network, and proxy and package settings."""
 
 from __future__ import annotations
 
@@ -51,16 +51,18 @@ def user_data(user: str, public_key: str, extra: Mapping[str, Any] | None) -> di
     return merged
 
 
-def network_config(address: str, address6: str, gateway: str, nameservers: tuple[str, ...]) -> dict[str, Any]:
-    """Return cloud-init's network-config. IPv6 has no default route, because nothing would answer."""
-    host0 = {
-        "addresses": [f"{address}/24", f"{address6}/64"],
-        "routes": [{"to": "0.0.0.0/0", "via": gateway}],
-        "nameservers": {"addresses": list(nameservers)},
-        "dhcp4": False,
-        "accept-ra": False,
+def network(address: str, address6: str, gateway: str, nameservers: tuple[str, ...]) -> dict[str, str]:
+    """Return the files of the network. IPv6 has no default route, because nothing would answer.
+
+    systemd-networkd reads the first one in every release. cloud-init writes such a file in some releases only.
+    """
+    return {
+        "/etc/cloud/cloud.cfg.d/99-network.cfg": "network: { config: disabled }\n",
+        "/etc/systemd/network/10-host0.network": (
+            f"[Match]\nName=host0\n\n[Network]\nAddress={address}/24\nAddress={address6}/64\nGateway={gateway}\n"
+            f"DNS={' '.join(nameservers)}\nDHCP=no\nIPv6AcceptRA=no\n"
+        ),
     }
-    return {"version": 2, "ethernets": {"host0": host0}}
 
 
 def nameservers(resolv_conf: str) -> tuple[str, ...]:
@@ -152,13 +154,10 @@ def pip_configuration(paths: list[Path]) -> str:
     return text.getvalue()
 
 
-def nocloud(
-    machine_id: str, hostname: str, data: Mapping[str, Any], network: Mapping[str, Any]
-) -> dict[str, str]:
-    """Return the three files of the NoCloud seed."""
+def nocloud(machine_id: str, hostname: str, data: Mapping[str, Any]) -> dict[str, str]:
+    """Return the two files of the NoCloud seed."""
     folder = "/var/lib/cloud/seed/nocloud"
     return {
         f"{folder}/meta-data": json.dumps({"instance-id": machine_id, "local-hostname": hostname}),
         f"{folder}/user-data": "#cloud-config\n" + json.dumps(data, indent=1),
-        f"{folder}/network-config": json.dumps(network, indent=1),
     }
