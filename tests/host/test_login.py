@@ -40,6 +40,23 @@ async def test_a_start_file_that_ends_the_shell_is_named(sshd, pem):
         await log_in("127.0.0.1", sshd.port, ["root"], pem)
 
 
+@pytest.mark.parametrize(
+    ("user", "printed", "missing"),
+    [
+        ("root", "ash: bash: not found", "the host has no bash;"),
+        ("admin", "bash: line 1: sudo: command not found", "the host has no sudo or bash;"),
+        ("admin", "ash: sudo: not found", "the host has no sudo or bash;"),
+        ("admin", "sudo: bash: command not found", "the host has no bash;"),
+    ],
+)
+async def test_a_host_without_bash_or_sudo_is_named(sshd, pem, user, printed, missing):
+    sshd.answer = b""
+    sshd.allowed = {user}
+    sshd.start_file = f"echo '{printed}' >&2; exit {1 if printed.startswith('sudo: ') else 127}"
+    with pytest.raises(HostError, match=f"{missing} install it, or use Debian or Ubuntu: {printed}"):
+        await log_in("127.0.0.1", sshd.port, [user], pem)
+
+
 async def test_a_refused_key_is_reported_for_the_first_user(sshd, pem):
     sshd.refuse = 10
     with pytest.raises(AuthRefused, match=r"ubuntu@127\.0\.0\.1 .* does not accept our key"):

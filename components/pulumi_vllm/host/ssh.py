@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _ALGORITHMS = ("ssh-ed25519", "ecdsa-sha2-nistp256", "rsa-sha2-512", "rsa-sha2-256")
 _KEEPALIVE_S = 5
 _KEEPALIVES = 3
+_NOT_FOUND = 127  # the exit code of a shell that finds no such program
 _PUT_FILES = Path(__file__).parent / "put_files_program.py"
 
 
@@ -235,6 +236,15 @@ class Host:
 
     def _check_began(self, name: str, result: Result) -> None:
         """Explain a script that did not begin. With a failure of another kind, the caller reads its exit code."""
+        if result.code == _NOT_FOUND or "sudo: bash: command not found" in result.stderr:
+            program = (
+                "bash" if self.address.user == "root" or "bash: command" in result.stderr else "sudo or bash"
+            )
+            raise HostError(
+                f"{self.address}: the host has no {program}; install it, or use Debian or Ubuntu",
+                result.stderr,
+                result.code,
+            )
         refused = [line for line in result.stderr.splitlines() if line.startswith("sudo: ")]
         if result.code and refused:
             raise HostError(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from pulumi_vllm.plan.own_machine import Store
 from pulumi_vllm.provider.lifecycle import own_firewalls
 from pulumi_vllm.render import layout
+from pulumi_vllm.render.first_boot import OLDEST_PYTHON
 
 if TYPE_CHECKING:
     from pulumi_vllm.host.ssh import Host
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 OWNER_FILE: Final = f"{layout.STATE}/owner"
 """Names the server that uses the host, so that no other one takes it over."""
 
-_TESTED: Final = ("debian 12", "ubuntu 22.04", "ubuntu 24.04")
+_KNOWN: Final = ("debian 12", "debian 13", "ubuntu 22.04", "ubuntu 24.04")
+_USE: Final = "use Debian 12 or 13, Ubuntu 22.04 or 24.04"
 _PORTS: Final = {
     layout.GATEWAY_PORT: "the gateway",
     layout.ENGINE_PORT: "vLLM",
@@ -27,6 +29,8 @@ _PORTS: Final = {
 }
 _OUR_GATEWAY: Final = "HAProxy gateway for vLLM"
 _UNITS: Final = (*layout.UNITS, layout.ENGINE_TEMPLATE)
+_PROCESSOR: Final = "x86_64"
+"""What the locks of the engines are made for."""
 _NO_CONTENT: Final = "-blank-"
 _NOT_KEPT: Final = ("tmpfs", "ramfs")
 
@@ -56,8 +60,8 @@ async def look(host: "Host", store: Store) -> Seen:
 
 def warnings(seen: Seen) -> Iterator[str]:
     """What may work, and was never tried."""
-    if seen["apt"] and seen["os"] not in _TESTED:
-        yield f"the host runs {seen['os_name'] or 'an unknown system'}; {', '.join(_TESTED)} were tested"
+    if seen["apt"] and seen["os"] not in _KNOWN:
+        yield f"the host runs {seen['os_name'] or 'an unknown system'}, on which nothing was tried; better {_USE}"
 
 
 def problems(seen: Seen, owner: str, store: Store) -> tuple[str, ...]:
@@ -72,11 +76,20 @@ def problems(seen: Seen, owner: str, store: Store) -> tuple[str, ...]:
 
 
 def _system(seen: Seen) -> Iterator[str]:
-    if not (seen["apt"] and seen["systemd"]):
-        name = seen["os_name"] or "an unknown system"
-        yield f"it runs {name} without apt or systemd; use Debian 12, Ubuntu 22.04 or Ubuntu 24.04"
+    name = seen["os_name"] or "an unknown system"
+    missing = [program for program in ("apt", "systemd") if not seen[program]]
+    if missing:
+        yield f"it runs {name} without {' and '.join(missing)}; {_USE}"
     elif not seen["python"]:
-        yield "it has no python3; run `apt-get install python3` on it"
+        yield "it has no /usr/bin/python3; run `apt-get install python3` on it"
+    elif _numbers(seen["python"]) < _numbers(OLDEST_PYTHON):
+        yield f"it runs {name} with Python {seen['python']}, and {OLDEST_PYTHON} is the oldest that works; {_USE}"
+    if seen["processor"] != _PROCESSOR:
+        yield f"its processor is {seen['processor']}, for which no engine is locked; use a machine with {_PROCESSOR}"
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
 
 
 def _others(seen: Seen, owner: str) -> Iterator[str]:
@@ -145,7 +158,8 @@ has() {{{{ command -v "$1" >/dev/null 2>&1; }}}}
 say os "$(. /etc/os-release; echo "$ID ${{{{VERSION_ID:-}}}}")"
 say os_name "$(. /etc/os-release; echo "$PRETTY_NAME")"
 say apt "$(has apt-get && echo yes || true)"
-say python "$(has python3 && echo yes || true)"
+say python "$(/usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true)"
+say processor "$(uname -m)"
 say systemd "$(test -d /run/systemd/system && echo yes || true)"
 say owner "$(cat {OWNER_FILE} 2>/dev/null || true)"
 say user "$(getent passwd vllm | cut -d: -f6 || true)"

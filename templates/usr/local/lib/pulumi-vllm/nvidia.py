@@ -160,8 +160,10 @@ def unfit(gpu: Gpu, wanted: str, named: list[str], memory_mib: int, ours: frozen
     if gpu.used_mib is not None and (gpu.processes or not ours):
         others = {pid: used for pid, used in gpu.processes.items() if pid not in ours}
         if gpu.used_mib - own > MEMORY_OF_OTHERS_MIB:
-            named = ", ".join(f"process {pid} {used} MiB" for pid, used in others.items())
-            holder = named or "no process of this machine is listed, so another machine may share the card"
+            processes = ", ".join(f"process {pid} {used} MiB" for pid, used in others.items())
+            holder = (
+                processes or "no process of this machine is listed, so another machine may share the card"
+            )
             remedy = "end them" if others else ANOTHER
             found.append(f"{name}: {gpu.used_mib - own} MiB are in use by others ({holder}); {remedy}")
     return found

@@ -74,8 +74,8 @@ class Refused(Exception):  # noqa: N818 - an answer to a client
             error = {"message": self.message, "type": "tokens", "param": None, "code": "rate_limit_exceeded"}
             answer = {"error": error}
         else:
-            error = {"message": self.message, "type": kind, "param": self.parameter, "code": self.status}
-            answer = {"error": error}
+            refusal = {"message": self.message, "type": kind, "param": self.parameter, "code": self.status}
+            answer = {"error": refusal}
         return json.dumps(answer).encode()
 
 
@@ -185,9 +185,8 @@ class ClientRequests:
             changed = True
         if path in _MESSAGES:
             return self._adapt_thinking(body) or changed
-        holder, key = body, "reasoning_effort"
-        if responses:
-            holder, key = body.get("reasoning"), "effort"
+        holder: Any = body.get("reasoning") if responses else body
+        key = "effort" if responses else "reasoning_effort"
         if isinstance(holder, dict) and isinstance(holder.get(key), str):
             known = self.settings["reasoning_efforts"].get(holder[key])
             if known is not None:
@@ -329,10 +328,10 @@ def _dictionaries(value: Any) -> Iterator[Message]:
 def _choices(body: Message) -> int:
     """Answers that a request asks for. A completion may hold several prompts."""
     prompt, number = body.get("prompt"), 1
-    several = isinstance(prompt, list) and prompt and not isinstance(prompt[0], int)
+    prompts = len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
     with contextlib.suppress(TypeError, ValueError, OverflowError):
         number = int(body.get("n", 1))  # as vLLM reads it, which takes 2.0 and "2" as well
-    return (len(prompt) if several else 1) * number
+    return prompts * number
 
 
 def _schemas(body: Message) -> list[Any]:
