@@ -195,13 +195,16 @@ def test_two_engines_share_a_machine(projects):
     a_kill_ends_only_its_own_streams(project, outputs)
     a_rolling_restart_loses_no_request(project, outputs, 1024)
     project.on_host(
-        "systemctl stop vllm@1.service; /usr/local/lib/pulumi-vllm/drain --server vllm/engine0 --close"
+        "systemctl stop vllm@1.service; /usr/local/lib/pulumi-vllm/drain --server vllm/engine0 --close; "
+        # It comes before the template of both.
+        "sed 's/^ExecStart=/&env /' /etc/systemd/system/vllm@.service > /etc/systemd/system/vllm@1.service"
     )
     shown = (
         project.cli("drift", "local").stdout if project.stack == "local" else project.pulumi("preview").stdout
     )
     assert "vllm@1.service is inactive" in shown
     assert "engine0 is DRAIN" in shown
+    assert "/etc/systemd/system/vllm@1.service" in shown
     project.up()
     assert (served(project), set(project.changes())) == (2, {"same"})
     project.write(project.block | {"machine": project.block["machine"] | {"engines": 1}})

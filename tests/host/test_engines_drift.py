@@ -93,6 +93,25 @@ def test_one_process_that_differs_is_named():
     assert drift.units(UNITS, flags).problems == ("vllm@1 runs with other arguments than its unit",)
 
 
+@pytest.mark.parametrize(
+    "path", ["/etc/systemd/system/vllm@1.service", "/run/systemd/system/vllm@.service.d/more.conf"]
+)
+def test_what_an_engine_was_started_with_and_nobody_declared_is_named(path):
+    digest = process_drift.serving_digest(FILES)
+    record = {"invocation": "i", "time": 1.0, "files": FILES | {path: "b" * 64}}
+    undeclared = {"text": "x", "mode": "0644", "owner": "root:root", "sha256": "b" * 64}
+    declared = undeclared | {"sha256": "a" * 64}
+    found = facts(
+        units={UNITS[1]: unit(1, record=record)},
+        drop_ins={path: undeclared},
+        files={next(iter(FILES)): declared},
+    )
+    (difference,) = process_drift.running(found, digest)
+    assert difference.sentence.startswith(
+        f"vllm@1.service process was started with other files than declared: {path};"
+    )
+
+
 def test_each_canary_is_compared_and_that_of_an_earlier_engine_is_not():
     fine = {"age_s": 9.0, "engine": "answers", "gateway": "answers"}
     ended = {"memory": {"restarts": [{"time": "2026-11-30T00:00:00Z", "reason": "it hung"}]}}

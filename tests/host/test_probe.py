@@ -287,6 +287,40 @@ def test_drop_ins_are_found_in_every_directory(tmp_path, monkeypatch):
     }
 
 
+def test_what_overrides_one_instance_or_several_units_is_found(tmp_path, monkeypatch):
+    bases = (tmp_path / "etc", tmp_path / "run")
+    for base in bases:
+        for folder in ("vllm@1.service.d", "vllm@.service.d", "vllm-.service.d", "vllm@9.service.d"):
+            (base / folder).mkdir(parents=True)
+            (base / folder / "more.conf").write_text("[Service]\n")
+        (base / "vllm@.service").write_text("ours")
+        (base / "vllm@1.service").write_text("another one's")
+        (base / "vllm@0.service").symlink_to("/dev/null")  # masked
+    monkeypatch.setattr(program, "DROP_IN_DIRECTORIES", tuple(map(str, bases)))
+    found = program.drop_ins(["vllm@0.service", "vllm@1.service", "vllm-install.service"])
+    assert set(found) == {
+        f"{base}/{name}"
+        for base in bases
+        for name in (
+            "vllm@1.service.d/more.conf", "vllm@.service.d/more.conf", "vllm-.service.d/more.conf", "vllm@1.service"
+        )
+    }  # fmt: skip
+
+
+def test_the_template_of_instances_is_read_too(tmp_path):
+    (tmp_path / "vllm@.service").write_text("ours")
+    request = {
+        "paths": [],
+        "units_directory": str(tmp_path),
+        "units": ["vllm@0.service"],
+        "directories": [],
+        "known": [],
+    }
+    found = program.files(request)
+    assert found[f"{tmp_path}/vllm@.service"]["text"] == "ours"
+    assert found[f"{tmp_path}/vllm@0.service"] is None
+
+
 def test_a_program_that_is_missing_or_fails_has_no_output():
     assert program.output(program.start("no-such-program-here")) == ""
     assert program.output(program.start("false")) == ""

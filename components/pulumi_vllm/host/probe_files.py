@@ -26,7 +26,8 @@ DROP_IN_DIRECTORIES = (
 
 def files(request: dict[str, Any]) -> dict[str, Any]:
     """Return text, mode and owner of each file, or None for a file that does not exist."""
-    paths = set(request["paths"]) | {f"{request['units_directory']}/{unit}" for unit in request["units"]}
+    units = {*request["units"], *templates_of(request["units"])}
+    paths = set(request["paths"]) | {f"{request['units_directory']}/{unit}" for unit in units}
     for directory in request["directories"]:
         for folder, _, names in os.walk(directory):
             paths.update(os.path.join(folder, name) for name in names if not name.startswith("."))
@@ -68,16 +69,29 @@ def folders(paths: list[str]) -> dict[str, str]:
     return {path: f"{stat.S_IMODE(found.st_mode):04o} {owner(found)}" for path, found in present.items()}
 
 
+def templates_of(names: list[str]) -> "set[str]":
+    """Return the units with a name without instance of which some are instances."""
+    return {re.sub("@[^.]+", "@", name) for name in names if "@" in name}
+
+
 def drop_ins(names: list[str]) -> dict[str, Any]:
-    """Return all files that override one of our units, in every directory that systemd reads."""
-    found, templates = [], {re.sub("@[^.]+", "@", name) for name in names if "@" in name}
-    names = [*names, *sorted(templates)]
+    """Return all files that override one of our units, in every directory that systemd reads.
+
+    A unit file of an instance comes before that of its template, wherever it is. A link to /dev/null masks the unit,
+    which its state says.
+    """
+    found, templates = [], templates_of(names)
+    shared = {
+        re.sub(r"-[^.]*", "-", name) for name in names if "-" in name
+    }  # vllm-.service is that of vllm-*.service
     for directory in DROP_IN_DIRECTORIES:
-        for name in names:
+        for name in (*names, *templates, *shared):
             found += glob.glob(f"{directory}/{name}.d/*.conf")
-            if directory.endswith(".control"):
+            instance = "@" in name and name not in templates
+            if instance or directory.endswith(".control"):
                 found += glob.glob(f"{directory}/{name}")
-    return {path: fact for path in sorted(found) if (fact := file(path, set())) is not None}
+    others = [path for path in sorted(found) if os.path.realpath(path) != os.devnull]
+    return {path: fact for path in others if (fact := file(path, set())) is not None}
 
 
 def mounts() -> dict[str, Any]:

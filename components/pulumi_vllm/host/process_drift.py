@@ -37,7 +37,8 @@ def _started_with(unit: str, facts: Facts, digest: str) -> Iterator[Difference]:
     if fact.started_with is None:
         observed = "was started with files that are not known"
     elif serving_digest(fact.started_with) != digest:
-        names = ", ".join(other_than_on_disk(fact.started_with, facts))
+        undeclared = [path for path in fact.started_with if path in facts.drop_ins]
+        names = ", ".join(sorted({*other_than_on_disk(fact.started_with, facts), *undeclared}))
         observed = f"was started with other files than declared{f': {names}' if names else ''}"
     else:
         return
