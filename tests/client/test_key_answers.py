@@ -1,6 +1,7 @@
 """Answers of one request and of one key: in the middleware, and with the fake engine behind the real gateway."""
 
 import asyncio
+import contextlib
 import sys
 import types
 from pathlib import Path
@@ -45,17 +46,36 @@ def test_answers_are_counted_by_key_until_the_request_ends(engine_module):
         ):
             raise AssertionError
         assert found.value.later
-        with (
-            counted.running(headers(6), 2),
-            counted.running(headers(6), 1),
-            counted.running(headers(6, b"b"), 6),
-        ):
+        with counted.running(headers(6), 2), counted.running(headers(6, b"b"), 6):
             pass
     with pytest.raises(ZeroDivisionError), counted.running(headers(6), 6):
         raise ZeroDivisionError
     with counted.running(headers(6), 6):
         pass
     assert not counted._running
+    assert not counted._several
+
+
+def test_one_answer_is_refused_only_beside_a_request_for_several(engine_module):
+    """Of requests for one answer the gateway passes on no more than there are places. Others it counts as one."""
+    answers = engine_module("key_answers")
+    counted = answers.KeyAnswers(8)
+    with contextlib.ExitStack() as running:
+        for _ in range(9):  # one has ended, and vLLM has not returned from it
+            running.enter_context(counted.running(headers(512), 1))
+    with (
+        counted.running(headers(512), 7),
+        counted.running(headers(512), 0),  # a route that takes no answers
+        counted.running(headers(512), 1),
+        counted.running(headers(512), 0),
+        counted.running(headers(512, b"b"), 1),
+        pytest.raises(
+            answers.TooManyAnswers, match=r"batch has 8 answers running; 1 more exceed the 8"
+        ) as found,
+        counted.running(headers(512), 1),
+    ):
+        raise AssertionError
+    assert found.value.later
 
 
 def test_a_request_for_more_than_its_key_may_have_cannot_be_sent_again(engine_module):

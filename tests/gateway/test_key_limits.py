@@ -102,11 +102,56 @@ async def test_people_come_before_a_batch_job_that_came_first(gateways, backend)
     assert order == ["p1", "p2", "b1", "b2", "b3"]
 
 
-async def test_a_key_with_one_request_comes_before_those_of_a_busy_key(gateways, backend):
-    gateway = gateways({"concurrency": 1})
-    many = [(OTHER, f"b{number}") for number in range(9)]
-    order = await served(gateway, backend, [*many, (KEY, "p")])
-    assert order.index("p") < 4, order
+async def full(gateway, places, waiting_s):
+    """A key without limits fills all places, and has as many requests that wait. Returns its streams and those."""
+    streams = [await open_stream(gateway, 1, OTHER) for _ in range(places)]
+    tasks = await queued(gateway, [(OTHER, f"b{number}") for number in range(places)])
+    await asyncio.sleep(waiting_s)
+    return streams, tasks
+
+
+async def order_of(backend, streams, tasks):
+    """The order in which the engine gets what waits, once one place after the other is free."""
+    before = len(backend.requests)
+    backend.turn()
+    assert {answer.status for answer in await asyncio.gather(*tasks)} == {200}
+    found = [json.loads(one.body)["name"] for one in backend.requests[before:]]
+    for _ in streams[1:]:
+        backend.turn()
+    for reader, writer in streams:
+        assert await next_chunk(reader)
+        writer.close()
+    return found
+
+
+async def test_a_key_that_fills_every_place_keeps_another_waiting_for_the_next_free_one_only(
+    gateways, backend
+):
+    """However long the others wait: 250 ms for each of the key's other requests were too few."""
+    gateway = gateways({"concurrency": 4})
+    streams, tasks = await full(gateway, 4, waiting_s=2.5)
+    tasks.append(asyncio.create_task(gateway.one(ask({"name": "p1"}))))
+    await until(lambda: waiting(gateway) == 5)
+    tasks.append(asyncio.create_task(gateway.one(ask({"name": "p2"}))))
+    await until(lambda: waiting(gateway) == 6)
+    assert (await order_of(backend, streams, tasks))[:3] == ["p1", "p2", "b0"]
+
+
+async def test_a_key_with_more_than_its_share_comes_by_time_so_that_a_busier_one_is_served_too(
+    gateways, backend
+):
+    """A key that always came before a busier one would keep it from every place."""
+    gateway = gateways({"concurrency": 4}, queue_timeout_s=4)
+    streams = [await open_stream(gateway, 1, OTHER) for _ in range(4)]
+    tasks = await queued(gateway, [(OTHER, f"b{number}") for number in range(12)])
+    await asyncio.sleep(2.2)  # more than half of the time that a request may wait
+    for number in range(4):
+        tasks.append(asyncio.create_task(gateway.one(ask({"name": f"p{number}"}))))
+        await until(lambda: waiting(gateway) == len(tasks))
+    found = await order_of(backend, streams, tasks)
+    assert found[:2] == ["p0", "p1"], "the share of two keys is two of four places each"
+    assert found[2:14] == [f"b{number}" for number in range(12)]
+    assert found[14:] == ["p2", "p3"]
 
 
 async def test_a_request_that_finds_no_place_in_time_is_a_503(gateways, backend):

@@ -10,6 +10,7 @@ import pytest
 from backend import Backend
 from gateway import KEYS, Gateway
 from pulumi_vllm.render import layout
+from test_key_limits import waiting
 from test_limits import LONG_S, until
 
 SYSTEM = {"role": "system", "content": 'You say "yes", {never} [no] \\ é'}
@@ -187,6 +188,34 @@ async def until_health(gateway, health, ready):
             return
         await asyncio.sleep(0.1)
     raise AssertionError(answer)
+
+
+async def test_a_key_that_fills_every_engine_keeps_another_waiting_for_the_next_free_place_only(
+    engines, tmp_path
+):
+    several = {"machine": {"gpu": "CPU", "count": 0, "engines": 2, "max_usd_per_hour": 1}, "concurrency": 4}
+    changes = {"127.0.0.1:8001 ": f"127.0.0.1:{engines[1].port} ", layout.CONVERSATION: str(LUA)}
+
+    def long(number):
+        return ask({"prompt": f"long {number}", "wait": True}, "/v1/completions", "team-b")
+
+    with Gateway(tmp_path / "gateway", engines[0].port, changes=changes, more=several) as gateway:
+        tasks = []
+        for number in range(8):
+            tasks.append(asyncio.create_task(gateway.one(long(number))))
+            await until(lambda number=number: waiting(gateway) == max(0, number - 3))
+            await until(lambda number=number: sum(len(one.requests) for one in engines) == min(4, number + 1))
+        assert [len(one.requests) for one in engines] == [2, 2]
+        await asyncio.sleep(2.5)  # they have waited for longer than a person will
+        tasks.append(asyncio.create_task(gateway.one(ask(turns(1, "a person")))))
+        await until(lambda: waiting(gateway) == 5)
+        engines[1].turn()
+        await until(lambda: len(engines[1].requests) > 2)
+        assert b"a person" in engines[1].requests[2].body
+        for engine in engines:
+            for _ in range(8):
+                engine.turn()
+        assert {answer.status for answer in await asyncio.gather(*tasks)} == {200}
 
 
 async def test_each_engine_admits_its_share_of_a_keys_tokens(engines, tmp_path):

@@ -25,6 +25,15 @@ def test_the_measured_rates_choose_the_number_of_engines(concurrency, engines):
     assert found.arguments.flags["max-num-seqs"] == concurrency // engines
 
 
+def test_several_keys_share_the_places_of_all_engines():
+    keys = {"access": {"keys": ["a", "b", "c"]}}
+    assert (
+        "3 keys share 1024 places: a key alone may fill all of them. While requests wait, a key with no more than 341 "
+        "comes first." in explain.because(decided(concurrency=1024, **keys))
+    )
+    assert not any("keys share" in one for one in explain.because(decided()))
+
+
 def test_nothing_is_chosen_without_a_measurement():
     assert decided(concurrency=1024, precision="nvfp4").engines == 1
     assert decided(concurrency=1024, machine={"gpu": "H100", "count": 4, "max_usd_per_hour": 20}).engines == 1

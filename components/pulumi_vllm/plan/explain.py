@@ -6,7 +6,7 @@ import dataclasses
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from pulumi_vllm.plan import engines_compared, memory_text, pricing, spot_pricing, weight_memory
+from pulumi_vllm.plan import engines_compared, key_limits, memory_text, pricing, spot_pricing, weight_memory
 from pulumi_vllm.plan.engine_setup import CACHE_BYTES
 from pulumi_vllm.plan.evidence import difference
 from pulumi_vllm.plan.memory_settings import GIB, default_batch
@@ -311,6 +311,7 @@ def _because(plan: Plan) -> Iterator[str]:
         yield from engines_compared.sentences(plan)
         yield from _memory_reasons(plan, plan.memory)
         yield _evidence_reason(_machine(plan), plan.evidence, plan)
+    yield from key_limits.sentences(deployment)
     yield price.sentence()
     if deployment.machine.is_own:
         yield (

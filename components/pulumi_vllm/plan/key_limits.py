@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from pulumi_vllm.plan.access_config import PRIORITIES, READINESS_KEY, ApiKey
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pulumi_vllm.plan.config import Deployment
 
 _LOW = "low"
@@ -42,6 +44,21 @@ def key_limits(deployment: Deployment) -> tuple[KeyLimits, ...]:
         )
 
     return tuple(map(limits, (*keys, ApiKey.model_construct(name=READINESS_KEY))))
+
+
+def share_of_a_key(deployment: Deployment) -> int:
+    """A key with so many requests comes before those that have more: its share of the places in the engines."""
+    return max(1, deployment.sequences // len(deployment.access.keys))
+
+
+def sentences(deployment: Deployment) -> Iterator[str]:
+    """What several keys get while requests wait."""
+    keys, share = len(deployment.access.keys), share_of_a_key(deployment)
+    if keys > 1:
+        yield (
+            f"{keys} keys share {deployment.sequences} places: a key alone may fill all of them. While requests wait, "
+            f"a key with no more than {share} comes first."
+        )
 
 
 def have_priorities(deployment: Deployment) -> bool:

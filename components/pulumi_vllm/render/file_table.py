@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pulumi_vllm.plan import PlanError, engine_locks
 from pulumi_vllm.plan.access_config import READINESS_KEY
 from pulumi_vllm.plan.answer_checks import answer_checks
-from pulumi_vllm.plan.key_limits import key_limits
+from pulumi_vllm.plan.key_limits import key_limits, share_of_a_key
 from pulumi_vllm.render import firewall, gateway_routes, layout, package_files, systemd, templates
 from pulumi_vllm.render.engine_places import engine_places, instance
 from pulumi_vllm.render.first_boot import bootstrap
@@ -256,6 +256,8 @@ def _variables(plan: Plan) -> dict[str, Any]:
         "engine_locks": [layout.engine_lock(minor) for minor in plan.engine.locks()],
         "readiness_key": READINESS_KEY,
         "key_limits": key_limits(deployment),
+        "places": deployment.sequences,
+        "share": share_of_a_key(deployment),
         "locks": tuple(plan.engine.locks()),
         "max_body_bytes": deployment.gateway.max_body_mib * 2**20,
         "min_disk_bytes": plan.disk_gib * 2**30 if cuda else weights.bytes * 2,

@@ -1,6 +1,7 @@
 """Counts the answers that each API key has in vLLM. The gateway counts requests, of which one may ask for many answers.
 
-A request for one answer is never refused here: the gateway passes on no more of them than vLLM computes at once.
+A request for one answer is refused only beside one for several: of the others, the gateway passes on no more than vLLM
+computes at once.
 """
 
 from __future__ import annotations
@@ -29,19 +30,25 @@ class KeyAnswers:
     def __init__(self, places: int) -> None:
         self.places = places
         self._running: Counter[bytes] = Counter()
+        self._several: Counter[bytes] = Counter()
+        """Those of requests for more than one answer."""
 
     @contextlib.contextmanager
     def running(self, headers: Mapping[bytes, bytes], answers: int) -> Iterator[None]:
         """Hold the answers of one request. Raises TooManyAnswers if its key may not have them."""
         key, limit = headers.get(_KEY, b""), headers.get(_LIMIT)
-        if limit is not None and answers > 1:
+        several = answers if answers > 1 else 0
+        if limit is not None and (several or (answers and self._several[key])):
             self._check(key.decode(), self._running[key], answers, int(limit))
         self._running[key] += answers
+        self._several[key] += several
         try:
             yield
         finally:
             self._running[key] -= answers
+            self._several[key] -= several
             self._running += Counter()  # forget keys that have none
+            self._several += Counter()
 
     def _check(self, key: str, running: int, answers: int, limit: int) -> None:
         if answers > limit:
