@@ -23,11 +23,15 @@ def engines():
         yield [started.enter_context(Backend()) for _ in range(2)]
 
 
-@pytest.fixture
-def gateway(engines, tmp_path):
+def two_engines(engines, folder):
     several = {"machine": {"gpu": "CPU", "count": 0, "engines": 2, "max_usd_per_hour": 1}, "concurrency": 16}
     changes = {"127.0.0.1:8001 ": f"127.0.0.1:{engines[1].port} ", layout.CONVERSATION: str(LUA)}
-    with Gateway(tmp_path / "gateway", engines[0].port, changes=changes, more=several) as started:
+    return Gateway(folder / "gateway", engines[0].port, changes=changes, more=several)
+
+
+@pytest.fixture
+def gateway(engines, tmp_path):
+    with two_engines(engines, tmp_path) as started:
         yield started
 
 
@@ -165,6 +169,38 @@ async def test_an_engine_that_is_out_gets_nothing_and_gets_its_conversations_bac
         assert await engine_of(gateway, engines, ask({"prompt": name}, "/v1/completions")) == 1
     assert not gateway.command("set server vllm/engine0 state ready").strip()
     assert {name: await engine_of(gateway, engines, ask(turns(3, name))) for name in names} == before
+
+
+@pytest.fixture
+def ends():
+    """What ends the first engine."""
+    with contextlib.ExitStack() as one:
+        yield one
+
+
+@pytest.fixture
+def mortal(ends, tmp_path):
+    with Backend() as other:
+        engines = [ends.enter_context(Backend()), other]
+        with two_engines(engines, tmp_path) as started:
+            yield started, engines
+
+
+async def test_requests_wait_for_a_full_engine_from_the_moment_when_the_other_one_ends(mortal, ends):
+    """Three checks must fail before an engine is down, and until then it is the only one with a free place."""
+    gateway, engines = mortal
+    names = [f"question {number}" for number in range(4)]
+    gateway.command("set server vllm/engine0 state drain")
+    long = ask({"prompt": "x", "hold": True}, "/v1/completions")
+    held = [await hold(gateway, engines, 1, long) for _ in range(8)]
+    gateway.command("set server vllm/engine0 state ready")
+    for name in names:
+        assert await engine_of(gateway, engines, ask(turns(1, name))) == 0
+    ends.close()
+    waiting = [asyncio.create_task(gateway.one(ask(turns(2, name)))) for name in names]
+    await asyncio.sleep(0.5)
+    await let_go(held, engines[1:])
+    assert [(await one).status for one in waiting] == [200] * len(names)
 
 
 async def test_health_counts_engines_and_needs_one(gateway, engines):

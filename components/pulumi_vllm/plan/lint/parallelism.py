@@ -38,7 +38,7 @@ def tensor_parallel_size(launch: Launch) -> Problems:
     if launch.on_gpu and needed is not None and needed > launch.gpu_count:
         product = flag if needed == size else "tensor x pipeline x prefill context x data parallel"
         yield error(
-            f"{product} needs {needed} GPUs, the machine has {launch.gpu_count}; use fewer",
+            f"{product} needs {needed} GPUs, an engine here has {launch.gpu_count}; use fewer",
             "one rank per GPU",
         )
 
