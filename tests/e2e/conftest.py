@@ -20,7 +20,10 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def clouds():
-    """Return a local cloud per engine and release, started on first use; all are removed at the end."""
+    """Return a local cloud per engine and release, started on first use; all are removed at the end.
+
+    `E2E_RELEASE=trixie` runs a test on machines of another release.
+    """
     if os.geteuid() != 0:
         pytest.fail("the end-to-end tests start machines; run them as root")
     started: dict[str, LocalCloud] = {}
@@ -28,6 +31,7 @@ def clouds():
     root = REPOSITORY / ".pulumi-vllm" / f"e2e-{os.getpid()}"
 
     def start(engine: str, release: str = "") -> LocalCloud:
+        release = release or os.environ.get("E2E_RELEASE", "")
         name = f"{engine}-{release}" if release else engine
         if name not in started:
             cloud = LocalCloud(root / name, engine, release)

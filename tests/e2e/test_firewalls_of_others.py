@@ -10,7 +10,7 @@ from harness import REGIONS, REPOSITORY, Project, answers, other_releases, wait_
 from pulumi_vllm.host.ssh import Result
 from pulumi_vllm.plan.own_machine import Store
 from pulumi_vllm.provider.lifecycle.own_host import look
-from test_own_machine import LEFT, of
+from test_own_machine import BOOT, LEFT, of
 
 pytestmark = pytest.mark.all
 
@@ -131,6 +131,46 @@ def test_ufw(machine, project, tmp_path):
     assert machine.run(RULES) == rules
     assert "Status: active" in machine.run("ufw status")
     assert not connects(machine, 9090)
+
+
+OF_OWNER = """#!/usr/sbin/nft -f
+flush ruleset
+table inet owners {
+    chain input { type filter hook input priority 10; policy accept; tcp dport 9090 drop; }
+}
+"""
+# What is loaded when the gateway has stopped.
+WHEN_STOPPED = """
+mkdir /etc/systemd/system/haproxy.service.d
+printf '[Service]\nExecStopPost=+/bin/sh -c "nft list tables > /var/lib/when-stopped"\n' \
+  > /etc/systemd/system/haproxy.service.d/test.conf
+systemctl daemon-reload
+systemctl stop haproxy && systemctl start haproxy && rm /var/lib/when-stopped
+systemd-run -q --on-active=0.1 systemctl reboot
+"""
+
+
+def test_nftables(machine, project, tmp_path):
+    machine.run(f"cat > /etc/nftables.conf <<'END'\n{OF_OWNER}END\nsystemctl enable -q --now nftables")
+    machine.run(f"{LISTEN} 9090")
+    rules = serve(machine, project, tmp_path)
+    assert not connects(machine, 9090)
+    # The service flushes all rules, and ours are there again, and go on until the gateway has stopped.
+    for verb in ("restart", "reload"):
+        machine.run(f"systemctl {verb} nftables")
+        assert machine.run(RULES) == rules
+        assert "table inet pulumi_vllm" in machine.run("nft list tables")
+        assert answers(project, tmp_path)
+    assert set(project.changes()) == {"same"}
+    before = machine.run(BOOT)
+    machine.run(WHEN_STOPPED)
+    wait_for(lambda: machine.run(BOOT, check=False) not in {"", before}, 120, "boot")
+    assert "table inet pulumi_vllm" in machine.run("cat /var/lib/when-stopped")
+    wait_for(lambda: answers(project, tmp_path), 180, "answered chat")
+    assert "table inet pulumi_vllm" in machine.run("nft list tables")
+    project.destroy()
+    assert machine.run(RULES) == rules
+    assert machine.run("nft list tables").split() == ["table", "inet", "owners"]
 
 
 def test_firewalld(machine, project, tmp_path):

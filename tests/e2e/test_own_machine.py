@@ -1,5 +1,6 @@
 """A machine that somebody else made: served, looked at, changed, adopted and given back, with what was on it."""
 
+import re
 import shutil
 
 import pytest
@@ -96,6 +97,24 @@ def test_the_life_of_a_server_on_it(machine, tmp_path):
     states = dict(line.split() for line in machine.run(UNITS).splitlines())
     assert set(states) <= {"haproxy.service"}
     assert machine.run("systemctl is-active haproxy || true").strip() == "inactive"
+
+
+@pytest.mark.all
+@pytest.mark.parametrize("release", other_releases(usable=False))
+def test_a_release_that_is_too_old_is_refused(clouds, tmp_path, release):
+    machine = somebody.make(clouds("fake", release), tmp_path / "owner", REGIONS["share"], "old")
+    project = Project(tmp_path / "p", machine.cloud, of(), "own", main=REPOSITORY / "examples" / "bare-metal")
+    project.write(of(), **{"pulumi-vllm:host": machine.host()})
+    on_it = f"{LEFT}; id vllm 2>&1 || true; dpkg -l | sha256sum; find /etc | sha256sum"
+    before = machine.run(on_it)
+    for words in (("preview",), ("up", "--yes", "--skip-preview")):
+        refused = project.pulumi(*words, check=False)
+        assert refused.returncode
+        assert re.search(
+            r"with Python 3\.\d, and 3\.10 is the oldest that works; use Debian 12", refused.stdout
+        )
+    assert machine.run(on_it) == before
+    machine.end()
 
 
 @pytest.mark.all

@@ -18,7 +18,8 @@ HAPROXY = ((2, 4), (2, 8))
 UNIT = {
     **dict.fromkeys(["Description", "Documentation", "Wants", "Requires", "BindsTo", "PartOf", "After", "Before"], 0),
     **dict.fromkeys(["Conflicts", "DefaultDependencies", "ConditionPathExists", "OnFailure"], 0),
-    "RequiresMountsFor": 201, "AssertPathExists": 218, "StartLimitBurst": 229, "StartLimitIntervalSec": 230,
+    "ReloadPropagatedFrom": 185, "RequiresMountsFor": 201, "AssertPathExists": 218, "StartLimitBurst": 229,
+    "StartLimitIntervalSec": 230,
 }  # fmt: skip
 SERVICE = {
     **dict.fromkeys(["Type", "User", "Group", "SupplementaryGroups", "EnvironmentFile", "Environment"], 0),
