@@ -1,11 +1,13 @@
 """Requests of today's clients: the fake engine answers them with the product's middleware, and refuses them without."""
 
 import asyncio
+import contextlib
 import json
 import sys
 from pathlib import Path
 
 import adapted
+import attacks
 import pytest
 import requests
 import yaml
@@ -114,10 +116,90 @@ def test_a_request_that_needs_no_change_arrives_byte_for_byte(tmp_path, monkeypa
         b'{"messages": [ {"role":"user"} ],"reasoning_effort" :"high"}',
         b"no JSON",
         b"[1]",
-        b"\xff",
         b"null",
+        b'{"messages": [{"role": "user", "content": "\\ud83d\\ude00 1234567890123456789"}]}',
     ):
         assert adapt(tmp_path, monkeypatch, raw) == raw
+
+
+DEEP = [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "[" * 5_000}}]}]
+KEYS = {"parameters": {"properties": {f"{number:05d}{'x' * 40}": 1 for number in range(2_000)}}}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "says"),
+    [
+        ("/v1/chat/completions", b'{"user": "\xff"}', "the JSON is not encoded in UTF-8"),
+        ("/v1/chat/completions", b'{"seed": %d}' % 10**30, "a whole number has more than 63 bits"),
+        ("/v1/messages", b'{"top_k": -%d}' % 10**30, "a whole number has more than 63 bits"),
+        ("/v1/completions", b'{"prompt": [' + b"9" * 5_000 + b"]}", "a whole number has more than 63 bits"),
+        ("/v1/responses", b'{"x":' * 50_000, "objects, lists and keys"),
+        ("/v1/responses", b"[" * 5_000, "the JSON is nested too deeply"),
+        ("/v1/chat/completions", {"metadata": [{}] * 9_000}, "objects, lists and keys, or signs of them in texts"),
+        ("/v1/chat/completions", {"metadata": {f"{one}": 0 for one in range(9_000)}}, "objects, lists and keys"),
+        ("/v1/chat/completions", {"messages": QUESTION, "tools": [KEYS]}, "characters of text are more than"),
+        ("/v1/completions", {"prompt": [1] * 17_000}, "68,000 characters of text"),
+        ("/v1/completions", {"metadata": [None] * 70_000}, "characters of text"),
+        ("/detokenize", {"tokens": [1] * 17_000}, "68,000 characters of text"),
+        ("/v1/completions", {"prompt": "x" * 4_000, "prompt_logprobs": 20}, "84,000 log-probabilities of characters"),
+        ("/v1/completions", {"prompt": "x" * 4_000, "echo": True, "logprobs": "20.0"}, "84,084 log-probabilities"),
+        ("/v1/chat/completions", {"messages": [{"content": "x" * 9_000}], "prompt_logprobs": 9}, "log-probabilities"),
+        ("/v1/chat/completions", {"structured_outputs": True}, "structured_outputs must be an object"),
+        ("/v1/completions", {"structured_outputs": [{}]}, "structured_outputs must be an object"),
+        ("/v1/chat/completions", {"messages": DEEP}, "the arguments of a tool are nested too deeply"),
+    ],
+)  # fmt: skip
+def test_what_would_stop_vllm_or_end_in_its_status_500_is_a_refusal(tmp_path, monkeypatch, path, body, says):
+    found = adapt(tmp_path, monkeypatch, body, path)
+    assert says in (found["message"] if isinstance(found, dict) else found)
+
+
+def test_what_resembles_it_is_passed_on(tmp_path, monkeypatch):
+    for path, body in [
+        ("/v1/chat/completions", {"messages": QUESTION, "seed": 2**63 - 1, "structured_outputs": None}),
+        ("/v1/completions", {"prompt": "x" * 4_000, "prompt_logprobs": 1}),
+        ("/v1/completions", {"prompt": "x" * 4_000, "echo": True}),
+        ("/v1/completions", {"prompt": [1] * 2_048, "logprobs": 20}),
+        ("/v1/responses", {"input": [{"role": "user", "content": [{"type": ["x"]}, {"type": {}}]}]}),
+        ("/detokenize", {"tokens": [1] * 2_048}),
+    ]:
+        assert json.loads(adapt(tmp_path, monkeypatch, body, path)) == body
+
+
+def test_half_of_a_character_is_replaced(tmp_path, monkeypatch):
+    """vLLM sends texts to its engine in UTF-8, and some of them ended in status 500."""
+    body = {"messages": [{"role": "user", "content": "\U0001f600 \ud83d"}], "stop": "\ude00x"}
+    got = json.loads(adapt(tmp_path, monkeypatch, body))
+    assert got == {"messages": [{"role": "user", "content": "\U0001f600 \ufffd"}], "stop": "\ufffdx"}
+
+
+def test_a_body_that_does_not_arrive_leaves_its_place_to_others(start, gateway):
+    """The gateway has sent its first 32 KiB on, so it holds the only place."""
+    access = {"allow": ["0.0.0.0/0"], "keys": ["team-a", "batch"]}
+    block = {"concurrency": 1, "access": access}
+    there = gateway(start(), {"batch": "sk-slow"}, block, request_timeout_s=1, queue_timeout_s=10)
+
+    async def question():
+        _, writer = await there.connect()
+        head = "POST /detokenize HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-slow\r\nContent-Length: 99999\r\n\r\n"
+        writer.write(head.encode() + b" " * 50_000)
+        await writer.drain()
+        await asyncio.sleep(0.3)
+        body = json.dumps({"model": MODEL, "messages": QUESTION, "max_tokens": 2}).encode()
+        asked = asyncio.create_task(
+            there.one(attacks.request(adapted.KEY, "/v1/chat/completions", body=body))
+        )
+        with contextlib.suppress(ConnectionError):
+            while not asked.done():  # byte by byte, so that no silence is noticed
+                writer.write(b" ")
+                await writer.drain()
+                await asyncio.sleep(0.1)
+        writer.transport.abort()
+        return await asked
+
+    assert asyncio.run(question()).status == 200
+    (slow,) = [line for line in there.log.read_bytes().splitlines() if b'"key":"batch"' in line]
+    assert json.loads(slow)["status"] == 408
 
 
 def test_the_mapping_can_be_changed_and_switched_off(tmp_path, monkeypatch):
@@ -152,7 +234,7 @@ def test_limits_follow_the_stack_file(tmp_path, monkeypatch):
             "1 images and other media are more than the 0",
         ),
         (
-            {"messages": [{"role": "user", "content": "x" * 81_917}]},
+            {"messages": [{"role": "user", "content": "x" * 81_905}]},
             "81,921 characters of text are more than the 81,920",
         ),
     ]:
@@ -160,7 +242,7 @@ def test_limits_follow_the_stack_file(tmp_path, monkeypatch):
     # Text in a place where an image's bytes would not count as text is counted where vLLM reads text.
     hidden = {"messages": [{"role": "user", "content": "data:" + "x" * 82_000}]}
     assert "characters of text" in str(adapt(tmp_path, monkeypatch, hidden, requests=limits))
-    assert "nested too deeply" in str(adapt(tmp_path, monkeypatch, b"[" * 200_000))
+    assert "nested too deeply" in str(adapt(tmp_path, monkeypatch, b"[" * 5_000))
 
 
 def test_addresses_are_those_of_files_only(tmp_path, monkeypatch):

@@ -40,7 +40,9 @@ class Rig:
             "media_domains": [],
             "places": 8,
         }
-        settings["limits"] = dict.fromkeys(("choices", "media", "tools", "schema_kib", "characters"), 10**6)
+        settings["limits"] = dict.fromkeys(
+            ("choices", "media", "tools", "schema_kib", "prompt_logprobs", "characters"), 10**6
+        )
         (tmp_path / "requests.json").write_text(json.dumps(settings))
         monkeypatch.setenv("PULUMI_VLLM_REQUESTS", str(tmp_path / "requests.json"))
         self.now, self.got, self.type = 0.0, [], "application/json"
@@ -163,6 +165,16 @@ def test_a_stream_is_counted_whether_its_client_wants_the_usage_or_not(rig, own)
     assert rig.got[0][0]["stream_options"]["include_usage"] is True
     assert text == event * 2 + (last if wants else b"") + b"data: [DONE]\n\n"
     assert rig.left() == LIMIT - 10
+
+
+def test_a_client_cannot_claim_that_its_answer_is_a_stream(rig):
+    """vLLM reads "false" as no stream, and the count of the tokens took it for one."""
+    rig.leaves, rig.lasts_s = True, 30.0
+    assert rig.ask({"messages": QUESTION, "stream": "false"}) is None
+    assert rig.left() == pytest.approx(LIMIT - 300, abs=10)
+    rig.leaves, rig.answer = False, [usage(1, 1)]
+    rig.ask({"messages": QUESTION, "stream": "true", "stream_options": {"include_usage": "false"}}, key=b"b")
+    assert rig.got[-1][0]["stream_options"]["include_usage"] is True
 
 
 def test_a_client_that_leaves_has_taken_what_it_got_or_its_share_of_the_time(rig):

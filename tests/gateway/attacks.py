@@ -189,7 +189,7 @@ def claims(key: str) -> list[Attack]:
     """Headers that only the gateway may send to the engine. It passes the request on with its own."""
     lines = (
         "X-Vllm-Priority: -9\r\n", "x-vllm-priority: 1\r\nX-VLLM-PRIORITY: -9\r\n", "X-Key-Tokens: 999999999\r\n",
-        "X-Key-Tokens:\r\n", "X-Key-Id: readiness\r\n", "X-Key-Id: a\r\nX-Key-Id: b\r\n",
+        "X-Key-Tokens:\r\n", "X-Body-Timeout: 99999\r\n", "X-Key-Id: readiness\r\n", "X-Key-Id: a\r\nX-Key-Id: b\r\n",
         "X-Data-Parallel-Rank: 1\r\n", "Endpoint-Load-Metrics-Format: TEXT\r\n",
         "Connection: close, X-Key-Id, X-Vllm-Priority\r\n",
     )  # fmt: skip

@@ -100,6 +100,7 @@ def request_settings(deployment: Deployment, selection: Selection) -> dict[str, 
             "media": asked.media,
             "tools": asked.tools,
             "schema_kib": asked.schema_kib,
+            "prompt_logprobs": asked.prompt_logprobs,
             "characters": max(_LEAST_CHARACTERS, deployment.context * asked.characters_per_token),
         },
     }

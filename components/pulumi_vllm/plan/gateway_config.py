@@ -42,7 +42,8 @@ class Gateway(Block):
     """The gateway passes on as many requests at once as vLLM serves (`concurrency`). Further ones wait so long, then
     get 503. At the slowest measured level, 512 streams in NVFP4 on one H200, an answer of 256 tokens takes 18 s."""
     request_timeout_s: Annotated[int, key(RELOAD, "seconds", ge=1, le=600)] = 10
-    """Time in which a client must send a request's header and the first 32 KiB of its body."""
+    """Time in which a client must send a request's header and the first 32 KiB of its body. The whole body may take
+    one second longer for each MiB."""
     idle_timeout_s: Annotated[int, key(RELOAD, "seconds", ge=1, le=3600)] = 60
     """How long a client may be silent in the TLS handshake, or may read nothing of the answer."""
     answer_timeout_s: Annotated[int, key(RELOAD, "seconds", ge=1, le=3600)] = 600
@@ -76,6 +77,9 @@ class Requests(Block):
     schema_kib: Annotated[int, key(RESTART, "KiB", ge=1, le=16_384)] = 128
     """Size of the schema, grammar, pattern or list of choices that an answer must follow. 1.6 MB took vLLM 23 s, in
     which it answered nobody; 128 KiB take about one."""
+    prompt_logprobs: Annotated[int, key(RESTART, "characters", ge=1, le=1_000_000_000)] = 65_536
+    """Characters of a prompt whose log-probabilities a request asks for (`prompt_logprobs`, or `echo` with `logprobs`),
+    times their number for each token. vLLM answers nobody while it writes them: for 20 of 1,800 tokens each, 2 s."""
     characters_per_token: Annotated[int, key(RESTART, "characters", ge=1, le=1_000)] = 16
     """Longest text of a request, as a multiple of `context`, and never less than 65,536 characters. vLLM splits a text
     into tokens before it refuses one that is too long: 14 MB kept others waiting for 5 s."""

@@ -51,7 +51,7 @@ class Application:
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Send) -> None:
         """Serve one request."""
-        raw, path, method = (await receive()).get("body", b""), scope["path"], scope["method"]
+        raw, path, method = await _body(receive), scope["path"], scope["method"]
         keys = self.engine.keys
         if keys and path.startswith(_GUARDED):
             authorization = dict(scope["headers"]).get(b"authorization", b"").decode()
@@ -90,6 +90,14 @@ class Application:
             raise answers.Refused(500, "The engine is shutting down", "InternalServerError") from error
         finally:
             self.engine.finish_request()
+
+
+async def _body(receive: Any) -> bytes:
+    raw, more = b"", True
+    while more:
+        message = await receive()
+        raw, more = raw + message.get("body", b""), message.get("more_body", False)
+    return raw
 
 
 def _object(raw: bytes) -> dict[str, Any]:

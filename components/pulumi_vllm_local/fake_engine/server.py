@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -43,10 +44,15 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.send_error(413)
             return
-        pending = [{"type": "http.request", "body": self.rfile.read(length), "more_body": False}]
+        left: int | None = length
 
         async def receive() -> dict[str, Any]:
-            return pending.pop() if pending else {"type": "http.disconnect"}
+            nonlocal left
+            piece = None if left is None else await self._piece(left)
+            if left is None or piece is None:
+                return {"type": "http.disconnect"}
+            left = left - len(piece) or None
+            return {"type": "http.request", "body": piece, "more_body": left is not None}
 
         path, _, query = self.path.partition("?")
         scope = {
@@ -58,6 +64,21 @@ class Handler(BaseHTTPRequestHandler):
             asyncio.run(self.application(scope, receive, self._send))
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
+
+    async def _piece(self, most: int) -> bytes | None:
+        """What has arrived of a body, as in uvicorn, once something has; None if the client has gone."""
+        self.connection.settimeout(0)
+        try:
+            while most:
+                readable = select.select([self.connection], [], [], 0)[0]
+                if piece := self.rfile.read1(most):
+                    return piece
+                if readable:
+                    return None
+                await asyncio.sleep(0.002)
+        finally:
+            self.connection.settimeout(None)
+        return b""
 
     async def _send(self, message: dict[str, Any]) -> None:
         """Write one ASGI message. A response without a length is sent in chunks."""

@@ -55,7 +55,7 @@ class Counted:
     def __init__(self, tokens: KeyTokens, key: bytes, limit: int) -> None:
         self.tokens, self.key, self.limit = tokens, key, limit
         self.taken = self.input = self.output = 0
-        self.known = self.streams = False
+        self.known = self.streamed = False
         self.began = tokens.clock()
         self.hide_usage = False
         """Whether the client did not ask for the usage that it would get at the end of a stream."""
@@ -65,14 +65,13 @@ class Counted:
         left = self.tokens.left(self.key, self.limit)
         return 0 if left > 0 else math.floor(-left * 60 / self.limit) + 1
 
-    def start(self, characters: int, *, streams: bool) -> None:
+    def start(self, characters: int) -> None:
         """Take what the prompt probably has, so that many requests at once don't pass together."""
-        self.streams = streams
         self._take(characters // _CHARACTERS_PER_TOKEN, 0)
 
     def end(self) -> None:
         """A client that left before its whole answer takes what the key has in that time: nobody counted the answer."""
-        if not self.known and not self.streams:
+        if not self.known and not self.streamed:
             self._take(self.input, math.ceil((self.tokens.clock() - self.began) * self.limit / 60))
 
     def _take(self, prompt: int, answer: int) -> None:
@@ -83,7 +82,7 @@ class Counted:
     def ask_for_usage(self, body: Message) -> bool:
         """Let vLLM say at the end of a stream what it took. Returns whether the request was changed."""
         options = body.get("stream_options")
-        if not body.get("stream") or (isinstance(options, dict) and options.get("include_usage")):
+        if not body.get("stream") or (isinstance(options, dict) and options.get("include_usage") is True):
             return False
         if options is not None and not isinstance(options, dict):
             return False  # vLLM refuses it
@@ -93,13 +92,11 @@ class Counted:
 
     def counting(self, send: Send) -> Send:
         """A function that sends the answer on and counts it."""
-        streamed = False
 
         async def counted(message: Message) -> None:
-            nonlocal streamed
             if message["type"] == "http.response.start":
                 headers = message.get("headers", [])
-                streamed = any(
+                self.streamed = any(
                     value.startswith(b"text/event-stream")
                     for name, value in headers
                     if name == b"content-type"
@@ -114,19 +111,19 @@ class Counted:
                 ]
                 message = {**message, "headers": [*headers, *more]}
             elif body := message.get("body"):
-                self._count(body, streamed=streamed)
-                if streamed and self.hide_usage:
+                self._count(body)
+                if self.streamed and self.hide_usage:
                     message = {**message, "body": _without_usage(body)}
             await send(message)
 
         return counted
 
-    def _count(self, body: bytes, *, streamed: bool) -> None:
+    def _count(self, body: bytes) -> None:
         usage = _usage(body)
         if usage is not None:
             self.known = True
             self._take(usage[0] or self.input, usage[1] or self.output)
-        elif streamed:
+        elif self.streamed:
             self._take(self.input, self.output + body.count(b"data: {"))  # at least one token each
 
 

@@ -36,7 +36,7 @@ def _join_texts(message: Message) -> bool:
     # An answer that the client got from vLLM has an id, and vLLM reads its parts.
     if not isinstance(parts, list) or "id" in message or not all(isinstance(part, dict) for part in parts):
         return False
-    kinds = {part.get("type") for part in parts}
+    kinds = {str(part.get("type")) for part in parts}
     if "input_image" in kinds:
         msg = "vLLM passes no images of the Responses API on to this model; send them to /v1/chat/completions"
         raise Unknown(msg)
