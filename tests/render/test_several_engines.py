@@ -49,7 +49,7 @@ def test_every_engine_is_in_every_list(engines):
     found = files("spheron-h100-2x-nvfp4", count=4, engines=engines)
     gateway = found[layout.HAPROXY_CONFIG].text
     places = engine_places(engines)
-    servers = re.findall(r"^    server (\S+) (\S+) .* maxconn (\d+)$", gateway, re.MULTILINE)
+    servers = re.findall(r"^    server (\S+) (\S+) .* maxconn (\d+)\b", gateway, re.MULTILINE)
     assert servers == [(one.server, f"127.0.0.1:{one.port}", str(256 // engines)) for one in places]
     after = re.search(r"^After=(.*)$", found[layout.unit_file(layout.READINESS_UNIT)].text, re.MULTILINE)
     assert set(engine_units(engines)) <= set(after[1].split())
