@@ -13,13 +13,15 @@ from tests.host_programs.conftest import PROGRAMS
 
 def test_a_record_holds_invocation_and_digests(tmp_path):
     unit, drop_in, environment, config = (tmp_path / name for name in ("unit", "a.conf", "env", "cfg"))
-    for file in (unit, drop_in, environment, config):
+    of_every_service = tmp_path / "service.d" / "lxc.conf"
+    of_every_service.parent.mkdir()
+    for file in (unit, drop_in, of_every_service, environment, config):
         file.write_text(file.name)
     systemctl = tmp_path / "systemctl"
     systemctl.write_text(
         f"""#!/bin/sh
 echo FragmentPath={unit}
-echo DropInPaths={drop_in} {tmp_path}/gone.conf
+echo DropInPaths={of_every_service} {drop_in} {tmp_path}/gone.conf
 echo 'EnvironmentFiles={environment} (ignore_errors=no)'
 echo 'EnvironmentFiles=/run/pulumi-vllm-gateway/environment (ignore_errors=yes)'
 """

@@ -1,7 +1,7 @@
 """One engine over all GPUs of a machine, or several with a part of them each."""
 
 import pytest
-from pulumi_vllm.plan import ConfigError, Deployment, DoesNotFit, explain, plan
+from pulumi_vllm.plan import ConfigError, Deployment, DoesNotFit, PlanError, explain, plan
 from pulumi_vllm.plan.recommendation import Wish, recommend
 
 
@@ -32,6 +32,13 @@ def test_several_keys_share_the_places_of_all_engines():
         "comes first." in explain.because(decided(concurrency=1024, **keys))
     )
     assert not any("keys share" in one for one in explain.because(decided()))
+
+
+def test_too_many_ranks_are_those_of_one_engine():
+    with pytest.raises(
+        PlanError, match="--tensor-parallel-size 2 needs 2 GPUs, an engine here has 1; use fewer"
+    ):
+        decided(concurrency=1024, machine={"engines": 2}, engine={"flags": {"tensor-parallel-size": 2}})
 
 
 def test_nothing_is_chosen_without_a_measurement():
