@@ -1,4 +1,4 @@
-"""A key without limits sends twice as many long requests as the engine has places. How long does another one wait?
+"""A key sends twice as many long requests as the engine has places. How long does another one wait?
 
 `python -m pytest -s tests/client/test_full_engine.py` prints the figures.
 """
@@ -63,7 +63,8 @@ async def beside(there, pause_s=0.2):
 @pytest.mark.ci
 def test_a_question_waits_for_the_next_free_place_only(start, gateway):
     engine = start("--max-num-seqs", str(PLACES), token_ms=TOKEN_MS)
-    block = {"concurrency": PLACES, "access": {"allow": ["0.0.0.0/0"], "keys": ["team-a", "batch"]}}
+    batch = {"name": "batch", "concurrent": 2 * PLACES}
+    block = {"concurrency": PLACES, "access": {"allow": ["0.0.0.0/0"], "keys": ["team-a", batch]}}
     there = gateway(engine, {"batch": BATCH_KEY}, block)
     alone, waited, next_place = asyncio.run(beside(there))
     median, implied = statistics.median(waited), statistics.median(next_place)
@@ -72,3 +73,26 @@ def test_a_question_waits_for_the_next_free_place_only(start, gateway):
         f"{max(waited):.2f} s; with the next free place {implied:.2f} s ({median / implied - 1:+.0%})"
     )
     assert median < 1.2 * implied
+
+
+def test_a_key_without_limits_leaves_a_place(start, gateway):
+    """Its answers run for longer than the 30 s that others may wait for a place."""
+    engine = start("--max-num-seqs", str(PLACES), token_ms=TOKEN_MS)
+    block = {"concurrency": PLACES, "access": {"allow": ["0.0.0.0/0"], "keys": ["team-a", "batch"]}}
+    there = gateway(engine, {"batch": BATCH_KEY}, block)
+
+    async def beside_long_answers():
+        alone = statistics.median([(await ask(there, KEY, ANSWER))[1] for _ in range(5)])
+        filling = [asyncio.create_task(ask(there, BATCH_KEY, 38_000 // TOKEN_MS)) for _ in range(2 * PLACES)]
+        done, _ = await asyncio.wait(filling, timeout=2)
+        refused = [one.result()[0] for one in done]
+        answers = [await ask(there, KEY, ANSWER) for _ in range(QUESTIONS)]
+        for one in filling:
+            one.cancel()
+        await asyncio.gather(*filling, return_exceptions=True)
+        return alone, refused, answers
+
+    alone, refused, answers = asyncio.run(beside_long_answers())
+    assert refused == [429] * (PLACES + 1)
+    assert {status for status, _ in answers} == {200}
+    assert statistics.median(seconds for _, seconds in answers) < 2 * alone

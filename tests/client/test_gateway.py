@@ -30,7 +30,7 @@ def run(capsys, *words):
 
 
 def test_both_commands_with_the_gateways_own_ca(engine, gateway, tmp_path, capsys):
-    there = gateway(engine)
+    there = gateway(engine, streams_per_key=8)
     code, out, _ = run(capsys, "smoke", "--json", "--url", there.url, "--ca", there.ca)
     assert code == 0, out
     assert {one["outcome"] for one in json.loads(out)["checks"]} == {"pass"}
@@ -54,7 +54,7 @@ def test_only_the_given_ca_or_certificate_is_trusted(engine, gateway, capsys):
 
 
 def test_a_gateway_limit_is_named_and_earlier_levels_are_kept(engine, gateway, tmp_path, capsys):
-    there = gateway(engine, requests_per_minute=20)
+    there = gateway(engine, requests_per_minute=20, streams_per_key=8)
     where = ["--url", there.url, "--ca", there.ca, "--out", tmp_path]
     code, out, last = run(capsys, "bench", "--json", *where, *SHORT, "--levels", "1,8")
     assert code == 1
@@ -157,7 +157,7 @@ def test_a_gpu_stack_is_compared_with_its_evidence(start, gateway, project, caps
     text = (ROOT / "stacks/Pulumi.spheron-h100-1x-nvfp4.yaml").read_text()
     block = yaml.safe_load(text)["config"]["pulumi-vllm:server"]
     decided = plan(Deployment.parse(block | {"concurrency": 250}))  # 256 were measured
-    there = gateway(start(name=decided.served_name, token_ms=1))
+    there = gateway(start(name=decided.served_name, token_ms=1), streams_per_key=40)
     limits = {"requests_per_minute": 60, "streams_per_key": 40}
     outputs = {
         "endpoint": there.url, "model": decided.served_name, "ca_certificate": there.ca.read_text(),

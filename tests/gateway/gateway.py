@@ -205,13 +205,15 @@ async def exchange(
 ) -> list[Answer]:
     """Send, read until the connection ends or stays silent, and close it."""
     received = b""
-    with contextlib.suppress(TimeoutError, OSError):
-        writer.write(data)
-        while piece := await asyncio.wait_for(reader.read(1 << 16), silence_s):
-            received += piece
-    writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
+    try:
+        with contextlib.suppress(TimeoutError, OSError):
+            writer.write(data)
+            while piece := await asyncio.wait_for(reader.read(1 << 16), silence_s):
+                received += piece
+    finally:  # also of a request that is cancelled
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
     return answers(received)
 
 

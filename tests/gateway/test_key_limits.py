@@ -103,7 +103,7 @@ async def test_people_come_before_a_batch_job_that_came_first(gateways, backend)
 
 
 async def full(gateway, places, waiting_s):
-    """A key without limits fills all places, and has as many requests that wait. Returns its streams and those."""
+    """A key that may fill all places does so, and has as many requests that wait. Returns its streams and those."""
     streams = [await open_stream(gateway, 1, OTHER) for _ in range(places)]
     tasks = await queued(gateway, [(OTHER, f"b{number}") for number in range(places)])
     await asyncio.sleep(waiting_s)
@@ -128,7 +128,7 @@ async def test_a_key_that_fills_every_place_keeps_another_waiting_for_the_next_f
     gateways, backend
 ):
     """However long the others wait: 250 ms for each of the key's other requests were too few."""
-    gateway = gateways({"concurrency": 4})
+    gateway = gateways({"concurrency": 4}, streams_per_key=8)
     streams, tasks = await full(gateway, 4, waiting_s=2.5)
     tasks.append(asyncio.create_task(gateway.one(ask({"name": "p1"}))))
     await until(lambda: waiting(gateway) == 5)
@@ -141,7 +141,7 @@ async def test_a_key_with_more_than_its_share_comes_by_time_so_that_a_busier_one
     gateways, backend
 ):
     """A key that always came before a busier one would keep it from every place."""
-    gateway = gateways({"concurrency": 4}, queue_timeout_s=4)
+    gateway = gateways({"concurrency": 4}, queue_timeout_s=4, streams_per_key=16)
     streams = [await open_stream(gateway, 1, OTHER) for _ in range(4)]
     tasks = await queued(gateway, [(OTHER, f"b{number}") for number in range(12)])
     await asyncio.sleep(2.2)  # more than half of the time that a request may wait
@@ -166,8 +166,24 @@ async def test_a_request_that_finds_no_place_in_time_is_a_503(gateways, backend)
     writer.close()
 
 
-@pytest.mark.parametrize(("priority", "places"), [("low", 6), ("normal", 512), ("high", 512)])
+@pytest.mark.parametrize(("priority", "places"), [("low", 6), ("normal", 7), ("high", 7)])
 def test_keys_of_low_priority_leave_a_quarter_of_the_places_to_others(priority, places):
     limits = configuration({"access": keys(priority=priority), "concurrency": 8})["limits.map"]
     assert f"team-b/concurrent {places}\n" in limits
-    assert "team-a/concurrent 512\n" in limits
+    assert "team-a/concurrent 7\n" in limits
+
+
+@pytest.mark.parametrize(
+    ("names", "concurrency", "streams_per_key", "most"),
+    [
+        (["a"], 8, None, 512),
+        (["a"], 1024, None, 1024),
+        (["a", "b"], 3, None, 512),
+        (["a", "b"], 4, None, 3),
+        (["a", "b", "c"], 256, None, 240),
+        (["a", "b"], 256, 300, 300),
+    ],
+)
+def test_no_key_of_several_fills_every_place(names, concurrency, streams_per_key, most):
+    block = {"access": {"allow": ["0.0.0.0/0"], "keys": names}, "concurrency": concurrency}
+    assert f"a/concurrent {most}\n" in configuration(block, streams_per_key=streams_per_key)["limits.map"]

@@ -235,7 +235,9 @@ async def test_a_key_that_fills_every_engine_keeps_another_waiting_for_the_next_
     def long(number):
         return ask({"prompt": f"long {number}", "wait": True}, "/v1/completions", "team-b")
 
-    with Gateway(tmp_path / "gateway", engines[0].port, changes=changes, more=several) as gateway:
+    with Gateway(
+        tmp_path / "gateway", engines[0].port, changes=changes, more=several, streams_per_key=8
+    ) as gateway:
         tasks = []
         for number in range(8):
             tasks.append(asyncio.create_task(gateway.one(long(number))))

@@ -273,12 +273,12 @@ def test_a_bare_name_is_a_key_without_limits_of_its_own():
     assert parsed.access.model_dump()["keys"] == ("team-a", "team-b", batch)
     found = {one.name: one for one in key_limits.key_limits(parsed)}
     assert found["batch"] == key_limits.KeyLimits("batch", 6000, 75, 100_000, 1)
-    assert found["team-a"] == key_limits.KeyLimits("team-a", 6000, 512, None, 0)
+    assert found["team-a"] == key_limits.KeyLimits("team-a", 6000, 94, None, 0)
     assert found.keys() == {"team-a", "team-b", "batch", "readiness"}
     several = altered(
         access__keys=[batch, batch | {"name": "b2"}, batch | {"name": "b3", "concurrent": 9}], concurrency=100
     )
-    assert [one.concurrent for one in key_limits.key_limits(Deployment.parse(several))] == [25, 25, 9, 512]
+    assert [one.concurrent for one in key_limits.key_limits(Deployment.parse(several))] == [25, 25, 9, 94]
 
 
 def test_vllm_orders_by_priority_only_where_a_key_has_one():

@@ -28,8 +28,8 @@ def test_the_measured_rates_choose_the_number_of_engines(concurrency, engines):
 def test_several_keys_share_the_places_of_all_engines():
     keys = {"access": {"keys": ["a", "b", "c"]}}
     assert (
-        "3 keys share 1024 places: a key alone may fill all of them. While requests wait, a key with no more than 341 "
-        "comes first." in explain.because(decided(concurrency=1024, **keys))
+        "3 keys share 1024 places: one without `concurrent` may fill 960, so that others find one. While requests "
+        "wait, a key with no more than 341 comes first." in explain.because(decided(concurrency=1024, **keys))
     )
     assert not any("keys share" in one for one in explain.because(decided()))
 

@@ -19,6 +19,7 @@ from pulumi_vllm.component.by_gpu import of_files, of_taken
 from pulumi_vllm.component.server_args import ServerArgs, validated_plan
 from pulumi_vllm.plan import Plan, explain, plan
 from pulumi_vllm.plan.config import Deployment
+from pulumi_vllm.plan.key_limits import requests_per_key
 from pulumi_vllm.plan.recovery import LAST_UP_VARIABLE, Policy
 from pulumi_vllm.render import cloud_init, render
 
@@ -268,7 +269,8 @@ class Server(pulumi.ComponentResource):
         deployment = planned.deployment
         self.model = pulumi.Output.from_input(planned.served_name)
         # With the gateway's limits, so that `bench` can warn before it reaches them.
-        gateway = {"gateway": deployment.gateway.model_dump()}
+        streams_per_key = requests_per_key(deployment)
+        gateway = {"gateway": deployment.gateway.model_dump() | {"streams_per_key": streams_per_key}}
         machine = self.machine
         if volume is not None and isinstance(machine, resources.Instance):
             self.usd_per_hour = pulumi.Output.all(machine.usd_per_hour, volume.usd_per_hour).apply(

@@ -43,9 +43,8 @@ class ApiKey(Block):
     requests_per_minute: Annotated[int | None, key(RELOAD, "requests per 60 s", ge=1, le=1_000_000)] = None
     """In place of `gateway.requests_per_minute`."""
     concurrent: Annotated[int | None, key(RELOAD, "requests", ge=1, le=MOST_RUNNING_REQUESTS)] = None
-    """Requests that run or wait at once, in place of `gateway.streams_per_key`. Without it, one key may fill every
-    place of the engine; while requests wait, keys with no more than `concurrency` divided by the number of keys come
-    first."""
+    """Requests that run or wait at once, in place of `gateway.streams_per_key`. While requests wait, keys with no more
+    than `concurrency` divided by the number of keys come first."""
     tokens_per_minute: Annotated[int | None, key(RELOAD, "tokens per 60 s", ge=1, le=1_000_000_000)] = None
     """Tokens of prompts and answers together; unset means without limit. A request is admitted while some are left,
     and what it takes beyond them is waited for."""

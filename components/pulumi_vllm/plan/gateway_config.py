@@ -36,8 +36,10 @@ class Gateway(Block):
     of 256 tokens a minute."""
     max_body_mib: Annotated[int, key(RELOAD, "MiB", ge=1, le=512)] = 16
     """Largest request body. Images are sent inside it as base64."""
-    streams_per_key: Annotated[int, key(RELOAD, "requests", ge=1, le=MOST_RUNNING_REQUESTS)] = 512
-    """Requests of one key that run or wait at once; further ones get 429."""
+    streams_per_key: Annotated[int | None, key(RELOAD, "requests", ge=1, le=MOST_RUNNING_REQUESTS)] = None
+    """Requests of one key that run or wait at once; further ones get 429. Unset: with one key 512, or `concurrency` if
+    that is more; with several and a `concurrency` of 4 or more, a sixteenth less than that, so that no key fills every
+    place."""
     queue_timeout_s: Annotated[int, key(RELOAD, "seconds", ge=1, le=3600)] = 30
     """The gateway passes on as many requests at once as vLLM serves (`concurrency`). Further ones wait so long, then
     get 503. At the slowest measured level, 512 streams in NVFP4 on one H200, an answer of 256 tokens takes 18 s."""
