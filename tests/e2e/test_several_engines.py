@@ -197,7 +197,8 @@ def test_two_engines_share_a_machine(projects):
     project.on_host(
         "systemctl stop vllm@1.service; /usr/local/lib/pulumi-vllm/drain --server vllm/engine0 --close; "
         # It comes before the template of both.
-        "sed 's/^ExecStart=/&env /' /etc/systemd/system/vllm@.service > /etc/systemd/system/vllm@1.service"
+        "sed 's/^ExecStart=/&env /' /etc/systemd/system/vllm@.service > /etc/systemd/system/vllm@1.service; "
+        "cp /etc/pulumi-vllm/vllm-1.env /etc/pulumi-vllm/vllm-2.env; systemctl enable --now vllm@2.service"
     )
     shown = (
         project.cli("drift", "local").stdout if project.stack == "local" else project.pulumi("preview").stdout
@@ -205,6 +206,7 @@ def test_two_engines_share_a_machine(projects):
     assert "vllm@1.service is inactive" in shown
     assert "engine0 is DRAIN" in shown
     assert "/etc/systemd/system/vllm@1.service" in shown
+    assert "vllm@2.service runs or starts at boot, and is not declared" in shown
     project.up()
     assert (served(project), set(project.changes())) == (2, {"same"})
     project.write(project.block | {"machine": project.block["machine"] | {"engines": 1}})

@@ -112,6 +112,24 @@ def test_what_an_engine_was_started_with_and_nobody_declared_is_named(path):
     )
 
 
+def undeclared(units=None, **more):
+    return [one.sentence for one in service_drift._undeclared_engines(facts(units=units, **more))]
+
+
+def test_an_engine_that_nobody_declared_is_named():
+    assert undeclared(engine_units=list(UNITS)) == []
+    assert undeclared(engine_units=[*UNITS, "vllm@2.service", "vllm.service"]) == [
+        f"{unit} runs or starts at boot, and is not declared; `pulumi up` stops and disables it"
+        for unit in ("vllm@2.service", "vllm.service")
+    ]
+
+
+def test_the_only_engine_of_a_host_is_declared_also_where_its_unit_is_missing():
+    units = {"vllm.service": {"LoadState": "not-found", "ActiveState": "active"}}
+    alone = Facts.parse({"probe": 1, "units": units, "engine_units": ["vllm.service", "vllm@0.service"]})
+    assert alone.undeclared_engines == ("vllm@0.service",)
+
+
 def test_each_canary_is_compared_and_that_of_an_earlier_engine_is_not():
     fine = {"age_s": 9.0, "engine": "answers", "gateway": "answers"}
     ended = {"memory": {"restarts": [{"time": "2026-11-30T00:00:00Z", "reason": "it hung"}]}}

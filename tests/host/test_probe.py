@@ -307,6 +307,22 @@ def test_what_overrides_one_instance_or_several_units_is_found(tmp_path, monkeyp
     }  # fmt: skip
 
 
+def test_engines_that_run_or_start_at_boot_are_found(tmp_path, monkeypatch):
+    names = {
+        "cgroup/system.slice/vllm.service": "vllm.service",
+        "cgroup/system.slice/system-vllm.slice/vllm@2.service": "vllm@2.service",
+        "units/multi-user.target.wants/vllm@1.service": "vllm@1.service",
+        "cgroup/system.slice/vllm-weights.service": None,
+        "cgroup/system.slice/system-vllm\\x2dnotify.slice/vllm-notify@vllm@1.service": None,
+        "units/multi-user.target.wants/vllm-firewall.service": None,
+    }
+    for name in names:
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.setattr(program, "CGROUPS", str(tmp_path / "cgroup"))
+    found = program.engine_units([layout.ENGINE_UNIT, layout.EVERY_INSTANCE], str(tmp_path / "units"))
+    assert found == sorted(filter(None, names.values()))
+
+
 def test_the_template_of_instances_is_read_too(tmp_path):
     (tmp_path / "vllm@.service").write_text("ours")
     request = {

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from pulumi_vllm.host.process_facts import ProcessFact
-from pulumi_vllm.render import package_files
+from pulumi_vllm.render import layout, package_files
 from pulumi_vllm.render.engine_places import EnginePlace, places_of
 
 
@@ -197,6 +197,8 @@ class Facts:
     restored: frozenset[str]
     """Files that were restored on the host after an update that failed."""
     listening: tuple[tuple[str, int], ...]
+    engine_units: tuple[str, ...]
+    """Units of engines that run or start at boot, also those that nobody declared."""
     os: str
     kernel: str
     python: str
@@ -243,6 +245,7 @@ class Facts:
             },
             restored=frozenset(raw.get("restored") or ()),
             listening=tuple((str(address), int(port)) for address, port in raw.get("listening") or ()),
+            engine_units=tuple(map(str, raw.get("engine_units") or ())),
             os=str((raw.get("os") or {}).get("PRETTY_NAME") or ""),
             kernel=str(raw.get("kernel") or ""),
             python=str(raw.get("python") or ""),
@@ -256,6 +259,14 @@ class Facts:
     def engines(self) -> tuple[EnginePlace, ...]:
         """The engines whose units the host has."""
         return places_of(name for name, unit in self.units.items() if unit.active != "missing")
+
+    @property
+    def undeclared_engines(self) -> tuple[str, ...]:
+        """Engines that run or start at boot beside the declared ones, whose units were asked for."""
+        known = set(self.units)
+        if len(self.engines) > 1:
+            known.discard(layout.ENGINE_UNIT)  # it is asked for on every host
+        return tuple(unit for unit in self.engine_units if unit not in known)
 
     def versions(self) -> dict[str, Any]:
         """Versions of the software and hardware, for the evidence."""

@@ -1,9 +1,10 @@
 """Part of the probe: units, and their processes as the kernel shows them."""
 
 # os starts faster than pathlib, and every preview runs a probe.
-# ruff: noqa: PTH115, PLR2004
+# ruff: noqa: PTH115, PTH119, PTH207, PLR2004
 
 import contextlib
+import glob
 import os
 import pwd
 import re
@@ -59,6 +60,14 @@ def start_ticks(pid: str) -> int:
     """Return when a process started, in clock ticks since the kernel did; 0 where that is not known."""
     fields = text(f"/proc/{pid}/stat").rpartition(")")[2].split()
     return int(fields[19]) if len(fields) > 19 else 0
+
+
+def engine_units(patterns: "list[str]", units_directory: str) -> "list[str]":
+    """Return the engines that run or start at boot, also those that nobody declared."""
+    slices = (f"{CGROUPS}/system.slice", f"{CGROUPS}/system.slice/system-*.slice")
+    folders = (*slices, f"{units_directory}/multi-user.target.wants")
+    found = (glob.glob(f"{folder}/{pattern}") for folder in folders for pattern in patterns)
+    return sorted({os.path.basename(path) for paths in found for path in paths})
 
 
 def units(shown: str, starts: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from pulumi_vllm.host.probe_engine import canary, edited, engine_version, manife
 from pulumi_vllm.host.probe_files import drop_ins, files, folders, free, mounts
 from pulumi_vllm.host.probe_gateway import gateway
 from pulumi_vllm.host.probe_network import apart, firewall, listening, loaded
-from pulumi_vllm.host.probe_processes import boot_identity, units
+from pulumi_vllm.host.probe_processes import boot_identity, engine_units, units
 from pulumi_vllm.host.probe_reading import output, parsed, start, text
 
 PROPERTIES = (
@@ -65,6 +65,7 @@ def main() -> None:
         "canaries": {path: canary(path) for path in sorted(glob.glob(request["canary_results"]))},
         "restored": parsed(text(request["restored_files"])),
         "listening": listening(),
+        "engine_units": engine_units(request["engine_units"], request["units_directory"]),
         "disk_free": {path: free(path) for path in ("/", request["volume"], "/opt") if os.path.isdir(path)},
     }
     facts["units"] = units(output(systemd), request["starts"])

@@ -43,6 +43,7 @@ _PATHS: Mapping[str, str | tuple[str, ...]] = {
     "volume": layout.MODELS,
     "volume_marker": layout.VOLUME_MARKER,
     "starts": layout.STARTS,
+    "engine_units": (layout.ENGINE_UNIT, layout.EVERY_INSTANCE),
     "folders": tuple(layout.FOLDERS),
     "gateway_socket": layout.GATEWAY_ADMIN_SOCKET,
     "gateway_certificate": layout.GATEWAY_CERTIFICATE,

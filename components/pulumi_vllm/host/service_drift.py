@@ -47,6 +47,7 @@ def differences(
     """
     return (
         *_boot(facts),
+        *_undeclared_engines(facts),
         *_systemd(facts),
         *process_drift.running(facts, digest),
         *gateway_drift.gateway(facts),
@@ -108,6 +109,17 @@ def _boot(facts: Facts) -> Iterator[Difference]:
             f"is {fact.enabled or 'unknown'}, declared enabled",
             "`pulumi up` enables it",
             (*unmask, f"systemctl enable -q {unit}"),
+        )
+
+
+def _undeclared_engines(facts: Facts) -> Iterator[Difference]:
+    """Engines beside the declared ones: they take memory, and get no requests."""
+    for unit in facts.undeclared_engines:
+        yield Difference(
+            unit,
+            "runs or starts at boot, and is not declared",
+            "`pulumi up` stops and disables it",
+            (f"systemctl disable -q --now {unit}",),
         )
 
 
