@@ -96,9 +96,19 @@ def _kill_rest(launch: dict[str, Any]) -> None:
         ):
             (group / "cgroup.kill").write_text("1", encoding="ascii")
             time.sleep(0.02)
+    _remove_groups(launch)
     link = Path("/sys/class/net") / launch["link"]
     while link.exists() and time.monotonic() < end:
         subprocess.run(["ip", "link", "del", launch["link"]], check=False, capture_output=True)
+
+
+def _remove_groups(launch: dict[str, Any]) -> None:
+    """Remove the groups, since the next boot would be killed in groups that were (see `guest.py`)."""
+    for path in launch["cgroups"]:
+        inner = (one for one in Path(path).rglob("*") if one.is_dir())
+        for group in (*sorted(inner, reverse=True), Path(path)):
+            with contextlib.suppress(OSError):
+                group.rmdir()
 
 
 def _process_ids(nspawn: int, boots: int) -> dict[str, Any]:
