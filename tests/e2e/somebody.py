@@ -103,15 +103,18 @@ def fetch(packages: tuple[str, ...], status: str, sources: str, folder: Path) ->
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as made:
-        file, archives, parts = (Path(made) / name for name in ("status", "archives", "parts"))
+        file, archives, lists, parts = (
+            Path(made) / name for name in ("status", "archives", "lists", "parts")
+        )
         file.write_text(status)
-        (archives / "partial").mkdir(parents=True)
+        for downloads in (archives, lists):
+            (downloads / "partial").mkdir(parents=True)
         parts.mkdir()
         (parts / "its.sources").write_text(sources)
         options = {
             "Dir::Etc::sourcelist": "/dev/null",
             "Dir::Etc::sourceparts": parts,
-            "Dir::State::lists": Path(made) / "lists",
+            "Dir::State::lists": lists,
             "Dir::State::status": file,
             "Dir::Cache::archives": archives,
             "Debug::NoLocking": 1,

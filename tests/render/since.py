@@ -1,7 +1,7 @@
 """Word → first version that knows it: systemd's unit directives (man pages), HAProxy's configuration (manual).
 
-Hosts have systemd 249 (Ubuntu 22.04), 252 (Debian 12) or 255 (Ubuntu 24.04), and HAProxy 2.4 to 2.8. A word that is
-not here is refused: say first since when it is known. 0 stands for before any version that matters.
+Hosts have systemd 249 (Ubuntu 22.04), 252 (Debian 12), 255 (Ubuntu 24.04) or 257 (Debian 13), and HAProxy 2.4 to
+3.0. A word that is not here is refused: say first since when it is known. 0 stands for before any version that matters.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SYSTEMD = (249, 252, 255)
-HAPROXY = ((2, 4), (2, 8))
+SYSTEMD = (249, 252, 255, 257)
+HAPROXY = ((2, 4), (3, 0))
 
 UNIT = {
     **dict.fromkeys(["Description", "Documentation", "Wants", "Requires", "BindsTo", "PartOf", "After", "Before"], 0),
