@@ -234,6 +234,29 @@ def test_the_canary_ends_only_the_sick_engine(projects):
 
 
 @pytest.mark.all
+def test_engines_that_go_leave_nothing_behind(projects):
+    project = projects("fake", machine={"engines": 3}, concurrency=12)
+    project.up()
+    for engines in (2, 1, 2):
+        project.write(project.block | {"machine": project.block["machine"] | {"engines": engines}})
+        project.up()
+        assert set(project.changes()) == {"same"}
+        shown = project.on_host(
+            "systemctl list-units --all --plain --no-legend 'vllm@*' | wc -l; "
+            "ls /etc/pulumi-vllm/vllm*.env /etc/systemd/system/multi-user.target.wants/vllm*@*.service "
+            "/etc/systemd/system/multi-user.target.wants/vllm.service 2>/dev/null | wc -l; "
+            "ss -ltn | grep -c '127.0.0.1:800'; systemctl show -P Result vllm-rollback.service"
+        )
+        assert shown.split() == [
+            str(engines if engines > 1 else 0),
+            str(2 * engines),
+            str(engines),
+            "success",
+        ]
+    assert served(project) == 2
+
+
+@pytest.mark.all
 def test_two_real_engines_keep_a_conversation_in_one_cache(projects):
     project = projects("real", machine={"engines": 2}, concurrency=32, drain_timeout_s=60)
     project.up(timeout=1800)

@@ -119,8 +119,23 @@ def _undeclared_engines(facts: Facts) -> Iterator[Difference]:
             unit,
             "runs or starts at boot, and is not declared",
             "`pulumi up` stops and disables it",
-            (f"systemctl disable -q --now {unit}",),
+            (end_engine(unit),),
         )
+
+
+def end_engine(unit: str) -> str:
+    """The commands that end an engine that is not declared.
+
+    Without its environment file a unit fails when it stops, and then the host restores the previous files.
+    """
+    return "; ".join((
+        f'file=$(systemctl show -P EnvironmentFiles "{unit}" | cut -d " " -f 1)',
+        'if test -z "$file" || test -e "$file"; then file=; else install -m 0644 /dev/null "$file"; fi',
+        f'systemctl stop "{unit}" || true',
+        'test -z "$file" || rm -f "$file"',
+        f'rm -f "{layout.UNITS_DIRECTORY}/multi-user.target.wants/{unit}" "{layout.STARTS}/{unit}.json"',
+        f'systemctl reset-failed "{unit}" 2>/dev/null || true',
+    ))  # fmt: skip
 
 
 def _systemd(facts: Facts) -> Iterator[Difference]:

@@ -1,6 +1,7 @@
 """The serving units on a host: engine, gateway and firewall, and the readiness check that proves that they work."""
 
 import asyncio
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from pulumi_vllm.host import access_drift, drift, engine_drift, service_drift
@@ -40,7 +41,7 @@ from pulumi_vllm.provider.plugin.errors import UserError
 from pulumi_vllm.provider.plugin.protocol import has_unknown, reveal
 from pulumi_vllm.provider.plugin.resource import Failure, Property, Reading, Values
 from pulumi_vllm.render import layout
-from pulumi_vllm.render.engine_places import engine_units
+from pulumi_vllm.render.engine_places import engine_units, is_engine
 
 if TYPE_CHECKING:
     from pulumi_vllm.host.facts import Facts
@@ -355,8 +356,11 @@ def _start_s(outputs: Values) -> float | None:
 
 
 def _differences_in(facts: "Facts", outputs: Values, inputs: Values) -> "tuple[drift.Difference, ...]":
+    # One probe serves every resource, so it also has the units of engines that were declared before.
+    declared = engine_units(_engines(inputs))
+    units = {name: fact for name, fact in facts.units.items() if name in declared or not is_engine(name)}
     return service_drift.differences(
-        facts,
+        dataclasses.replace(facts, units=units),
         digest=str(inputs["servingDigest"]),
         evidence=outputs.get("evidence") or {},
         access=outputs.get("hostAccess") or {},
@@ -374,9 +378,7 @@ _START_UNITS = f"""
 for unit in $(systemctl list-units --all --plain --no-legend {layout.ENGINE_UNIT} '{layout.EVERY_INSTANCE}' |
     cut -d ' ' -f 1); do
     case " {{units}} " in *" $unit "*) continue ;; esac
-    systemctl stop "$unit" || true
-    rm -f "{layout.UNITS_DIRECTORY}/multi-user.target.wants/$unit"
-    systemctl reset-failed "$unit" 2>/dev/null || true
+    {service_drift.end_engine("$unit")}
 done
 systemctl enable -q {layout.GATEWAY_UNIT} {{units}}
 systemctl reset-failed {{units}} {layout.GATEWAY_UNIT} 2>/dev/null || true
