@@ -48,7 +48,7 @@ USUAL_SEQUENCES = 256
 LEVEL = (
     "concurrency", "prompts", "input_tokens", "output_tokens", "completed", "failed", "output_throughput",
     "total_token_throughput", "median_ttft_ms", "p99_ttft_ms", "median_tpot_ms", "p99_tpot_ms", "median_itl_ms",
-    "header", "skipped", "error", "withdrawn",
+    "header", "route", "skipped", "error", "withdrawn",
 )  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 
 usage: host_files.py FOLDER stacks/Pulumi.NAME.yaml [gpu=H100 precision=nvfp4 ...]   (keys as for launch.py)
 
-FOLDER/root holds every file that is rendered, with a key and a certificate made for this one run. What has to differ is
+FOLDER/root holds every file that is rendered, with keys and a certificate made for this one run. FOLDER/key holds the
+first key, and FOLDER/keys.json all of them by name. What has to differ is
 in `DIFFERENCES` and `SUBSTITUTES`, nowhere else. FOLDER/packages.tar.xz holds systemd, HAProxy and what they need.
 """
 
@@ -91,12 +92,13 @@ def changed(path: str, text: str) -> str:
 def write(folder: Path, server: dict[str, object]) -> None:
     """All files below `folder`, and the key beside them."""
     ca, leaf = certificate()
-    key, readiness = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
     deployment = Deployment.parse(server)
-    digests = {readiness: READINESS_KEY, key: deployment.access.keys[0].name}
+    keys = {name: secrets.token_urlsafe(24) for name in deployment.access.key_names}
+    readiness = secrets.token_urlsafe(24)
+    names = {READINESS_KEY: readiness, **keys}
     values = {
         "tls_pem": leaf,
-        "keys_map": "".join(f"{hashlib.sha256(one.encode()).hexdigest()} {name}\n" for one, name in digests.items()),
+        "keys_map": "".join(f"{hashlib.sha256(key.encode()).hexdigest()} {name}\n" for name, key in names.items()),
         "readiness_token": readiness,
         "hf_token": "",
         "notify_url": "",
@@ -114,7 +116,8 @@ def write(folder: Path, server: dict[str, object]) -> None:
         path.chmod(int(file.mode, 8))
     for name, text in SUBSTITUTES.items():
         (folder / "root/etc/systemd/system" / name).write_text(text)
-    (folder / "key").write_text(key)
+    (folder / "key").write_text(next(iter(keys.values())))
+    (folder / "keys.json").write_text(json.dumps(keys))
 
 
 def packages(target: Path) -> None:

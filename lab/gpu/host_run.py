@@ -1,10 +1,10 @@
 """On the GPU machine: the units of a stack, as rendered and locked in, under the systemd that host.sh started.
 
 usage: host_run.py FOLDER LAUNCH.json NAME [--levels 1,32,256] [--under-canary 768:1536] [--signals KILL,STOP] [--deadline-s 500]
-       (FOLDER from host_files.py)
+       [--then "COMMAND"]      (FOLDER from host_files.py)
 
 Checks the machine, starts the engine and the gateway, runs the readiness check, then `pulumi-vllm smoke` and `bench` through the gateway,
-and the same load without the gateway (neither where the levels are empty). Then it starts the canary's timer and sends the levels of
+and the same load without the gateway (neither where the levels are empty). `--then` runs a command at this point. Then it starts the canary's timer and sends the levels of
 `--under-canary` to the engine, which must live. It sends each signal to the engine's core, and waits until the gateway passes a token on
 again. Last, it stops the engine with 32 streams running.
 OUT/NAME.host.json says how each ended.
@@ -253,6 +253,7 @@ def main() -> None:
     parser.add_argument("--under-canary", default="")
     parser.add_argument("--signals", default="")
     parser.add_argument("--deadline-s", type=float, default=500)
+    parser.add_argument("--then", default="")
     options = parser.parse_args()
     deadline = time.time() + options.deadline_s
     launch = json.loads(options.launch.read_text())
@@ -278,6 +279,9 @@ def main() -> None:
                 result["smoke"] = ask(key, "smoke")
                 result["bench"] = ask(key, "bench", "--levels", options.levels, "--out", str(OUT / "bench"))
                 result["without_gateway"] = without_gateway(launch, options.name, options.levels)
+            if options.then:
+                result["then"] = measure.then(options.then, options.name)
+                keep(options.name, result)
             with_canary(options, key, launch, result)
             result["stop"] = stop(launch["model"])
     finally:

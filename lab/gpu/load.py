@@ -1,7 +1,8 @@
 """Runs `vllm bench serve` at several concurrency levels in one process, so that vLLM is imported once.
 
 usage: load.py MODEL_FOLDER SERVED_NAME PORT|URL OUT.json [REPETITION]      then one level per line on standard input:
-CONCURRENCY PROMPTS INPUT_TOKENS OUTPUT_TOKENS TOP_P [NAME=VALUE]      (TOP_P 0: not sent; a header of every request)
+CONCURRENCY PROMPTS INPUT_TOKENS OUTPUT_TOKENS TOP_P [NAME=VALUE] [chat]      (TOP_P 0: not sent; a header of every
+request; chat: /v1/chat/completions instead of /v1/completions)
 REPETITION: the number of the first repetition of each level. A second client at the same time needs another one, because
 the prefix cache would answer equal prompts. The key of a gateway is in OPENAI_API_KEY.
 """
@@ -32,15 +33,17 @@ def arguments(  # noqa: PLR0917 (the words of the command line, the level, and i
     folder: str, name: str, port: str, level: list[str], result: str, repetition: int = 0
 ) -> argparse.Namespace:
     """Parse the flags of `vllm bench serve`, as a shell would pass them."""
-    concurrency, prompts, n_in, n_out, top_p, *header = level
+    concurrency, prompts, n_in, n_out, top_p, *more = level
+    header = [word for word in more if "=" in word]
+    route = ["openai-chat", "/v1/chat/completions"] if "chat" in more else ["openai", "/v1/completions"]
     sampling = [] if top_p == "0" else ["--top-p", top_p, "--temperature", "0.7"]
     # Every level and every repetition of a level has its own seed. The prefix cache would answer equal prompts.
-    seed = str((int(f"{concurrency}{n_in}{n_out}{len(sampling)}{len(header)}") + 7_919 * repetition) % 2**32)
+    seed = str((int(f"{concurrency}{n_in}{n_out}{len(sampling)}{len(more)}") + 7_919 * repetition) % 2**32)
     where = ["--host", "127.0.0.1", "--port", port] if port.isdigit() else ["--base-url", port, "--insecure"]
     parser = FlexibleArgumentParser()
     add_cli_args(parser)
     return parser.parse_args([
-        "--backend", "openai", "--endpoint", "/v1/completions", *where,
+        "--backend", route[0], "--endpoint", route[1], *where,
         "--model", name, "--tokenizer", folder, "--tokenizer-mode", "mistral", "--dataset-name", "random",
         "--random-input-len", n_in, "--random-output-len", n_out, "--ignore-eos", "--num-prompts", prompts,
         "--max-concurrency", concurrency, "--seed", seed, "--ready-check-timeout-sec", "0",
@@ -61,7 +64,9 @@ def main() -> None:
         row: dict[str, Any] = {"concurrency": int(level[0]), "prompts": int(level[1])}
         row |= {"input_tokens": int(level[2]), "output_tokens": int(level[3])}
         row |= {} if level[4] == "0" else {"top_p": float(level[4])}
-        row |= {"header": level[5]} if level[5:] else {}
+        headers = [word for word in level[5:] if "=" in word]
+        row |= {"header": headers[0]} if headers else {}
+        row |= {"route": "chat"} if "chat" in level[5:] else {}
         began = time.time()
         with tempfile.TemporaryDirectory() as folder_of_result:
             result = Path(folder_of_result) / "result.json"

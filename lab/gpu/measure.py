@@ -3,13 +3,14 @@
 usage: measure.py LAUNCH.json NAME [--levels 1,32,128,256] [--set flag=value ...] [--env NAME=VALUE ...]
                   [--deadline-s 500] [--drain 32] [--capture] [--move-in HOST] [--stop-at REGEX]
                   [--profile 32,128] [--profile-prompts 512:64]
-                  [--images 1540x812:5:16:4,1024x768:1:64:16]
+                  [--images 1540x812:5:16:4,1024x768:1:64:16] [--then "COMMAND"]
 --stop-at: the signal that the unit's ExecStop sends to a server that does not listen yet, SIGHUP, as soon as the log
            says so; how long it takes is `stop`
 --profile: kernels of a decode step at so many streams, after the levels
 --profile-prompts: after that, kernels of the largest steps of TOKENS:REQUESTS, prompts of so many tokens, all at once
 --images: after the levels, WIDTHxHEIGHT:A_REQUEST:REQUESTS:STREAMS (the last three default to 5:16:4)
-level = CONCURRENCY[:PROMPTS[:IN[:OUT[:TOP_P[:HEADER=VALUE]]]]]; an empty value removes the flag or variable
+--then: a command that runs after the levels, while the server is there; its output goes to OUT/NAME.then.txt
+level = CONCURRENCY[:PROMPTS[:IN[:OUT[:TOP_P[:HEADER=VALUE][:chat]]]]]; an empty value removes the flag or variable
 """
 
 from __future__ import annotations
@@ -162,6 +163,13 @@ def keep(result: dict[str, Any]) -> None:
     whole.replace(path)
 
 
+def then(command: str, name: str) -> dict[str, Any]:
+    """Run a command while the server is there."""
+    with (OUT / f"{name}.then.txt").open("w") as output:
+        done = subprocess.run(["bash", "-c", command], stdout=output, stderr=output, check=False)
+    return {"command": command, "exit_code": done.returncode}
+
+
 def loaded(
     server: Server, load: Load, options: argparse.Namespace, result: dict[str, Any], deadline: float
 ) -> None:
@@ -211,6 +219,7 @@ def main() -> None:
     parser.add_argument("--profile", default="")
     parser.add_argument("--profile-prompts", default="")
     parser.add_argument("--images", default="")
+    parser.add_argument("--then", default="")
     options = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
     launch = json.loads(options.launch.read_text())
@@ -251,6 +260,9 @@ def main() -> None:
             keep(result)
             loaded(server, load, options, result, deadline)
             result["memory_used_after_load_mib"] = used_mib()
+            if options.then:
+                result["then"] = then(options.then, options.name)
+                keep(result)
             for one in filter(None, options.images.split(",")):
                 result.setdefault("images", []).append(images.send(server.port, launch["model"], one))
                 keep(result)
