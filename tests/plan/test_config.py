@@ -287,6 +287,18 @@ def test_vllm_orders_by_priority_only_where_a_key_has_one():
         assert planned.arguments.flags.get("scheduling-policy") == policy
 
 
+def test_a_long_prompt_leaves_room_for_others_where_a_key_has_a_priority():
+    flag, keys = "long-prefill-token-threshold", [{"name": "a", "priority": "low"}]
+    for changes, wanted in (
+        ({"access__keys": keys}, 256),
+        ({"access__keys": ["a", "b"]}, None),
+        ({"access__keys": keys, "engine": {"version": "0.26.0"}}, None),
+        ({"access__keys": keys, "engine": {"version": "0.33.0", "flags": {flag: 1024}}}, 1024),
+    ):
+        server = altered(**({"engine": {"version": "0.33.0"}} | changes))
+        assert plan(Deployment.parse(server)).arguments.flags.get(flag) == wanted, changes
+
+
 def test_a_value_under_keys_may_be_a_secret_and_is_not_shown():
     for keys in ({"team-a": "sk-Geheim0815geheim"}, ["sk-Geheim0815geheim"], "sk-Geheim0815geheim"):
         (found,) = errors(altered(access__keys=keys))

@@ -129,7 +129,7 @@ class Engine:
     """A vLLM version. `runs_on` is cuda or cpu; `expert_flags` and `vision_flags` are keyed by precision.
 
     `given_cache`: measured starts are repeated with the KV cache's size in bytes, which saves vLLM a profile.
-    `sequences`: GPU → profile → requests at once, as measured.
+    `sequences`: GPU → profile → requests at once, as measured. `priority_flags` apply where a key has a priority.
     """
 
     version: str
@@ -147,6 +147,7 @@ class Engine:
     memory: Mapping[str, Any]
     given_cache: bool = False
     sequences: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    priority_flags: Mapping[str, Any] = field(default_factory=dict)
 
     def locks(self) -> dict[str, str]:
         """Python minor version → text of its hashed requirements."""

@@ -51,7 +51,7 @@ def arguments(deployment: Deployment, selection: Selection) -> EngineArguments:
         "max-num-seqs": sequences,
     }
     if key_limits.have_priorities(deployment):
-        flags["scheduling-policy"] = "priority"
+        flags |= {"scheduling-policy": "priority", **selection.engine.priority_flags}
     if sequences > _USUAL_SEQUENCES and selection.engine.runs_on == "cuda":
         flags["max-cudagraph-capture-size"] = cuda_graphs.capture_size_for(sequences)
     if count > 1:

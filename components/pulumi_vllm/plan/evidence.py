@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from pulumi_vllm.plan.engine_arguments import Flags
 
 
-_NOT_COMPARED = ("served-model-name", "middleware", "allowed-media-domains", "scheduling-policy")
+_NOT_COMPARED = (
+    "served-model-name", "middleware", "allowed-media-domains", "scheduling-policy", "long-prefill-token-threshold",
+)  # fmt: skip
 """Arguments that decide which requests are answered and in which order, not how an answer is computed."""
 
 _GIVEN = "kv-cache-memory-bytes"
