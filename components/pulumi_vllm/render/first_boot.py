@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from pulumi_vllm.render import layout, templates
 from pulumi_vllm.render.host_file import HostFile
 
 if TYPE_CHECKING:
     from pulumi_vllm.plan import Plan
-
-OLDEST_PYTHON: Final = "3.10"
-"""The oldest Python that the programs of the host can be run by: that of Ubuntu 22.04. `./dev check` reads them so."""
 
 _PACKAGES = ("ca-certificates", "curl", "haproxy", "nftables", "python3", "python3-venv")
 _COMPILER = ("gcc", "libc6-dev", "python3-dev")
@@ -22,7 +19,7 @@ def bootstrap(plan: Plan | None = None) -> HostFile:
     """The script that prepares a bare machine for the other files. It runs as root and may run any number of times."""
     compiler = plan is not None and plan.engine.needs_compiler
     packages = (*_PACKAGES, *(_COMPILER if compiler else ()))
-    text = templates.fill(layout.BOOTSTRAP, packages=packages, oldest_python=OLDEST_PYTHON)
+    text = templates.fill(layout.BOOTSTRAP, packages=packages, oldest_python=layout.OLDEST_PYTHON)
     return HostFile(layout.BOOTSTRAP, text, "0755")
 
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 from pulumi_vllm.plan.own_machine import Store
 from pulumi_vllm.provider.lifecycle import own_firewalls
 from pulumi_vllm.render import layout
-from pulumi_vllm.render.first_boot import OLDEST_PYTHON
 
 if TYPE_CHECKING:
     from pulumi_vllm.host.ssh import Host
@@ -82,8 +81,8 @@ def _system(seen: Seen) -> Iterator[str]:
         yield f"it runs {name} without {' and '.join(missing)}; {_USE}"
     elif not seen["python"]:
         yield "it has no /usr/bin/python3; run `apt-get install python3` on it"
-    elif _numbers(seen["python"]) < _numbers(OLDEST_PYTHON):
-        yield f"it runs {name} with Python {seen['python']}, and {OLDEST_PYTHON} is the oldest that works; {_USE}"
+    elif _numbers(seen["python"]) < _numbers(layout.OLDEST_PYTHON):
+        yield f"it runs {name} with Python {seen['python']}, and {layout.OLDEST_PYTHON} is the oldest that works; {_USE}"
     if seen["processor"] != _PROCESSOR:
         yield f"its processor is {seen['processor']}, for which no engine is locked; use a machine with {_PROCESSOR}"
 
