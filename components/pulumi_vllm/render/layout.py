@@ -119,9 +119,10 @@ GATEWAY_ADMIN_SOCKET: Final = f"{GATEWAY_RUNTIME}/admin.sock"
 GATEWAY_ENVIRONMENT: Final = f"{GATEWAY_RUNTIME}/environment"
 GATEWAY_PID: Final = f"{GATEWAY_RUNTIME}/haproxy.pid"
 
-# Units
 OLDEST_PYTHON: Final = "3.10"
 """The oldest Python that the programs of the host can be run by: that of Ubuntu 22.04. `./dev check` reads them so."""
+
+# Units
 UNITS_DIRECTORY: Final = "/etc/systemd/system"
 MOUNT_UNIT: Final = "models.mount"
 """systemd derives this name from the mount point, `MODELS`."""

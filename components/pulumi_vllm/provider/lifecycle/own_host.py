@@ -82,7 +82,8 @@ def _system(seen: Seen) -> Iterator[str]:
     elif not seen["python"]:
         yield "it has no /usr/bin/python3; run `apt-get install python3` on it"
     elif _numbers(seen["python"]) < _numbers(layout.OLDEST_PYTHON):
-        yield f"it runs {name} with Python {seen['python']}, and {layout.OLDEST_PYTHON} is the oldest that works; {_USE}"
+        oldest = f"{layout.OLDEST_PYTHON} is the oldest that works"
+        yield f"it runs {name} with Python {seen['python']}, and {oldest}; {_USE}"
     if seen["processor"] != _PROCESSOR:
         yield f"its processor is {seen['processor']}, for which no engine is locked; use a machine with {_PROCESSOR}"
 
