@@ -73,10 +73,11 @@ if has ufw && ufw status | grep -q '^Status: active'; then
       END { print open ? "open" : "closed" }')"
 fi
 if has firewall-cmd && systemctl is-active -q firewalld; then
-  zones="$(firewall-cmd --get-active-zones | awk '/^[^ ]/ { print $1 }')"
+  # firewalld 2 lists the default zone as active, also where no interface is in it.
+  zones="$(firewall-cmd --get-active-zones | awk '/^[^ ]/ && $2 != "(default)" { print $1 }')"
   zone="$(firewall-cmd --get-zone-of-interface="$dev" 2>/dev/null || firewall-cmd --get-default-zone)"
   state=closed what='( port port="'$port'" protocol="tcp"| service name="https")?'
-  for one in ${zones:-$zone}; do
+  for one in $zones "$zone"; do
     if firewall-cmd -q --zone="$one" --query-port="$port/tcp" \
       || firewall-cmd -q --zone="$one" --query-service=https \
       || firewall-cmd --zone="$one" --list-all | grep -Eq \
