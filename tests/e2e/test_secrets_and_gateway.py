@@ -34,7 +34,7 @@ def test_no_secret_leaks_keys_rotate_and_only_the_gateway_is_open(projects, tmp_
     project = projects(
         "fake",
         access={"allow": ["0.0.0.0/0", "::/0"], "keys": sorted(KEYS)},
-        gateway={"requests_per_minute": 100_000},
+        gateway={"requests_per_minute": 100_000, "streams_per_key": 512},
     )
     outputs_of: dict[str, str] = {}
     cloud_key = project.environment.pop("SPHERON_API_KEY")
