@@ -47,7 +47,7 @@ def state(tmp_path, monkeypatch):
     monkeypatch.setattr(
         control, "PROGRAM", (sys.executable, str(Path(__file__).with_name("daemon_with_doubles.py")))
     )
-    monkeypatch.setattr(control, "prepare", lambda _engine, _locks, _progress: None)
+    monkeypatch.setattr(control, "prepare", lambda _engine, _locks, _release, _progress: None)
     monkeypatch.setattr(shutdown, "Machines", NoMachines)
     monkeypatch.setenv("PULUMI_VLLM_LOCAL_DIR", str(tmp_path / "cloud"))
     yield tmp_path / "cloud"
