@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import secrets
+import struct
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -123,12 +124,18 @@ def lock_file(path: Path) -> IO[str] | None:
 
 
 def is_held(path: Path) -> bool:
-    """Return whether another process holds the lock."""
-    handle = lock_file(path)
-    if handle is None:
-        return True
-    handle.close()
-    return False
+    """Return whether another process holds the lock.
+
+    It only asks. To take the lock for a moment would refuse it to a process that starts just then.
+    """
+    layout = "hhqqi4x"  # struct flock of Linux on 64 bits: kind, whence, start, length, process
+    try:
+        with path.open("rb") as file:
+            wanted = struct.pack(layout, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            found = fcntl.fcntl(file, fcntl.F_GETLK, wanted)
+    except FileNotFoundError:
+        return False
+    return bool(struct.unpack(layout, found)[0] != fcntl.F_UNLCK)
 
 
 @contextlib.contextmanager
