@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pulumi_vllm.plan import Plan
-    from pulumi_vllm.plan.token_prices import Mix, TokenPrice
+    from pulumi_vllm.plan.token_prices import Mix
 
 # The figures of the summary by which two stacks are compared, each with its format.
 _COMPARED = {
@@ -91,14 +91,14 @@ def _decide(stack: str, changes: list[str]) -> "Plan":
     return stack_check.checked(path, block, plan)
 
 
-def _price(decided: "Plan", mix: "Mix") -> "TokenPrice | str":
-    """The price of a mix, or why it is unknown; UsageError if its requests are longer than the stack's context."""
+def _price(decided: "Plan", mix: "Mix") -> dict[str, Any]:
+    """The price of a mix as JSON has it; UsageError if its requests are longer than the stack's context."""
     # `pulumi-vllm --help` loads this module too.
     from pulumi_vllm.plan import token_prices
 
     if error := mix_options.too_long(mix, decided.deployment.context):
         raise UsageError(f"{error}, the stack's context; write less, or add --set context=...")
-    return token_prices.token_price(decided, mix)
+    return token_prices.as_json(token_prices.token_price(decided, mix))
 
 
 def _summary(stack: str, changes: list[str], mix: "Mix") -> dict[str, Any]:
@@ -109,10 +109,7 @@ def _summary(stack: str, changes: list[str], mix: "Mix") -> dict[str, Any]:
 
     try:
         decided = _decide(stack, changes)
-        price = _price(decided, mix)
-        known = None if isinstance(price, str) else price.summary()
-        unknown = price if isinstance(price, str) else None
-        return explain.summary(decided) | {"token_price": known, "token_price_unknown": unknown}
+        return explain.summary(decided) | _price(decided, mix)
     except PlanError as error:
         fits = None if isinstance(error, ConfigError) else not isinstance(error, DoesNotFit)
         return {"fits": fits, "refused": list(error.errors)}
@@ -149,7 +146,7 @@ def _show(decided: "Plan", mix: "Mix") -> None:
         print(f"{title}:")
         for line in found[title]:
             print(f"  {_coloured_by_severity(line)}")
-    _show_price(None, price) if isinstance(price, str) else _show_price(price.summary(), None)
+    _show_price(price)
     print(f"flags ({labels['flags']}):")
     for line in _words(found["flags"]):
         print(f"  {line}")
@@ -213,17 +210,17 @@ def _columns(found: list[dict[str, Any]]) -> None:
                 print(f"only {one['stack']}: {line}")
     for one in found:
         if "refused" not in one:
-            _show_price(one["token_price"], one["token_price_unknown"], one["stack"])
+            _show_price(one, one["stack"])
         for message in one.get("refused", ()):
             print(coloured(f"{one['stack']} is refused: {message}", "31"))
 
 
-def _show_price(price: "Mapping[str, Any] | None", unknown: str | None, stack: str = "") -> None:
-    """Print a price of tokens as JSON has it."""
+def _show_price(found: "Mapping[str, Any]", stack: str = "") -> None:
+    """Print a price of tokens that is part of what JSON has."""
     title = f"token price{stack and f' of {stack}'}"
-    if price is None:
-        print(f"{title}: unknown, because {unknown}")
+    if found["token_price"] is None:
+        print(f"{title}: unknown, because {found['token_price_unknown']}")
         return
     print(f"{title} (computed from measured rates):")
-    for line in price["sentences"]:
+    for line in found["token_price"]["sentences"]:
         print(f"  {line}")

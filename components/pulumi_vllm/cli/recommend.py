@@ -95,12 +95,12 @@ def _recommend(parsed: argparse.Namespace) -> int:
 
 def _as_json(found: "Recommendation") -> dict[str, Any]:
     """The result with each row's price of tokens as `plan --json` has it."""
+    # `pulumi-vllm --help` loads this module too; pydantic takes 0.2 s to import.
+    from pulumi_vllm.plan import token_prices
+
     document = dataclasses.asdict(found)
     for row, one in zip(document["fitting"], found.fitting, strict=True):
-        price = one.token_price
-        unknown = isinstance(price, str)
-        row |= {"token_price": None if isinstance(price, str) else price.summary()}
-        row |= {"token_price_unknown": price if unknown else None}
+        row.update(token_prices.as_json(one.token_price))
     return document
 
 

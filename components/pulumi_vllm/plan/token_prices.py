@@ -143,6 +143,13 @@ class TokenPrice:
         }
 
 
+def as_json(price: TokenPrice | str) -> dict[str, Any]:
+    """A price of tokens, or why it is unknown, as the JSON of `plan` and `recommend` has it."""
+    if isinstance(price, str):
+        return {"token_price": None, "token_price_unknown": price}
+    return {"token_price": price.summary(), "token_price_unknown": None}
+
+
 def token_price(plan: Plan, mix: Mix, usd_per_serving_hour: float | None = None) -> TokenPrice | str:
     """The price of a mix on the plan's machine, or why it is unknown, as a clause.
 
