@@ -140,17 +140,14 @@ def _up(parsed: argparse.Namespace) -> int:
     state_dir = settings.default_state_dir()
     if parsed.foreground:
         return _foreground(parsed)
-    running = control.up(
-        state_dir,
-        parsed.engine_locks,
-        engine=parsed.engine,
-        port=parsed.port,
-        factor=parsed.factor,
-        release=parsed.release,
-        progress=_message,
-    )
+    running = control.up(state_dir, parsed.engine_locks, **_chosen(parsed), progress=_message)
     _show(running, parsed.json)
     return 0
+
+
+def _chosen(parsed: argparse.Namespace) -> dict[str, Any]:
+    """The settings that the options of `up` choose."""
+    return {name: getattr(parsed, name) for name in ("engine", "port", "factor", "release")}
 
 
 def _foreground(parsed: argparse.Namespace) -> int:
@@ -164,14 +161,7 @@ def _foreground(parsed: argparse.Namespace) -> int:
             "local up: it is already running; stop it with `pulumi-vllm local down`"
         )
     control.prepare(parsed.engine, parsed.engine_locks, parsed.release, _message)
-    control.wanted_settings(
-        state_dir,
-        parsed.engine_locks,
-        engine=parsed.engine,
-        port=parsed.port,
-        factor=parsed.factor,
-        release=parsed.release,
-    ).write(state_dir)
+    control.wanted_settings(state_dir, parsed.engine_locks, **_chosen(parsed)).write(state_dir)
     settings.Files(state_dir).process.unlink(missing_ok=True)
 
     def show_when_ready() -> None:
