@@ -6,10 +6,12 @@ import base64
 import struct
 import zlib
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pulumi_vllm.client import checks
 
+ENGINE_MODULES = Path(__file__).parents[2] / "templates/usr/local/lib/pulumi-vllm/engine"
 KEY = "sk-of-the-tests"
 MODEL, HUB = "mistral-small-4-tiny", "pulumi-vllm/mistral-small-4-tiny"
 PARSERS = ("--reasoning-parser", "mistral", "--tool-call-parser", "mistral", "--enable-auto-tool-choice")

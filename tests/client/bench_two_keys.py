@@ -41,11 +41,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "gateway"))
 sys.path.insert(0, str(Path(__file__).parent))
 
 import yaml
-from adapted import KEY
-from gateway import Gateway, free_port
+from adapted import ENGINE_MODULES, KEY
 from pulumi_vllm.plan import Deployment, plan
 from pulumi_vllm_local import fake_engine
 from pulumi_vllm_local.tiny_model import model_files
+from rendered_gateway import Gateway, free_port
 from two_keys import BATCH, BATCH_KEY, BLOCK, Asked, Endpoint, other_key, person
 
 ROOT = Path(__file__).parents[2]
@@ -59,7 +59,7 @@ def command(folder: Path, port: int, python: str | None, block: dict) -> tuple[l
     words = list(planned.argv)
     words[words.index("--model") + 1] = str(folder / "model")
     words[words.index("--port") + 1] = str(port)
-    for module in (ROOT / "templates/usr/local/lib/pulumi-vllm/engine").glob("*.py"):
+    for module in ENGINE_MODULES.glob("*.py"):
         shutil.copy(module, folder)
     (folder / "requests.json").write_text(json.dumps(planned.request_settings))
     model_files.write(folder / "model")

@@ -24,8 +24,8 @@ from pulumi_vllm_local.tiny_model import model_files
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "gateway"))
 sys.path.insert(0, str(Path(__file__).parent))
-from adapted import HUB, KEY, MODEL, PARSERS
-from gateway import Gateway, free_port
+from adapted import ENGINE_MODULES, HUB, KEY, MODEL, PARSERS
+from rendered_gateway import Gateway, free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,7 +48,7 @@ def start(tmp_path_factory):
     shutil.copytree(
         Path(fake_engine.__file__).parent, folder / "vllm", ignore=shutil.ignore_patterns("__pycache__")
     )
-    for module in (ROOT / "templates/usr/local/lib/pulumi-vllm/engine").glob("*.py"):
+    for module in ENGINE_MODULES.glob("*.py"):
         shutil.copy(module, folder)
     block = yaml.safe_load((ROOT / "stacks/Pulumi.local.yaml").read_text())["config"]["pulumi-vllm:server"]
     (folder / "requests.json").write_text(json.dumps(plan(Deployment.parse(block)).request_settings))

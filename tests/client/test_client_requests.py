@@ -11,7 +11,7 @@ import attacks
 import pytest
 import requests
 import yaml
-from adapted import ADAPTED, HUB, LIMITED, MODEL, PARSERS, QUESTION
+from adapted import ADAPTED, ENGINE_MODULES, HUB, LIMITED, MODEL, PARSERS, QUESTION
 from pulumi_vllm.plan import Deployment, plan
 
 ROOT = Path(__file__).parents[2]
@@ -79,8 +79,7 @@ class Recorder:
 
 def adapt(tmp_path, monkeypatch, body, path="/v1/chat/completions", **block):
     """The body that vLLM gets, as text, or the refusal's message."""
-    folder = ROOT / "templates/usr/local/lib/pulumi-vllm/engine"
-    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.syspath_prepend(str(ENGINE_MODULES))
     import client_requests
 
     stack = yaml.safe_load((ROOT / "stacks/Pulumi.local.yaml").read_text())["config"]["pulumi-vllm:server"]

@@ -4,21 +4,19 @@ import asyncio
 import contextlib
 import sys
 import types
-from pathlib import Path
 
 import pytest
 import requests
 import two_keys
-from adapted import MODEL, QUESTION
+from adapted import ENGINE_MODULES, MODEL, QUESTION
 
-FOLDER = Path(__file__).parents[2] / "templates/usr/local/lib/pulumi-vllm/engine"
 KEY = two_keys.BATCH_KEY
 
 
 @pytest.fixture
 def engine_module(monkeypatch):
     """Import one module of the engine's folder."""
-    monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.syspath_prepend(str(ENGINE_MODULES))
     names = []
 
     def load(name):

@@ -5,26 +5,24 @@ import json
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 import requests
 import two_keys
-from adapted import KEY, MODEL, QUESTION
+from adapted import ENGINE_MODULES, KEY, MODEL, QUESTION
 
-FOLDER = Path(__file__).parents[2] / "templates/usr/local/lib/pulumi-vllm/engine"
 OTHER = two_keys.BATCH_KEY
 LIMIT = 600  # ten tokens a second
 
 
 @pytest.fixture(scope="module")
 def modules():
-    sys.path.insert(0, str(FOLDER))
+    sys.path.insert(0, str(ENGINE_MODULES))
     import client_requests
     import key_tokens
 
     yield client_requests, key_tokens
-    sys.path.remove(str(FOLDER))
+    sys.path.remove(str(ENGINE_MODULES))
     del sys.modules["client_requests"], sys.modules["key_tokens"]
 
 

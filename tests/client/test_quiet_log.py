@@ -6,7 +6,7 @@ import sys
 import time
 
 import requests
-from test_shutdown_errors import FOLDER
+from adapted import ENGINE_MODULES
 
 PROGRAM = """
 import sys
@@ -28,7 +28,7 @@ def test_only_checks_that_pass_are_left_out():
         port = free.getsockname()[1]
     server = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(port)],
-        env={"PYTHONPATH": str(FOLDER)},
+        env={"PYTHONPATH": str(ENGINE_MODULES)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -3,23 +3,22 @@
 import asyncio
 import json
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from adapted import ENGINE_MODULES
 
-FOLDER = Path(__file__).parents[2] / "templates/usr/local/lib/pulumi-vllm/engine"
 EVENTS = [(b"content-type", b"text/event-stream; charset=utf-8")]
 TEXT = "The server is shutting down; send the request again."
 
 
 @pytest.fixture(scope="module")
 def shutdown_errors():
-    sys.path.insert(0, str(FOLDER))
+    sys.path.insert(0, str(ENGINE_MODULES))
     import shutdown_errors
 
     yield shutdown_errors
-    sys.path.remove(str(FOLDER))
+    sys.path.remove(str(ENGINE_MODULES))
     del sys.modules["shutdown_errors"]
 
 

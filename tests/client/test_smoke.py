@@ -35,7 +35,7 @@ ALL = [
     "limits of the key",
     "long context",
 ]
-DIRECT = {"x-api-key", "limits of the key"}  # test_gateway.py asks through the gateway
+DIRECT = {"x-api-key", "limits of the key"}  # test_commands_through_gateway.py asks through the gateway
 
 
 def smoke(capsys, *words):

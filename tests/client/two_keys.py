@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "gateway"))
 
 import attacks
 from adapted import MODEL, QUESTION, vast_image
-from gateway import Gateway, exchange
+from rendered_gateway import Gateway, exchange
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

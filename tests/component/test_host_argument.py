@@ -2,7 +2,7 @@
 
 import pulumi
 import pytest
-from programs import declare, run
+from mocked_programs import declare, run
 from pulumi_vllm import Server
 from pulumi_vllm.component import stack_config
 from pulumi_vllm.component.host_argument import Host, errors

@@ -4,7 +4,7 @@ import asyncio
 
 import pulumi
 import pytest
-from programs import Monitor, block, declare
+from mocked_programs import Monitor, block, declare
 from pulumi.runtime.rpc import UNKNOWN
 from pulumi_vllm.component.mocks import OUTPUTS, Mocks
 

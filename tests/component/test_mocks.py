@@ -9,7 +9,7 @@ from pathlib import Path
 import pulumi
 import pulumi_vllm.cli
 import pytest
-from programs import block, run
+from mocked_programs import block, run
 from pulumi_vllm.component import stack_config
 from pulumi_vllm.component.mocks import OUTPUTS
 from pulumi_vllm.provider.plugin.package_schema import RESOURCES

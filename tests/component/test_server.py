@@ -9,7 +9,7 @@ import pulumi
 import pulumi_vllm
 import pytest
 import yaml
-from programs import STACKS, block, declare, run
+from mocked_programs import STACKS, block, declare, run
 from pulumi_vllm.component.mocks import OUTPUTS
 from pulumi_vllm.plan.names import is_ours
 from pulumi_vllm.plan.recovery import LAST_UP_VARIABLE

@@ -72,7 +72,7 @@ def test_a_preview_finds_the_running_cloud(clone: Any) -> None:
 
 
 def test_drift_has_the_environment_of_the_stack(clone: Any) -> None:
-    """A placeholder stands for `pulumi-vllm drift` itself, which tests/e2e/test_drift.py runs."""
+    """A placeholder stands for `pulumi-vllm drift` itself, which tests/e2e/test_drift_in_previews.py runs."""
     copy = clone.root / ".pulumi-vllm" / "stacks" / "Pulumi.local.yaml"
     calls(clone)
     for words in ((), ("local", "--json")):

@@ -16,8 +16,7 @@ import sys
 import time
 
 from drifts import DRIFTS, Drift
-from harness import REPOSITORY, LocalCloud, Project, block
-from test_stacks import shipped
+from harness import REPOSITORY, LocalCloud, Project, block, shipped
 
 TARGET = REPOSITORY / "docs" / "reference" / "drift.md"
 HEAD = """# What a preview finds on the host, and what `up` does about it

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -300,3 +301,36 @@ def wait_for(condition, timeout: float = 60, what: str = "condition"):
             return found
         time.sleep(0.2)
     raise AssertionError(f"no {what} after {timeout} s")
+
+
+def chat_long(ai, model, tokens):
+    return ai.chat.completions.create(
+        model=model,
+        messages=[{"role": "user", "content": "Go on."}],
+        stream=True,
+        max_tokens=tokens,
+        extra_body={"ignore_eos": True},
+    )
+
+
+def shipped(stack: str) -> dict:
+    """Return a shipped stack file, with only the allow-list changed."""
+    text = (REPOSITORY / "stacks" / f"Pulumi.{stack}.yaml").read_text()
+    block = yaml.safe_load(text)["config"]["pulumi-vllm:server"]
+    return {**block, "access": {**block["access"], "allow": ["0.0.0.0/0", "::/0"]}}
+
+
+def refused(project, *words: str) -> str:
+    """Check that `up` fails with one error that contains the words, and that the machine stays in state."""
+    done = project.pulumi("up", "--yes", "--skip-preview", check=False)
+    assert done.returncode != 0, done.stdout
+    for word in words:
+        assert word in done.stdout, f"{word!r} is not in\n{done.stdout}"
+    assert "Traceback" not in done.stdout
+    errors = re.findall(
+        r"^ *error: (?!update failed|resource .* was not successfully).*$", done.stdout, re.MULTILINE
+    )
+    assert len(set(errors)) == 1, errors
+    ours = [m for m in project.cloud.machines() if m["name"].startswith(f"{project.stack}-")]
+    assert [m["id"] for m in ours] == [project.machine_id()]
+    return done.stdout

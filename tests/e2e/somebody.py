@@ -7,12 +7,17 @@ import tempfile
 import zlib
 from pathlib import Path
 
-from harness import LocalCloud, wait_for
+from harness import LocalCloud, block, wait_for
 from pulumi_vllm.plan.offer_choice import OfferRequest, matching
 from pulumi_vllm.spheron.client import Spheron
 from pulumi_vllm.spheron.models import InstanceRequest
 from pulumi_vllm_local.images import apt_sources, image_cache
 
+# What differs after a boot, and what we left on a machine.
+BOOT = "cat /proc/sys/kernel/random/boot_id; cut -d ' ' -f 22 /proc/1/stat"
+LEFT = (
+    "ls -d /etc/pulumi-vllm /usr/local/lib/pulumi-vllm /{var/lib,run}/pulumi-vllm /models 2>/dev/null || true"
+)
 _BASE = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes")
 
 
@@ -141,3 +146,9 @@ def attach_disk(machine: Machine, region: str, name: str) -> None:
 def client(cloud: LocalCloud) -> Spheron:
     """Return a client of the local cloud's API."""
     return Spheron(cloud.environment["SPHERON_API_KEY"], url=cloud.environment["SPHERON_URL"])
+
+
+def own_stack(**more: object) -> dict:
+    """The stack of the tests on a machine of somebody else."""
+    mine = {"cloud": "none", "gpu": "CPU", "count": 0, "usd_per_hour": 0.5}
+    return block(storage={"path": "/data/llm"}, **more) | {"machine": mine}

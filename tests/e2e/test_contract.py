@@ -9,7 +9,7 @@ import zlib
 
 import openai
 import pytest
-from harness import REGIONS, client
+from harness import REGIONS, chat_long, client
 
 TOOLS = [
     {
@@ -184,13 +184,3 @@ def drained(project, ai, model, tokens):
     assert refused, "no newcomer was refused while the others were served to their end"
     assert {answer.status_code for answer in refused} == {503}
     assert all(int(answer.headers["Retry-After"]) > 0 for answer in refused)
-
-
-def chat_long(ai, model, tokens):
-    return ai.chat.completions.create(
-        model=model,
-        messages=[{"role": "user", "content": "Go on."}],
-        stream=True,
-        max_tokens=tokens,
-        extra_body={"ignore_eos": True},
-    )

@@ -10,7 +10,7 @@ from harness import REGIONS, REPOSITORY, Project, answers, other_releases, wait_
 from pulumi_vllm.host.ssh import Result
 from pulumi_vllm.plan.own_machine import Store
 from pulumi_vllm.provider.lifecycle.own_host import look
-from test_own_machine import BOOT, LEFT, of
+from somebody import BOOT, LEFT, own_stack
 
 pytestmark = pytest.mark.all
 
@@ -60,8 +60,10 @@ def machine(clouds, tmp_path, request):
 
 @pytest.fixture
 def project(machine, tmp_path):
-    made = Project(tmp_path / "p", machine.cloud, of(), "own", main=REPOSITORY / "examples" / "bare-metal")
-    made.write(of(), **{"pulumi-vllm:host": machine.host()})
+    made = Project(
+        tmp_path / "p", machine.cloud, own_stack(), "own", main=REPOSITORY / "examples" / "bare-metal"
+    )
+    made.write(own_stack(), **{"pulumi-vllm:host": machine.host()})
     return made
 
 

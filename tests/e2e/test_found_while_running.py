@@ -1,9 +1,7 @@
 """Errors that only appear on the machine: one message, the machine stays in state, and `up` continues after the fix."""
 
-import re
-
 import pytest
-from harness import wait_for
+from harness import refused, wait_for
 
 
 @pytest.fixture
@@ -11,22 +9,6 @@ def project(projects):
     made = projects("fake")
     yield made
     made.cloud.hub(**dict.fromkeys(("status", "times", "code", "on", "gated", "auth", "rate", "corrupt"), ""))
-
-
-def refused(project, *words: str) -> str:
-    """Check that `up` fails with one error that contains the words, and that the machine stays in state."""
-    done = project.pulumi("up", "--yes", "--skip-preview", check=False)
-    assert done.returncode != 0, done.stdout
-    for word in words:
-        assert word in done.stdout, f"{word!r} is not in\n{done.stdout}"
-    assert "Traceback" not in done.stdout
-    errors = re.findall(
-        r"^ *error: (?!update failed|resource .* was not successfully).*$", done.stdout, re.MULTILINE
-    )
-    assert len(set(errors)) == 1, errors
-    ours = [m for m in project.cloud.machines() if m["name"].startswith(f"{project.stack}-")]
-    assert [m["id"] for m in ours] == [project.machine_id()]
-    return done.stdout
 
 
 @pytest.mark.all

@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 import somebody
-from harness import REGIONS, REPOSITORY, Project, answers, block, other_releases, wait_for
+from harness import REGIONS, REPOSITORY, Project, answers, other_releases, wait_for
+from somebody import BOOT, LEFT, own_stack
 
 BEFORE = """
 nft add table inet others
@@ -14,11 +15,7 @@ nft add rule inet others input tcp dport 9999 drop
 systemd-run -q --unit=others python3 -m http.server 9090
 mkdir -p /data && echo mine > /data/mine
 """
-BOOT = "cat /proc/sys/kernel/random/boot_id; cut -d ' ' -f 22 /proc/1/stat"
 UNITS = "systemctl list-unit-files --no-legend 'vllm*' models.mount haproxy.service | awk '{print $1, $2}'"
-LEFT = (
-    "ls -d /etc/pulumi-vllm /usr/local/lib/pulumi-vllm /{var/lib,run}/pulumi-vllm /models 2>/dev/null || true"
-)
 
 
 @pytest.fixture(
@@ -31,18 +28,14 @@ def machine(clouds, tmp_path, request):
     made.end()
 
 
-def of(**more: object) -> dict:
-    """The stack of the tests on a machine of somebody else."""
-    mine = {"cloud": "none", "gpu": "CPU", "count": 0, "usd_per_hour": 0.5}
-    return block(storage={"path": "/data/llm"}, **more) | {"machine": mine}
-
-
 def test_the_life_of_a_server_on_it(machine, tmp_path):
     machine.run(BEFORE)
-    project = Project(tmp_path / "p", machine.cloud, of(), "own", main=REPOSITORY / "examples" / "bare-metal")
+    project = Project(
+        tmp_path / "p", machine.cloud, own_stack(), "own", main=REPOSITORY / "examples" / "bare-metal"
+    )
     # No cloud rents this machine, so no key of one is needed.
     del project.environment["SPHERON_API_KEY"]
-    project.write(of(), **{"pulumi-vllm:host": machine.host()})
+    project.write(own_stack(), **{"pulumi-vllm:host": machine.host()})
     # An HAProxy of its own is recognised in the preview already, and left alone.
     machine.run("systemctl enable -q --now haproxy")
     refused = project.pulumi("preview", check=False)
@@ -67,7 +60,7 @@ def test_the_life_of_a_server_on_it(machine, tmp_path):
 
     # Drift is shown, and goes with the next change.
     machine.run("systemctl stop haproxy; umount -l /models")
-    project.write(of(concurrency=4), **{"pulumi-vllm:host": machine.host()})
+    project.write(own_stack(concurrency=4), **{"pulumi-vllm:host": machine.host()})
     shown = project.pulumi("preview", "--diff").stdout
     assert "/models is not mounted on the host" in shown
     assert "haproxy.service is inactive" in shown
@@ -103,8 +96,10 @@ def test_the_life_of_a_server_on_it(machine, tmp_path):
 @pytest.mark.parametrize("release", other_releases(usable=False))
 def test_a_release_that_is_too_old_is_refused(clouds, tmp_path, release):
     machine = somebody.make(clouds("fake", release), tmp_path / "owner", REGIONS["share"], "old")
-    project = Project(tmp_path / "p", machine.cloud, of(), "own", main=REPOSITORY / "examples" / "bare-metal")
-    project.write(of(), **{"pulumi-vllm:host": machine.host()})
+    project = Project(
+        tmp_path / "p", machine.cloud, own_stack(), "own", main=REPOSITORY / "examples" / "bare-metal"
+    )
+    project.write(own_stack(), **{"pulumi-vllm:host": machine.host()})
     on_it = f"{LEFT}; id vllm 2>&1 || true; dpkg -l | sha256sum; find /etc | sha256sum"
     before = machine.run(on_it)
     for words in (("preview",), ("up", "--yes", "--skip-preview")):
@@ -123,7 +118,7 @@ def test_a_device_a_reboot_another_host_key_and_the_end(clouds, tmp_path):
     machine = somebody.make(cloud, tmp_path / "owner", REGIONS["block"], "somebodys-disk")
     somebody.attach_disk(machine, REGIONS["block"], "somebodys-volume")
     assert machine.user == "root"
-    stack = of() | {"storage": {"device": "/dev/vdb"}}
+    stack = own_stack() | {"storage": {"device": "/dev/vdb"}}
     host = machine.host(triggers=["first"])
     project = Project(tmp_path / "p", cloud, stack, "disk", main=REPOSITORY / "examples" / "bare-metal")
     project.write(stack, **{"pulumi-vllm:host": host})

@@ -15,7 +15,7 @@ from harness import PASSPHRASE, client, wait_for
 sys.path.insert(0, str(Path(__file__).parents[1] / "gateway"))
 import attacks
 import certificates
-from gateway import exchange
+from rendered_gateway import exchange
 
 KEYS = {"team-a": "sk-planted-first-0a1b2c3d4e5f", "team-b": "sk-planted-second-6a7b8c9d0e1f"}
 NEW_KEY = "sk-planted-new-value-2a3b4c5d6e7f"

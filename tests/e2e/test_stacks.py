@@ -7,18 +7,10 @@ import threading
 from contextlib import contextmanager
 
 import pytest
-import yaml
-from harness import REPOSITORY, client
+from harness import REPOSITORY, client, shipped
 
 STACKS = sorted(path.name[len("Pulumi.") : -len(".yaml")] for path in REPOSITORY.glob("stacks/Pulumi.*.yaml"))
 ON_GPUS = [stack for stack in STACKS if stack != "local"]
-
-
-def shipped(stack: str) -> dict:
-    """Return a shipped stack file, with only the allow-list changed."""
-    text = (REPOSITORY / "stacks" / f"Pulumi.{stack}.yaml").read_text()
-    block = yaml.safe_load(text)["config"]["pulumi-vllm:server"]
-    return {**block, "access": {**block["access"], "allow": ["0.0.0.0/0", "::/0"]}}
 
 
 @contextmanager

@@ -4,9 +4,8 @@ import re
 
 import pytest
 import yaml
-from harness import REPOSITORY, wait_for
+from harness import REPOSITORY, refused, wait_for
 from pulumi_vllm.render import layout
-from test_found_while_running import refused
 
 PLANTED = "hf_Planted0123456789"
 GPU_DATA = "/usr/share/lc-gpu"
@@ -101,7 +100,7 @@ def unready(projects):
     made = []
 
     def make(**more):
-        # A machine on which vLLM is never ready would be ended: see test_lifetime.py.
+        # A machine on which vLLM is never ready would be ended: see test_power_off.py.
         machine = {"keep_failed": True} | more.pop("machine", {})
         of_engine = {"engine": more.pop("engine")} if "engine" in more else {}
         project = projects("fake", machine=machine, **more)

@@ -11,11 +11,10 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
-from harness import wait_for
+from harness import refused, wait_for
 from pulumi_vllm_local.hub import content, model_hub
 from pulumi_vllm_local.tiny_model import model_files
 from pulumi_vllm_local.web import serving
-from test_found_while_running import refused
 
 SEED = int(os.environ.get("WEIGHTS_SEED", "20261126"))
 IN_FLIGHT = 64 << 20  # per file: the most that the program may download twice

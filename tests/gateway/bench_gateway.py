@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import attacks
-from gateway import KEYS, Gateway
+from rendered_gateway import KEYS, Gateway
 
 EVERY_S = 0.02
 

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from backend import Backend
-from gateway import KEYS, Gateway
+from rendered_gateway import KEYS, Gateway
 
 OFFERED = {"alpn http/1.1 proto h1": "alpn h2,http/1.1"}
 TRIES = 15

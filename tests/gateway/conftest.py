@@ -10,7 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from backend import Backend
-from gateway import Gateway
+from rendered_gateway import Gateway
 
 
 @pytest.fixture

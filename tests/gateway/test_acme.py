@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from gateway import certificate, free_port, program
 from pulumi_vllm.provider.resources.certificate_problems import problems
 from pulumi_vllm.provider.resources.custom_certificate import CustomCertificate
+from rendered_gateway import certificate, free_port, program
 
 NAME = "llm.example.com"
 # lego calls it as `present|cleanup NAME VALUE`; it lays the answer to the challenge into the name server.

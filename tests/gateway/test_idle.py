@@ -7,7 +7,7 @@ from pathlib import Path
 
 import attacks
 import pytest
-from gateway import KEYS
+from rendered_gateway import KEYS
 
 LIFETIME = Path(__file__).parents[2] / "templates/usr/local/lib/pulumi-vllm/lifetime"
 USER, CANARY = KEYS["team-a"], KEYS["team-b"]

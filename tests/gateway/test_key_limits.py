@@ -5,9 +5,8 @@ import json
 
 import attacks
 import pytest
-from gateway import configuration
-from test_gateway import openai_error
-from test_limits import KEY, LONG_S, OTHER, ask, next_chunk, open_stream, until
+from gateway_client import KEY, LONG_S, OTHER, ask, next_chunk, open_stream, openai_error, until, waiting
+from rendered_gateway import configuration
 
 PEOPLE, BATCH = "team-a", "team-b"
 
@@ -65,13 +64,6 @@ async def test_the_engine_gets_what_the_gateway_knows_and_nothing_that_a_client_
     names = ("x-key-id", "x-key-tokens", "x-vllm-priority", "endpoint-load-metrics-format")
     assert [batch.values(name) for name in names] == [["team-b"], ["70"], ["1"], []]
     assert [people.values(name) for name in names] == [["team-a"], [], ["0"], []]
-
-
-def waiting(gateway):
-    """Requests that wait in HAProxy for a place in the engine."""
-    names, *rows = gateway.command("show stat vllm -1 -1").removeprefix("# ").strip().splitlines()
-    at = names.split(",").index("qcur")
-    return sum(int(row.split(",")[at]) for row in rows)
 
 
 async def queued(gateway, first):

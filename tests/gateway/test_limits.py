@@ -2,35 +2,12 @@
 
 import asyncio
 import contextlib
-import json
 import re
 
 import attacks
 import pytest
-from gateway import KEYS, configuration
-from test_gateway import openai_error
-
-KEY, OTHER = KEYS["team-a"], KEYS["team-b"]
-LONG_S = 60  # an upper bound for a busy machine; no test waits this long
-
-
-def ask(body, key=KEY, path="/v1/chat/completions"):
-    return attacks.request(key, path, body=json.dumps(body).encode())
-
-
-async def open_stream(gateway, chunks, key=KEY):
-    """A running stream whose headers have arrived. The backend sends one chunk per `turn`."""
-    reader, writer = await gateway.connect()
-    writer.write(ask({"stream": chunks}, key))
-    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), LONG_S)
-    assert b" 200 " in head.split(b"\r\n")[0]
-    return reader, writer
-
-
-async def next_chunk(reader):
-    size = int(await asyncio.wait_for(reader.readline(), LONG_S), 16)
-    data = await asyncio.wait_for(reader.readexactly(size + 2), LONG_S)
-    return data[:-2]
+from gateway_client import KEY, LONG_S, OTHER, ask, next_chunk, open_stream, openai_error, until
+from rendered_gateway import KEYS, configuration
 
 
 def test_haproxys_own_limits_allow_the_largest_configurable_ones():
@@ -197,11 +174,3 @@ def test_openais_client_reads_the_errors(gateways):
         with pytest.raises(openai.InternalServerError) as draining:
             client.with_options(api_key=OTHER).models.list()
         assert (draining.value.status_code, draining.value.code) == (503, "overloaded")
-
-
-async def until(true):
-    for _ in range(LONG_S * 100):
-        if true():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError(f"not within {LONG_S} s")

@@ -5,9 +5,8 @@ import contextlib
 
 import attacks
 import pytest
-from gateway import KEYS, answers
-from test_gateway import openai_error
-from test_limits import KEY, LONG_S, OTHER, ask
+from gateway_client import KEY, LONG_S, OTHER, ask, openai_error
+from rendered_gateway import KEYS, answers
 
 
 async def read_on(reader):

@@ -1,8 +1,8 @@
 """Images: whether they are accepted, and what that does to the batch and the utilization."""
 
 import pytest
+from blocks import machine
 from pulumi_vllm.plan import Deployment, DoesNotFit, explain, plan
-from test_plan import machine
 
 MASKED = "0.26.0"
 """The newest engine whose images have a mask, so that their memory grows with the square of the batch."""

@@ -4,10 +4,10 @@ import dataclasses
 import json
 
 import pytest
+from blocks import STACKS, block_of
 from pulumi_vllm.cli import main
 from pulumi_vllm.plan import Deployment, catalogue, plan, pricing, token_prices
 from pulumi_vllm.plan.token_prices import Mix, token_price
-from test_plan import STACKS, block_of
 
 STACK = "spheron-h200-1x-fp8"
 

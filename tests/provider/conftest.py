@@ -1,8 +1,13 @@
 """The simulated API, and a request of the engine that uses it."""
 
+import sys
+from pathlib import Path
+
 import pytest
 from pulumi_vllm.provider.plugin.call import Call
 from pulumi_vllm.provider.plugin.session import Session
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 URN = "urn:pulumi:s::p::vllm:spheron:Instance::machine"
 HEALTHY = {"post_latency_s": 0, "running_after_s": 0, "ip_visible_after_s": 0}

@@ -1,17 +1,11 @@
 """Several engines restart one after the other, or all at once where they can't serve beside each other."""
 
-import sys
-from pathlib import Path
-
 import pytest
 from pulumi_vllm.provider.lifecycle.readiness_check import NotReadyError
 from pulumi_vllm.provider.plugin.errors import UserError
 from pulumi_vllm.provider.resources import service
 from pulumi_vllm.provider.resources.service import Service
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from test_host_resources import SERVICE, Call, Host, readiness, start
+from scripted_host import SERVICE, Call, Host, readiness, start
 
 UNITS = ("vllm@0.service", "vllm@1.service")
 TWO = {**SERVICE, "engines": 2, "commandLine": "as-declared"}

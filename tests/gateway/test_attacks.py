@@ -14,32 +14,11 @@ from pathlib import Path
 
 import attacks
 import pytest
-from gateway import KEYS
+from gateway_client import ERRORS, openai_error
+from rendered_gateway import KEYS
 
 KEY = KEYS["team-a"]
 MIB = 2**20
-# Status → `type` and `code` of OpenAI's errors.
-ERRORS = {
-    401: ("invalid_request_error", "invalid_api_key"),
-    404: ("invalid_request_error", "not_found"),
-    408: ("invalid_request_error", "timeout"),
-    411: ("invalid_request_error", "length_required"),
-    413: ("invalid_request_error", "body_too_large"),
-    429: ("requests", "rate_limit_exceeded"),
-    502: ("server_error", "bad_gateway"),
-    503: ("server_error", "overloaded"),
-    504: ("server_error", "timeout"),
-}
-
-
-def openai_error(answer):
-    """Check that an error has the form that OpenAI's clients read, with the type and code of its status."""
-    assert answer.headers["content-type"] == "application/json"
-    assert answer.headers["x-request-id"]
-    error = json.loads(answer.body)["error"]
-    assert error.keys() == {"message", "type", "param", "code"}
-    assert (error["type"], error["code"]) == ERRORS[answer.status]
-    return answer
 
 
 async def test_only_allowed_routes_reach_the_engine(gateways, backend):

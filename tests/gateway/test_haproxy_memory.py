@@ -6,9 +6,9 @@ import hashlib
 import types
 
 import pytest
-from gateway import certificate
 from pulumi_vllm.host.facts import Facts, MapChanges
 from pulumi_vllm.host.probe_request import probe_source
+from rendered_gateway import certificate
 
 # One module, as on a host.
 program = types.ModuleType("probe")

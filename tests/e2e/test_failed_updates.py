@@ -11,10 +11,8 @@ from collections import Counter
 import openai
 import pytest
 from drifts import ASK_HAPROXY
-from harness import answers, client, wait_for
+from harness import answers, chat_long, client, shipped, wait_for
 from pulumi_vllm.plan import engine_locks
-from test_contract import chat_long
-from test_stacks import shipped
 
 FLAGS = {"chat-template": "/nowhere/template.jinja"}
 REFUSED = {"engine": {"flags": FLAGS}}

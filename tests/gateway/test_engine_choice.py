@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 from backend import Backend
-from gateway import KEYS, Gateway
+from gateway_client import LONG_S, until, waiting
 from pulumi_vllm.render import layout
-from test_key_limits import waiting
-from test_limits import LONG_S, until
+from rendered_gateway import KEYS, Gateway
 
 SYSTEM = {"role": "system", "content": 'You say "yes", {never} [no] \\ é'}
 LUA = Path(__file__).parents[2] / f"templates{layout.CONVERSATION}"

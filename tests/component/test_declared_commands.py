@@ -4,7 +4,7 @@ import pulumi
 import pytest
 from google.protobuf import struct_pb2
 from google.protobuf.json_format import MessageToDict
-from programs import block, declare, run
+from mocked_programs import block, declare, run
 from pulumi.provider.server import ProviderServicer
 from pulumi.runtime.sync_await import _sync_await
 from pulumi_vllm.provider.plugin import construct
