@@ -1,7 +1,7 @@
 """A recording backend and gateways in front of it. tests/e2e runs the same attacks against a host."""
 
+import asyncio
 import contextlib
-import itertools
 import sys
 from pathlib import Path
 
@@ -20,13 +20,17 @@ def backend():
 
 
 @pytest.fixture
-def gateways(backend, tmp_path):
+async def gateways(backend, tmp_path):
     """Start gateways with given limits. They stop at the end of the test."""
-    numbers = itertools.count()
+    made = []
     with contextlib.ExitStack() as started:
 
         def start(more=None, **limits):
-            gateway = Gateway(tmp_path / f"gateway{next(numbers)}", backend.port, more=more, **limits)
-            return started.enter_context(gateway)
+            made.append(Gateway(tmp_path / f"gateway{len(made)}", backend.port, more=more, **limits))
+            return started.enter_context(made[-1])
 
         yield start
+    # A closed TLS connection waits for the other side, and one that outlives its loop is an error of another test.
+    for writer in (writer for gateway in made for writer in gateway.clients):
+        writer.transport.abort()
+    await asyncio.sleep(0)

@@ -98,6 +98,7 @@ class Gateway:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.port, self.metrics_port = folder, free_port(), free_port()
         self.log, self.socket = folder / "log", folder / "admin.sock"
+        self.clients: list[asyncio.StreamWriter] = []
         self.ca, self.leaf = folder / "ca.pem", folder / "leaf.pem"
         self.url = f"https://127.0.0.1:{self.port}/v1"
         certificate(folder)
@@ -184,9 +185,11 @@ class Gateway:
 
     async def connect(self, source: str = "127.0.0.1") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         where, tls = ("127.0.0.1", self.port), self.tls()
-        return await asyncio.open_connection(
+        reader, writer = await asyncio.open_connection(
             *where, ssl=tls, server_hostname="gateway", limit=1 << 22, local_addr=(source, 0)
         )
+        self.clients.append(writer)
+        return reader, writer
 
     async def ask(self, data: bytes, silence_s: float = 30.0) -> list[Answer]:
         """Send raw bytes. Returns every response until the connection ends or stays silent."""
