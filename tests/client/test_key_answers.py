@@ -79,7 +79,7 @@ def test_one_answer_is_refused_only_beside_a_request_for_several(engine_module):
 @pytest.mark.parametrize("n", [32, 32.0, "32", " 32 ", "32.0", "3_2"])
 def test_answers_are_counted_as_vllm_reads_their_number(engine_module, n):
     """`"32.0"` was counted as one, and vLLM gave 32."""
-    assert engine_module("client_requests")._choices({"n": n, "prompt": ["a", "b"]}) == 64
+    assert engine_module("request_limits").choices({"n": n, "prompt": ["a", "b"]}) == 64
 
 
 def test_a_request_for_more_than_its_key_may_have_cannot_be_sent_again(engine_module):
