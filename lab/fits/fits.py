@@ -51,10 +51,10 @@ def _row(decided: Plan) -> str:
     if decided.engines > 1:
         where, tokens = f"{decided.engines} engines on {where}", f"{tokens} in {decided.engines} caches"
     rate, dollars = "-", "-"
-    run = decided.measured_run
-    if run is not None and decided.usd_per_million_output_tokens is not None:
-        streams, speed = max(run.tokens_per_s.items())
-        rate = f"{speed:,.0f} at {streams}" + ("" if decided.measured == "yes" else " (similar flags)")
+    if decided.rate is not None and decided.usd_per_million_output_tokens is not None:
+        rate = f"{decided.rate.tokens_per_s:,.0f} at {decided.rate.streams}"
+        rate += "" if decided.measured == "yes" else " (other flags)"
+        rate += " (interpolated)" if len(decided.rate.levels) > 1 else ""
         dollars = f"{decided.usd_per_million_output_tokens:.2f}"
     elif machine.count:
         rate = "never started"

@@ -48,7 +48,8 @@ def earlier() -> Iterator[dict[str, Any]]:
 def compact(run: dict[str, Any]) -> dict[str, Any]:
     """One evidence file in the fields of `catalogue.Measured`.
 
-    The load is that of 512 tokens in and 256 out. The KV tokens are those of a start with the vision tower where
+    The load is that of 512 tokens in and 256 out, at no more streams than the engine has places: with more of them some
+    wait all the time, for a rate that no stack of so many places has. The KV tokens are those of a start with the vision tower where
     there was one, because the product ships the tower. `permitted_differences` become the conditions.
     """
     shipped = (run, *_as_shipped(run))
@@ -56,7 +57,7 @@ def compact(run: dict[str, Any]) -> dict[str, Any]:
         row for row in run["throughput"] if row.get("completed")
     )  # other levels were skipped, or failed
     load = [row for row in answered if (row["input_tokens"], row["output_tokens"]) == (512, 256)]
-    load = [row for row in load if "withdrawn" not in row]
+    load = [row for row in load if "withdrawn" not in row and row["concurrency"] <= places(run)]
     differences = (
         f"{one['what']} {one['started']}, shipped {one['shipped']}" for one in run["permitted_differences"]
     )
@@ -119,7 +120,6 @@ def prompt_rates(run: dict[str, Any]) -> dict[int, int]:
     are read. That is the level's p99 of the time to the first token, if none has to wait for a place: the highest such
     level counts. A long prompt is sent alone.
     """
-    places = int(str(recorded_flags(run["flags"])["max-num-seqs"]))
     rows = [row for row in run["throughput"] if row.get("completed") and "withdrawn" not in row]
     found = {
         row["input_tokens"]: round(row["input_tokens"] / row["median_ttft_ms"] * 1000)
@@ -127,11 +127,16 @@ def prompt_rates(run: dict[str, Any]) -> dict[int, int]:
         if row["concurrency"] == 1 and row["input_tokens"] >= LONG_PROMPT
     }
     bursts = [
-        row for row in rows if BURST <= row["concurrency"] <= places and row["input_tokens"] == SHORT_PROMPT
+        row for row in rows if BURST <= row["concurrency"] <= places(run) and row["input_tokens"] == SHORT_PROMPT
     ]
     for row in sorted(bursts, key=lambda row: int(row["concurrency"]))[-1:]:
         found[SHORT_PROMPT] = round(row["concurrency"] * SHORT_PROMPT / row["p99_ttft_ms"] * 1000)
     return dict(sorted(found.items()))
+
+
+def places(run: dict[str, Any]) -> int:
+    """Requests that the engine serves at the same time."""
+    return int(str(recorded_flags(run["flags"])["max-num-seqs"]))
 
 
 def with_tower(evidence: dict[str, Any]) -> dict[str, Any]:

@@ -101,6 +101,18 @@ def test_what_was_never_ready_is_no_first_run(kit, monkeypatch, outcome):
     assert (kit.ROOT / EVIDENCE).read_text() == (ROOT / EVIDENCE).read_text()
 
 
+def test_a_level_with_more_streams_than_places_is_no_rate_of_that_many():
+    """With 1,024 streams on 512 places half of them wait: 13 s for the first token, and no price is for that."""
+    path = ROOT / "lab/evidence/0.33.0/spheron-h200-2x-nvfp4-128ki-512.json"
+    run = json.loads(path.read_text())
+    assert {row["concurrency"] for row in run["throughput"]} >= {512, 1024}
+    read = COMPACT.compact(run)
+    assert max(read["tokens_per_s"]) == max(row["concurrency"] for row in read["load"]) == 512
+    for one in catalogue.load().measured:
+        if one.flags:
+            assert max(one.tokens_per_s) <= int(one.flags["max-num-seqs"]) * one.engines
+
+
 def test_a_level_without_an_answer_and_a_lost_engine_are_read():
     run = json.loads((ROOT / EVIDENCE).read_text())
     run["throughput"] += [{"level": "64", "skipped": "no time left"}, {"concurrency": 96, "input_tokens": 512,

@@ -18,6 +18,15 @@ def test_the_table_is_current(name, title, table):
     assert table() in (fits.ROOT / name).read_text(), "python lab/fits/fits.py --write"
 
 
+def test_a_stack_at_fewer_streams_than_were_measured_has_the_rate_of_its_own():
+    text = (fits.ROOT / "stacks/Pulumi.spheron-h200-1x-fp8.yaml").read_text()
+    assert "8,448 at 512 |" in fits._row(fits.planned(text))
+    few = fits._row(fits.planned(text.replace("concurrency: 512", "concurrency: 128")))
+    assert "3,284 at 128 (other flags) |" in few
+    between = fits._row(fits.planned(text.replace("concurrency: 512", "concurrency: 100")))
+    assert "at 100 (other flags) (interpolated) |" in between
+
+
 def test_every_stack_says_who_it_is_for():
     for path in STACKS:
         assert "\n# For " in f"\n{path.read_text()}", path.name
