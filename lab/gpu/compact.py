@@ -71,6 +71,7 @@ def compact(run: dict[str, Any]) -> dict[str, Any]:
         "flags": recorded_flags(run["flags"]),
         "load": [{name: row[name] for name in LEVEL} for row in load],
         "prompt_rates": prompt_rates(run),
+        "token_ms": token_ms(run),
         "died_of": next((one["died_of"].partition(".")[0] for one in shipped if one.get("died_of")), ""),
     }
 
@@ -127,10 +128,23 @@ def prompt_rates(run: dict[str, Any]) -> dict[int, int]:
         if row["concurrency"] == 1 and row["input_tokens"] >= LONG_PROMPT
     }
     bursts = [
-        row for row in rows if BURST <= row["concurrency"] <= places(run) and row["input_tokens"] == SHORT_PROMPT
+        row
+        for row in rows
+        if BURST <= row["concurrency"] <= places(run) and row["input_tokens"] == SHORT_PROMPT
     ]
     for row in sorted(bursts, key=lambda row: int(row["concurrency"]))[-1:]:
         found[SHORT_PROMPT] = round(row["concurrency"] * SHORT_PROMPT / row["p99_ttft_ms"] * 1000)
+    return dict(sorted(found.items()))
+
+
+def token_ms(run: dict[str, Any]) -> dict[int, float]:
+    """Median milliseconds per output token of a request that is served alone, by the length of the prompt."""
+    rows = (row for row in run["throughput"] if row.get("completed") and "withdrawn" not in row)
+    found = {
+        row["input_tokens"]: row["median_tpot_ms"]
+        for row in rows
+        if row["concurrency"] == 1 and row["input_tokens"] >= SHORT_PROMPT and row["output_tokens"] > 1
+    }
     return dict(sorted(found.items()))
 
 

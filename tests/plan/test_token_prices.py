@@ -6,8 +6,9 @@ import json
 import pytest
 from blocks import STACKS, block_of
 from pulumi_vllm.cli import main
-from pulumi_vllm.plan import Deployment, catalogue, plan, pricing, token_prices
-from pulumi_vllm.plan.token_prices import Mix, token_price
+from pulumi_vllm.plan import Deployment, catalogue, plan, pricing
+from pulumi_vllm.plan.prompt_lengths import Lengths
+from pulumi_vllm.plan.token_prices import MEASURED, Mix, token_price
 
 STACK = "spheron-h200-1x-fp8"
 
@@ -22,7 +23,7 @@ def test_the_measured_load_has_the_measured_price(stack):
     found = token_price(one, Mix())
     assert found.usd_per_million_output() == pytest.approx(one.usd_per_million_output_tokens)
     assert found.requests_per_s * pricing.MEASURED_OUTPUT == pytest.approx(one.rate.tokens_per_s)
-    assert not found.extrapolated
+    assert not found.unmeasured
     assert 0.1 < found.input_share < 0.6
     per_input, per_output = found.usd_per_million_apart
     paid = per_input * pricing.MEASURED_INPUT + per_output * pricing.MEASURED_OUTPUT
@@ -49,10 +50,52 @@ def test_a_length_between_two_measured_ones_is_interpolated():
         one for one in catalogue.load().measured if {512, 65_000, 130_500, 261_000} <= set(one.prompt_rates)
         and (one.gpu, one.count, one.precision) == ("H200", 1, "fp8")
     )  # fmt: skip
-    ends = {tokens: run.prompt_rates[tokens] for tokens in (512, 261_000)}
+    ends = Lengths(
+        *(
+            {length: figures[length] for length in (512, 261_000)}
+            for figures in (run.prompt_rates, run.token_ms)
+        )
+    )
     for tokens in (65_000, 130_500):
-        predicted = token_prices.prompt_seconds(ends, tokens)
-        assert predicted == pytest.approx(tokens / run.prompt_rates[tokens], rel=0.15)
+        assert ends.prompt_s(tokens) == pytest.approx(tokens / run.prompt_rates[tokens], rel=0.15)
+        slower = (run.token_ms[tokens] - run.token_ms[512]) / 1000
+        assert ends.longer_token_s(tokens, 512) == pytest.approx(slower, rel=0.15)
+
+
+def test_a_length_above_the_longest_measured_one_goes_on_growing():
+    """Attention makes the time per token grow; the longest one's rate would be too high for what lies above."""
+    known = Lengths({512: 40_000, 65_000: 16_000, 130_500: 12_000}, {512: 4.0, 65_000: 6.0, 130_500: 8.0})
+    assert known.prompt_s(261_000) / 261_000 > 1.2 / 12_000
+    assert known.longer_token_s(261_000, 512) == pytest.approx(0.008, rel=0.02)
+    assert known.longer_token_s(100, 512) == 0
+    assert known.prompt_s(1) == 1 / 40_000
+
+
+def test_several_engines_read_as_fast_as_so_many_alone():
+    """Long prompts were measured on one engine with one card only: two such engines read two at once."""
+    one, two = decided(), decided("spheron-h200-2x-fp8-batch")
+    assert two.lengths.one_engine
+    assert two.lengths.prompt_s(65_000) == pytest.approx(one.lengths.prompt_s(65_000) / 2)
+    assert two.lengths.longer_token_s(65_000, 512) == pytest.approx(
+        one.lengths.longer_token_s(65_000, 512) / 2, rel=0.02
+    )
+    mix = Mix(20_000, 400)
+    assert token_price(two, mix).usd_per_million_output() == pytest.approx(
+        token_price(one, mix).usd_per_million_output(), rel=0.12
+    )
+
+
+def test_a_long_request_makes_every_step_longer():
+    """Alone behind 261,000 tokens, a token took 12.2 ms where it takes 4.2 behind 512."""
+    behind, short = token_price(decided(), Mix(250_000, 1_000)), token_price(decided(concurrency=3), Mix())
+    assert behind.streams == short.streams == 3
+    assert behind.answer_s / 1_000 - short.answer_s / 256 == pytest.approx(0.0077, rel=0.03)
+
+
+def test_one_short_prompt_at_a_time_is_not_read_as_fast_as_many():
+    """Measured: 512 tokens and one token of answer took 46 ms where nothing else was asked."""
+    found = token_price(decided(concurrency=1), Mix(512, 1))
+    assert found.prompt_s + found.answer_s == pytest.approx(0.046, rel=0.2)
 
 
 def test_longer_prompts_and_answers_cost_more_and_fewer_fit():
@@ -73,12 +116,58 @@ def test_requests_per_second_say_how_busy_how_many_machines_are(asked, machines,
     assert found["usd_per_million_output_tokens"]["10%"] == pytest.approx(busy * 10, rel=0.01)
 
 
-def test_a_prompt_longer_than_any_measured_one_says_so():
+def test_what_lies_outside_of_all_that_was_measured_says_so():
     one = decided()
-    short = dataclasses.replace(one, prompt_rates={512: 40_000.0})
+    short = dataclasses.replace(
+        one, lengths=Lengths({512: 40_000.0, 2_000: 39_000.0}, {512: 4.0, 2_000: 4.1})
+    )
     found = token_price(short, Mix(10_000, 100))
-    assert found.extrapolated
-    assert "No prompt of this length was measured" in found.sentences()[-1]
+    assert "No prompt above 2,000 tokens was measured." in found.sentences()
+    assert found.summary()["extrapolated"]
+    found = token_price(one, Mix(1, 1))
+    assert "No more than 33.00 requests/s were measured." in found.sentences()[-1]
+    assert found.summary()["extrapolated"]
+    found = token_price(one, Mix(20_000, 400))
+    assert not found.summary()["extrapolated"]
+
+
+def test_prompts_of_one_length_say_nothing_of_another():
+    one = decided()
+    single = dataclasses.replace(one, lengths=Lengths({512: 40_000.0}, {512: 4.0}))
+    assert token_price(single, Mix()).usd_per_million_output() == pytest.approx(0.13, abs=0.01)
+    assert token_price(single, Mix(10_000, 100)) == (
+        "only prompts of one length were measured on such a machine"
+    )
+
+
+def test_a_price_says_which_measurements_it_is_from():
+    def sources(stack=STACK, mix=MEASURED, **changed):
+        return token_price(decided(stack, **changed), mix).source
+
+    assert sources() == "Computed from the rate with these flags at 512 streams."
+    assert sources(concurrency=100) == (
+        "Computed from the rate with other flags at 32 and 128 streams, interpolated."
+    )
+    assert "partly measured with vLLM 0.26.0." in sources(mix=Mix(20_000, 400))
+    assert "and one engine on its part of the GPUs." in sources("spheron-h200-2x-fp8-batch", Mix(20_000, 400))
+
+
+def test_a_request_lies_in_the_cache_of_one_engine():
+    """Two caches of 836,552 tokens hold five requests of 150,400 each, though both together hold eleven."""
+    found = token_price(decided("spheron-h200-2x-fp8-batch"), Mix(150_000, 400))
+    assert found == "the KV cache holds 10 requests of 150,400 tokens, and no rate was measured at so few"
+    few = token_price(decided("spheron-h200-2x-fp8-batch", concurrency=16), Mix())
+    assert few == "the stack serves 16 requests at once, and no rate was measured at so few"
+
+
+def test_few_requests_and_nearly_full_machines_are_written_so_that_one_can_read_them():
+    found = token_price(decided(), Mix(250_000, 1, requests_per_s=0.0001))
+    assert "at most one request in 36 s" in found.sentences()[0]
+    assert "busy 0.36% of the time" in found.sentences()[2]
+    assert found.summary()["requests_per_s"] == pytest.approx(0.0282, rel=0.01)
+    assert "1 token in and 1 out, 1 stream:" in token_price(decided(concurrency=1), Mix(1, 1)).sentences()[0]
+    assert "come unevenly have to wait" in token_price(decided(), Mix(requests_per_s=32.5)).sentences()[2]
+    assert "unevenly" not in token_price(decided(), Mix(requests_per_s=25.0)).sentences()[2]
 
 
 def test_the_command_prints_the_users_mix(capsys):
@@ -86,12 +175,12 @@ def test_the_command_prints_the_users_mix(capsys):
     assert main(["plan", STACK, *options]) == 0
     text = capsys.readouterr().out
     assert "20,000 tokens in and 400 out, 41 streams" in text
-    assert "3 requests/s keep 3 such machines busy" in text
+    assert "3 requests/s keep 4 such machines busy" in text
     assert main(["plan", STACK, *options, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["token_price"]["machines"] == 3
+    assert json.loads(capsys.readouterr().out)["token_price"]["machines"] == 4
     assert main(["plan", STACK, "spheron-h200-2x-fp8", *options]) == 0
     shown = capsys.readouterr().out
-    assert f"token price of {STACK} (computed from measured rates):\n  20,000 tokens in" in shown
+    assert f"token price of {STACK} (computed):\n  20,000 tokens in" in shown
 
 
 def test_a_price_that_is_unknown_has_its_reason(capsys):
@@ -108,7 +197,7 @@ def test_a_price_that_is_unknown_has_its_reason(capsys):
 def test_a_cache_that_holds_no_such_request_has_no_price():
     one = decided()
     assert "the KV cache holds 0 requests of 900,000 tokens" in token_price(one, Mix(899_000, 1_000))
-    assert token_price(dataclasses.replace(one, prompt_rates={}), Mix()) == (
+    assert token_price(dataclasses.replace(one, lengths=Lengths()), Mix()) == (
         "it was not measured how fast such a machine reads prompts"
     )
 
@@ -118,5 +207,8 @@ def test_every_wrong_number_is_named_at_once(capsys):
     shown = capsys.readouterr().err
     assert "--input: 0 is out of range" in shown
     assert "--requests-per-second: -1 is out of range" in shown
+    for wrong in ("0", "nan", "inf", "1e9", "1e-320"):
+        assert main(["plan", STACK, "--requests-per-second", wrong]) == 64
+        assert "is out of range; write 0.000001 to 1,000,000" in capsys.readouterr().err
     assert main(["plan", STACK, "--input", "262144"]) == 64
     assert "together above 262,144 tokens, the stack's context" in capsys.readouterr().err

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 
 _NAMES = {"input": "--input", "output": "--output", "requests_per_s": "--requests-per-second"}
 
+_FEWEST_PER_S, _MOST_PER_S = 0.000001, 1_000_000
+"""One request in eleven days, and more than any service has. Beyond both a price is no figure that can be read."""
+
 
 def add_to(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
@@ -33,11 +36,17 @@ def read(parsed: argparse.Namespace) -> "Mix":
 
 def errors(parsed: argparse.Namespace) -> list[str]:
     """The errors of the options, each with its remedy."""
-    return [
-        f"{_NAMES[key]}: {value:g} is out of range; write more than 0"
+    found = [
+        f"{_NAMES[key]}: {value} is out of range; write more than 0"
         for key, value in _given(parsed).items()
-        if not 0 < value < float("inf")
+        if key != "requests_per_s" and value < 1
     ]
+    wanted = parsed.requests_per_second
+    if wanted is not None and not _FEWEST_PER_S <= wanted <= _MOST_PER_S:
+        found.append(
+            f"--requests-per-second: {wanted:g} is out of range; write {_FEWEST_PER_S:f} to {_MOST_PER_S:,}"
+        )
+    return found
 
 
 def mix(parsed: argparse.Namespace) -> "Mix":

@@ -221,6 +221,6 @@ def _show_price(found: "Mapping[str, Any]", stack: str = "") -> None:
     if found["token_price"] is None:
         print(f"{title}: unknown, because {found['token_price_unknown']}")
         return
-    print(f"{title} (computed from measured rates):")
+    print(f"{title} (computed):")
     for line in found["token_price"]["sentences"]:
         print(f"  {line}")

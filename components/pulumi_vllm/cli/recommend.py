@@ -339,6 +339,8 @@ def _remark(row: "Fitting") -> str:
     words = [_REMARKS[row.measured]] if row.measured in _REMARKS else []
     words += ["4-bit quality unverified"] if any("(nvfp4-on-hopper)" in one for one in row.findings) else []
     words += [f"{row.engines} engines"] if row.engines > 1 else []
+    if not isinstance(row.token_price, str) and row.token_price.unmeasured:
+        words.append("price beyond what was measured")
     words += ["overcommitted"] if any(one.startswith("overcommitted") for one in row.findings) else []
     if row.billing == "spot":
         words.append(f"serves {row.availability:.1%}, ${row.usd_per_serving_hour:.2f} per hour of serving")

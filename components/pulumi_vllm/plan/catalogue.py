@@ -198,7 +198,8 @@ class Measured:
     `tokens_per_s` counts output tokens, by concurrent streams. `ready_s` is the time until vLLM was ready, by the state
     of the host: "fresh host", WARM_REPLACEMENT, or another. `load` holds each level's figures under the names of `vllm
     bench serve`. Older runs recorded neither flags nor load. `died_of` says what ended an engine that had been serving.
-    `prompt_rates` are input tokens per second by the length of the prompt (lab/gpu/compact.py).
+    `prompt_rates` are input tokens per second, `token_ms` milliseconds per output token of a request that is served
+    alone, both by the length of the prompt (lab/gpu/compact.py).
     With several `engines`, streams and rates are those of all engines together, flags and `kv_tokens` of each.
     """
 
@@ -216,6 +217,7 @@ class Measured:
     load: tuple[Mapping[str, Any], ...] = ()
     died_of: str = ""
     prompt_rates: Mapping[int, float] = field(default_factory=dict)
+    token_ms: Mapping[int, float] = field(default_factory=dict)
     engines: int = 1
 
 
@@ -284,7 +286,8 @@ def _engine(data: dict[str, Any]) -> Engine:
 
 
 def _measured(run: dict[str, Any]) -> Measured:
-    rates = {int(streams): rate for streams, rate in run["tokens_per_s"].items()}
-    prompts = {int(tokens): rate for tokens, rate in run.get("prompt_rates", {}).items()}
-    load = tuple(run.get("load", ()))
-    return Measured(**{**run, "tokens_per_s": rates, "load": load, "prompt_rates": prompts})
+    by_number = {
+        name: {int(number): value for number, value in run.get(name, {}).items()}
+        for name in ("tokens_per_s", "prompt_rates", "token_ms")
+    }
+    return Measured(**{**run, **by_number, "load": tuple(run.get("load", ()))})

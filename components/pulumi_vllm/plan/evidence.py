@@ -74,23 +74,6 @@ def best_match(
     return None if best is None else Match(best, exact=_recorded(best, wanted) == wanted)
 
 
-def prompt_rates(measured: Iterable[Measured], run: Measured | None) -> dict[int, float]:
-    """Input tokens per second by the length of the prompt: the run's own, and other runs' for lengths that it lacks.
-
-    The others had the same weights on the same machine. Those of the same engine come first, then the latest.
-    """
-    if run is None:
-        return {}
-    served = (run.model, run.precision, run.gpu, run.count, run.engines)
-    others = (
-        one for one in measured if (one.model, one.precision, one.gpu, one.count, one.engines) == served
-    )
-    found: dict[int, float] = {}
-    for one in sorted(others, key=lambda one: (one == run, one.engine == run.engine, one.date)):
-        found |= one.prompt_rates
-    return found
-
-
 def difference(run: Measured, arguments: EngineArguments) -> str:
     """What the arguments of a measured run were instead, for a sentence about "other flags"."""
     if not run.flags:

@@ -16,10 +16,11 @@ from pulumi_vllm.plan import (
     storage,
 )
 from pulumi_vllm.plan.errors import DoesNotFit, LintError, PlanError
-from pulumi_vllm.plan.evidence import best_match, prompt_rates
+from pulumi_vllm.plan.evidence import best_match
 from pulumi_vllm.plan.launch import Launch
 from pulumi_vllm.plan.lint import Finding, lint
 from pulumi_vllm.plan.offer_choice import OfferRequest, billing_order, matching, written
+from pulumi_vllm.plan.prompt_lengths import Lengths, lengths
 from pulumi_vllm.plan.selection import select
 from pulumi_vllm.plan.shortfall import shortfall
 
@@ -43,7 +44,7 @@ class Plan:
     """Everything that is decided before a machine exists. `explain` turns it into text and JSON.
 
     `memory` is None on a CPU. `evidence` is the measured run that says most about this launch, and `rate` is derived
-    from it. `prompt_rates` are input tokens per second by the length of the prompt. `rates_by_engines` are the best
+    from it. `lengths` is what was measured by the length of a prompt. `rates_by_engines` are the best
     measured rates of this machine with so many engines.
     """
 
@@ -57,7 +58,7 @@ class Plan:
     price: Price
     rate: Rate | None
     usd_per_million_output_tokens: float | None
-    prompt_rates: Mapping[int, float]
+    lengths: Lengths
     preferred: tuple[str, ...] = ()
     """The GPUs of the stack file in order of preference, if it names several. This plan is of one of them."""
     others: tuple[Plan, ...] = ()
@@ -241,7 +242,7 @@ def plan(
         price=price,
         rate=rate,
         usd_per_million_output_tokens=pricing.per_million(usd_per_serving_hour, rate),
-        prompt_rates=prompt_rates(known.measured, run),
+        lengths=lengths(known.measured, run),
         rates_by_engines=engine_rates.measured_rates(
             known.measured, (*served, *machine), deployment.sequences
         ),

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 from pulumi_vllm.plan import pricing, spot_pricing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from pulumi_vllm.plan.catalogue import Measured
     from pulumi_vllm.plan.planner import Plan
+    from pulumi_vllm.plan.prompt_lengths import Lengths
 
 UTILIZATIONS = (1.0, 0.6, 0.3, 0.1)
 """Fractions of the time that a machine is busy, for which `plan` prints a price."""
+_FEWEST = 2
+"""Measured lengths of prompts from which another one can be computed."""
+_CROWDED, _ONE_PERCENT, _FEW = 0.9, 0.01, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +43,9 @@ class TokenPrice:
     """A mix on one machine. `prompt_s` and `answer_s` are seconds of a busy machine that one request takes.
 
     `streams` are the requests at once: those of the stack, or fewer if the KV cache holds fewer of this length.
-    `levels` are the measured numbers of streams from which their rate is derived.
-    `extrapolated` is true for a prompt longer than any that was measured.
+    `levels` are the measured numbers of streams from which their rate is derived, and `most_measured` are the most
+    requests per second among them. `source` says which measurements the price is from, as a sentence.
+    `longest_prompt` was measured.
     """
 
     mix: Mix
@@ -50,7 +54,24 @@ class TokenPrice:
     prompt_s: float
     answer_s: float
     usd_per_hour: float
-    extrapolated: bool
+    most_measured: float
+    longest_prompt: int
+    source: str
+
+    @property
+    def unmeasured(self) -> tuple[str, ...]:
+        """What of the mix lies outside of all that was measured, as sentences."""
+        found = []
+        if self.mix.input > self.longest_prompt:
+            found.append(f"No prompt above {self.longest_prompt:,} tokens was measured.")
+        if (
+            self.requests_per_s > self.most_measured * 1.001
+        ):  # the measured load has its own rate, but for rounding
+            found.append(
+                f"No more than {_rate(self.most_measured)} were measured. What vLLM's API server needs for each "
+                "request is not counted, so that so many short ones cost more than this."
+            )
+        return tuple(found)
 
     @property
     def requests_per_s(self) -> float:
@@ -93,29 +114,27 @@ class TokenPrice:
 
     def sentences(self) -> tuple[str, ...]:
         """The price with its load, its inputs and what it leaves out."""
-        load = f"{self.mix.input:,} tokens in and {self.mix.output:,} out, {self.streams} streams"
+        streams = f"{self.streams:,} stream{'' if self.streams == 1 else 's'}"
+        load = f"{self.mix.input:,} token{'' if self.mix.input == 1 else 's'} in and {self.mix.output:,} out, {streams}"
         each = ", ".join(
-            f"${self.usd_per_million_output(part):.2f} busy {'always' if part == 1 else f'{part:.0%} of the time'}"
+            f"${self.usd_per_million_output(part):,.2f} busy {'always' if part == 1 else f'{part:.0%} of the time'}"
             for part in UTILIZATIONS
         )
         apart = self.usd_per_million_apart
         share = (
-            f"The prompts take {self.input_share:.0%} of the time: of the price when always busy, ${apart[0]:.3f} per "
-            f"million input tokens and ${apart[1]:.3f} per million output tokens."
+            f"The prompts take {self.input_share:.0%} of the time: of the price when always busy, ${apart[0]:,.3f} per "
+            f"million input tokens and ${apart[1]:,.3f} per million output tokens."
         )
-        lines = [
-            f"{load}: at most {self.requests_per_s:,.2f} requests/s. Per million output tokens {each}.",
-            share,
-        ]
+        lines = [f"{load}: at most {_rate(self.requests_per_s)}. Per million output tokens {each}.", share]
         if (used := self.used) is not None:
-            count = "this machine" if self.machines == 1 else f"{self.machines} such machines"
+            count = "this machine" if self.machines == 1 else f"{self.machines:,} such machines"
+            busy = f"{used:.0%}" if used >= _ONE_PERCENT else f"{used * 100:.2g}%"
+            crowded = ", where requests that come unevenly have to wait" if used > _CROWDED else ""
             lines.append(
-                f"{self.mix.requests_per_s:g} requests/s keep {count} busy {used:.0%} of the time: "
-                f"${self.usd_per_million_output(used):.2f} per million output tokens."
+                f"{self.mix.requests_per_s:g} requests/s keep {count} busy {busy} of the time{crowded}: "
+                f"${self.usd_per_million_output(used):,.2f} per million output tokens."
             )
-        if self.extrapolated:
-            lines.append("No prompt of this length was measured, and longer ones cost more per token.")
-        return tuple(lines)
+        return (*lines, self.source, *self.unmeasured)
 
     def summary(self) -> dict[str, Any]:
         """The same as JSON; prices in USD."""
@@ -125,7 +144,7 @@ class TokenPrice:
             "input_tokens": self.mix.input,
             "output_tokens": self.mix.output,
             "streams": self.streams,
-            "requests_per_s": round(self.requests_per_s, 3),
+            "requests_per_s": _digits(self.requests_per_s),
             "usd_per_million_output_tokens": {
                 f"{part:.0%}": round(self.usd_per_million_output(part), 4) for part in UTILIZATIONS
             },
@@ -134,11 +153,12 @@ class TokenPrice:
             "usd_per_million_output_tokens_apart": round(apart[1], 4),
             "asked_requests_per_s": self.mix.requests_per_s,
             "machines": self.machines,
-            "utilization": None if used is None else round(used, 3),
+            "utilization": None if used is None else _digits(used),
             "usd_per_million_output_tokens_asked": None
             if used is None
             else round(self.usd_per_million_output(used), 4),
-            "extrapolated": self.extrapolated,
+            "measured_streams": list(self.levels),
+            "extrapolated": bool(self.unmeasured),
             "sentences": list(self.sentences()),
         }
 
@@ -155,51 +175,100 @@ def token_price(plan: Plan, mix: Mix, usd_per_serving_hour: float | None = None)
 
     A request takes the machine for its prompt and for its answer. The prompt's part is measured: how fast many short
     prompts at once, and single long ones, were read. The answer's part is what a request of the measured load took
-    beyond its prompt, per output token, at that many streams.
+    beyond its prompt, per output token, at that many streams, and what a longer request adds to each step.
 
     Args:
         plan: a stack's plan.
         mix: the tokens of a request.
         usd_per_serving_hour: the machine's price, if it is not the plan's; starts of spot machines included.
     """
-    run, usd = plan.measured_run, usd_per_serving_hour
+    run, usd, known = plan.measured_run, usd_per_serving_hour, plan.lengths
     if usd is None:
         usd = spot_pricing.usd_per_serving_hour(plan.price.usd_per_hour, plan.price.billing, run)
     if usd is None:
         return "the machine's price is unknown"
-    if run is None:
+    if run is None or not run.tokens_per_s:
         return "no rate was measured with this model and precision on such a machine"
-    if not plan.prompt_rates:
-        return "it was not measured how fast such a machine reads prompts"
-    streams = min(plan.deployment.sequences, plan.kv_tokens // (mix.input + mix.output))
+    if unknown := _unknown_length(known, mix):
+        return unknown
+    streams, limit = _streams(plan, mix)
     rate = pricing.rate(run, streams)
     if rate is None:
-        held = f"the KV cache holds {streams} requests of {mix.input + mix.output:,} tokens"
-        return f"{held}, and no rate was measured at so few"
-    measured_prompt_s = prompt_seconds(plan.prompt_rates, pricing.MEASURED_INPUT)
-    answer_s = pricing.MEASURED_OUTPUT / rate.tokens_per_s - measured_prompt_s
-    if answer_s <= 0:
+        return f"{limit}, and no rate was measured at so few"
+    seconds = busy_seconds(run, known, rate, mix)
+    if seconds is None:
         return f"the rates of prompts and of answers at {streams} streams contradict each other"
     return TokenPrice(
         mix=mix,
         streams=rate.streams,
         levels=rate.levels,
-        prompt_s=prompt_seconds(plan.prompt_rates, mix.input),
-        answer_s=answer_s / pricing.MEASURED_OUTPUT * mix.output,
+        prompt_s=seconds[0],
+        answer_s=seconds[1],
         usd_per_hour=usd,
-        extrapolated=mix.input > max(plan.prompt_rates),
+        most_measured=max(run.tokens_per_s.values()) / pricing.MEASURED_OUTPUT,
+        longest_prompt=known.longest,
+        source=_source(plan, mix, rate),
     )
 
 
-def prompt_seconds(prompt_rates: Mapping[int, float], tokens: int) -> float:
-    """Seconds of a busy machine for a prompt of so many tokens.
+def _unknown_length(known: Lengths, mix: Mix) -> str | None:
+    """Why the prompts and answers of a mix cannot be computed; None if they can."""
+    if not known.prompt_rates:
+        return "it was not measured how fast such a machine reads prompts"
+    if not mix.is_measured and min(len(known.prompt_rates), len(known.token_ms)) < _FEWEST:
+        return "only prompts of one length were measured on such a machine"
+    return None
 
-    Attention makes the time per token grow linearly with the prompt's length, so it is interpolated linearly between
-    the two nearest measured lengths, and is the nearest one's beyond them.
-    """
-    rates = sorted(prompt_rates.items())
-    below = [one for one in rates if one[0] <= tokens][-1:] or rates[:1]
-    above = [one for one in rates if one[0] >= tokens][:1] or rates[-1:]
-    (short, fast), (long, slow) = below[0], above[0]
-    part = 0.0 if long == short else (tokens - short) / (long - short)
-    return tokens * (1 / fast + part * (1 / slow - 1 / fast))
+
+def busy_seconds(run: Measured, known: Lengths, rate: pricing.Rate, mix: Mix) -> tuple[float, float] | None:
+    """Seconds of a busy machine for a request's prompt and for its answer; None if the rates contradict each other."""
+    # Few requests at once do not fill the steps that read prompts: each then takes what one alone takes.
+    alone_ms = next((row["median_ttft_ms"] for row in run.load if row["concurrency"] == 1), 0.0)
+    least_s = alone_ms / 1000 / rate.streams
+    measured_s = pricing.MEASURED_OUTPUT / rate.tokens_per_s
+    answer_s = measured_s - max(known.prompt_s(MEASURED.input), least_s)
+    if answer_s <= 0:
+        return None
+    longer_s = known.longer_token_s(_held(mix), _held(MEASURED))
+    prompt_s = max(known.prompt_s(mix.input), least_s)
+    return prompt_s, (answer_s / pricing.MEASURED_OUTPUT + longer_s) * mix.output
+
+
+def _streams(plan: Plan, mix: Mix) -> tuple[int, str]:
+    """Requests at once, and what limits them. A request lies in the cache of one engine."""
+    size, wanted = mix.input + mix.output, plan.deployment.sequences
+    held = plan.kv_tokens // plan.engines // size * plan.engines
+    if held < wanted:
+        return held, f"the KV cache holds {held} request{'' if held == 1 else 's'} of {size:,} tokens"
+    return wanted, f"the stack serves {wanted} request{'' if wanted == 1 else 's'} at once"
+
+
+def _held(mix: Mix) -> float:
+    """Tokens of a request in the cache, on average while it is answered."""
+    return mix.input + mix.output / 2
+
+
+def _source(plan: Plan, mix: Mix, rate: pricing.Rate) -> str:
+    """What the price is computed from, and how that differs from the stack."""
+    levels = " and ".join(map(str, rate.levels))
+    flags = "these flags" if plan.measured == "yes" else "other flags"
+    parts = [f"Computed from the rate with {flags} at {levels} stream{'' if rate.levels == (1,) else 's'}"]
+    if len(rate.levels) > 1:
+        parts[0] += ", interpolated"
+    of_prompts = [f"vLLM {version}" for version in plan.lengths.versions]
+    of_prompts += ["one engine on its part of the GPUs"] if plan.lengths.one_engine else []
+    if of_prompts and not mix.is_measured:
+        parts.append(f"what long prompts take was partly measured with {' and '.join(of_prompts)}")
+    return f"{'; '.join(parts)}."
+
+
+def _rate(requests_per_s: float) -> str:
+    """A number of requests per second for a sentence, also where there are few."""
+    if requests_per_s >= _FEW:
+        return f"{requests_per_s:,.2f} requests/s"
+    return f"one request in {1 / requests_per_s:,.0f} s"
+
+
+def _digits(value: float) -> float:
+    """Four significant digits."""
+    return float(f"{value:.4g}")
