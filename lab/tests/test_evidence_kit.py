@@ -9,7 +9,7 @@ from pathlib import Path
 
 import gpu_kit
 import pytest
-from pulumi_vllm.plan import Deployment, catalogue, explain, plan
+from pulumi_vllm.plan import Deployment, catalogue, plan, reasons
 
 ROOT = Path(__file__).parents[2]
 MEASURED = "lab/evidence/0.26.0"
@@ -134,7 +134,7 @@ def test_a_level_without_an_answer_and_a_lost_engine_are_read():
         "machine": {"gpu": "H200", "count": 1, "max_usd_per_hour": 10},
         "storage": "300GB",
     }
-    because = " ".join(explain.because(plan(Deployment.parse(wanted), catalogue=known)))
+    because = " ".join(reasons.because(plan(Deployment.parse(wanted), catalogue=known)))
     assert "with exactly these flags" in because
     assert "; the engine crashed under load: CUDA out of memory (" in because
 

@@ -1,7 +1,7 @@
 """Alternatives are plans of the same stack file on another machine."""
 
 import pytest
-from pulumi_vllm.plan import Deployment, Offer, explain, plan
+from pulumi_vllm.plan import Deployment, Offer, explain, plan, reasons
 from pulumi_vllm.plan.alternatives import alternatives, cheaper_alternative
 from pulumi_vllm.plan.errors import PlanError
 
@@ -81,7 +81,7 @@ def test_without_a_spot_offer_the_price_is_that_of_the_fallback():
         offers,
     )
     assert found.usd_per_million_output_tokens == on_demand.usd_per_million_output_tokens
-    assert not any(one.startswith("Spot:") for one in explain.because(found))
+    assert not any(one.startswith("Spot:") for one in reasons.because(found))
     assert plan(asked, [*offers, offer("H200", 1, 3.5, "spot")]).usd_per_hour == 3.5
     nothing = plan(asked, [])
     assert nothing.usd_per_hour is None

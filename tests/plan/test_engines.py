@@ -1,7 +1,7 @@
 """One engine over all GPUs of a machine, or several with a part of them each."""
 
 import pytest
-from pulumi_vllm.plan import ConfigError, Deployment, DoesNotFit, PlanError, explain, plan
+from pulumi_vllm.plan import ConfigError, Deployment, DoesNotFit, PlanError, plan, reasons
 from pulumi_vllm.plan.recommendation import Wish, recommend
 
 
@@ -29,9 +29,9 @@ def test_several_keys_share_the_places_of_all_engines():
     keys = {"access": {"keys": ["a", "b", "c"]}}
     assert (
         "3 keys share 1024 places: one without `concurrent` may fill 960, so that others find one. While requests "
-        "wait, a key with no more than 341 comes first." in explain.because(decided(concurrency=1024, **keys))
+        "wait, a key with no more than 341 comes first." in reasons.because(decided(concurrency=1024, **keys))
     )
-    assert not any("keys share" in one for one in explain.because(decided()))
+    assert not any("keys share" in one for one in reasons.because(decided()))
 
 
 def test_too_many_ranks_are_those_of_one_engine():
@@ -63,13 +63,13 @@ def test_several_engines_are_measured_only_by_several_engines():
 
 
 def test_a_plan_compares_the_divisions_of_its_machine():
-    text = " ".join(explain.because(decided(concurrency=1024)))
+    text = " ".join(reasons.because(decided(concurrency=1024)))
     assert "1.50 times the rate of one" in text
     assert "1 engine (TP 2): 11,767 output tokens/s at 1024 streams" in text
     assert "2 engines (1 GPU each): 17,655 output tokens/s at 1024 streams" in text
     assert "one request up to 262,144" in text
     assert "fails alone" in text
-    assert "engines (" not in " ".join(explain.because(decided(machine={"count": 1})))
+    assert "engines (" not in " ".join(reasons.because(decided(machine={"count": 1})))
 
 
 @pytest.mark.parametrize(("requests", "engines"), [(1, 2), (3, 4), (1, 8)])

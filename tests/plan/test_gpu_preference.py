@@ -1,7 +1,7 @@
 """Several GPUs in order of preference: each is planned, and the first one on offer is taken."""
 
 import pytest
-from pulumi_vllm.plan import ConfigError, Deployment, DoesNotFit, explain, plan
+from pulumi_vllm.plan import ConfigError, Deployment, DoesNotFit, explain, plan, reasons
 from pulumi_vllm.plan.offer import Offer
 from pulumi_vllm.plan.offer_choice import OfferRequest, choose
 
@@ -39,7 +39,7 @@ def test_the_plan_is_that_of_the_first_gpu_on_offer(offers, taken):
     assert decided.preferred == ("H200", "H100")
     (other,) = decided.others
     assert {taken, other.deployment.machine.gpu} == {"H200", "H100"}
-    said = " ".join(explain.because(decided))
+    said = " ".join(reasons.because(decided))
     assert f"prefers H200, then H100. This is the plan of 2x {taken}." in said
     assert f"With 2x {other.deployment.machine.gpu}: {other.memory.kv_tokens:,} KV tokens" in said
 

@@ -2,7 +2,7 @@
 
 import pytest
 from blocks import machine
-from pulumi_vllm.plan import Deployment, DoesNotFit, explain, plan
+from pulumi_vllm.plan import Deployment, DoesNotFit, plan, reasons
 
 MASKED = "0.26.0"
 """The newest engine whose images have a mask, so that their memory grows with the square of the batch."""
@@ -10,7 +10,7 @@ MASKED = "0.26.0"
 
 @pytest.mark.parametrize(("flags", "outcome"), [({}, "accepted"), ({"language-model-only": True}, "refused")])
 def test_the_plan_says_whether_images_are_accepted(flags, outcome):
-    lines = explain.because(plan(Deployment.parse(machine(engine={"flags": flags}))))
+    lines = reasons.because(plan(Deployment.parse(machine(engine={"flags": flags}))))
     (line,) = [line for line in lines if line.startswith("Images are")]
     assert line.startswith(f"Images are {outcome}: ")
     assert line.endswith("0.40 GiB per GPU (computed).")
@@ -33,16 +33,16 @@ def test_the_plan_says_whether_images_are_accepted(flags, outcome):
 def test_the_batch_is_smaller_where_images_are_accepted(flags, batch):
     decided = plan(Deployment.parse(machine("H100", 1, precision="nvfp4", engine={"flags": flags})))
     assert decided.arguments.batched_tokens == batch
-    reasons = " ".join(explain.because(decided))
-    assert ("A step full of images" in reasons) == (batch == 4096)
-    assert ("instead of vLLM's 8,192" in reasons) == (batch == 4096)
+    said = " ".join(reasons.because(decided))
+    assert ("A step full of images" in said) == (batch == 4096)
+    assert ("instead of vLLM's 8,192" in said) == (batch == 4096)
 
 
 @pytest.mark.parametrize(("precision", "batch", "used"), [("fp8", 8192, 0.94), ("nvfp4", 4096, 0.95)])
 def test_the_batch_for_images_depends_on_the_precision(precision, batch, used):
     decided = plan(Deployment.parse(machine("H200", 1, precision=precision, engine={"version": MASKED})))
     assert (decided.arguments.batched_tokens, decided.arguments.utilization) == (batch, used)
-    assert ("instead of vLLM's 8,192" in " ".join(explain.because(decided))) == (precision == "nvfp4")
+    assert ("instead of vLLM's 8,192" in " ".join(reasons.because(decided))) == (precision == "nvfp4")
 
 
 def test_without_chunked_prefill_the_batch_is_vllms_own():

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from pulumi_vllm.plan import Deployment, LintError, catalogue, explain, memory, plan
+from pulumi_vllm.plan import Deployment, LintError, catalogue, explain, memory, plan, reasons
 from pulumi_vllm.plan import lint as linter
 from pulumi_vllm.plan.engine_arguments import EngineArguments, whole_number
 from pulumi_vllm.plan.launch import Launch
@@ -224,7 +224,7 @@ def test_an_ignored_finding_is_still_shown():
     given = {"flags": {"kv-cache-dtype": "fp8"}, "ignore": {"kv-cache-dtype": "trying a new kernel"}}
     decided = plan(Deployment.parse(block(**given)))
     assert "--kv-cache-dtype" in decided.argv
-    assert any("Ignored: trying a new kernel" in line for line in explain.because(decided))
+    assert any("Ignored: trying a new kernel" in line for line in reasons.because(decided))
     (finding,) = explain.summary(decided)["findings"]
     assert (finding["rule"], finding["ignored"]) == ("kv-cache-dtype", "trying a new kernel")
     plain = plan(Deployment.parse(block()))
@@ -238,11 +238,11 @@ def test_idle_gpus_are_refused_and_get_no_evidence_of_another_launch():
     decided = plan(Deployment.parse(block(**alone, ignore={"idle-gpus": "the other is another service's"})))
     assert decided.measured == "no"
     assert decided.usd_per_million_output_tokens is None
-    assert "GiB on each of 1 of 2x H200;" in " ".join(explain.because(decided))
-    assert not any("10,953" in line for line in explain.because(decided))
+    assert "GiB on each of 1 of 2x H200;" in " ".join(reasons.because(decided))
+    assert not any("10,953" in line for line in reasons.because(decided))
     usual = plan(Deployment.parse(block()))
     assert usual.usd_per_million_output_tokens
-    assert any("10,953" in line for line in explain.because(usual))
+    assert any("10,953" in line for line in reasons.because(usual))
 
 
 def test_another_division_over_gpus_is_another_launch():

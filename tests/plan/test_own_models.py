@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 import yaml
-from pulumi_vllm.plan import ConfigError, Deployment, catalogue, explain, own_models, plan
+from pulumi_vllm.plan import ConfigError, Deployment, catalogue, explain, own_models, plan, reasons
 from pulumi_vllm.plan.model_schema import problems
 
 SHIPPED = pathlib.Path(catalogue.__file__).parent / "data/models"
@@ -74,7 +74,7 @@ def test_a_model_file_is_found_by_name_and_by_path(project, name):
     assert decided.served_names == ("support-llm", "example/support-llm")
     assert (decided.repository, decided.revision) == ("example/support-llm", COMMIT)
     assert decided.measured == "no"
-    assert "Unknown about support-llm: its vendor's context limit." in explain.because(decided)
+    assert "Unknown about support-llm: its vendor's context limit." in reasons.because(decided)
     assert explain.labels(decided)["fits"].startswith("unverified: computed from published dimensions")
 
 
@@ -174,7 +174,7 @@ def test_a_fine_tune_takes_the_place_of_the_models_weights():
     assert decided.memory == usual.memory
     assert decided.measured != "yes"
     assert "example/tuned" in decided.served_names
-    assert any("nothing checked that" in sentence for sentence in explain.because(decided))
+    assert any("nothing checked that" in sentence for sentence in reasons.because(decided))
 
 
 @pytest.mark.parametrize(

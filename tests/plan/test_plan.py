@@ -9,7 +9,18 @@ import pytest
 from blocks import STACKS, block_of, machine
 from hypothesis import given
 from hypothesis import strategies as st
-from pulumi_vllm.plan import Deployment, DoesNotFit, LintError, Offer, catalogue, evidence, explain, plan
+from pulumi_vllm.plan import (
+    Deployment,
+    DoesNotFit,
+    LintError,
+    Offer,
+    catalogue,
+    evidence,
+    explain,
+    memory_lines,
+    plan,
+    reasons,
+)
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -111,10 +122,10 @@ def test_what_was_measured_with_one_model_is_not_measured_with_another():
 def test_a_spot_machine_is_priced_by_the_hour_of_serving():
     wanted = machine("H200", 2)
     wanted["machine"] |= {"billing": "spot", "fallback": "on-demand"}
-    reasons = " ".join(explain.because(plan(Deployment.parse(wanted))))
-    assert "$3.90/h" in reasons
-    assert "it serves 9" in reasons
-    assert "per hour of serving (interruptions assumed; machine 240 s" in reasons
+    said = " ".join(reasons.because(plan(Deployment.parse(wanted))))
+    assert "$3.90/h" in said
+    assert "it serves 9" in said
+    assert "per hour of serving (interruptions assumed; machine 240 s" in said
 
 
 @pytest.mark.parametrize(
@@ -169,15 +180,15 @@ def test_a_newer_engine_is_measured(count, precision, context, profile, graphs_g
     measured = decided.measured_run.kv_tokens
     assert 0.99 * measured <= decided.memory.kv_tokens <= measured
     assert decided.memory.graphs_gib == 0
-    lines = explain.memory_lines(decided.memory, decided.model.name, decided.selection.gpu)
+    lines = memory_lines.lines(decided.memory, decided.model.name, decided.selection.gpu)
     assert f"CUDA graphs {graphs_gib} GiB above vLLM's limit (computed)" in lines
-    assert "CUDA graphs" not in explain.memory_drawing(decided.memory, lambda text, _colour: text)
+    assert "CUDA graphs" not in memory_lines.drawing(decided.memory, lambda text, _colour: text)
     assert decided.environment["VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS"] == "0"
     assert decided.environment.get("VLLM_ALLREDUCE_USE_FLASHINFER") == ("0" if count > 1 else None)
     assert {one.rule for one in decided.findings} <= {"nvfp4-on-hopper"}
     given = int(decided.arguments.flags["kv-cache-memory-bytes"])
     assert given // decided.memory.kv_bytes_per_token == decided.memory.kv_tokens // 16 * 16
-    assert "so that a start does not profile the memory" in " ".join(explain.because(decided))
+    assert "so that a start does not profile the memory" in " ".join(reasons.because(decided))
 
 
 @pytest.mark.parametrize(
@@ -243,16 +254,16 @@ def test_the_cheapest_fitting_offer_is_the_price(prices):
 def test_no_offer_is_no_price():
     decided = plan(Deployment.parse(machine()), ())
     assert decided.usd_per_hour is None
-    assert any("no on-demand offer of 2x H200 today" in line for line in explain.because(decided))
+    assert any("no on-demand offer of 2x H200 today" in line for line in reasons.because(decided))
 
 
 def test_measured_and_unmeasured_machines_are_labelled():
-    def reasons(*machine_):
-        return " ".join(explain.because(plan(Deployment.parse(machine(*machine_)))))
+    def said(*machine_):
+        return " ".join(reasons.because(plan(Deployment.parse(machine(*machine_)))))
 
-    assert "10,953 output tokens/s at 512 streams" in reasons("H200", 2)
-    assert "$0.20 per million output tokens" in reasons("H200", 2)
-    assert "never started on 4x H100" in reasons("H100", 4)
+    assert "10,953 output tokens/s at 512 streams" in said("H200", 2)
+    assert "$0.20 per million output tokens" in said("H200", 2)
+    assert "never started on 4x H100" in said("H100", 4)
 
 
 def test_the_local_stack_is_labelled_as_started_by_the_tests():
@@ -294,7 +305,7 @@ def test_only_exactly_the_flags_that_were_started_count_as_measured():
         ),
     ):
         found = decided(**changed)
-        assert reason in " ".join(explain.because(found))
+        assert reason in " ".join(reasons.because(found))
         assert found.measured == measured
 
 

@@ -117,7 +117,7 @@ def _summary(stack: str, changes: list[str], mix: "Mix") -> dict[str, Any]:
 
 def _show(decided: "Plan", mix: "Mix") -> None:
     # `pulumi-vllm --help` loads this module too; the catalogue takes 0.05 s to import.
-    from pulumi_vllm.plan import explain
+    from pulumi_vllm.plan import explain, memory_lines
     from pulumi_vllm.plan.alternatives import cheaper_alternative
 
     price = _price(decided, mix)
@@ -126,7 +126,7 @@ def _show(decided: "Plan", mix: "Mix") -> None:
     head = f"{found['machine']} {found['billing']}, {found['model']} {found['precision']}"
     print(f"{head}, vLLM {found['engine']}")
     if decided.memory is not None:
-        print(explain.memory_drawing(decided.memory, coloured))
+        print(memory_lines.drawing(decided.memory, coloured))
     figures = [
         name
         for name in _COMPARED

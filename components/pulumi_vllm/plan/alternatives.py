@@ -56,7 +56,7 @@ def cheaper_alternative(decided: Plan, offers: Sequence[Offer] | None = None) ->
         )
         if price.usd_per_hour is not None:
             priced.append((price.usd_per_hour, count, gpu, price.source))
-    return pricing.cheaper_message(decided.usd_per_hour, f"{machine.count}x {machine.gpu}", priced)
+    return pricing.cheaper_message(decided.usd_per_hour, machine.named, priced)
 
 
 def _plan_on(machine: tuple[str, int], deployment: Deployment, known: Catalogue) -> Plan | None:

@@ -1,19 +1,17 @@
 """The stack file's `pulumi-vllm:server` block as frozen data.
 
 Every key has its description below it. `change` says what a change of the key does to a running stack. The reference
-of the stack file and its JSON Schema are generated from both. The blocks of machine, access and gateway have modules
-of their own.
+of the stack file and its JSON Schema are generated from both. Its blocks have modules of their own.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import pydantic
-from pydantic import AfterValidator, BeforeValidator, PlainValidator, ValidationInfo, WithJsonSchema
+from pydantic import BeforeValidator, PlainValidator, ValidationInfo, WithJsonSchema
 
 from pulumi_vllm.plan import catalogue as catalogues
 from pulumi_vllm.plan import (
@@ -23,9 +21,7 @@ from pulumi_vllm.plan import (
     own_gpus,
     own_machine,
     own_models,
-    product_flags,
     quantities,
-    schedule,
     storage,
 )
 from pulumi_vllm.plan.access_config import Access
@@ -43,11 +39,12 @@ from pulumi_vllm.plan.config_fields import (
     lookup,
     refuse_for_own_machine,
 )
+from pulumi_vllm.plan.engine_config import EngineOptions
 from pulumi_vllm.plan.errors import ConfigError
 from pulumi_vllm.plan.gateway_config import Gateway, Requests
-from pulumi_vllm.plan.lint import RULES
 from pulumi_vllm.plan.machine_config import Machine
-from pulumi_vllm.plan.suggestions import suggestion
+from pulumi_vllm.plan.schedule_config import Schedule
+from pulumi_vllm.plan.weights_config import Weights
 
 if TYPE_CHECKING:
     import pathlib
@@ -58,46 +55,7 @@ LARGEST_VOLUME_GB: Final = 64_000
 _SEQUENCES = {"batch": 512, "throughput": 256, "latency": 32, "long": 8}
 """Requests at once by profile. An engine has others for cards on which they were measured (its `sequences`)."""
 
-_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._:-]{0,95}){0,3}")
-
-
-def _flag_name(name: str) -> str:
-    if name.startswith("-"):
-        msg = f"is written with dashes; write {name.lstrip('-')}"
-    elif (reason := product_flags.refusal(name)) is not None:
-        msg = f"cannot be set here; {reason}"
-    elif "_" in name:
-        msg = f"is not a flag of vLLM; did you mean {name.replace('_', '-')}?"
-    else:
-        return name
-    raise ValueError(msg)
-
-
-def _flag_value(value: object) -> object:
-    """A mapping as JSON, and a list as the words of an argument that takes several."""
-    if isinstance(value, Mapping):
-        try:
-            return json.dumps(value)
-        except TypeError:
-            msg = "is a mapping with values that JSON does not have; quote them"
-            raise ValueError(msg) from None
-    if isinstance(value, list | tuple) and value:
-        if all(isinstance(one, int | float | str) and not isinstance(one, bool) for one in value):
-            return " ".join(map(str, value))
-        msg = "is a list of more than words and numbers; write it as JSON in quotes"
-        raise ValueError(msg)
-    if value is None or isinstance(value, list | tuple):
-        msg = "is empty; write a value, true, or false"
-        raise ValueError(msg)
-    return value
-
-
-def _rule_id(name: str) -> str:
-    if name not in RULES:
-        msg = f"{name!r} is not a lint rule; {suggestion(name, RULES)}"
-        raise ValueError(msg)
-    return name
 
 
 def _model_name(value: object) -> str:
@@ -133,11 +91,6 @@ _STORAGE_SCHEMA = {
 }
 
 
-def _cron_text(text: str) -> str:
-    schedule.parse(text)
-    return text
-
-
 Tokens = Annotated[int, BeforeValidator(quantities.tokens), WithJsonSchema(quantities.TOKENS_SCHEMA)]
 Storage = Annotated[int | own_machine.Store, PlainValidator(_storage), WithJsonSchema(_STORAGE_SCHEMA)]
 # The cloud ends no machine within its first 20 minutes.
@@ -146,102 +99,7 @@ Period = Annotated[
     BeforeValidator(quantities.seconds_between("30m", "366d")),
     WithJsonSchema(quantities.SECONDS_SCHEMA),
 ]
-CronText = Annotated[str, AfterValidator(_cron_text)]
 ModelName = Annotated[str, BeforeValidator(_model_name)]
-FlagName = Annotated[str, AfterValidator(_flag_name)]
-RuleId = Annotated[str, AfterValidator(_rule_id)]
-_WORD = {"type": ["integer", "number", "string"]}
-Flag = Annotated[
-    bool | int | float | str,
-    BeforeValidator(_flag_value),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": ["boolean", "integer", "number", "string", "object"]},
-                {"type": "array", "items": _WORD, "minItems": 1},
-            ]
-        }
-    ),
-]
-
-
-class Weights(Block):
-    """Where the weights come from."""
-
-    repository: Annotated[str | None, key(WEIGHTS)] = None
-    """Repository of a fine-tune of the model, for example `example/support-llm`. It must have the model's dimensions
-    and precision; figures are the model's. Set it with `revision`, and `hfToken` if it is private."""
-    revision: Annotated[str | None, key(WEIGHTS, validate_default=True)] = None
-    """Commit of that repository, 40 hex digits."""
-    endpoint: Annotated[
-        str, key("applies to the next download of weights", pattern=r"^https?://[^\s/]+(/[^\s]*)?$")
-    ] = defaults.MODEL_HUB
-    """Address of the model hub."""
-
-    @pydantic.field_validator("repository")
-    @classmethod
-    def _a_repository(cls, name: str | None) -> str | None:
-        if name is not None and not _REPOSITORY.fullmatch(name):
-            msg = f"{name[:80]!r} is not a repository; write owner/name, as the model hub does"
-            raise ValueError(msg)
-        return name
-
-    @pydantic.field_validator("revision")
-    @classmethod
-    def _a_commit(cls, revision: str | None, info: ValidationInfo) -> str | None:
-        if revision is not None and not re.fullmatch("[0-9a-f]{40}", revision):
-            msg = f"{revision[:80]!r} is no commit; write its 40 hex digits"
-            raise ValueError(msg)
-        # A wrong repository is absent from the data, an unset one is None.
-        if "repository" in info.data and (revision is None) != (info.data["repository"] is None):
-            msg = "has no effect without server.weights.repository; set both, or neither"
-            raise ValueError(
-                msg if revision is not None else "missing; pin the commit of server.weights.repository"
-            )
-        return revision
-
-
-class EngineOptions(Block):
-    """How vLLM is started, beyond what the plan decides."""
-
-    version: Annotated[str | None, key("installs the version and restarts vLLM")] = None
-    """Catalogue version of vLLM; unset takes the default of the catalogue (0.33.0 on H200, 0.26.0 on H100)."""
-    flags: Annotated[Mapping[FlagName, Flag], key(RESTART)] = {}
-    """Further vLLM arguments, without the dashes. A mapping becomes JSON, a list becomes words. The linter checks them
-    as it checks the plan's own."""
-    ignore: Annotated[Mapping[RuleId, str], key(NOTHING)] = {}
-    """Lint rule → the reason why its finding does not apply here."""
-
-    @pydantic.field_validator("version")
-    @classmethod
-    def _known_version(cls, version: str | None, info: ValidationInfo) -> str | None:
-        return version if version is None else lookup(info).find_engine(version)
-
-
-class Schedule(Block):
-    """When the machine is meant to run. `plan` computes its price; docs/how-to/schedule.md says how to do it."""
-
-    up: Annotated[CronText | None, key(NOTHING)] = None
-    """Cron expression in UTC (minute, hour, day, month, weekday) for `pulumi up`, for example `0 7 * * 1-5`."""
-    down: Annotated[CronText | None, key(NOTHING)] = None
-    """The same for the end of the machine, for example `0 20 * * 1-5`. The volume is kept."""
-
-    @pydantic.model_validator(mode="after")
-    def _both(self) -> Schedule:
-        if (self.up is None) != (self.down is None):
-            msg = f"has {'up' if self.up else 'down'} only; add {'down' if self.up else 'up'}"
-            raise ValueError(msg)
-        if self.up and self.down and schedule.parse(self.up) == schedule.parse(self.down):
-            msg = "up and down fire at the same times; write other ones"
-            raise ValueError(msg)
-        return self
-
-    @property
-    def hours_per_month(self) -> float | None:
-        """Hours between up and down, as a mean over the months of a year; None without a schedule."""
-        if self.up is None or self.down is None:
-            return None
-        return schedule.hours_per_month(schedule.parse(self.up), schedule.parse(self.down))
 
 
 class Deployment(Block):

@@ -189,6 +189,11 @@ class Machine(Block):
         """The GPU that is planned for; the first one of several."""
         return self.gpus[0]
 
+    @property
+    def named(self) -> str:
+        """Number and kind of its GPUs, or CPU."""
+        return f"{self.count}x {self.gpu}" if self.count else self.gpu
+
     @pydantic.field_validator("gpus")
     @classmethod
     def _known_gpus(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:

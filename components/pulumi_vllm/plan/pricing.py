@@ -84,7 +84,7 @@ def machine_price(
             usd, source = (None, "") if found is None else (found.usd_per_hour, found.place(machine.region))
             source = f"today's cheapest offer, {source}"
             where = f" in {machine.region}" if machine.region else ""
-            reason = f"no {billing} offer of {machine.count}x {machine.gpu} today{where}"
+            reason = f"no {billing} offer of {machine.named} today{where}"
         if usd is not None:
             head = f"{missing[0]}; the fallback, {billing}: " if missing else ""
             return Price(usd, f"{head}{source}", machine.ceiling, billing)
@@ -126,6 +126,18 @@ def storage_per_hour(gigabytes: float) -> float:
 def storage_per_month(gigabytes: float) -> float:
     """USD of a volume for 730 hours."""
     return storage_per_hour(gigabytes) * HOURS_PER_MONTH
+
+
+def scheduled(deployment: Deployment, usd_per_hour: float | None) -> dict[str, float | None]:
+    """Hours and price of a month by the stack file's schedule, the kept volume included. Empty without a schedule."""
+    hours = deployment.schedule.hours_per_month
+    if hours is None:
+        return {}
+    storage = storage_per_month(deployment.storage_gb)
+    return {
+        "scheduled_hours_per_month": round(hours, 1),
+        "scheduled_usd_per_month": None if usd_per_hour is None else round(hours * usd_per_hour + storage, 2),
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ def shortfall(
     remedies += _other_precisions(deployment, selection, arguments)
     remedies += _cheapest_machine(deployment, selection, arguments, catalogue)
     remedy = f"use {' or '.join(remedies)}" if remedies else "no machine of the catalogue holds it"
-    machine = f"{deployment.machine.count}x {deployment.machine.gpu}"
+    machine = deployment.machine.named
     if selection.engines > 1:
         machine += f" with {selection.engines} engines"
     refusal = f"{selection.model.name} in {selection.precision.name} does not fit {machine}"
