@@ -184,6 +184,20 @@ def a_rolling_restart_loses_no_request(project, outputs, context: int, timeout: 
     assert set(project.changes()) == {"same"}
 
 
+def drift_of_one_engine_restarts_it_alone(project) -> None:
+    """The gateway is down as well, and a rolling restart needs it."""
+    folder = "/etc/systemd/system/vllm@1.service.d"
+    project.on_host(
+        f"mkdir -p {folder}; printf '[Service]\\nEnvironment=X=1\\n' > {folder}/mine.conf; systemctl daemon-reload; "
+        "systemctl restart vllm@1.service; systemctl stop haproxy.service vllm-canary.timer"
+    )
+    before = invocations(project)
+    project.up()
+    after = invocations(project)
+    assert (after[0] == before[0], after[1] != before[1]) == (True, True)
+    assert (served(project), set(project.changes())) == (2, {"same"})
+
+
 def test_two_engines_share_a_machine(projects):
     project = projects("fake", machine={"engines": 2}, concurrency=32, drain_timeout_s=40)
     project.up()
@@ -194,6 +208,7 @@ def test_two_engines_share_a_machine(projects):
     a_conversation_stays_on_one_engine(project, outputs, COUNTED)
     a_kill_ends_only_its_own_streams(project, outputs)
     a_rolling_restart_loses_no_request(project, outputs, 1024)
+    drift_of_one_engine_restarts_it_alone(project)
     project.on_host(
         "systemctl stop vllm@1.service; /usr/local/lib/pulumi-vllm/drain --server vllm/engine0 --close; "
         # It comes before the template of both.

@@ -89,7 +89,9 @@ def test_one_process_that_differs_is_named():
     found = facts(units={UNITS[1]: other})
     (difference,) = process_drift.running(found, process_drift.serving_digest(FILES))
     assert (difference.subject, difference.restarts_engine) == ("vllm@1.service process", True)
+    assert (difference.engine, difference.remedy) == (UNITS[1], "`pulumi up` drains and restarts this engine")
     flags = facts(units={UNITS[1]: unit(1, argv=["python", "--port", "8001", "--x"])})
+    assert drift.with_other_arguments(flags) == (UNITS[1],)
     assert drift.units(UNITS, flags).problems == ("vllm@1 runs with other arguments than its unit",)
 
 

@@ -1,6 +1,7 @@
 """Several engines restart one after the other, or all at once where they can't serve beside each other."""
 
 import pytest
+from pulumi_vllm.host import drift
 from pulumi_vllm.provider.lifecycle.readiness_check import NotReadyError
 from pulumi_vllm.provider.plugin.errors import UserError
 from pulumi_vllm.provider.resources import service
@@ -106,3 +107,69 @@ async def test_a_preview_says_how_engines_restart():
     assert "restarts the engines one after the other" in line
     assert set(new["units"]) >= set(UNITS)
     assert "vllm.service" not in new["units"]
+
+
+def differing(monkeypatch, *engines):
+    """Let the first comparison find that these engines were started with other files; "" stands for all."""
+    found = [
+        [drift.Difference("process", "x", "y", restarts_engine=True, engine=engine) for engine in engines]
+    ]
+    monkeypatch.setattr(service, "_differences_in", lambda *_: found.pop() if found else [])
+
+
+OBSERVED = {"differences": {"process": "x"}}
+
+
+@pytest.mark.parametrize(
+    ("engines", "restarted"),
+    [((UNITS[1],), [UNITS[1]]), ((UNITS[0], UNITS[0]), [UNITS[0]]), ((UNITS[1], ""), list(UNITS))],
+)
+async def test_an_engine_that_alone_differs_is_the_only_one_that_restarts(monkeypatch, engines, restarted):
+    differing(monkeypatch, *engines)
+    host = Host(**readiness(result=PASSED, before=states("active", "active")))
+    await start(host, {**TWO, **OBSERVED}, engines=2)
+    assert [step.removeprefix("stop ") for step in steps(host) if step.startswith("stop")] == restarted
+
+
+async def test_an_engine_that_is_down_starts_beside_one_that_differs(monkeypatch):
+    differing(monkeypatch, UNITS[1])
+    host = Host(**readiness(result=PASSED, before=states("inactive", "active")), http_code="000\n200\n")
+    await start(host, {**TWO, **OBSERVED}, engines=2)
+    started = [step.split()[-1] for step in steps(host) if step.startswith("start")]
+    assert started == list(UNITS)
+
+
+async def test_a_gateway_that_is_down_starts_before_the_first_engine_restarts(monkeypatch):
+    """A rolling restart left it down, and the readiness check waited for it in vain."""
+    differing(monkeypatch, UNITS[1])
+    host = Host(**readiness(result=PASSED, before=states("active", "active")))
+    await start(host, {**TWO, **OBSERVED}, engines=2)
+    lines = [line for script in host.ran for line in script.splitlines()]
+    assert lines.index("systemctl start haproxy.service || true") < lines.index(f"systemctl stop {UNITS[1]}")
+    assert any("enable -q --now vllm-canary.timer" in line for line in lines)
+
+
+def command_lines(*argv):
+    every = [(UNITS[number], words) for number, words in enumerate(argv)]
+    units = {
+        unit: {"ActiveState": "active", "MainPID": "7", "argv": words, "declared": "vllm serve"}
+        for unit, words in every
+    }
+    return {"units": units, "engine_units": list(UNITS)}
+
+
+@pytest.mark.parametrize(
+    ("facts", "restarted"),
+    [
+        (command_lines(["vllm", "serve"], ["vllm", "serve", "--x"]), [UNITS[1]]),
+        (
+            command_lines(["vllm", "serve"], ["vllm", "serve"]),
+            list(UNITS),
+        ),  # it isn't known any more which it was
+    ],
+)
+async def test_an_engine_with_other_arguments_is_the_only_one_that_restarts(monkeypatch, facts, restarted):
+    monkeypatch.setattr(service, "_differences_in", lambda *_: [])
+    host = Host(facts, **readiness(result=PASSED, before=states("active", "active")))
+    await start(host, {**TWO, "commandLine": drift.NOT_AS_DECLARED}, engines=2)
+    assert [step.removeprefix("stop ") for step in steps(host) if step.startswith("stop")] == restarted

@@ -27,6 +27,8 @@ class Difference(NamedTuple):
     """Whether vLLM has to be restarted, which the provider does after it has drained the gateway."""
     loads_firewall: bool = False
     """Whether the firewall's rules have to be loaded, which the provider does on trial."""
+    engine: str = ""
+    """The unit of the only engine that has to be restarted; empty if it is every one."""
 
     @property
     def repairable(self) -> bool:
@@ -90,12 +92,17 @@ def units(names: Iterable[str], facts: Facts) -> ObservedUnits:
     """Compare the states of the units with "active", and the processes of engines with their command lines."""
     states = {name: facts.units[name].active if name in facts.units else "missing" for name in names}
     problems = [f"{name} is {state}" for name, state in states.items() if state != "active"]
-    command_line = AS_DECLARED
-    for place in facts.engines:
-        if states.get(place.unit) == "active" and not process_matches(facts.units[place.unit]):
-            command_line = NOT_AS_DECLARED
-            problems.append(f"{place.unit.removesuffix('.service')} runs with other arguments than its unit")
-    return ObservedUnits(states, command_line, tuple(sorted(problems)))
+    others = [unit for unit in with_other_arguments(facts) if unit in states]
+    problems += [
+        f"{unit.removesuffix('.service')} runs with other arguments than its unit" for unit in others
+    ]
+    return ObservedUnits(states, NOT_AS_DECLARED if others else AS_DECLARED, tuple(sorted(problems)))
+
+
+def with_other_arguments(facts: Facts) -> tuple[str, ...]:
+    """The engines whose process runs with other arguments than its unit has."""
+    known = ((place.unit, facts.units[place.unit]) for place in facts.engines)
+    return tuple(name for name, fact in known if fact.active == "active" and not process_matches(fact))
 
 
 def volume(facts: Facts, *, name: str, unit_sha256: str | None) -> tuple[Difference, ...]:

@@ -123,4 +123,5 @@ def _hung(place: EnginePlace, server: ServerFact, facts: Facts) -> Iterator[Diff
             f"listens, but has not answered the gateway's checks for {server.for_s} s",
             "`pulumi up` restarts it",
             restarts_engine=True,
+            engine=place.unit,
         )

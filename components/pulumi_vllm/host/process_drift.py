@@ -42,12 +42,14 @@ def _started_with(unit: str, facts: Facts, digest: str) -> Iterator[Difference]:
         observed = f"was started with other files than declared{f': {names}' if names else ''}"
     else:
         return
-    yield Difference(
-        f"{unit} process",
-        observed,
-        "`pulumi up` drains the gateway and restarts vLLM",
-        restarts_engine=True,
-    )
+    yield Difference(f"{unit} process", observed, _restarts(facts), restarts_engine=True, engine=unit)
+
+
+def _restarts(facts: Facts) -> str:
+    """What `up` does with an engine that has to start again."""
+    if len(facts.engines) > 1:
+        return "`pulumi up` drains and restarts this engine"
+    return "`pulumi up` drains the gateway and restarts vLLM"
 
 
 def _sandbox(facts: Facts) -> Iterator[Difference]:
@@ -58,14 +60,15 @@ def _sandbox(facts: Facts) -> Iterator[Difference]:
             continue
         engine = unit in engines
         commands = () if engine else (f"systemctl restart {unit}",)
-        remedy = f"`pulumi up` {'drains the gateway and restarts vLLM' if engine else 'restarts it'}"
+        remedy = _restarts(facts) if engine else "`pulumi up` restarts it"
+        only = unit if engine else ""
         if fact.process.user != fact.user:
             observed = f"is {fact.process.user}, declared {fact.user}"
-            yield Difference(f"{unit} user", observed, remedy, commands, engine)
+            yield Difference(f"{unit} user", observed, remedy, commands, engine, engine=only)
         if outside := "; ".join(fact.process.outside_of_sandbox()):
-            yield Difference(f"{unit} sandbox", outside, remedy, commands, engine)
+            yield Difference(f"{unit} sandbox", outside, remedy, commands, engine, engine=only)
         if limits := "; ".join(fact.process.other_limits()):
-            yield Difference(f"{unit} limits", f"are {limits}", remedy, commands, engine)
+            yield Difference(f"{unit} limits", f"are {limits}", remedy, commands, engine, engine=only)
 
 
 def other_than_on_disk(started_with: Mapping[str, str], facts: Facts) -> list[str]:

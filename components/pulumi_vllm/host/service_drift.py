@@ -168,7 +168,7 @@ def _asked(place: EnginePlace, facts: Facts) -> Iterator[Difference]:
         yield Difference("canary", observed, "`pulumi up` starts it again", (_ASK,))
     elif canary.engine in {"refuses", "fails"}:
         observed = f"{canary.engine} to answer one token: {canary.observed}"
-        yield Difference(engine, observed, "`pulumi up` restarts it", restarts_engine=True)
+        yield Difference(engine, observed, "`pulumi up` restarts it", restarts_engine=True, engine=place.unit)
     elif canary.engine == "answers" and canary.gateway != "answers" and gateway is not None and gateway.runs:
         limited = canary.gateway.startswith("status 429")
         if limited or facts.gateway is None or any(one.closed for one in facts.gateway.servers):

@@ -44,6 +44,8 @@ from pulumi_vllm.render import layout
 from pulumi_vllm.render.engine_places import engine_units, is_engine
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from pulumi_vllm.host.facts import Facts
     from pulumi_vllm.host.ssh import Host
 
@@ -54,7 +56,8 @@ _OTHER_UNITS = (
     layout.LIFETIME_TIMER,
 )
 # Inputs that vLLM reads when it starts.
-_RESTARTING_INPUTS = ("servingDigest", "weightsRevision", "weightsDownloads", "engineVersion", "commandLine")
+_OBSERVED = "commandLine"
+_RESTARTING_INPUTS = ("servingDigest", "weightsRevision", "weightsDownloads", "engineVersion", _OBSERVED)
 
 
 class Service(HostResource):
@@ -169,10 +172,17 @@ class Service(HostResource):
         return f"service@{new['instanceId']}", outputs
 
     async def change(self, call: Call, resource_id: str, old: Values, new: Values) -> Values:
-        """Repair what differs. Drain and restart vLLM if it has to start with other inputs. Start what is down."""
-        restart = any(old.get(name) != new.get(name) for name in _RESTARTING_INPUTS)
-        if old.get("differences"):
-            restart = await self._repair(call, old, new) or restart
+        """Repair what differs. Drain and restart vLLM if it has to start with other inputs. Start what is down.
+
+        Of several engines, one that alone differs from what was declared is the only one that restarts.
+        """
+        changed = {name for name in _RESTARTING_INPUTS if old.get(name) != new.get(name)}
+        every = engine_units(_engines(new))
+        restart = set(every) if changed - {_OBSERVED} else set()
+        if old.get("differences") or changed == {_OBSERVED}:
+            restart |= await self._repair(call, old, new)
+        if changed and not restart:
+            restart = set(every)  # it is not known any more which one it was
         outputs = await self._start(call, new, restart=restart, may_roll=_may_roll(old, new))
         outputs["evidence"]["readiness"].setdefault("start_s", _start_s(old))
         if old.get("accessAccepted") == new.get("accessAccepted"):
@@ -222,16 +232,20 @@ class Service(HostResource):
         facts = await call.session.hosts().facts(host, units=_serving_units(new))
         return _differences_in(facts, outputs, new)
 
-    async def _repair(self, call: Call, old: Values, new: Values) -> bool:
-        """Repair what a command repairs. Return whether vLLM has to be restarted."""
+    async def _repair(self, call: Call, old: Values, new: Values) -> set[str]:
+        """Repair what a command repairs. Return the engines that have to be restarted."""
         found = await self._differences(call, old, new)
-        await repair(call, await connect_host(call, new), found)
+        host = await connect_host(call, new)
+        facts = await call.session.hosts().facts(host, units=_serving_units(new))  # those of the differences
+        await repair(call, host, found)
         if any(one.loads_firewall for one in found):
             await load_rules(call, new, again=True)
-        return any(one.restarts_engine for one in found)
+        every = engine_units(_engines(new))
+        names = {one.engine for one in found if one.restarts_engine} | set(drift.with_other_arguments(facts))
+        return set(every) if "" in names else names & set(every)
 
-    async def _remove_damaged_engine(self, call: Call, new: Values) -> bool:
-        """Let an engine that is not as its lock says be installed again. Return whether there is one.
+    async def _remove_damaged_engine(self, call: Call, new: Values) -> set[str]:
+        """Let an engine that is not as its lock says be installed again. Return what has to restart then.
 
         A failed `up` may have left it, or somebody has edited it. No update repairs it before the create has passed.
         """
@@ -239,7 +253,7 @@ class Service(HostResource):
         facts = await call.session.hosts().facts(host, units=_serving_units(new))
         found = tuple(engine_drift.installed(facts, {}))
         await repair(call, host, found)
-        return bool(found)
+        return set(engine_units(_engines(new))) if found else set()
 
     async def _never_ready(self, call: Call, new: Values, error: UserError) -> bool:
         """Whether the readiness check is what failed, on a host on which it has never passed."""
@@ -249,7 +263,9 @@ class Service(HostResource):
         shown = await host.run(f"test -e {layout.READY_FILES} && echo yes || true", timeout_s=60)
         return shown.stdout.strip() != "yes"
 
-    async def _start(self, call: Call, new: Values, *, restart: bool, may_roll: bool = False) -> Values:
+    async def _start(
+        self, call: Call, new: Values, *, restart: "Collection[str]", may_roll: bool = False
+    ) -> Values:
         async with roll_back_after_failure(call, new, restarts=True):
             readiness = await self._serve(call, new, restart=restart, may_roll=may_roll)
         host = await connect_host(call, new)
@@ -272,24 +288,29 @@ class Service(HostResource):
         refuse(call, [one for one in _differences_in(facts, outputs, new) if one.restarts_engine])
         return outputs
 
-    async def _serve(self, call: Call, new: Values, *, restart: bool, may_roll: bool) -> dict[str, Any]:
+    async def _serve(
+        self, call: Call, new: Values, *, restart: "Collection[str]", may_roll: bool
+    ) -> dict[str, Any]:
         """Prepare the host, start what is to run, and return the result of the readiness check."""
         # First, because vLLM keeps serving on a host that is not fit for the new configuration. The new engine is
         # installed beside the old one, so vLLM serves meanwhile, and goes on if the installation fails.
         await run_unit(call, new, PREFLIGHT, restart=True)
-        await run_unit(call, new, INSTALL, restart=restart)
+        await run_unit(call, new, INSTALL, restart=bool(restart))
         await load_rules(call, new)
         host = await connect_host(call, new)
         # An engine that failed the readiness check keeps running, and may hold the cause of the failure in memory.
         units = engine_units(_engines(new))
         shown = await host.run(_SHOW_ENGINES.format(units=" ".join(units)), timeout_s=60)
         states = [word for word in shown.stdout.split() if word != _FAILED]
-        restart = restart or _FAILED in shown.stdout.split()
+        if _FAILED in shown.stdout.split():
+            restart = units
         serving = set(states) == {"active"} and not restart
         if restart and may_roll and "active" in states:
-            await roll(call, host, new, units)
+            down = {unit for unit, state in zip(units, states, strict=False) if state != "active"}
+            await host.run(_START_BESIDE.format(units=" ".join(units)), timeout_s=180)
+            await roll(call, host, new, {*restart, *down})
         else:
-            await self._start_all(call, host, new, units, restart=restart)
+            await self._start_all(call, host, new, units, restart=bool(restart))
         await undo_drain(host)
         try:
             result = await ReadinessCheck(call, host, float(new["readyTimeoutS"]), units).result()
@@ -374,14 +395,23 @@ grep -qs '"passed": false' {layout.READINESS_RESULT} && echo {_FAILED} || true
 """
 
 # Another number of engines has other units, whose files are gone already.
-_START_UNITS = f"""
+_END_OTHERS = f"""
 for unit in $(systemctl list-units --all --plain --no-legend {layout.ENGINE_UNIT} '{layout.EVERY_INSTANCE}' |
     cut -d ' ' -f 1); do
     case " {{units}} " in *" $unit "*) continue ;; esac
     {service_drift.end_engine("$unit")}
 done
+"""
+_START_UNITS = f"""{_END_OTHERS}
 systemctl enable -q {layout.GATEWAY_UNIT} {{units}}
 systemctl reset-failed {{units}} {layout.GATEWAY_UNIT} 2>/dev/null || true
 systemctl start --no-block {{units}} {layout.GATEWAY_UNIT}
+systemctl enable -q --now {layout.CANARY_TIMER} {layout.LIFETIME_TIMER}
+"""
+# A gateway that does not start is reported by the readiness check.
+_START_BESIDE = f"""{_END_OTHERS}
+systemctl enable -q {layout.GATEWAY_UNIT} {{units}}
+systemctl reset-failed {layout.GATEWAY_UNIT} 2>/dev/null || true
+systemctl start {layout.GATEWAY_UNIT} || true
 systemctl enable -q --now {layout.CANARY_TIMER} {layout.LIFETIME_TIMER}
 """
