@@ -84,6 +84,9 @@ async def test_a_conversation_stays_on_one_engine_and_different_ones_spread(gate
         lambda number, name: ask(turns(number, f"{number}"), session_id=name),
         lambda number, name: ask(turns(number, f"{number}"), x_claude_code_session_id=name),
         lambda number, name: ask({"messages": [{"content": name, "role": "user"}, *[{"content": "a"}] * number]}),
+        # An empty name is none: it would put all who send it on one engine.
+        lambda number, name: ask({"prompt_cache_key": "", **turns(number, name)}),
+        lambda number, name: ask(turns(number, name), x_session_id=""),
         # The first message is all of the body that the gateway knows.
         lambda number, name: ask(turns(number, name + "y" * 100_000)),
     ],

@@ -132,7 +132,7 @@ local function conversation(body)
     local named, system, turns = nil, "", nil
     each_key(body, start, function(key, value)
         local first = string.sub(body, value, value)
-        if key == "prompt_cache_key" and first == '"' then
+        if key == "prompt_cache_key" and first == '"' and string.sub(body, value, value + 1) ~= '""' then
             named = written(body, value)
             return true
         elseif key == "system" or key == "instructions" then
