@@ -92,6 +92,37 @@ def test_rates_are_compared_at_streams_that_were_measured_with_both(capsys, stac
         assert dollars["after"] / dollars["before"] == pytest.approx(rates["before"] / rates["after"])
 
 
+def test_a_rate_between_two_measured_ones_is_called_interpolated(capsys, tmp_path):
+    path = stack_with(tmp_path, "spheron-h200-1x-fp8", concurrency=100)
+    assert main(["upgrade", str(path), "--to", "0.26.0"]) == 0
+    line = ", 100 streams, 512 tokens in and 256 out, interpolated\n"
+    assert capsys.readouterr().out.count(line) == 2
+
+
+def test_a_load_that_was_measured_with_one_version_only_is_named(capsys):
+    assert main(["upgrade", "spheron-h200-2x-fp8", "--to", "0.26.0"]) == 0
+    shown = capsys.readouterr().out
+    assert "usd_per_million_output_tokens: 0.248 -> 0.307 (+23.6%), 256 streams" in shown
+    assert "With vLLM 0.33.0 only: 10,953 output tokens/s at 512 streams" in shown
+    assert "$0.201 per million" in shown
+    assert main(["upgrade", "spheron-h200-1x-fp8", "--to", "0.26.0"]) == 0
+    assert " only: " not in capsys.readouterr().out
+
+
+def test_another_number_of_engines_is_a_change(capsys, tmp_path):
+    """Two engines were measured with vLLM 0.33.0 only, so that plan chooses one with 0.26.0."""
+    path = stack_with(tmp_path, "spheron-h200-2x-fp8-batch")
+    document = yaml.safe_load(path.read_text())
+    del document["config"]["pulumi-vllm:server"]["machine"]["engines"]
+    path.write_text(yaml.safe_dump(document))
+    code, found = as_json(capsys, path, "0.26.0")
+    assert (code, found["engines"]) == (0, {"before": 2, "after": 1})
+    assert main(["upgrade", str(path), "--to", "0.26.0"]) == 0
+    shown = capsys.readouterr().out
+    assert "changed: engines on the machine 2 -> 1\n" in shown
+    assert "With vLLM 0.33.0 only: 17,655 output tokens/s at 1024 streams" in shown
+
+
 def test_arguments_that_one_version_lacks_are_named_or_counted(capsys):
     assert main(["upgrade", "spheron-h200-1x-fp8", "--to", "0.26.0"]) == 0
     shown = capsys.readouterr().out

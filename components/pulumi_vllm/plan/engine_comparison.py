@@ -100,6 +100,23 @@ class Upgrade:
             (one.rate.streams for one in (self.before, self.after) if one.rate is not None), default=None
         )
 
+    @property
+    def load(self) -> str | None:
+        """What the compared rates and prices are for, and whether one of them was not measured at just that load."""
+        rates = [found for one in (self.before, self.after) if (found := self._rate(one)) is not None]
+        if not rates:
+            return None
+        interpolated = ", interpolated" if any(len(one.levels) > 1 for one in rates) else ""
+        return f"{self.streams} streams, {pricing.MEASURED_LOAD}{interpolated}"
+
+    def _other_loads(self) -> Iterator[str]:
+        """The rates for the stack's own load, where they were not measured with both versions."""
+        for one in (self.before, self.after):
+            if one.rate is not None and one.rate.streams != self.streams:
+                usd = _price(one, one.rate)
+                price = "" if usd is None else f", ${usd:.3f} per million"
+                yield f"With vLLM {one.engine.version} only: {one.rate.sentence()}{price}"
+
     def _rate(self, one: Plan) -> Rate | None:
         return None if self.streams is None else pricing.rate(one.measured_run, self.streams)
 
@@ -110,6 +127,8 @@ class Upgrade:
             yield f"The stack has vLLM {old.version} already."
             return
         yield f"vLLM {old.version} -> {new.version}"
+        if self.before.engines != self.after.engines:
+            yield f"changed: engines on the machine {self.before.engines} -> {self.after.engines}"
         for one in (*self.flags, *self.environment):
             yield one.sentence()
         for version, names in ((old.version, self.arguments_gone), (new.version, self.arguments_new)):
@@ -117,8 +136,8 @@ class Upgrade:
                 yield f"Arguments that only vLLM {version} has: {_listed(names)}"
         for name, (before, after) in self.figures().items():
             line = f"{name}: {_written(before)} -> {_written(after)}{_percent(before, after)}"
-            load = f", {self.streams} streams, {pricing.MEASURED_LOAD}"
-            yield f"{line}{load if name in _OF_LOAD and self.streams else ''}"
+            yield f"{line}{f', {self.load}' if name in _OF_LOAD and self.load else ''}"
+        yield from self._other_loads()
         yield f"measured: {_MEASURED[self.before.measured]} -> {_MEASURED[self.after.measured]}"
         if self.evidence_lost:
             yield f"Evidence is lost: these flags were measured with vLLM {old.version}, and not with {new.version}."
@@ -136,12 +155,14 @@ class Upgrade:
         return {
             "from": self.before.engine.version,
             "to": self.after.engine.version,
+            "engines": {"before": self.before.engines, "after": self.after.engines},
             "flags": [_as_json(one) for one in self.flags],
             "environment": [_as_json(one) for one in self.environment],
             "arguments_gone": list(self.arguments_gone),
             "arguments_new": list(self.arguments_new),
             **{name: {"before": before, "after": after} for name, (before, after) in self.figures().items()},
-            "load": None if self.streams is None else f"{self.streams} streams, {pricing.MEASURED_LOAD}",
+            "load": self.load,
+            "other_loads": list(self._other_loads()),
             "measured": {"before": self.before.measured, "after": self.after.measured},
             "evidence_lost": self.evidence_lost,
             "new_findings": list(self.new_findings),
