@@ -1,6 +1,7 @@
 """One engine over all GPUs of a machine, or several with a part of them each."""
 
 import pytest
+from blocks import block_of
 from pulumi_vllm.plan import ConfigError, Deployment, DoesNotFit, PlanError, plan, reasons
 from pulumi_vllm.plan.recommendation import Wish, recommend
 
@@ -70,6 +71,21 @@ def test_a_plan_compares_the_divisions_of_its_machine():
     assert "one request up to 262,144" in text
     assert "fails alone" in text
     assert "engines (" not in " ".join(reasons.because(decided(machine={"count": 1})))
+
+
+def test_the_comparison_has_the_stacks_own_rate_and_calls_no_interpolation_measured():
+    """Of two runs of two H200 at 512 streams the faster one had other flags than the stack."""
+    own = Deployment.parse(block_of("spheron-h200-2x-fp8"))
+    text = " ".join(reasons.because(plan(own)))
+    assert "1 engine (TP 2): 10,953 output tokens/s at 512 streams, 3" in text
+    assert "with any flags, or with these flags." in text
+    between = " ".join(reasons.because(decided(concurrency=700)))
+    assert "because that many were computed (from rates at other numbers of streams) to give 1.20" in between
+    assert between.count("at 700 streams, interpolated, ") == 2
+    assert "with any flags. " in between
+    assert "with any flags" not in " ".join(
+        reasons.because(plan(Deployment.parse(block_of("spheron-h100-4x-fp8"))))
+    )
 
 
 @pytest.mark.parametrize(("requests", "engines"), [(1, 2), (3, 4), (1, 8)])

@@ -42,6 +42,7 @@ class Division:
             measured = f"{self.rate.streams} stream{'' if self.rate.streams == 1 else 's'}"
             speed = f"{self.rate.tokens_per_s:,.0f} output tokens/s at {measured}"
             speed += ", the most measured" if self.rate.streams < streams else ""
+            speed += ", interpolated" if len(self.rate.levels) > 1 else ""
         each = " in each cache" if self.engines > 1 else ""
         return f"{self.name}: {speed}, {self.kv_tokens:,} KV tokens{each}, one request up to {self.longest:,}"
 
@@ -55,7 +56,8 @@ def divisions(plan: Plan) -> tuple[Division, ...]:
         memory = engine_setup.memory_budget(selection, engine_setup.arguments(plan.deployment, selection))
         if memory is not None and memory.fits:
             longest = min(memory.longest_request, plan.model.maximum_context)
-            rate = plan.rates_by_engines.get(engines)
+            own = engines == plan.engines and plan.measured == "yes"
+            rate = plan.rate if own else plan.rates_by_engines.get(engines)
             found.append(Division(engines, count // engines, memory.kv_tokens, longest, rate))
     return tuple(found)
 
@@ -73,7 +75,11 @@ def sentences(plan: Plan) -> Iterator[str]:
     known = divisions(plan)
     if plan.engines == 1 and len(known) == 1:
         return
-    yield f"{_reason(plan)}: {'; '.join(one.sentence(streams) for one in known)}."
+    rates = ""
+    if any(one.rate is not None for one in known):
+        rates = " Rates: the best of such a machine with any flags"
+        rates += ", or with these flags." if plan.measured == "yes" else "."
+    yield f"{_reason(plan)}: {'; '.join(one.sentence(streams) for one in known)}.{rates}"
     if plan.engines > 1:
         yield (
             f"Each engine serves up to {_requests(plan.sequences_of_each)} at once and fails alone: its requests end, "
@@ -93,7 +99,9 @@ def _reason(plan: Plan) -> str:
         return f"{shape}, as the stack file says (server.machine.engines)"
     if plan.engines > 1:
         gain = rates[plan.engines].tokens_per_s / rates[1].tokens_per_s
-        return f"{shape}, because that many were measured to give {gain:.2f} times the rate of one"
+        known = all(len(rates[engines].levels) == 1 for engines in (1, plan.engines))
+        how = "measured" if known else "computed (from rates at other numbers of streams)"
+        return f"{shape}, because that many were {how} to give {gain:.2f} times the rate of one"
     if rates.keys() > {1}:
         return f"{shape}, because several were not measured to be {engine_rates.LEAST_GAIN - 1:.0%} faster"
     return f"{shape}, because several were not measured on such a machine"
