@@ -145,6 +145,12 @@ KEYS = {"parameters": {"properties": {f"{number:05d}{'x' * 40}": 1 for number in
         ("/v1/chat/completions", {"messages": [{"content": "x" * 9_000}], "prompt_logprobs": 9}, "log-probabilities"),
         ("/v1/chat/completions", {"structured_outputs": True}, "structured_outputs must be an object"),
         ("/v1/completions", {"structured_outputs": [{}]}, "structured_outputs must be an object"),
+        ("/v1/chat/completions", {"messages": QUESTION, "allowed_token_ids": [1]}, "needs a token of text"),
+        ("/v1/chat/completions", {"messages": QUESTION, "allowed_token_ids": ["2", 999.0, True]}, "a token of text"),
+        ("/v1/chat/completions", {"allowed_token_ids": [1500], "response_format": {"type": "json_object"}}, "a schema"),
+        ("/v1/chat/completions", {"allowed_token_ids": [1500], "structured_outputs": {"regex": "a"}}, "and a schema"),
+        ("/v1/chat/completions", {"messages": QUESTION, "repetition_penalty": 1e-320}, "must be at least 1e-38"),
+        ("/v1/completions", {"prompt": "x", "repetition_penalty": "1e-46"}, "repetition_penalty must be at least"),
         ("/v1/chat/completions", {"messages": DEEP}, "the arguments of a tool are nested too deeply"),
     ],
 )  # fmt: skip
@@ -161,6 +167,15 @@ def test_what_resembles_it_is_passed_on(tmp_path, monkeypatch):
         ("/v1/completions", {"prompt": [1] * 2_048, "logprobs": 20}),
         ("/v1/responses", {"input": [{"role": "user", "content": [{"type": ["x"]}, {"type": {}}]}]}),
         ("/detokenize", {"tokens": [1] * 2_048}),
+        ("/v1/chat/completions", {"messages": QUESTION, "allowed_token_ids": [1, 1500]}),
+        ("/v1/chat/completions", {"allowed_token_ids": [1500], "response_format": {"type": "text"}}),
+        ("/v1/chat/completions", {"messages": QUESTION, "allowed_token_ids": ["x"]}),
+        ("/v1/chat/completions", {"messages": QUESTION, "allowed_token_ids": []}),
+        ("/v1/completions", {"prompt": "x", "allowed_token_ids": [1], "repetition_penalty": 1e-38}),
+        *(
+            ("/v1/completions", {"prompt": "x", "repetition_penalty": value})
+            for value in (0, -1, None, "x", [1])
+        ),
     ]:
         assert json.loads(adapt(tmp_path, monkeypatch, body, path)) == body
 

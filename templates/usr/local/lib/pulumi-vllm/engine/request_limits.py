@@ -25,6 +25,9 @@ _SCHEMAS = (
     "response_format", "structured_outputs", "guided_json", "guided_regex", "guided_grammar", "guided_choice",
 )  # fmt: skip
 _STATE = ("previous_response_id", "conversation", "background")
+_CHAT = "/v1/chat/completions"
+_SPECIAL_TOKENS = 1000  # the first ones of each tokenizer of Mistral's format (mistral_common, tekken.json)
+_LEAST_PENALTY = 1e-38  # vLLM divides by it in 32 bits, where a smaller number is zero
 _OBJECTS = ("structured_outputs",)
 """Keys whose value vLLM expects to be an object: another one ends in status 500."""
 
@@ -49,6 +52,7 @@ def check_limits(path: str, body: Message, settings: Message) -> int:
     for key in _OBJECTS:
         if not isinstance(body.get(key), (dict, type(None))):
             raise Refused(key, f"{key} must be an object")
+    _check_sampling(path, body, mistral=settings["mistral_tokenizer"])
     limits = settings["limits"]
     content = _content(body, limits["characters"])
     for address in content.addresses:
@@ -74,6 +78,26 @@ def check_limits(path: str, body: Message, settings: Message) -> int:
                 f"{number:,} {what} are more than the {limits[name]:,} that this server allows in one request",
             )
     return content.characters
+
+
+def _check_sampling(path: str, body: Message, *, mistral: bool) -> None:
+    """Refuse what leaves no token to choose, which vLLM answers with status 500."""
+    with contextlib.suppress(TypeError, ValueError):
+        if 0 < float(body.get("repetition_penalty") or 1) < _LEAST_PENALTY:
+            raise Refused("repetition_penalty", f"repetition_penalty must be at least {_LEAST_PENALTY:g}")
+    allowed = body.get("allowed_token_ids")
+    if path != _CHAT or not isinstance(allowed, list) or not allowed:
+        return
+    if any(one != {"type": "text"} for one in _schemas(body)):
+        raise Refused(
+            "allowed_token_ids",
+            "allowed_token_ids and a schema in one request may leave no token to choose; send one of them",
+        )
+    # vLLM computes a grammar for each chat of such a tokenizer. An answer begins with text.
+    if mistral and all(0 <= _number(one, -1) < _SPECIAL_TOKENS for one in allowed):
+        raise Refused(
+            "allowed_token_ids", "allowed_token_ids needs a token of text, and holds special ones only"
+        )
 
 
 def _check_address(address: str, allowed: list[str]) -> None:
