@@ -8,7 +8,6 @@ import pytest
 import yaml
 from pulumi_vllm.plan import Deployment, catalogue, plan
 from pulumi_vllm.plan import pricing as price
-from pulumi_vllm.plan.evidence import REQUEST_VARIABLES
 
 STACKS = sorted((fits.ROOT / "stacks").glob("Pulumi.*.yaml"))
 
@@ -52,6 +51,13 @@ def test_a_stacks_header_says_its_price_and_what_was_measured(path):
     assert {(int(streams), int(rate.replace(",", ""))) for rate, streams in rates} <= measured
     assert bool(tokens) == bool(runs), "the header must give the measured figures"
     assert ("Never started" in header) == (not runs)
+
+
+REQUEST_VARIABLES = (
+    "PULUMI_VLLM_REQUESTS", "PYTHONPATH", "VLLM_MAX_IMAGE_PIXELS", "VLLM_MAX_N_SEQUENCES",
+    "VLLM_MEDIA_URL_ALLOW_REDIRECTS",
+)  # fmt: skip
+"""Environment variables that decide which requests are answered, not how an answer is computed."""
 
 
 def test_what_is_called_measured_was_started_with_this_environment():

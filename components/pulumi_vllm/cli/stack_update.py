@@ -20,7 +20,6 @@ _PHASE_OF_TYPE: Final = {
     "vllm:host:Weights": "weights",
     "vllm:host:Service": "ready",
 }
-PHASES: Final = ("rented", *_PHASE_OF_TYPE.values())
 _IGNORED: Final = {
     "refresh",
     "read",

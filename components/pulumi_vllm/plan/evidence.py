@@ -22,12 +22,6 @@ _NOT_COMPARED = (
 _GIVEN = "kv-cache-memory-bytes"
 """What the planner adds to a launch that was measured. A stack file's own value is compared like any argument."""
 
-REQUEST_VARIABLES = (
-    "PULUMI_VLLM_REQUESTS", "PYTHONPATH", "VLLM_MAX_IMAGE_PIXELS", "VLLM_MAX_N_SEQUENCES",
-    "VLLM_MEDIA_URL_ALLOW_REDIRECTS",
-)  # fmt: skip
-"""Environment variables of the same kind."""
-
 
 @dataclass(frozen=True, slots=True)
 class Match:

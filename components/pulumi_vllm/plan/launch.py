@@ -50,11 +50,6 @@ class Launch:
         return self.on_gpu and self.capability == _HOPPER
 
     @property
-    def on_blackwell(self) -> bool:
-        """Whether the GPU is a B200, a B300, or a card of the same family."""
-        return self.on_gpu and self.capability[0] in {10, 12}
-
-    @property
     def on_gpu(self) -> bool:
         """Whether the engine runs on GPUs."""
         return self.engine.runs_on == "cuda"
