@@ -81,4 +81,6 @@ def _check_ended(cloud: "Spheron", row: "Row", instance_id: str) -> None:
     """
     holder = cloud.instances.get(instance_id)
     if holder is not None and not holder.terminal:
-        raise CloudError(f"{row.name}: is attached to {holder.name} ({instance_id}) since; nothing was done")
+        raise CloudError(
+            f"{row.name}: has been attached to {holder.name} ({instance_id}) meanwhile; nothing was done"
+        )
