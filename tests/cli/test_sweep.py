@@ -213,7 +213,7 @@ def test_a_volume_that_an_update_has_taken_meanwhile_is_not_detached(cloud, stat
     assert code == 1
     (row,) = document["found"]
     assert row["id"] == volume
-    assert "is attached to" in row["not_deleted_because"]
+    assert "has been attached to" in row["not_deleted_because"]
     (left,) = cloud.get("/api/volumes").json()["volumes"]
     assert left["attachedToDeploymentIds"], "it is still attached"
 
