@@ -171,3 +171,18 @@ def test_a_failing_cloud_ends_the_run(clone: Any) -> None:
     assert done.returncode == 4
     assert "no root" in done.stderr
     assert "pulumi up" not in done.stderr
+
+
+def test_a_refused_engine_leaves_the_one_that_runs(clone: Any) -> None:
+    clone.dev("up", "--engine", "real")
+    placeholder = clone.root / ".venv" / "bin" / "pulumi-vllm"
+    before = placeholder.read_text()
+    placeholder.write_text(before.replace("#!/bin/sh", '#!/bin/sh\n[ "$*" != "local up --engine fake" ] || exit 1'))
+    refused = clone.run("up", "--engine", "fake")
+    calls(clone)
+    done = clone.run("down", "--purge")
+    placeholder.write_text(before)
+    assert refused.returncode == 1
+    assert "./dev down local ends what runs with engine real" in refused.stderr
+    assert done.returncode == 0, done.stderr
+    assert calls(clone) == ["local up --engine real", "local down --purge"]
