@@ -72,9 +72,35 @@ def test_a_difference_is_drift_with_both_values(pulumi, capsys):
 def test_a_person_reads_the_sentences(pulumi, capsys):
     pulumi(DRIFTED)
     assert main(["drift", "prod"]) == 2
+    assert capsys.readouterr().out.splitlines() == [DRAINED]
+
+
+def test_a_difference_without_a_sentence_is_named(pulumi, capsys):
+    pulumi({**DRIFTED, "diagnostics": []})
+    assert main(["drift", "prod"]) == 2
+    line = 'server-service: differences["gateway"]: `pulumi up` would update it'
+    assert capsys.readouterr().out.splitlines() == [line]
+
+
+def test_what_pulumi_up_leaves_is_not_said_to_be_updated(pulumi, capsys):
+    told = "server-service: account bob is new since the last `pulumi up`; `pulumi up` leaves it"
+    path = 'differences["account bob"]'
+    pulumi(
+        {
+            "steps": [
+                step(
+                    "update",
+                    state(differences={"account bob": "is new"}, units={"a.timer": "inactive"}),
+                    detailedDiff={path: {"kind": "delete"}, 'units["a.timer"]': {"kind": "update"}},
+                )
+            ],
+            "diagnostics": [{"urn": SERVICE, "severity": "warning", "message": told}],
+        }
+    )
+    assert main(["drift", "prod"]) == 2
     assert capsys.readouterr().out.splitlines() == [
-        DRAINED,
-        'server-service: differences["gateway"]: `pulumi up` would update it',
+        told,
+        'server-service: units["a.timer"]: `pulumi up` would update it',
     ]
 
 

@@ -185,10 +185,21 @@ def _parse(printed: str) -> dict[str, Any]:
     return parsed if isinstance(parsed, dict) else {}
 
 
+def _is_told(difference: Difference, messages: tuple[str, ...]) -> bool:
+    """Whether a sentence of the provider is about it, which also knows what `pulumi up` leaves or refuses."""
+    subject = re.fullmatch(r"differences\[(\".*\")\]", difference.property)
+    if subject is None:
+        return False
+    begin = f"{difference.resource}: {json.loads(subject[1])} "
+    return any(message.startswith(begin) for message in messages)
+
+
 def _print(result: Result) -> None:
     for message in result.messages:
         print(message)
     for one in result.differences:
+        if _is_told(one, result.messages):
+            continue
         print(f"{one.resource}: {one.property or one.observed}: `pulumi up` would {one.operation} it")
     for unknown in result.not_observed:
         print(f"not observed: {f'{unknown.resource}: ' if unknown.resource else ''}{unknown.reason}")
