@@ -279,6 +279,21 @@ async def test_changed_files_reload_their_units_but_do_not_restart_vllm():
     ]
 
 
+async def test_a_restart_replaces_the_reload_of_the_same_unit():
+    host = Host()
+    added = {"/etc/a.cfg": "reload a.service", "/etc/a.unit": "restart a.service", "/etc/b": "reload b.service"}
+    files = {
+        "files": {**FILES["files"], **dict.fromkeys(added, "text")},
+        "attributes": {**FILES["attributes"], **dict.fromkeys(added, "0644 root:root")},
+        "actions": added,
+    }
+    await Files().create(Call(host), {**CONNECTION, **FILES, **files})
+    (script,) = host.ran
+    assert "systemctl restart a.service" in script
+    assert "systemctl reload a.service" not in script
+    assert "systemctl reload b.service" in script
+
+
 @pytest.fixture
 def no_units(monkeypatch):
     """Units that finish at once."""

@@ -287,7 +287,10 @@ class Files(HostResource):
         commands = []
         if any("/systemd/" in path for path in changed):  # drop-ins may be below /run as well
             commands.append("systemctl daemon-reload")
-        for action in sorted({actions[path] for path in changed if path in actions}):
+        wanted = {actions[path] for path in changed if path in actions}
+        # A restart reads what a reload would. Once, HAProxy did not stop so soon after a reload, and systemd killed it.
+        wanted -= {action.replace("restart ", "reload ", 1) for action in wanted if action.startswith("restart ")}
+        for action in sorted(wanted):
             verb, _, unit = action.partition(" ")
             if verb == "run":
                 commands.append(f"systemctl restart --no-block {unit}")
