@@ -23,6 +23,7 @@ BARE = {
     "processor": "x86_64",
     "haproxy": "inactive|disabled|HAProxy Load Balancer", "path_type": "ext2/ext3",
 }  # fmt: skip
+GATEWAY = "HAProxy gateway for vLLM (TLS)"
 PATH, DEVICE = Store(path="/data/llm"), Store(device="/dev/vdb")
 DISK = BARE | {"device": "block", "device_content": "-blank-"}
 INPUTS = {
@@ -40,7 +41,7 @@ def test_a_bare_machine_can_be_used(store):
     assert found(store) == ()
     # So can one that this server has used before.
     ours = {"owner": OWNER, "foreign": "/etc/pulumi-vllm", "models": "mounted", "user": "/var/lib/vllm"}
-    gateway = {"haproxy": "active|enabled|HAProxy gateway for vLLM (TLS)", "listening": "01BB 1F40 20D5"}
+    gateway = {"haproxy": f"active|enabled|{GATEWAY}", "listening": "01BB 1F40 20D5"}
     assert found(store, **ours, **gateway, device_content="ext4", device_mounts="/models") == ()
     assert found(store, ufw="open", firewalld="open public") == ()
 
@@ -64,6 +65,11 @@ def test_a_bare_machine_can_be_used(store):
         ),
         ({"processor": "aarch64"}, "its processor is aarch64, for which no engine is locked"),
         ({"owner": "p/other/machine"}, "it serves for p/other/machine; destroy that server"),
+        ({"owner": "p/other/machine", "models": "mounted"}, "it serves for p/other/machine; destroy that server"),
+        (
+            {"foreign": "/etc/pulumi-vllm", "models": "mounted", "haproxy": f"active|enabled|{GATEWAY}"},
+            "it was rented by another stack and serves for it",
+        ),
         ({"foreign": "/opt/vllm"}, "/opt/vllm exists on it and would be overwritten"),
         ({"user": "/home/vllm"}, "its user vllm has the home /home/vllm"),
         ({"haproxy": "active|enabled|HAProxy Load Balancer"}, "it has an HAProxy of its own"),

@@ -99,10 +99,17 @@ def _others(seen: Seen, owner: str) -> Iterator[str]:
             f"it serves for {seen['owner']}; destroy that server, or remove {OWNER_FILE} on the host if it exists no "
             "more"
         )
+    elif _serves_rented(seen):
+        yield "it was rented by another stack and serves for it; name another machine, or destroy that stack"
     elif not seen["owner"] and seen["foreign"]:
         yield f"{seen['foreign']} exists on it and would be overwritten; move it away"
     if seen["user"] and seen["user"] != layout.ENGINE_HOME:
         yield f"its user vllm has the home {seen['user']}, so it is not ours; remove or rename that user"
+
+
+def _serves_rented(seen: Seen) -> bool:
+    """Whether our gateway is on it, which writes `OWNER_FILE` only on a machine that nobody of ours rented."""
+    return not seen["owner"] and seen["haproxy"].rpartition("|")[2].startswith(_OUR_GATEWAY)
 
 
 def _gateway(seen: Seen) -> Iterator[str]:
@@ -121,7 +128,8 @@ def _gateway(seen: Seen) -> Iterator[str]:
 
 
 def _store(seen: Seen, owner: str, store: Store) -> Iterator[str]:
-    if seen["models"] == "foreign" or (seen["models"] == "mounted" and seen["owner"] != owner):
+    others = seen["owner"] not in {"", owner} or _serves_rented(seen)  # said already; what is in it is theirs
+    if not others and (seen["models"] == "foreign" or (seen["models"] == "mounted" and not seen["owner"])):
         yield f"{layout.MODELS} is in use there, where the model store is mounted; move what is in it"
     if store.path and seen["path"] not in {"", "directory"}:
         yield f"server.storage.path: {store.path} is a {seen['path']} on the host; name a directory"
