@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
@@ -265,6 +266,15 @@ def test_requirements_name_where_this_version_came_from(monkeypatch, origin, lin
 
     monkeypatch.setattr(user_project.metadata, "distribution", lambda _: Installed())
     assert user_project.requirement("pulumi-vllm") == line.format(user_project.__version__)
+
+
+def test_the_requirement_of_a_checkout_is_its_folder(monkeypatch):
+    def distribution(name):
+        raise user_project.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(user_project.metadata, "distribution", distribution)
+    origin = user_project.requirement("pulumi-vllm").removeprefix("pulumi-vllm @ ")
+    assert (Path(origin.removeprefix("file://")) / "pyproject.toml").exists()
 
 
 def test_lines_are_added_to_what_is_there_only_where_the_rest_stays_the_same():

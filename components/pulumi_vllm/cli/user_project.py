@@ -310,8 +310,8 @@ def requirement(name: str) -> str:
     """Return the line of requirements.txt for this version, from where it was installed."""
     try:
         origin = json.loads(metadata.distribution("pulumi-vllm").read_text("direct_url.json") or "{}")
-    except metadata.PackageNotFoundError:
-        origin = {}
+    except metadata.PackageNotFoundError:  # the environment of ./dev: no index has what a checkout holds
+        origin = {"url": _PACKAGE.parents[1].as_uri()}
     url, vcs = origin.get("url"), origin.get("vcs_info")
     if not url:
         return f"{name}=={__version__}"
