@@ -79,6 +79,15 @@ def test_a_driver_too_old_is_an_error(capsys):
     )[1]
 
 
+def test_what_fits_is_left_to_plan_and_said_so(capsys, tmp_path):
+    stack = (ROOT / "stacks" / "Pulumi.spheron-h200-1x-fp8.yaml").read_text().replace("gpu: H200", "gpu: H100")
+    (tmp_path / "Pulumi.a.yaml").write_text(stack)
+    name = str(tmp_path / "Pulumi.a.yaml")
+    assert main(["lint", name]) == 0
+    assert f"`pulumi-vllm plan {name}` says whether it fits" in capsys.readouterr().out
+    assert main(["plan", name]) == 1
+
+
 def test_no_stack_and_no_flags_is_a_usage_error():
     assert main(["lint"]) == 64
 

@@ -53,7 +53,8 @@ def _lint(parsed: argparse.Namespace) -> int:
             ignored = "" if one.ignored is None else f" [ignored: {one.ignored}]"
             print(f"{one.severity} ({one.rule}): {one.message} ({one.evidence}){ignored}")
         if not findings:
-            print("nothing found")
+            fits = f"; `pulumi-vllm plan {words[0]}` says whether it fits" if stack else ""
+            print(f"nothing found in vLLM's arguments{fits}")
     return TROUBLE if any(one.severity == "error" and one.ignored is None for one in findings) else 0
 
 
