@@ -80,7 +80,9 @@ def test_a_driver_too_old_is_an_error(capsys):
 
 
 def test_what_fits_is_left_to_plan_and_said_so(capsys, tmp_path):
-    stack = (ROOT / "stacks" / "Pulumi.spheron-h200-1x-fp8.yaml").read_text().replace("gpu: H200", "gpu: H100")
+    stack = (
+        (ROOT / "stacks" / "Pulumi.spheron-h200-1x-fp8.yaml").read_text().replace("gpu: H200", "gpu: H100")
+    )
     (tmp_path / "Pulumi.a.yaml").write_text(stack)
     name = str(tmp_path / "Pulumi.a.yaml")
     assert main(["lint", name]) == 0

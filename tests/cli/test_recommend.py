@@ -125,7 +125,27 @@ def test_requests_per_second_sort_by_what_all_machines_cost(capsys):
     assert cli.main([*WORDS, *words]) == 0
     shown = capsys.readouterr().out
     assert "40 requests/s with 512 tokens in and 256 out need (computed from measured rates):" in shown
-    assert re.search(r"^  unknown for 4x H100 fp8 spot, .*: no rate was measured", shown, re.MULTILINE)
+    unknown = r"^  unknown for 4x H100 fp8 spot, .*: no rate of vLLM 0.26.0 was measured"
+    assert re.search(unknown, shown, re.MULTILINE)
+
+
+def test_a_nearly_full_machine_is_marked(capsys):
+    words = [
+        "--context",
+        "16Ki",
+        "--concurrency",
+        "32",
+        "--gpu",
+        "H200",
+        "--count",
+        "1",
+        "--precision",
+        "fp8",
+    ]
+    for rate, marked in (("1.9", True), ("1.5", False)):
+        load = ["--input", "8000", "--output", "300", "--requests-per-second", rate]
+        assert cli.main([*WORDS, *words, *load]) == 0
+        assert ("requests that come unevenly have to wait" in capsys.readouterr().out) == marked
 
 
 def test_a_mix_without_a_measured_rate_of_prompts_has_no_price(capsys):
@@ -133,7 +153,7 @@ def test_a_mix_without_a_measured_rate_of_prompts_has_no_price(capsys):
     _, found = asked(capsys, *words)
     one = rows_of(found)["H100", 4, 1, "fp8"]
     assert (one["token_price"], one["usd_per_million_output_tokens"]) == (None, None)
-    assert one["token_price_unknown"].startswith("no rate was measured")
+    assert one["token_price_unknown"].startswith("no rate of vLLM 0.26.0 was measured")
 
 
 def test_wrong_mixes_are_reported_with_the_errors_of_other_options(capsys):

@@ -177,7 +177,9 @@ def test_a_refused_engine_leaves_the_one_that_runs(clone: Any) -> None:
     clone.dev("up", "--engine", "real")
     placeholder = clone.root / ".venv" / "bin" / "pulumi-vllm"
     before = placeholder.read_text()
-    placeholder.write_text(before.replace("#!/bin/sh", '#!/bin/sh\n[ "$*" != "local up --engine fake" ] || exit 1'))
+    placeholder.write_text(
+        before.replace("#!/bin/sh", '#!/bin/sh\n[ "$*" != "local up --engine fake" ] || exit 1')
+    )
     refused = clone.run("up", "--engine", "fake")
     calls(clone)
     done = clone.run("down", "--purge")

@@ -30,10 +30,10 @@ def test_the_measured_load_has_the_measured_price(stack):
     assert paid == pytest.approx(found.usd_per_million_output() * pricing.MEASURED_OUTPUT)
 
 
-@pytest.mark.parametrize("stack", ["local", "spheron-h100-4x-fp8"])
-def test_without_a_measured_rate_there_is_no_price(stack):
+@pytest.mark.parametrize(("stack", "version"), [("local", "0.32.0-cpu"), ("spheron-h100-4x-fp8", "0.26.0")])
+def test_without_a_measured_rate_there_is_no_price(stack, version):
     assert token_price(decided(stack), Mix()) == (
-        "no rate was measured with this model and precision on such a machine"
+        f"no rate of vLLM {version} was measured with this model and precision on such a machine"
     )
 
 
@@ -176,6 +176,7 @@ def test_the_command_prints_the_users_mix(capsys):
     text = capsys.readouterr().out
     assert "20,000 tokens in and 400 out, 41 streams" in text
     assert "3 requests/s keep 4 such machines busy" in text
+    assert text.count("\nusd_per_million_output_tokens: 3.67 (computed: of 20,000") == 1
     assert main(["plan", STACK, *options, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["token_price"]["machines"] == 4
     assert main(["plan", STACK, "spheron-h200-2x-fp8", *options]) == 0
@@ -184,7 +185,7 @@ def test_the_command_prints_the_users_mix(capsys):
 
 
 def test_a_price_that_is_unknown_has_its_reason(capsys):
-    reason = "unknown, because no rate was measured with this model and precision on such a machine"
+    reason = "unknown, because no rate of vLLM 0.32.0-cpu was measured with this model and precision on such a machine"
     assert main(["plan", "local", "--input", "100", "--output", "100"]) == 0
     assert f"token price: {reason}" in capsys.readouterr().out
     assert main(["plan", "local", STACK]) == 0

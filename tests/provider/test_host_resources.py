@@ -281,7 +281,11 @@ async def test_changed_files_reload_their_units_but_do_not_restart_vllm():
 
 async def test_a_restart_replaces_the_reload_of_the_same_unit():
     host = Host()
-    added = {"/etc/a.cfg": "reload a.service", "/etc/a.unit": "restart a.service", "/etc/b": "reload b.service"}
+    added = {
+        "/etc/a.cfg": "reload a.service",
+        "/etc/a.unit": "restart a.service",
+        "/etc/b": "reload b.service",
+    }
     files = {
         "files": {**FILES["files"], **dict.fromkeys(added, "text")},
         "attributes": {**FILES["attributes"], **dict.fromkeys(added, "0644 root:root")},

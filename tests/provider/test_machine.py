@@ -65,7 +65,10 @@ def test_a_bare_machine_can_be_used(store):
         ),
         ({"processor": "aarch64"}, "its processor is aarch64, for which no engine is locked"),
         ({"owner": "p/other/machine"}, "it serves for p/other/machine; destroy that server"),
-        ({"owner": "p/other/machine", "models": "mounted"}, "it serves for p/other/machine; destroy that server"),
+        (
+            {"owner": "p/other/machine", "models": "mounted"},
+            "it serves for p/other/machine; destroy that server",
+        ),
         (
             {"foreign": "/etc/pulumi-vllm", "models": "mounted", "haproxy": f"active|enabled|{GATEWAY}"},
             "it was rented by another stack and serves for it",

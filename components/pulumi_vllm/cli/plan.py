@@ -123,6 +123,8 @@ def _show(decided: "Plan", mix: "Mix") -> None:
     price = _price(decided, mix)
     found = explain.summary(decided)
     labels = found["labels"]
+    if not mix.is_measured or mix.requests_per_s is not None:
+        found["usd_per_million_output_tokens"], labels["usd_per_million_output_tokens"] = _own(price, mix)
     head = f"{found['machine']} {found['billing']}, {found['model']} {found['precision']}"
     print(f"{head}, vLLM {found['engine']}")
     if decided.memory is not None:
@@ -156,6 +158,20 @@ def _show(decided: "Plan", mix: "Mix") -> None:
     message = cheaper_alternative(decided) if decided.memory is not None else None
     if message:
         print(f"cheaper:\n  {message}")
+
+
+def _own(price: dict[str, Any], mix: "Mix") -> tuple[float | None, str]:
+    """The price of the asked requests per million output tokens, and its label."""
+    found = price["token_price"]
+    if found is None:
+        return None, f"unverified: {price['token_price_unknown']}"
+    asked, million = mix.requests_per_s, found["usd_per_million_output_tokens"]
+    load = "always busy" if asked is None else f"{asked:g} requests/s"
+    usd = million["100%"] if asked is None else found["usd_per_million_output_tokens_asked"]
+    return (
+        usd,
+        f"computed: of {mix.input:,} tokens in and {mix.output:,} out, {load}; see the token price below",
+    )
 
 
 def _coloured_by_severity(line: str) -> str:

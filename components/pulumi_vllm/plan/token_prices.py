@@ -18,6 +18,8 @@ UTILIZATIONS = (1.0, 0.6, 0.3, 0.1)
 _FEWEST = 2
 """Measured lengths of prompts from which another one can be computed."""
 _CROWDED, _ONE_PERCENT, _FEW = 0.9, 0.01, 0.1
+UNEVEN = "requests that come unevenly have to wait"
+"""What it means that a machine is crowded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,11 @@ class TokenPrice:
             return None
         return self.utilization / self.machines
 
+    @property
+    def crowded(self) -> bool:
+        """Whether those machines are busy for so long that requests which come unevenly have to wait."""
+        return self.used is not None and self.used > _CROWDED
+
     def usd_per_million_output(self, utilization: float = 1.0) -> float:
         """Price of the whole machine over the output tokens, USD per million."""
         tokens_per_s = self.mix.output * self.requests_per_s * utilization
@@ -129,7 +136,7 @@ class TokenPrice:
         if (used := self.used) is not None:
             count = "this machine" if self.machines == 1 else f"{self.machines:,} such machines"
             busy = f"{used:.0%}" if used >= _ONE_PERCENT else f"{used * 100:.2g}%"
-            crowded = ", where requests that come unevenly have to wait" if used > _CROWDED else ""
+            crowded = f", where {UNEVEN}" if self.crowded else ""
             lines.append(
                 f"{self.mix.requests_per_s:g} requests/s keep {count} busy {busy} of the time{crowded}: "
                 f"${self.usd_per_million_output(used):,.2f} per million output tokens."
@@ -188,7 +195,7 @@ def token_price(plan: Plan, mix: Mix, usd_per_serving_hour: float | None = None)
     if usd is None:
         return "the machine's price is unknown"
     if run is None or not run.tokens_per_s:
-        return "no rate was measured with this model and precision on such a machine"
+        return f"no rate of vLLM {plan.engine.version} was measured with this model and precision on such a machine"
     if unknown := _unknown_length(known, mix):
         return unknown
     streams, limit = _streams(plan, mix)

@@ -289,7 +289,9 @@ class Files(HostResource):
             commands.append("systemctl daemon-reload")
         wanted = {actions[path] for path in changed if path in actions}
         # A restart reads what a reload would. Once, HAProxy did not stop so soon after a reload, and systemd killed it.
-        wanted -= {action.replace("restart ", "reload ", 1) for action in wanted if action.startswith("restart ")}
+        wanted -= {
+            action.replace("restart ", "reload ", 1) for action in wanted if action.startswith("restart ")
+        }
         for action in sorted(wanted):
             verb, _, unit = action.partition(" ")
             if verb == "run":
