@@ -565,3 +565,44 @@ def test_an_invalid_set_is_an_error(capsys, given):
     errors = capsys.readouterr().err
     assert errors.startswith("pulumi-vllm: ")
     assert "Traceback" not in errors
+
+
+def written_to(tmp_path, capsys, change, *words):
+    """What `recommend --write` says about a copy of a stack file."""
+    path = tmp_path / "Pulumi.mine.yaml"
+    path.write_text(change(SHIPPED.read_text()))
+    options = [
+        "--context",
+        "32Ki",
+        "--concurrency",
+        "256",
+        "--precision",
+        "fp8",
+        *words,
+        "--write",
+        str(path),
+    ]
+    assert cli.main([*WORDS, *options]) == 0
+    said = capsys.readouterr().err
+    assert cli.main([*WORDS, *options]) == 0
+    assert "needs no change" in capsys.readouterr().err
+    return said
+
+
+def test_a_written_stack_with_another_engine_than_its_row_says_so(capsys, tmp_path):
+    """On H100 the rates are those of vLLM 0.26.0, and the stack keeps 0.33.0, which was never started there."""
+    h100 = ("--gpu", "H100", "--count", "2")
+    said = written_to(tmp_path, capsys, lambda text: text, *h100)
+    assert "engine.version stays 0.33.0, and the figures above are those of vLLM 0.26.0" in said
+    assert "engine.version" not in written_to(tmp_path, capsys, lambda text: text, "--gpu", "H200")
+    unnamed = "\n    engine: {version: 0.33.0}"
+    assert "engine.version" not in written_to(tmp_path, capsys, lambda text: text.replace(unnamed, ""), *h100)
+
+
+def test_a_written_stack_that_cannot_answer_all_requests_says_so(capsys, tmp_path):
+    h200 = ("--gpu", "H200", "--count", "2")
+    said = written_to(tmp_path, capsys, lambda text: text, *h200, "--requests-per-second", "100")
+    assert "100 requests/s need 3 such machines, and the stack has one" in said
+    assert "such machines" not in written_to(
+        tmp_path, capsys, lambda text: text, *h200, "--requests-per-second", "10"
+    )

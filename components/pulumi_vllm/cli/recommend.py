@@ -396,6 +396,7 @@ def _write(parsed: argparse.Namespace, wish: "Wish", rows: "Sequence[Fitting]") 
         plan(deployment)
 
     stack_check.checked(path, block, decide)
+    _say_what_the_row_leaves_out(path, before, row)
     if block == before:
         say(f"{path}: needs no change")
         return
@@ -407,6 +408,20 @@ def _write(parsed: argparse.Namespace, wish: "Wish", rows: "Sequence[Fitting]") 
                 f"{path}: {dotted}: {'unset' if old is None else old} -> {'unset' if value is None else value}"
             )
     say(f"{path}: written; check that its comments still apply, then run `pulumi-vllm plan {path}`")
+
+
+def _say_what_the_row_leaves_out(path: Path, before: "Mapping[str, Any]", row: "Fitting") -> None:
+    """Say how the stack that is written differs from the row that was printed."""
+    version = _value(before, "engine.version")
+    if version not in {None, row.engine}:
+        say(
+            f"{path}: engine.version stays {version}, and the figures above are those of vLLM {row.engine}; "
+            "`pulumi-vllm plan` has this stack's"
+        )
+    price = row.token_price
+    if not isinstance(price, str) and (price.machines or 1) > 1:
+        wanted = f"{price.mix.requests_per_s:g} requests/s"
+        say(f"{path}: {wanted} need {price.machines:,} such machines, and the stack has one")
 
 
 def _row_for(

@@ -50,7 +50,7 @@ class Fitting:
     `usd_per_million_output_tokens` is that of the wish's mix on a machine that is always busy. `token_price` has what
     it costs at a lower utilization, and is a clause that says why where that is unknown.
 
-    Rate and cache are those of all `engines` that share the machine.
+    Rate and cache are those of all `engines` that share the machine. `engine` is the version of vLLM.
     `measured` is yes (exactly these flags were started), "other flags", or no. `rate_from_streams` holds the measured
     concurrency levels from which the price of tokens is derived: one, or the two nearest (see `pricing.rate`).
     `findings` are what to know before choosing the row.
@@ -59,6 +59,7 @@ class Fitting:
     gpu: str
     count: int
     engines: int
+    engine: str
     precision: str
     billing: str
     usd_per_hour: float
@@ -314,6 +315,7 @@ def _priced(
         gpu=gpu,
         count=count,
         engines=decided.engines,
+        engine=decided.engine.version,
         precision=decided.precision,
         billing=billing,
         usd_per_hour=usd,
