@@ -6,7 +6,7 @@ import json
 import pytest
 from blocks import STACKS, block_of
 from pulumi_vllm.cli import main
-from pulumi_vllm.plan import Deployment, catalogue, plan, pricing
+from pulumi_vllm.plan import Deployment, catalogue, explain, plan, pricing, reasons
 from pulumi_vllm.plan.prompt_lengths import Lengths
 from pulumi_vllm.plan.token_prices import MEASURED, Mix, token_price
 
@@ -150,6 +150,40 @@ def test_a_price_says_which_measurements_it_is_from():
     )
     assert "partly measured with vLLM 0.26.0." in sources(mix=Mix(20_000, 400))
     assert "and one engine on its part of the GPUs." in sources("spheron-h200-2x-fp8-batch", Mix(20_000, 400))
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        ({"enforce-eager": True}, "--enforce-eager"),
+        ({"max-num-batched-tokens": 512}, "--max-num-batched-tokens 512"),
+        ({"seed": 1, "enable-prefix-caching": False}, "--no-enable-prefix-caching"),
+        ({"cpu-offload-gb": 4, "block-size": 128}, "--cpu-offload-gb 4, --block-size 128"),
+    ],
+)
+def test_flags_that_may_make_a_step_longer_have_no_price_of_runs_without_them(flags, named):
+    """enforce-eager makes a step about three times as long, and had the rate of a run with CUDA graphs."""
+    one = decided(engine={"version": "0.33.0", "flags": flags})
+    assert token_price(one, Mix()) == f"no rate was measured with {named}"
+    assert (one.rate, one.usd_per_million_output_tokens) == (None, None)
+    assert explain.labels(one)["usd_per_million_output_tokens"].endswith(f"no rate was measured with {named}")
+    assert "per million output tokens" not in " ".join(reasons.because(one))
+
+
+@pytest.mark.parametrize(
+    "flags", [{"seed": 1}, {"enable-log-requests": True}, {"gpu-memory-utilization": 0.93}]
+)
+def test_flags_that_change_no_step_have_the_measured_rate_and_say_so(flags):
+    one = decided(engine={"version": "0.33.0", "flags": flags})
+    assert one.rate.tokens_per_s == decided().rate.tokens_per_s
+    assert "Computed from the rate with other flags at 512 streams." in token_price(one, Mix()).sentences()
+    assert ", measured, with other flags)." in " ".join(reasons.because(one))
+
+
+def test_a_flag_that_the_measured_run_had_too_changes_nothing():
+    one = decided("spheron-h200-2x-fp8", engine={"version": "0.33.0", "flags": {"tensor-parallel-size": 2}})
+    assert (one.measured, one.without_rate) == ("yes", ())
+    assert decided(engine={"version": "0.33.0", "flags": {"moe-backend": "triton"}}).without_rate == ()
 
 
 def test_a_request_lies_in_the_cache_of_one_engine():

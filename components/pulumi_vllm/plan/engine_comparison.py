@@ -118,7 +118,9 @@ class Upgrade:
                 yield f"With vLLM {one.engine.version} only: {one.rate.sentence()}{price}"
 
     def _rate(self, one: Plan) -> Rate | None:
-        return None if self.streams is None else pricing.rate(one.measured_run, self.streams)
+        if self.streams is None or one.without_rate:
+            return None
+        return pricing.rate(one.measured_run, self.streams)
 
     def sentences(self) -> Iterator[str]:
         """The whole comparison, one fact per line."""

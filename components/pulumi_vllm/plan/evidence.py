@@ -23,6 +23,22 @@ _GIVEN = "kv-cache-memory-bytes"
 """What the planner adds to a launch that was measured. A stack file's own value is compared like any argument."""
 
 
+_OF_NO_STEP = frozenset((
+    "allow-credentials", "allowed-headers", "allowed-methods", "allowed-origins", "chat-template",
+    "chat-template-content-format", "default-chat-template-kwargs", "disable-access-log-for-endpoints",
+    "disable-fastapi-docs", "disable-log-stats", "disable-uvicorn-access-log", "enable-auto-tool-choice",
+    "enable-force-include-usage", "enable-log-deltas", "enable-log-outputs", "enable-log-requests",
+    "enable-prompt-tokens-details", "enable-request-id-headers", "enable-server-load-tracking",
+    "exclude-tools-when-tool-choice-none", "generation-config", "gpu-memory-utilization", "kv-cache-memory-bytes",
+    "language-model-only", "limit-mm-per-prompt", "load-format", "log-config-file", "max-cudagraph-capture-size",
+    "max-log-len", "max-logprobs", "max-model-len", "max-num-queued-reqs", "max-num-queued-tokens", "max-num-seqs",
+    "media-io-kwargs", "mm-processor-cache-gb", "model", "override-generation-config", "reasoning-parser",
+    "response-role", "root-path", "safetensors-load-strategy", "seed", "shutdown-timeout", "sse-keep-alive-interval",
+    "structured-outputs-config", "tool-call-parser", "uvicorn-log-level",
+))  # fmt: skip
+"""Arguments that decide what is served or logged, or how vLLM starts, not how long a step takes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Match:
     """A measured run; `exact` if it had the same arguments, apart from those that no answer's speed depends on."""
@@ -66,6 +82,20 @@ def best_match(
     )
     best = max(candidates, key=similarity, default=None)
     return None if best is None else Match(best, exact=_recorded(best, wanted) == wanted)
+
+
+def unmeasured(run: Measured, arguments: EngineArguments, own: Iterable[str]) -> tuple[str, ...]:
+    """Those of a stack file's `own` flags that may make a step longer and that the run did not have.
+
+    Its rates say nothing about a launch with them. The planner's own choices differ by what was measured.
+    """
+    wanted = _as_text(arguments.flags)
+    recorded = _recorded(run, wanted)
+    return tuple(
+        _written(name, wanted[name])
+        for name in own
+        if name in wanted and name not in _OF_NO_STEP and recorded.get(name) != wanted[name]
+    )
 
 
 def difference(run: Measured, arguments: EngineArguments) -> str:

@@ -192,7 +192,8 @@ def _flags_label(plan: Plan) -> str:
 
 def _tokens_label(plan: Plan) -> str:
     if plan.rate is None:
-        return "unverified: no rate was measured"
+        flags = f" with {', '.join(plan.without_rate)}" if plan.without_rate else ""
+        return f"unverified: no rate was measured{flags}"
     source = f"from the price and {plan.rate.sentence()}"
     exact = plan.measured == "yes"
     return f"computed: {source} (with these flags)" if exact else f"unverified: {source} (with other flags)"

@@ -16,7 +16,7 @@ from pulumi_vllm.plan import (
     storage,
 )
 from pulumi_vllm.plan.errors import DoesNotFit, LintError, PlanError
-from pulumi_vllm.plan.evidence import best_match
+from pulumi_vllm.plan.evidence import best_match, unmeasured
 from pulumi_vllm.plan.launch import Launch
 from pulumi_vllm.plan.lint import Finding, lint
 from pulumi_vllm.plan.offer_choice import OfferRequest, billing_order, matching, written
@@ -64,6 +64,8 @@ class Plan:
     others: tuple[Plan, ...] = ()
     """The plans of the other ones, in the same order."""
     rates_by_engines: Mapping[int, Rate] = field(default_factory=dict)
+    without_rate: tuple[str, ...] = ()
+    """Flags of the stack file with which no rate was measured, so that none is given."""
     secrets: tuple[str, ...] = _SECRETS
 
     @property
@@ -225,7 +227,8 @@ def plan(
     ):
         arguments = engine_setup.with_given_cache(arguments, selection.engine, memory)
     price = pricing.machine_price(deployment, selection.gpu, offers, known.prices_from, paid)
-    rate = pricing.rate(run, deployment.sequences)
+    without_rate = () if run is None else unmeasured(run, arguments, deployment.engine.flags)
+    rate = None if without_rate else pricing.rate(run, deployment.sequences)
     findings += (
         *_price_findings(price, selection.gpu, deployment.machine.count),
         *running_time.findings(deployment),
@@ -243,9 +246,10 @@ def plan(
         rate=rate,
         usd_per_million_output_tokens=pricing.per_million(usd_per_serving_hour, rate),
         lengths=lengths(known.measured, run),
-        rates_by_engines=engine_rates.measured_rates(
-            known.measured, (*served, *machine), deployment.sequences
-        ),
+        rates_by_engines={}
+        if without_rate
+        else engine_rates.measured_rates(known.measured, (*served, *machine), deployment.sequences),
+        without_rate=without_rate,
     )
 
 

@@ -75,7 +75,7 @@ def _because(plan: Plan) -> Iterator[str]:
     if plan.rate is not None and plan.usd_per_million_output_tokens is not None:
         yield (
             f"${plan.usd_per_million_output_tokens:.2f} per million output tokens if the server is always that busy "
-            f"(computed from {plan.rate.sentence()})."
+            f"(computed from {plan.rate.sentence()}{'' if plan.measured == 'yes' else ', with other flags'})."
         )
     for finding in plan.findings:
         ignored = "" if finding.ignored is None else f" Ignored: {finding.ignored}."

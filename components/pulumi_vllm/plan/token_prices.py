@@ -196,7 +196,7 @@ def token_price(plan: Plan, mix: Mix, usd_per_serving_hour: float | None = None)
         return "the machine's price is unknown"
     if run is None or not run.tokens_per_s:
         return f"no rate of vLLM {plan.engine.version} was measured with this model and precision on such a machine"
-    if unknown := _unknown_length(known, mix):
+    if unknown := _unknown(plan, mix):
         return unknown
     streams, limit = _streams(plan, mix)
     rate = pricing.rate(run, streams)
@@ -218,8 +218,11 @@ def token_price(plan: Plan, mix: Mix, usd_per_serving_hour: float | None = None)
     )
 
 
-def _unknown_length(known: Lengths, mix: Mix) -> str | None:
+def _unknown(plan: Plan, mix: Mix) -> str | None:
     """Why the prompts and answers of a mix cannot be computed; None if they can."""
+    known = plan.lengths
+    if plan.without_rate:
+        return f"no rate was measured with {', '.join(plan.without_rate)}"
     if not known.prompt_rates:
         return "it was not measured how fast such a machine reads prompts"
     if not mix.is_measured and min(len(known.prompt_rates), len(known.token_ms)) < _FEWEST:
