@@ -10,13 +10,10 @@ import pytest
 from pulumi_vllm.host import drift
 from pulumi_vllm.host.connection_pool import ConnectionPool
 from pulumi_vllm.host.errors import HostError
-from pulumi_vllm.host.login import log_in
 from pulumi_vllm.host.ssh import PutFile, connect
-from pulumi_vllm_local.images.image_cache import ImageCache
 from pulumi_vllm_local.machines import host_checks
-from pulumi_vllm_local.machines.containers import Machines, MachineSpec
 
-from tests.host.conftest import CLIENT_KEY
+from tests.host.booted_host import booted, log_in_when_up
 
 pytestmark = [
     pytest.mark.ci,
@@ -27,15 +24,8 @@ UNIT = "[Service]\nExecStart=/bin/sleep ${HOW_LONG}\nEnvironment=HOW_LONG=600\n"
 
 @pytest.fixture
 def container(tmp_path):
-    ImageCache().ensure("base", print)
-    machines = Machines(tmp_path / "state")
-    try:
-        public = CLIENT_KEY.export_public_key().decode().strip()
-        address = machines.create(MachineSpec("one", "one", (), "ubuntu", public))
-        machines.start("one")
+    with booted(tmp_path / "state") as (machines, address):
         yield machines, address
-    finally:
-        machines.down(purge=True)
 
 
 async def boot_id(pool, address, pem, pinned):
@@ -44,15 +34,6 @@ async def boot_id(pool, address, pem, pinned):
         return (await pool.facts(await pool.get(address, pem, pinned))).boot_id
     except HostError:
         return None
-
-
-async def log_in_when_up(address, pem):
-    async with asyncio.timeout(90):
-        while True:
-            try:
-                return await log_in(address.host, 22, ["ubuntu", "root"], pem)
-            except HostError:
-                await asyncio.sleep(0.5)
 
 
 async def test_a_host_from_first_login_to_reboot(container, pem):

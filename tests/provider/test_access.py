@@ -8,8 +8,7 @@ from pulumi_vllm.provider.plugin.errors import UserError
 from pulumi_vllm.provider.plugin.protocol import UNKNOWN
 from pulumi_vllm.provider.resources.files import Files
 from pulumi_vllm.render import layout
-
-from tests.provider.test_host_resources import CONNECTION, Call, Host
+from scripted_host import CONNECTION, Call, Host
 
 RULES = {
     "files": {layout.FIREWALL_RULES: "table inet pulumi_vllm {}\n"},

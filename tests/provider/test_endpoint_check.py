@@ -11,8 +11,7 @@ from pulumi_vllm.provider.plugin.errors import UserError
 from pulumi_vllm.provider.resources import service
 from pulumi_vllm.provider.resources.issued_certificates import issue, new_authority
 from pulumi_vllm.provider.resources.service import Service
-
-from tests.provider.test_host_resources import Call, Host
+from scripted_host import Call, Host
 
 HEALTHY = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 DRAINED = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"

@@ -1,12 +1,10 @@
 """Firewall rules on a host with real systemd, sshd and nftables: nobody is locked out, whatever dies."""
 
-import asyncio
 import time
 from dataclasses import dataclass
 
 import pytest
 from pulumi_vllm.host.errors import HostError
-from pulumi_vllm.host.login import log_in
 from pulumi_vllm.host.ssh import Host, PutFile, connect
 from pulumi_vllm.plan import Deployment, plan
 from pulumi_vllm.provider.lifecycle import firewall_trial
@@ -16,12 +14,12 @@ from pulumi_vllm.provider.plugin.call import Call
 from pulumi_vllm.provider.plugin.errors import UserError
 from pulumi_vllm.provider.plugin.session import Session
 from pulumi_vllm.render import layout, render
-from pulumi_vllm_local.images.image_cache import ImageCache
 from pulumi_vllm_local.machines import host_checks
-from pulumi_vllm_local.machines.containers import Machines, MachineSpec
+from pulumi_vllm_local.machines.containers import Machines
 
+from tests.host.booted_host import booted, log_in_when_up
 from tests.host.conftest import CLIENT_KEY
-from tests.plan.test_address_ranges import block
+from tests.plan.blocks import block_of
 
 pytestmark = [
     pytest.mark.ci,
@@ -34,15 +32,8 @@ UNIT_FILE = layout.unit_file(layout.FIREWALL_UNIT)
 
 @pytest.fixture
 def container(tmp_path):
-    ImageCache().ensure("base", print)
-    machines = Machines(tmp_path / "state")
-    try:
-        public = CLIENT_KEY.export_public_key().decode().strip()
-        address = machines.create(MachineSpec("one", "one", (), "ubuntu", public))
-        machines.start("one")
+    with booted(tmp_path / "state") as (machines, address):
         yield machines, address
-    finally:
-        machines.down(purge=True)
 
 
 @pytest.fixture
@@ -52,17 +43,8 @@ def pem():
 
 def files_of(**access) -> dict[str, PutFile]:
     """Return the files of a shipped stack that admits these ranges."""
-    planned = plan(Deployment.parse(block(**access)))
+    planned = plan(Deployment.parse(block_of("spheron-h100-1x-nvfp4") | {"access": access}))
     return {f.path: PutFile(f.path, f.text.encode(), f.mode, f.owner) for f in render(planned)}
-
-
-async def log_in_when_up(address, pem):
-    async with asyncio.timeout(90):
-        while True:
-            try:
-                return await log_in(address.host, 22, ["ubuntu"], pem)
-            except HostError:
-                await asyncio.sleep(0.5)
 
 
 @pytest.fixture
