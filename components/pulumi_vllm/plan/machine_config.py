@@ -226,7 +226,8 @@ class Machine(Block):
         count = info.data.get("count")
         if engines is not None and count and count % engines:
             allowed = " or ".join(map(str, engine_count.divisors(count)))
-            msg = f"{engines} engines can't share {count} GPUs evenly; write {allowed}"
+            gpus = "1 GPU" if count == 1 else f"{count} GPUs evenly"
+            msg = f"{engines} engines can't share {gpus}; write {allowed}"
             raise ValueError(msg)
         requests = lookup(info).concurrency
         if engines is not None and requests is not None and requests < engines:
