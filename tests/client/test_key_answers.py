@@ -11,6 +11,7 @@ import two_keys
 from adapted import ENGINE_MODULES, MODEL, QUESTION
 
 KEY = two_keys.BATCH_KEY
+CONTROL, BANNED = {"[TOOL_CALLS]": 9, "[ARGS]": 32}, {"9": -100.0, "32": -100.0}
 
 
 @pytest.fixture
@@ -182,3 +183,56 @@ class TestRepairs:
         repairs.apply()
         config = [1]
         assert module._build_drop_info(config, config) is module._build_drop_info(config, config)
+
+    @pytest.mark.parametrize(
+        ("asked", "plain"),
+        [
+            ({}, True),
+            ({"tools": []}, True),
+            ({"response_format": types.SimpleNamespace(type="text")}, True),
+            ({"response_format": types.SimpleNamespace(type="json_object")}, False),
+            ({"structured_outputs": types.SimpleNamespace(choice=["yes", "no"])}, False),
+            ({"tools": ["get_weather"]}, False),
+        ],
+    )
+    def test_only_what_asks_for_a_format_or_tools_gets_a_grammar(self, engine_module, asked, plain):
+        adjusted = engine_module("server_repairs").for_formats_only(lambda _, request: ("grammar", request))
+        parser = types.SimpleNamespace(vocab=CONTROL)
+        chat = {"tools": None, "structured_outputs": None, "response_format": None, "logit_bias": None}
+        request = types.SimpleNamespace(**chat | asked, _grammar_from_parser=False)
+        assert adjusted(parser, request) == (request if plain else ("grammar", request))
+        assert request.logit_bias == (BANNED if plain else None)
+
+    def test_a_plain_chat_may_not_call_a_tool_whatever_its_bias_says(self, engine_module):
+        adjusted = engine_module("server_repairs").for_formats_only(lambda *_: None)
+        request = types.SimpleNamespace(
+            tools=None, structured_outputs=None, logit_bias={"9": 100.0, "7": 1.0}, _grammar_from_parser=False
+        )
+        adjusted(types.SimpleNamespace(vocab=CONTROL), request)
+        assert request.logit_bias == {**BANNED, "7": 1.0}
+
+    def test_a_request_without_messages_and_a_tokenizer_without_the_token_are_left_to_vllm(
+        self, engine_module
+    ):
+        adjusted = engine_module("server_repairs").for_formats_only(lambda *_: "vLLM's")
+        response = types.SimpleNamespace(tools=[], structured_outputs=None)
+        assert adjusted(types.SimpleNamespace(vocab=CONTROL), response) == "vLLM's"
+        chat = types.SimpleNamespace(tools=None, structured_outputs=None, _grammar_from_parser=False)
+        assert adjusted(types.SimpleNamespace(vocab={"[TOOL_CALLS]": 9}), chat) == "vLLM's"
+
+    def test_a_tokens_text_is_looked_up_once(self, engine_module):
+        asked = []
+
+        def convert(tokenizer, ids, skip_special_tokens=False):
+            asked.append((tokenizer, *ids, skip_special_tokens))
+            return [f"{tokenizer}{one}" for one in ids if one > 1 or not skip_special_tokens]
+
+        converted = engine_module("server_repairs").looked_up_once(convert)
+        converted("a", [5]).clear()  # the caller may change its list
+        assert converted("a", [5]) == ["a5"]
+        assert converted("a", [1], skip_special_tokens=True) == []
+        assert converted("a", [1]) == ["a1"]
+        assert asked == [("a", 5, False), ("a", 1, True), ("a", 1, False)]
+        assert converted("a", [5, 6]) == ["a5", "a6"]
+        assert converted("a", [5, 6]) == ["a5", "a6"]
+        assert len(asked) == 5

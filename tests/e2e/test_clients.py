@@ -15,13 +15,39 @@ import sdk_matrix
 from adapted import ADAPTED, LIMITED
 
 pytestmark = pytest.mark.all
-PARSER_IS_PREPARED_ONCE = """
+VLLM_IS_REPAIRED = """
 import server_repairs, PIL.Image
+from pathlib import Path
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.parser.engine import streaming_parser_engine
-server_repairs.keep_parser()
-server_repairs.leave_pixels_to_vllm()
+from vllm.parser.mistral import MistralParser
+from vllm.tokenizers.mistral import MistralTokenizer
+
+tokenizer = MistralTokenizer.from_pretrained(next(Path("WEIGHTS").glob("**/tekken.json")).parent)
+
+def texts():
+    ids = range(len(tokenizer))
+    return [tokenizer.convert_ids_to_tokens([one], skip) for one in ids for skip in (False, True)]
+
+before = texts()
+server_repairs.apply()
 assert streaming_parser_engine._build_drop_info.__module__ == "server_repairs"
 assert PIL.Image.MAX_IMAGE_PIXELS is None
+assert before == texts() == texts()
+
+def adjusted(**more):
+    chat = {"model": "any", "messages": [{"role": "user", "content": "Hello"}], **more}
+    return MistralParser(tokenizer).adjust_request(ChatCompletionRequest.model_validate(chat))
+
+tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
+banned = {tokenizer.get_vocab()[name]: -100.0 for name in ("[TOOL_CALLS]", "[ARGS]")}
+for plain in ({}, {"reasoning_effort": "high"}, {"response_format": {"type": "text"}}):
+    request = adjusted(**plain)
+    assert request.structured_outputs is None and request.to_sampling_params(9, {}).logit_bias == banned, plain
+json_object = {"response_format": {"type": "json_object"}}
+for other in ({"tools": [tool]}, {"tools": [tool], "tool_choice": "none"}, json_object):
+    request = adjusted(**other)
+    assert request.structured_outputs.grammar and not request.logit_bias, other
 """
 
 
@@ -42,7 +68,8 @@ def is_repaired(stack):
     python = stack.on_host("systemctl show -P ExecStart vllm").partition("path=")[2].partition(" ")[0]
     environment = stack.on_host(f"tr '\\0' '\\n' < /proc/{process}/environ")
     (modules,) = [line for line in environment.splitlines() if line.startswith("PYTHONPATH=")]
-    script = shlex.quote(PARSER_IS_PREPARED_ONCE)
+    weights = stack.on_host("systemctl show -P ExecStart vllm").partition("--model ")[2].partition(" ")[0]
+    script = shlex.quote(VLLM_IS_REPAIRED.replace("WEIGHTS", weights))
     done = stack.on_host(f"{modules} {python} -c {script} 2>&1 && echo repaired")
     assert done.rstrip().endswith("repaired"), done
 
