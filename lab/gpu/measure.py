@@ -10,7 +10,9 @@ usage: measure.py LAUNCH.json NAME [--levels 1,32,128,256] [--set flag=value ...
 --profile-prompts: after that, kernels of the largest steps of TOKENS:REQUESTS, prompts of so many tokens, all at once
 --images: after the levels, WIDTHxHEIGHT:A_REQUEST:REQUESTS:STREAMS (the last three default to 5:16:4)
 --then: a command that runs after the levels, while the server is there; its output goes to OUT/NAME.then.txt
-level = CONCURRENCY[:PROMPTS[:IN[:OUT[:TOP_P[:HEADER=VALUE][:chat]]]]]; an empty value removes the flag or variable
+--spy: py-spy samples the first so many seconds of the start, where it lies beside the kit
+level = CONCURRENCY[:PROMPTS[:IN[:OUT[:TOP_P[:HEADER=VALUE][:chat]]]]]; an empty value removes the flag or variable.
+`!NAME=VALUE;...` is for controls.py, and `!spy=SECONDS` samples the level that follows
 """
 
 from __future__ import annotations
@@ -29,9 +31,12 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+import cache_files
+import controls
 import drain
 import images
 import phases
+import processes
 import step_profile
 from server import PERMITTED, SITE, Server, move_in, used_mib
 
@@ -56,28 +61,6 @@ def machine() -> dict[str, Any]:
     return {"gpus": cards, "cores": os.cpu_count(), "kernel": os.uname().release, "packages": found}
 
 
-def sizes(folder: Path) -> dict[str, dict[str, float]]:
-    """Files and MiB by sub-folder."""
-    out: dict[str, dict[str, float]] = {}
-    for file in folder.rglob("*"):
-        if file.is_file() and not file.is_symlink():
-            top = file.relative_to(folder).parts[0]
-            row = out.setdefault(top, {"files": 0, "mib": 0.0})
-            row["files"] += 1
-            row["mib"] += file.stat().st_size / 2**20
-    return {top: {"files": row["files"], "mib": round(row["mib"], 1)} for top, row in sorted(out.items())}
-
-
-def written_since(folder: Path, began: float) -> dict[str, int]:
-    """Files by sub-folder that this start wrote: what the cache did not hold."""
-    out: dict[str, int] = {}
-    for file in folder.rglob("*"):
-        if file.is_file() and not file.is_symlink() and file.stat().st_mtime > began:
-            top = file.relative_to(folder).parts[0]
-            out[top] = out.get(top, 0) + 1
-    return out
-
-
 class Load:
     """The benchmark process: imports while the server starts, then runs one level after the other."""
 
@@ -90,7 +73,7 @@ class Load:
                 str(server.port), self.path, str(repetition),
             ],
             env={**os.environ, "PYTHONPATH": SITE, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"},
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.output, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.output, text=True, start_new_session=True,
         )  # fmt: skip
 
     def until(self, word: str) -> str:
@@ -182,7 +165,15 @@ def loaded(
         (OUT / f"{options.name}.captured/nvidia-smi-q-idle.xml").write_text(ask("nvidia-smi", "-q", "-x"))
         dmon = subprocess.Popen(["nvidia-smi", "dmon", "-s", "pucmt", "-d", "1", "-o", "T",
                                  "-f", OUT / f"{options.name}.captured/dmon.txt"])  # fmt: skip
+    controlled: dict[str, str] = {}
     for level in filter(None, options.levels.split(",")):
+        if level.startswith("!spy="):
+            output = OUT / f"{options.name}.{len(result['throughput'])}.spy.txt"
+            processes.spy(server.process.pid, output, int(level.partition("=")[2]))
+            continue
+        if level.startswith("!"):
+            controlled = controls.set_to(level[1:])
+            continue
         if deadline - time.time() < 25:
             result["throughput"].append({"level": level, "skipped": "no time left"})
             continue
@@ -191,7 +182,12 @@ def loaded(
             if options.capture
             else None
         )
-        row = load.run(level_of(level))
+        busy = processes.Busy(server.process.pid, load.process.pid)
+        row = (
+            load.run(level_of(level))
+            | {"busy": busy.shares()}
+            | ({"controls": controlled} if controlled else {})
+        )
         if timer:
             timer.join()
         result["throughput"].append(row | {"ended": datetime.now(UTC).strftime("%H:%M:%S")})
@@ -220,8 +216,10 @@ def main() -> None:
     parser.add_argument("--profile-prompts", default="")
     parser.add_argument("--images", default="")
     parser.add_argument("--then", default="")
+    parser.add_argument("--spy", type=int, default=0)
     options = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
+    controls.FILE.unlink(missing_ok=True)
     launch = json.loads(options.launch.read_text())
     home = Path("/var/lib/vllm")
     host = options.move_in or "first-host"
@@ -249,12 +247,15 @@ def main() -> None:
     result |= {"started_argv": server.argv, "started_environment": server.environment}
     result |= {"outcome": "cut off", "ready_s": None, "began": started.isoformat()}
     keep(result)
+    if options.spy:
+        processes.spy(server.process.pid, OUT / f"{options.name}.start.spy.txt", options.spy)
     load = Load(server, launch, options.name)
     try:
         result["ready_s"] = server.wait(deadline, options.stop_at)
         result["memory_used_mib"] = used_mib()
         cache = Path(launch["cache_directory"])
-        result |= {"caches": sizes(cache), "home": sizes(home), "written": written_since(cache, server.began)}
+        result |= {"caches": cache_files.sizes(cache), "home": cache_files.sizes(home)}
+        result["written"] = cache_files.written_since(cache, server.began)
         if result["ready_s"] is not None:
             result["outcome"] = "ready"
             keep(result)

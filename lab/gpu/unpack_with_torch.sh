@@ -45,11 +45,11 @@ else
   done
   ls -l "$site/nvidia"
 fi
-cp "$kit/random_weights.py" "$site/"
+cp "$kit/random_weights.py" "$kit/controls.py" "$site/"
 info=$site/random_weights-1.0.dist-info
 mkdir "$info"
 printf 'Metadata-Version: 2.1\nName: random-weights\nVersion: 1.0\n' > "$info/METADATA"
-printf '[vllm.general_plugins]\nrandom_weights = random_weights:register\n' > "$info/entry_points.txt"
+printf '[vllm.general_plugins]\nrandom_weights = random_weights:register\ncontrols = controls:register\n' > "$info/entry_points.txt"
 # vllm-install.service does the same. Without it, each process of each start would compile every module again.
 time PYTHONPATH=$site python3 -m compileall -q -j 0 "$site" > /dev/null || true
 du -sm "$site"
