@@ -30,7 +30,8 @@ def errors(flags, **engine):
     "flag",
     [
         "uds", "headless", "grpc", "ssl-keyfile", "no-headless", "root-path", "middleware", "config", "master-addr",
-        "hf-token",
+        "hf-token", "api-server-count", "h11-max-header-count", "h11-max-incomplete-event-size", "device-ids", "runner",
+        "convert", "mm-encoder-only",
     ],
 )  # fmt: skip
 def test_the_products_flags_cannot_be_set(flag):
@@ -46,6 +47,7 @@ def test_every_flag_of_the_product_exists_in_a_version():
         *product_flags.LOADING,
         *product_flags.SECRETS,
         *product_flags.STACK_KEYS,
+        *product_flags.OF_THE_MODEL,
     }
     assert owned - hidden <= known | {"logging-config", "grpc-port"}
 

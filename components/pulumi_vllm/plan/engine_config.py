@@ -18,7 +18,7 @@ from pulumi_vllm.plan.suggestions import suggestion
 def _flag_name(name: str) -> str:
     if name.startswith("-"):
         msg = f"is written with dashes; write {name.lstrip('-')}"
-    elif (reason := product_flags.refusal(name)) is not None:
+    elif (reason := product_flags.refusal_of_stack(name)) is not None:
         msg = f"cannot be set here; {reason}"
     elif "_" in name:
         msg = f"is not a flag of vLLM; did you mean {name.replace('_', '-')}?"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _GATEWAY = "the engine listens on loopback behind the gateway, which has TLS, keys and routes"
 _ONE_MACHINE = "a stack is one machine, and its engine listens on one port"
@@ -49,11 +52,22 @@ LISTENING: Final = {
         ),
         _ONE_MACHINE,
     ),
+    "api-server-count": "the unit starts one API server, whatever it says; set server.machine.engines for several",
+    **dict.fromkeys(
+        ("h11-max-header-count", "h11-max-incomplete-event-size"), "the gateway limits headers and adds its own"
+    ),
+    "device-ids": "server.machine.count and server.machine.engines say which GPUs an engine has",
     "config": "it is a file of further flags, which nothing checks; write them under server.engine.flags",
     "log-config-file": "it decides where the log goes; the journal of the unit keeps it",
     "logging-config": "it decides where the log goes; the journal of the unit keeps it",
 }  # fmt: skip
 """Arguments that decide where and how the engine listens → why they cannot be set."""
+
+OF_THE_MODEL: Final = dict.fromkeys(
+    ("runner", "convert", "mm-encoder-only"),
+    "the gateway has the routes of the model's tasks; set server.model",
+)
+"""Arguments that a model file may have, and a stack may not → why."""
 
 LOADING: Final = {
     **dict.fromkeys(
@@ -81,6 +95,14 @@ WEIGHT_FORMATS: Final = ("auto", "mistral", "safetensors", "hf", "pt", "npcache"
 
 
 def refusal(name: str) -> str | None:
+    """Why neither a stack nor a model file may set an argument, and what to do instead; None if they may."""
+    return _reason(name, {**STACK_KEYS, **SECRETS, **LISTENING})
+
+
+def refusal_of_stack(name: str) -> str | None:
     """Why a stack file may not set an argument, and what to do instead; None if it may."""
-    owned = {**STACK_KEYS, **SECRETS, **LISTENING}
-    return owned.get(name.partition(".")[0].removeprefix("no-"))
+    return refusal(name) or _reason(name, OF_THE_MODEL)
+
+
+def _reason(name: str, reasons: Mapping[str, str]) -> str | None:
+    return reasons.get(name.partition(".")[0].removeprefix("no-"))
