@@ -40,11 +40,15 @@ def test_a_stacks_header_says_its_price_and_what_was_measured(path):
     machine, known = block["machine"], catalogue.load()
     usd = price.list_price(known.gpus[machine["gpu"]], machine["count"], "on-demand")
     assert f"${usd:.2f}/h on demand" in header
+    decided = fits.planned(path.read_text())
     runs = [
         run
         for run in known.measured
         if (run.precision, run.gpu, run.count) == (block["precision"], machine["gpu"], machine["count"])
+        and (run.engine, run.engines) == (decided.engine.version, decided.engines)
     ]
+    assert not runs or f"vLLM {decided.engine.version} and exactly these flags" in header
+    assert not runs or decided.measured == "yes"
     tokens, rates = re.findall(r"([\d,]+) KV tokens", header), re.findall(r"([\d,]+) tok/s at (\d+)", header)
     assert {int(one.replace(",", "")) for one in tokens} <= {run.kv_tokens for run in runs}
     measured = {(int(streams), round(rate)) for run in runs for streams, rate in run.tokens_per_s.items()}
