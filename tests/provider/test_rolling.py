@@ -105,6 +105,8 @@ async def test_a_preview_says_how_engines_restart():
     await Service().preview_update(call, {**new, "servingDigest": "old"}, new)
     (line,) = call.lines
     assert "restarts the engines one after the other" in line
+    await Service().preview_update(call, {**new, "commandLine": drift.NOT_AS_DECLARED}, new)
+    assert "restarts the engine that differs. Requests go to the others" in call.lines.pop()
     assert set(new["units"]) >= set(UNITS)
     assert "vllm.service" not in new["units"]
 

@@ -141,14 +141,20 @@ class Service(HostResource):
     async def preview_update(self, call: Call, old: Values, new: Values) -> Values:
         """Say in a preview already that vLLM restarts, and how long its last start took."""
         outputs = await super().preview_update(call, old, new)
-        if any(
-            not has_unknown(new.get(name)) and old.get(name) != new.get(name) for name in _RESTARTING_INPUTS
-        ):
+        changed = {
+            name
+            for name in _RESTARTING_INPUTS
+            if not has_unknown(new.get(name)) and old.get(name) != new.get(name)
+        }
+        if changed:
             took = _start_s(old)
             last = "" if took is None else f" ({took:.0f} s the last time)"
             if _may_roll(old, new):
+                which = (
+                    "the engine that differs" if changed == {_OBSERVED} else "the engines one after the other"
+                )
                 await call.info(
-                    f"{call.name}: `pulumi up` restarts the engines one after the other. Requests go to the "
+                    f"{call.name}: `pulumi up` restarts {which}. Requests go to the "
                     f"others while the running ones of an engine finish (at most {new['drainTimeoutS']:.0f} s) and it "
                     f"starts{last}"
                 )
