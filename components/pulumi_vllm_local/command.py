@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import sys
-import threading
 from typing import TYPE_CHECKING, Any
 
 from pulumi_vllm_local import control, settings
@@ -72,7 +70,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], 
         metavar="CODENAME",
         help="release of the machines, such as trixie (default: that of this computer)",
     )
-    up.add_argument("--foreground", action="store_true", help="serve in this process until Ctrl-C")
     up.add_argument("--json", action="store_true", help="print JSON in place of the environment")
     up.set_defaults(engine_locks=engine_locks)
     status = verb(
@@ -137,42 +134,10 @@ def _show(found: Running, as_json: bool) -> None:
 
 
 def _up(parsed: argparse.Namespace) -> int:
-    state_dir = settings.default_state_dir()
-    if parsed.foreground:
-        return _foreground(parsed)
-    running = control.up(state_dir, parsed.engine_locks, **_chosen(parsed), progress=_message)
+    chosen = {name: getattr(parsed, name) for name in ("engine", "port", "factor", "release")}
+    running = control.up(settings.default_state_dir(), parsed.engine_locks, **chosen, progress=_message)
     _show(running, parsed.json)
     return 0
-
-
-def _chosen(parsed: argparse.Namespace) -> dict[str, Any]:
-    """The settings that the options of `up` choose."""
-    return {name: getattr(parsed, name) for name in ("engine", "port", "factor", "release")}
-
-
-def _foreground(parsed: argparse.Namespace) -> int:
-    """Serve in this process; the machines keep running after Ctrl-C."""
-    # Only this option serves in the process of the command; aiohttp takes 0.25 s to import.
-    from pulumi_vllm_local import daemon
-
-    state_dir = settings.default_state_dir().resolve()
-    if control.running(state_dir) is not None:
-        raise settings.LocalCloudError(
-            "local up: it is already running; stop it with `pulumi-vllm local down`"
-        )
-    control.prepare(parsed.engine, parsed.engine_locks, parsed.release, _message)
-    control.wanted_settings(state_dir, parsed.engine_locks, **_chosen(parsed)).write(state_dir)
-    settings.Files(state_dir).process.unlink(missing_ok=True)
-
-    def show_when_ready() -> None:
-        pause = threading.Event()
-        while (found := control.running(state_dir)) is None:
-            pause.wait(0.1)
-        _show(found, parsed.json)
-
-    threading.Thread(target=show_when_ready, daemon=True).start()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    return daemon.run(state_dir)
 
 
 def _status(parsed: argparse.Namespace) -> int:

@@ -88,7 +88,7 @@ def up(
     with exclusive_command(state_dir):
         old = Settings.read(state_dir)
         found = running(state_dir)
-        wanted = wanted_settings(
+        wanted = _wanted_settings(
             state_dir, engine_locks, engine=engine, port=port, factor=factor, release=release
         )
         if found is not None and old == wanted:
@@ -103,7 +103,7 @@ def up(
         return _start(state_dir, progress)
 
 
-def wanted_settings(
+def _wanted_settings(
     state_dir: Path, engine_locks: Path, *, engine: str, port: int, factor: float, release: str
 ) -> Settings:
     """Return the settings of a cloud that is to be started; ports and key stay those of the folder."""

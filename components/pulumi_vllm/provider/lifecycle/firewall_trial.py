@@ -80,8 +80,8 @@ async def _load(call: Call, values: Values, host: "Host", rules: bytes) -> None:
             + (
                 "the host has its previous rules again"
                 if restored
-                else f"the host restores its previous rules by itself {_TRIAL_S} s after the attempt, but it did not "
-                "answer since"
+                else f"the host restores its previous rules by itself {_TRIAL_S} s after the attempt, but has not "
+                "answered since"
             )
             + "; correct server.access, then run `pulumi up` again"
         ) from error
