@@ -194,6 +194,17 @@ def test_a_request_lies_in_the_cache_of_one_engine():
     assert few == "the stack serves 16 requests at once, and no rate was measured at so few"
 
 
+@pytest.mark.parametrize("utilization", [0.95, 0.88, 0.86])
+def test_the_first_price_is_for_as_many_requests_as_the_cache_holds(utilization):
+    """At 0.86 the cache holds 325 requests of the measured load, and the stack had the price of 512."""
+    flags = {"gpu-memory-utilization": utilization}
+    one = decided(context="32Ki", engine={"version": "0.33.0", "flags": flags})
+    assert one.rate.streams == min(512, one.kv_tokens // 768)
+    assert one.usd_per_million_output_tokens == pytest.approx(
+        token_price(one, Mix()).usd_per_million_output()
+    )
+
+
 def test_few_requests_and_nearly_full_machines_are_written_so_that_one_can_read_them():
     found = token_price(decided(), Mix(250_000, 1, requests_per_s=0.0001))
     assert "at most one request in 36 s" in found.sentences()[0]

@@ -228,7 +228,11 @@ def plan(
         arguments = engine_setup.with_given_cache(arguments, selection.engine, memory)
     price = pricing.machine_price(deployment, selection.gpu, offers, known.prices_from, paid)
     without_rate = () if run is None else unmeasured(run, arguments, deployment.engine.flags)
-    rate = None if without_rate else pricing.rate(run, deployment.sequences)
+    streams = deployment.sequences
+    if memory is not None:
+        load = pricing.MEASURED_INPUT + pricing.MEASURED_OUTPUT
+        streams = pricing.at_once(streams, load, memory.kv_tokens, selection.engines)
+    rate = None if without_rate else pricing.rate(run, streams)
     findings += (
         *_price_findings(price, selection.gpu, deployment.machine.count),
         *running_time.findings(deployment),

@@ -178,6 +178,18 @@ def rate(measured: Measured | None, sequences: int) -> Rate | None:
     return Rate(sequences, rates[below] + part * (rates[above] - rates[below]), (below, above))
 
 
+def at_once(sequences: int, tokens: int, kv_tokens: int, engines: int) -> int:
+    """Requests of so many tokens that a stack serves at once: its places, or fewer if the caches hold fewer.
+
+    Args:
+        sequences: places of all engines together.
+        tokens: those of a request, which lies in the cache of one engine.
+        kv_tokens: what the cache of each engine holds.
+        engines: how many there are.
+    """
+    return min(sequences, kv_tokens // tokens * engines)
+
+
 def per_million(usd_per_hour: float | None, found: Rate | None) -> float | None:
     """USD per million output tokens of a machine that always has that rate."""
     if usd_per_hour is None or found is None:

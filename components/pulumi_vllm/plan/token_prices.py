@@ -247,10 +247,11 @@ def busy_seconds(run: Measured, known: Lengths, rate: pricing.Rate, mix: Mix) ->
 def _streams(plan: Plan, mix: Mix) -> tuple[int, str]:
     """Requests at once, and what limits them. A request lies in the cache of one engine."""
     size, wanted = mix.input + mix.output, plan.deployment.sequences
-    held = plan.kv_tokens // plan.engines // size * plan.engines
-    if held < wanted:
-        return held, f"the KV cache holds {held} request{'' if held == 1 else 's'} of {size:,} tokens"
-    return wanted, f"the stack serves {wanted} request{'' if wanted == 1 else 's'} at once"
+    found = pricing.at_once(wanted, size, plan.kv_tokens // plan.engines, plan.engines)
+    requests = f"{found} request{'' if found == 1 else 's'}"
+    if found < wanted:
+        return found, f"the KV cache holds {requests} of {size:,} tokens"
+    return found, f"the stack serves {requests} at once"
 
 
 def _held(mix: Mix) -> float:
