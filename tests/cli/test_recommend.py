@@ -352,7 +352,7 @@ def test_the_separate_servers_are_checked_and_spot_is_then_and_now(capsys):
     assert all("each 1x H100 holds mistral-small-4 in nvfp4" in one["holds"] for one in found["separate"])
     assert "1.4 requests of 262,144 tokens at once" in found["separate"][0]["holds"]
     text = found["spot_then_and_now"]
-    assert "$2.38/h, $1,738 per month (tutorial, 2026-04)" in text
+    assert "$2.38/h, $1,738 per month (a published tutorial, 2026-04)" in text
     assert "$3.90/h, $2,847 per month" in text
     _, found = asked(capsys, "--context", "256Ki", "--concurrency", "4", "--precision", "fp8")
     assert "each 1x H100 does not hold mistral-small-4" in found["separate"][0]["holds"]

@@ -147,6 +147,10 @@ LIMITED = [
     message("message, address", 400, 200, "send a data: URL", messages=[{"role": "user", "content": [
         {"type": "image", "source": {"type": "url", "url": "http://127.0.0.1:9/x.png"}}]}]),
     chat("pixels", 400, 400, "exceed the maximum of", messages=image(vast_image())),
+    chat("no message", 400, 400, "messages is empty", messages=[]),
+    message("message, no message", 400, 400, "messages is empty", messages=[]),
+    response("response, no input", 400, 400, "input is empty", input=[]),
+    Case("no prompt", "/completions", {"model": MODEL, "prompt": [], "max_tokens": 1}, 400, 400, "prompt is empty"),
     chat("files", 400, 200, "65 images", messages=[{"role": "user", "content": [
         {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}] * 65}]),
 ]  # fmt: skip

@@ -91,12 +91,12 @@ def _show_load(found: "Recommendation", wish: "Wish", mix: str) -> None:
 
 
 def _show_servers(found: "Recommendation", cheapest: float | None) -> None:
-    """Print the tutorial's servers as each would really run, and this machine beside them."""
+    """Print a server for each of four models as each would really run, and this machine beside them."""
     # `pulumi-vllm --help` loads this module too; pydantic takes 0.2 s to import.
     from pulumi_vllm.plan.pricing import HOURS_PER_MONTH
     from pulumi_vllm.plan.separate_servers import together
 
-    print("the tutorial's servers, each on 1x H100 or on the cheapest machine that holds it (computed):")
+    print("a server for each of four models, on 1x H100 or on the cheapest machine that holds it (computed):")
     layout = "  {:30} {:9} {:17} {:>7} {:>9} {:>10} {:>6}"
     print(layout.format("model", "precision", "machine", "$/h", "context", "KV tokens", "full"))
     for one in found.separate_servers:

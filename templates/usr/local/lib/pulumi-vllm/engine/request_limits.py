@@ -28,6 +28,8 @@ _STATE = ("previous_response_id", "conversation", "background")
 _CHAT = "/v1/chat/completions"
 _SPECIAL_TOKENS = 1000  # the first ones of each tokenizer of Mistral's format (mistral_common, tekken.json)
 _LEAST_PENALTY = 1e-38  # vLLM divides by it in 32 bits, where a smaller number is zero
+_ASKED = ("messages", "input", "prompt")
+"""Keys that hold the question. vLLM answers an empty list of them with a message of Python's."""
 _OBJECTS = ("structured_outputs",)
 """Keys whose value vLLM expects to be an object: another one ends in status 500."""
 
@@ -49,6 +51,9 @@ def check_limits(path: str, body: Message, settings: Message) -> int:
         for key in _STATE:
             if body.get(key):
                 raise Refused(key, f"{key}: this server keeps no responses; send the whole conversation")
+    for key in _ASKED:
+        if body.get(key) == []:
+            raise Refused(key, f"{key} is empty; send at least one")
     for key in _OBJECTS:
         if not isinstance(body.get(key), (dict, type(None))):
             raise Refused(key, f"{key} must be an object")
@@ -93,7 +98,8 @@ def _check_sampling(path: str, body: Message, *, mistral: bool) -> None:
             "allowed_token_ids",
             "allowed_token_ids and a schema in one request may leave no token to choose; send one of them",
         )
-    # vLLM computes a grammar for each chat of such a tokenizer. An answer begins with text.
+    # vLLM computes a grammar for a chat with tools of such a tokenizer, in which an answer begins with text. A plain
+    # chat has none (server_repairs.py), and would answer nothing but control tokens.
     if mistral and all(0 <= _number(one, -1) < _SPECIAL_TOKENS for one in allowed):
         raise Refused(
             "allowed_token_ids", "allowed_token_ids needs a token of text, and holds special ones only"
