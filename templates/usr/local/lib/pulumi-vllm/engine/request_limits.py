@@ -51,12 +51,7 @@ def check_limits(path: str, body: Message, settings: Message) -> int:
         for key in _STATE:
             if body.get(key):
                 raise Refused(key, f"{key}: this server keeps no responses; send the whole conversation")
-    for key in _ASKED:
-        if body.get(key) == []:
-            raise Refused(key, f"{key} is empty; send at least one")
-    for key in _OBJECTS:
-        if not isinstance(body.get(key), (dict, type(None))):
-            raise Refused(key, f"{key} must be an object")
+    _check_forms(body)
     _check_sampling(path, body, mistral=settings["mistral_tokenizer"])
     limits = settings["limits"]
     content = _content(body, limits["characters"])
@@ -83,6 +78,16 @@ def check_limits(path: str, body: Message, settings: Message) -> int:
                 f"{number:,} {what} are more than the {limits[name]:,} that this server allows in one request",
             )
     return content.characters
+
+
+def _check_forms(body: Message) -> None:
+    """Refuse values of another form than vLLM expects, where its own answer does not name the field."""
+    for key in _ASKED:
+        if body.get(key) == []:
+            raise Refused(key, f"{key} is empty; send at least one")
+    for key in _OBJECTS:
+        if not isinstance(body.get(key), (dict, type(None))):
+            raise Refused(key, f"{key} must be an object")
 
 
 def _check_sampling(path: str, body: Message, *, mistral: bool) -> None:
