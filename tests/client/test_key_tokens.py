@@ -190,7 +190,7 @@ def test_a_client_that_leaves_has_taken_what_it_got_or_its_share_of_the_time(rig
 )
 def test_an_answer_without_a_count_counts_by_the_time(rig, text):
     rig.answer, rig.lasts_s = [text], 6.0
-    assert rig.ask({"messages": []})[0] == 200
+    assert rig.ask({"messages": QUESTION})[0] == 200
     assert rig.left() <= LIMIT - 60 or b"prompt_tokens" in text
 
 
