@@ -331,13 +331,15 @@ def test_each_row_says_what_to_know(capsys):
     (row,) = found["fitting"]
     assert row["tokens_per_request"] == row["kv_cache_tokens"] // 256
     assert any(
-        "overcommitted: with 256 requests at once each has 1,094 of 32,768" in one for one in row["findings"]
+        "overcommitted: 256 requests fit at once if each has at most 1,094 of 32,768" in one
+        for one in row["findings"]
     )
     assert any("nvfp4-on-hopper" in one for one in row["findings"])
     cli.main([*WORDS, "--context", "32Ki", "--concurrency", "256", "--gpu", "H100", "--count", "1"])
     out = capsys.readouterr().out
     assert "4-bit quality unverified; overcommitted" in out
-    assert "note: 1x H100 nvfp4: overcommitted" in out
+    assert "overcommitted: the requested requests fit at once if none is longer than `each`" in out
+    assert "note: 1x H100 nvfp4: overcommitted" not in out  # the table has it
     assert "H200 fp8" not in out
 
 

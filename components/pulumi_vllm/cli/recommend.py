@@ -24,7 +24,12 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser = commands.add_parser("recommend", help=text, description=f"{text.capitalize()}.")
     parser.add_argument("--model", required=True, help="a model of the catalogue or of models/NAME.yaml")
     parser.add_argument("--context", required=True, help="tokens, for example 131072 or 128Ki")
-    parser.add_argument("--concurrency", type=int, required=True, help="requests served at the same time")
+    parser.add_argument(
+        "--concurrency",
+        type=int,
+        required=True,
+        help="requests served at the same time: about those per second times the seconds of an answer",
+    )
     parser.add_argument("--precision", help="only this precision (default: every published one)")
     parser.add_argument(
         "--gpu", help="only this GPU, of the catalogue or of gpus/NAME.yaml (default: every one on offer)"

@@ -6,6 +6,8 @@ if TYPE_CHECKING:
     from pulumi_vllm.plan.recommendation import Fitting, Recommendation, Wish
 
 _REMARKS = {"no": "computed, never started", "other flags": "rate measured with other flags"}
+_OVERCOMMITTED = "overcommitted"
+"""How the finding begins of a machine whose cache does not hold the requested requests with their full context."""
 
 
 def show(found: "Recommendation", wish: "Wish") -> None:
@@ -52,6 +54,10 @@ def show(found: "Recommendation", wish: "Wish") -> None:
             "full: number of requests with the full context that the KV cache holds at once\n"
             "each: tokens of the KV cache for each of the requested requests"
         )
+        if any(_is_overcommitted(row) for row in found.fitting):
+            print(
+                "overcommitted: the requested requests fit at once if none is longer than `each`; else some wait"
+            )
         _show_load(found, wish, mix)
     _show_findings(found)
     for refused in found.refused:
@@ -122,6 +128,8 @@ def _show_findings(found: "Recommendation") -> None:
     machines: dict[str, list[str]] = {}
     for row in found.fitting:
         for finding in row.findings:
+            if finding.startswith(_OVERCOMMITTED):
+                continue  # the table has its figures
             known = machines.setdefault(finding, [])
             name = f"{row.count}x {row.gpu} {row.precision}"
             name += f" with {row.engines} engines" if row.engines > 1 else ""
@@ -131,13 +139,17 @@ def _show_findings(found: "Recommendation") -> None:
         print(f"note: {', '.join(names)}: {finding}")
 
 
+def _is_overcommitted(row: "Fitting") -> bool:
+    return any(one.startswith(_OVERCOMMITTED) for one in row.findings)
+
+
 def _remark(row: "Fitting") -> str:
     words = [_REMARKS[row.measured]] if row.measured in _REMARKS else []
     words += ["4-bit quality unverified"] if any("(nvfp4-on-hopper)" in one for one in row.findings) else []
     words += [f"{row.engines} engines"] if row.engines > 1 else []
     if not isinstance(row.token_price, str) and row.token_price.unmeasured:
         words.append("price beyond what was measured")
-    words += ["overcommitted"] if any(one.startswith("overcommitted") for one in row.findings) else []
+    words += [_OVERCOMMITTED] if _is_overcommitted(row) else []
     if row.billing == "spot":
         words.append(f"serves {row.availability:.1%}, ${row.usd_per_serving_hour:.2f} per hour of serving")
     return "; ".join(words)

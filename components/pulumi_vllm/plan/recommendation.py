@@ -373,8 +373,8 @@ def _to_know(wish: Wish, decided: Plan) -> Iterator[str]:
         )
     if decided.full_requests < wish.concurrency:
         yield (
-            f"overcommitted: with {wish.concurrency} requests at once each has "
-            f"{decided.kv_tokens // wish.concurrency:,} of {wish.context:,} tokens, and the others wait"
+            f"overcommitted: {wish.concurrency} requests fit at once if each has at most "
+            f"{decided.kv_tokens // wish.concurrency:,} of {wish.context:,} tokens; with longer ones some wait"
         )
     for finding in decided.findings:
         yield f"{finding.severity} ({finding.rule}): {finding.message}"
