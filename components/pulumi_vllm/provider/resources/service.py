@@ -55,8 +55,9 @@ _OTHER_UNITS = (
     layout.CANARY_TIMER,
     layout.LIFETIME_TIMER,
 )
-# Inputs that vLLM reads when it starts.
 _OBSERVED = "commandLine"
+"""Whether every engine runs with the arguments of its unit."""
+# Inputs that vLLM reads when it starts.
 _RESTARTING_INPUTS = ("servingDigest", "weightsRevision", "weightsDownloads", "engineVersion", _OBSERVED)
 
 
