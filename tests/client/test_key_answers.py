@@ -29,6 +29,13 @@ def engine_module(monkeypatch):
         del sys.modules[name]
 
 
+def parser_of(vocab, *, supports_grammar=True):
+    """vLLM's parser, as far as the repairs read it."""
+    return types.SimpleNamespace(
+        vocab=vocab, model_tokenizer=types.SimpleNamespace(supports_grammar=supports_grammar)
+    )
+
+
 def headers(limit, key=b"batch"):
     return {b"x-key-id": key, b"x-key-concurrent": str(limit).encode()}
 
@@ -197,7 +204,7 @@ class TestRepairs:
     )
     def test_only_what_asks_for_a_format_or_tools_gets_a_grammar(self, engine_module, asked, plain):
         adjusted = engine_module("server_repairs").for_formats_only(lambda _, request: ("grammar", request))
-        parser = types.SimpleNamespace(vocab=CONTROL)
+        parser = parser_of(CONTROL)
         chat = {"tools": None, "structured_outputs": None, "response_format": None, "logit_bias": None}
         request = types.SimpleNamespace(**chat | asked, _grammar_from_parser=False)
         assert adjusted(parser, request) == (request if plain else ("grammar", request))
@@ -205,20 +212,44 @@ class TestRepairs:
 
     def test_a_plain_chat_may_not_call_a_tool_whatever_its_bias_says(self, engine_module):
         adjusted = engine_module("server_repairs").for_formats_only(lambda *_: None)
+        asked = {"9": 100.0, "09": 100.0, "7": 1.0, " 32": 100.0}
         request = types.SimpleNamespace(
-            tools=None, structured_outputs=None, logit_bias={"9": 100.0, "7": 1.0}, _grammar_from_parser=False
+            tools=None, structured_outputs=None, logit_bias=asked, _grammar_from_parser=False
         )
-        adjusted(types.SimpleNamespace(vocab=CONTROL), request)
-        assert request.logit_bias == {**BANNED, "7": 1.0}
+        adjusted(parser_of(CONTROL), request)
+        # vLLM's SamplingParams.from_optional reads the keys so.
+        read = {int(key): bias for key, bias in request.logit_bias.items()}
+        assert read == {9: -100.0, 32: -100.0, 7: 1.0}
 
     def test_a_request_without_messages_and_a_tokenizer_without_the_token_are_left_to_vllm(
         self, engine_module
     ):
         adjusted = engine_module("server_repairs").for_formats_only(lambda *_: "vLLM's")
         response = types.SimpleNamespace(tools=[], structured_outputs=None)
-        assert adjusted(types.SimpleNamespace(vocab=CONTROL), response) == "vLLM's"
+        assert adjusted(parser_of(CONTROL), response) == "vLLM's"
         chat = types.SimpleNamespace(tools=None, structured_outputs=None, _grammar_from_parser=False)
-        assert adjusted(types.SimpleNamespace(vocab={"[TOOL_CALLS]": 9}), chat) == "vLLM's"
+        assert adjusted(parser_of({"[TOOL_CALLS]": 9}), chat) == "vLLM's"
+        assert adjusted(parser_of(CONTROL, supports_grammar=False), chat) == "vLLM's"
+        # A tokenizer of another format has the tokens too, and no such attribute.
+        assert adjusted(types.SimpleNamespace(vocab=CONTROL, model_tokenizer=object()), chat) == "vLLM's"
+
+    @pytest.mark.parametrize(
+        "flag", ["--speculative-config", '--speculative-config={"method": "ngram"}', "--spec-method"]
+    )
+    def test_with_speculative_decoding_vllm_refuses_a_bias_and_keeps_its_grammar(
+        self, engine_module, monkeypatch, flag
+    ):
+        module, adjust = types.ModuleType("vllm.parser.mistral"), lambda *_: None
+        monkeypatch.setitem(sys.modules, "vllm", types.ModuleType("vllm"))
+        monkeypatch.setitem(sys.modules, "vllm.parser", types.ModuleType("vllm.parser"))
+        monkeypatch.setitem(sys.modules, "vllm.parser.mistral", module)
+        module.MistralParser = type("MistralParser", (), {"adjust_request": adjust})
+        monkeypatch.setattr(sys, "argv", ["api_server.py", flag, "x"])
+        engine_module("server_repairs").leave_text_free()
+        assert module.MistralParser.adjust_request is adjust
+        monkeypatch.setattr(sys, "argv", ["api_server.py", "--specialize-active-lora"])
+        sys.modules["server_repairs"].leave_text_free()
+        assert module.MistralParser.adjust_request is not adjust
 
     def test_a_tokens_text_is_looked_up_once(self, engine_module):
         asked = []
@@ -236,3 +267,12 @@ class TestRepairs:
         assert converted("a", [5, 6]) == ["a5", "a6"]
         assert converted("a", [5, 6]) == ["a5", "a6"]
         assert len(asked) == 5
+
+    def test_a_tokenizer_that_gets_the_id_of_another_one_keeps_its_own_texts(self, engine_module):
+        converted = engine_module("server_repairs").looked_up_once(
+            lambda one, ids, _: [f"{one.name}{ids[0]}"]
+        )
+        for number in range(100):  # each is gone when the next one is made, which gets its address
+            tokenizer = type("Tokenizer", (), {"name": f"t{number}-"})()
+            assert converted(tokenizer, [5]) == [f"t{number}-5"]
+            del tokenizer
