@@ -251,6 +251,45 @@ class TestRepairs:
         sys.modules["server_repairs"].leave_text_free()
         assert module.MistralParser.adjust_request is not adjust
 
+    @pytest.mark.parametrize(
+        ("asked", "says"),
+        [
+            (
+                {"logit_bias": dict.fromkeys(range(1025), -1.0)},
+                "1,025 tokens in logit_bias are more than the 1,024",
+            ),
+            ({"logit_bias": dict.fromkeys(range(1024), -1.0)}, ""),
+            ({"allowed_token_ids": [5] * 1025}, "1,025 tokens in allowed_token_ids"),
+            ({"allowed_token_ids": [5] * 1024}, ""),
+            ({"all_stop_token_ids": set(range(129)), "min_tokens": 1}, "129 tokens in stop_token_ids"),
+            ({"all_stop_token_ids": set(range(128)), "min_tokens": 1}, ""),
+            ({"all_stop_token_ids": set(range(129))}, ""),
+            ({"bad_words_token_ids": [[5]] * 129}, "129 words in bad_words"),
+            ({"bad_words_token_ids": [[5] * 9] * 114}, "1,026 tokens in bad_words"),
+            ({"bad_words_token_ids": [[5] * 8] * 128}, ""),
+            ({}, ""),
+        ],
+    )
+    def test_a_list_at_which_the_engine_would_end_is_refused(self, engine_module, asked, says):
+        none = dict.fromkeys(("logit_bias", "allowed_token_ids", "bad_words_token_ids"))
+        sampling = types.SimpleNamespace(**none | {"min_tokens": 0, "all_stop_token_ids": {2}} | asked)
+        request = types.SimpleNamespace(sampling_params=sampling)
+        refusal = type(
+            "Refusal",
+            (ValueError,),
+            {"__init__": lambda self, text, parameter: ValueError.__init__(self, text)},
+        )
+        process = engine_module("server_repairs").within_limits(lambda *_, **__: request, refusal)
+        if says:
+            with pytest.raises(refusal, match=says):
+                process("id", prompt="x")
+        else:
+            assert process("id", prompt="x") is request
+
+    def test_a_request_for_vectors_has_no_such_lists(self, engine_module):
+        request = types.SimpleNamespace(sampling_params=None)
+        assert engine_module("server_repairs").within_limits(lambda: request, ValueError)() is request
+
     def test_a_tokens_text_is_looked_up_once(self, engine_module):
         asked = []
 

@@ -22,6 +22,7 @@ from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionReque
 from vllm.parser.engine import streaming_parser_engine
 from vllm.parser.mistral import MistralParser
 from vllm.tokenizers.mistral import MistralTokenizer
+from vllm.v1.engine.input_processor import InputProcessor
 
 tokenizer = MistralTokenizer.from_pretrained(next(Path("WEIGHTS").glob("**/tekken.json")).parent)
 
@@ -32,6 +33,7 @@ def texts():
 before = texts()
 server_repairs.apply()
 assert streaming_parser_engine._build_drop_info.__module__ == "server_repairs"
+assert InputProcessor.process_inputs.__wrapped__.__module__ == InputProcessor.__module__
 assert PIL.Image.MAX_IMAGE_PIXELS is None
 assert before == texts() == texts()
 

@@ -10,6 +10,8 @@
   and needs no grammar for that. One H200 with 512 chats: 5,970 tokens per second with the grammar, 6,594 without.
   With speculative decoding it keeps the grammar, because vLLM refuses a bias then.
 * It looks up the text of the same token again and again. With the last repair too, 7,584 (lab/notes/performance.md).
+* Its engine ends, with all answers, at a request whose lists are longer than the model runner V2 reserves for them
+  (`vllm/v1/worker/gpu/sample` of 0.26.0 and 0.33.0, read). The server counts only `bad_words` before, since 0.32.0.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _PARSER, _BUILD = "vllm.parser.engine.streaming_parser_engine", "_build_drop_info"
 _MOST_KEPT = 64  # vLLM keeps its configurations and its tokenizer, so a server has one or two
@@ -31,12 +33,14 @@ _SHOWN = ("[TOOL_CALLS]", "[ARGS]")
 
 _DRAFTS = ("--speculative-", "--spec-")
 """How vLLM's flags of speculative decoding begin."""
+_MOST_TOKENS, _MOST_STOPS, _MOST_WORDS = 1024, 128, 128
+"""Tokens of a list, tokens that end an answer, and `bad_words`: MAX_NUM_… and MAX_BAD_WORDS_… of the model runner."""
 
 
 def apply() -> None:
     """Repair what this version of vLLM has. The fake engine has none of it."""
     texts = (leave_text_free, keep_texts_of_tokens)
-    for repair in (keep_parser, leave_pixels_to_vllm, *texts):
+    for repair in (keep_parser, leave_pixels_to_vllm, *texts, refuse_long_lists):
         with contextlib.suppress(ImportError, AttributeError):
             repair()
 
@@ -114,6 +118,41 @@ def looked_up_once(convert: Callable[..., list[str]]) -> Callable[..., list[str]
         return list(known[key])
 
     return converted
+
+
+def refuse_long_lists() -> None:
+    """Refuse what would end the engine. Raises ImportError or AttributeError if this vLLM has no such function."""
+    processor = importlib.import_module("vllm.v1.engine.input_processor").InputProcessor
+    refusal = importlib.import_module("vllm.exceptions").VLLMValidationError
+    processor.process_inputs = within_limits(processor.process_inputs, refusal)
+
+
+def within_limits(process: Callable[..., Any], refusal: Callable[..., Exception]) -> Callable[..., Any]:
+    """The method that prepares a request for the engine. Raises `refusal` if the engine would end at it."""
+
+    @functools.wraps(process)
+    def processed(*words: Any, **named: Any) -> Any:
+        request = process(*words, **named)
+        for number, what, field, most in _lengths(request.sampling_params):
+            if number > most:
+                says = f"{number:,} {what} in {field} are more than the {most:,} that the engine takes"
+                raise refusal(f"{says}; those that the server adds are counted too", parameter=field)
+        return request
+
+    return processed
+
+
+def _lengths(sampling: Any) -> Iterator[tuple[int, str, str, int]]:
+    """Of each list: its length, what it holds, its name in a request, and the most that the model runner takes."""
+    if sampling is None:  # a request of a model that computes vectors
+        return
+    yield len(sampling.logit_bias or ()), "tokens", "logit_bias", _MOST_TOKENS
+    yield len(sampling.allowed_token_ids or ()), "tokens", "allowed_token_ids", _MOST_TOKENS
+    if sampling.min_tokens > 0:
+        yield len(sampling.all_stop_token_ids), "tokens", "stop_token_ids", _MOST_STOPS
+    words = sampling.bad_words_token_ids or ()
+    yield len(words), "words", "bad_words", _MOST_WORDS
+    yield sum(map(len, words)), "tokens", "bad_words", _MOST_TOKENS
 
 
 def kept(build: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
