@@ -11,6 +11,7 @@ import two_keys
 from adapted import ENGINE_MODULES, MODEL, QUESTION
 
 KEY = two_keys.BATCH_KEY
+CHAT = {"messages": [], "tools": None, "structured_outputs": None, "_grammar_from_parser": False}
 CONTROL, BANNED = {"[TOOL_CALLS]": 9, "[ARGS]": 32}, {"9": -100.0, "32": -100.0}
 
 
@@ -205,17 +206,14 @@ class TestRepairs:
     def test_only_what_asks_for_a_format_or_tools_gets_a_grammar(self, engine_module, asked, plain):
         adjusted = engine_module("server_repairs").for_formats_only(lambda _, request: ("grammar", request))
         parser = parser_of(CONTROL)
-        chat = {"tools": None, "structured_outputs": None, "response_format": None, "logit_bias": None}
-        request = types.SimpleNamespace(**chat | asked, _grammar_from_parser=False)
+        request = types.SimpleNamespace(**CHAT | {"response_format": None, "logit_bias": None} | asked)
         assert adjusted(parser, request) == (request if plain else ("grammar", request))
         assert request.logit_bias == (BANNED if plain else None)
 
     def test_a_plain_chat_may_not_call_a_tool_whatever_its_bias_says(self, engine_module):
         adjusted = engine_module("server_repairs").for_formats_only(lambda *_: None)
         asked = {"9": 100.0, "09": 100.0, "7": 1.0, " 32": 100.0}
-        request = types.SimpleNamespace(
-            tools=None, structured_outputs=None, logit_bias=asked, _grammar_from_parser=False
-        )
+        request = types.SimpleNamespace(**CHAT, logit_bias=asked)
         adjusted(parser_of(CONTROL), request)
         # vLLM's SamplingParams.from_optional reads the keys so.
         read = {int(key): bias for key, bias in request.logit_bias.items()}
@@ -225,9 +223,10 @@ class TestRepairs:
         self, engine_module
     ):
         adjusted = engine_module("server_repairs").for_formats_only(lambda *_: "vLLM's")
-        response = types.SimpleNamespace(tools=[], structured_outputs=None)
-        assert adjusted(parser_of(CONTROL), response) == "vLLM's"
-        chat = types.SimpleNamespace(tools=None, structured_outputs=None, _grammar_from_parser=False)
+        for without in ("messages", "_grammar_from_parser"):  # of 0.33.0 on /v1/responses, and of 0.26.0
+            request = types.SimpleNamespace(**{key: CHAT[key] for key in CHAT if key != without})
+            assert adjusted(parser_of(CONTROL), request) == "vLLM's"
+        chat = types.SimpleNamespace(**CHAT)
         assert adjusted(parser_of({"[TOOL_CALLS]": 9}), chat) == "vLLM's"
         assert adjusted(parser_of(CONTROL, supports_grammar=False), chat) == "vLLM's"
         # A tokenizer of another format has the tokens too, and no such attribute.

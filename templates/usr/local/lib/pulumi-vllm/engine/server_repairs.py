@@ -85,7 +85,8 @@ def _is_plain_chat(request: Any) -> bool:
     """Whether it is a chat, not a request to /v1/responses, that asks for no tool and no format."""
     asked = getattr(request, "response_format", None)
     return (
-        hasattr(request, "_grammar_from_parser")
+        hasattr(request, "messages")
+        and hasattr(request, "_grammar_from_parser")  # since 0.32.0; of 0.33.0 on, /v1/responses has it too
         and not request.tools
         and request.structured_outputs is None
         and (asked is None or asked.type == "text")
