@@ -109,11 +109,17 @@ def _others(seen: Seen, owner: str) -> Iterator[str]:
 
 def _serves_rented(seen: Seen) -> bool:
     """Whether our gateway is on it, which writes `OWNER_FILE` only on a machine that nobody of ours rented."""
-    return not seen["owner"] and seen["haproxy"].rpartition("|")[2].startswith(_OUR_GATEWAY)
+    return not seen["owner"] and _haproxy(seen)[2].startswith(_OUR_GATEWAY)
+
+
+def _haproxy(seen: Seen) -> tuple[str, str, str]:
+    """State of HAProxy's unit, whether it is enabled, and its description; "" for what the host did not say."""
+    state, enabled, description = (*seen["haproxy"].split("|"), "", "", "")[:3]
+    return state, enabled, description
 
 
 def _gateway(seen: Seen) -> Iterator[str]:
-    state, enabled, description = (*seen["haproxy"].split("|"), "", "", "")[:3]
+    state, enabled, description = _haproxy(seen)
     ours = description.startswith(_OUR_GATEWAY)
     if not ours and (state in {"active", "activating", "reloading"} or enabled.startswith("enabled")):
         yield (
