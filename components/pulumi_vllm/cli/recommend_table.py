@@ -19,7 +19,7 @@ def show(found: "Recommendation", wish: "Wish") -> None:
     below = [f"{part:.0%}" for part in UTILIZATIONS[1:]]
     head = ("machine", "precision", "billing", "$/h", "$/730 h", "+ storage", "$/M out", *below, "input")
     head += ("streams", "full", "each", "KV tokens")
-    width = max(9, *(len(f"{row.count}x {row.gpu}") for row in found.fitting)) if found.fitting else 9
+    width = max(9, *(len(_machine(row)) for row in found.fitting)) if found.fitting else 9
     layout = f"{{:{width}}} {{:9}} {{:10}} {{:>7}} {{:>10}} {{:>9}} {{:>8}}{' {:>6}' * len(below)} {{:>5}} "
     layout += "{:>10} {:>6} {:>9} {:>10}  "
     print(layout.format(*head))
@@ -28,7 +28,7 @@ def show(found: "Recommendation", wish: "Wish") -> None:
         usd = [None if million is None else million / part for part in UTILIZATIONS]
         print(
             layout.format(
-                f"{row.count}x {row.gpu}",
+                _machine(row),
                 row.precision,
                 row.billing,
                 f"{row.usd_per_hour:.2f}",
@@ -83,7 +83,7 @@ def _show_load(found: "Recommendation", wish: "Wish", mix: str) -> None:
     print(layout.format("machine", "precision", "billing", "machines", "busy", "$/h", "$/M out"))
     unknown: dict[str, list[str]] = {}
     for row in found.fitting:
-        name = f"{row.count}x {row.gpu}{f' with {row.engines} engines' if row.engines > 1 else ''}"
+        name = f"{_machine(row)}{_divided(row)}"
         price = row.token_price
         if isinstance(price, str):
             unknown.setdefault(price, []).append(f"{name} {row.precision} {row.billing}")
@@ -131,12 +131,19 @@ def _show_findings(found: "Recommendation") -> None:
             if finding.startswith(_OVERCOMMITTED):
                 continue  # the table has its figures
             known = machines.setdefault(finding, [])
-            name = f"{row.count}x {row.gpu} {row.precision}"
-            name += f" with {row.engines} engines" if row.engines > 1 else ""
+            name = f"{_machine(row)} {row.precision}{_divided(row)}"
             if name not in known:
                 known.append(name)
     for finding, names in machines.items():
         print(f"note: {', '.join(names)}: {finding}")
+
+
+def _machine(row: "Fitting") -> str:
+    return f"{row.count}x {row.gpu}"
+
+
+def _divided(row: "Fitting") -> str:
+    return f" with {row.engines} engines" if row.engines > 1 else ""
 
 
 def _is_overcommitted(row: "Fitting") -> bool:
