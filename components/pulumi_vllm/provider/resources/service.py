@@ -195,7 +195,7 @@ class Service(HostResource):
         if old.get("accessAccepted") == new.get("accessAccepted"):
             outputs["hostAccess"] = old.get("hostAccess") or outputs["hostAccess"]
         if old.get("differences"):
-            left = await self._differences(call, outputs, new)
+            left = _differences_in(await self._facts(call, new), outputs, new)
             refuse(call, left, done=Done(resource_id, outputs))
         return outputs
 
@@ -233,18 +233,17 @@ class Service(HostResource):
         return Reading({**outputs, "reachable": True}, {**inputs, **live})
 
     # -- the host -----------------------------------------------------------------------------------
-    async def _differences(self, call: Call, outputs: Values, new: Values) -> "tuple[drift.Difference, ...]":
+    async def _facts(self, call: Call, new: Values) -> "Facts":
+        """Observe the host anew. What was observed before a change says nothing about now."""
         host = await connect_host(call, new)
         call.session.hosts().mark_changed(host)
-        facts = await call.session.hosts().facts(host, units=_serving_units(new))
-        return _differences_in(facts, outputs, new)
+        return await call.session.hosts().facts(host, units=_serving_units(new))
 
     async def _repair(self, call: Call, old: Values, new: Values) -> set[str]:
         """Repair what a command repairs. Return the engines that have to be restarted."""
-        found = await self._differences(call, old, new)
-        host = await connect_host(call, new)
-        facts = await call.session.hosts().facts(host, units=_serving_units(new))  # those of the differences
-        await repair(call, host, found)
+        facts = await self._facts(call, new)
+        found = _differences_in(facts, old, new)
+        await repair(call, await connect_host(call, new), found)
         if any(one.loads_firewall for one in found):
             await load_rules(call, new, again=True)
         every = engine_units(_engines(new))
@@ -280,8 +279,7 @@ class Service(HostResource):
         endpoint = await prove_endpoint(call, new)
         # Its last result may be about the time before this change.
         await host.run(f"systemctl start {layout.CANARY_UNIT} || true", timeout_s=180)
-        call.session.hosts().mark_changed(host)
-        facts = await call.session.hosts().facts(host, units=_serving_units(new))
+        facts = await self._facts(call, new)
         evidence = {
             "engine": new["engineVersion"],
             "revision": new["weightsRevision"],
