@@ -399,24 +399,24 @@ systemctl show -P ActiveState {{units}}
 grep -qs '"passed": false' {layout.READINESS_RESULT} && echo {_FAILED} || true
 """
 
-# Another number of engines has other units, whose files are gone already.
-_END_OTHERS = f"""
+
+def _starting(units: str, start: str) -> str:
+    """Return the commands that enable the engines, run `start`, which starts `units`, and start the timers."""
+    # Another number of engines has other units, whose files are gone already.
+    return f"""
 for unit in $(systemctl list-units --all --plain --no-legend {layout.ENGINE_UNIT} '{layout.EVERY_INSTANCE}' |
     cut -d ' ' -f 1); do
     case " {{units}} " in *" $unit "*) continue ;; esac
     {service_drift.end_engine("$unit")}
 done
-"""
-_START_UNITS = f"""{_END_OTHERS}
 systemctl enable -q {layout.GATEWAY_UNIT} {{units}}
-systemctl reset-failed {{units}} {layout.GATEWAY_UNIT} 2>/dev/null || true
-systemctl start --no-block {{units}} {layout.GATEWAY_UNIT}
+systemctl reset-failed {units} 2>/dev/null || true
+{start}
 systemctl enable -q --now {layout.CANARY_TIMER} {layout.LIFETIME_TIMER}
 """
-# A gateway that does not start is reported by the readiness check.
-_START_BESIDE = f"""{_END_OTHERS}
-systemctl enable -q {layout.GATEWAY_UNIT} {{units}}
-systemctl reset-failed {layout.GATEWAY_UNIT} 2>/dev/null || true
-systemctl start {layout.GATEWAY_UNIT} || true
-systemctl enable -q --now {layout.CANARY_TIMER} {layout.LIFETIME_TIMER}
-"""
+
+
+_WITH_GATEWAY = f"{{units}} {layout.GATEWAY_UNIT}"
+_START_UNITS = _starting(_WITH_GATEWAY, f"systemctl start --no-block {_WITH_GATEWAY}")
+# A rolling restart needs the gateway first. One that does not start is reported by the readiness check.
+_START_BESIDE = _starting(layout.GATEWAY_UNIT, f"systemctl start {layout.GATEWAY_UNIT} || true")
