@@ -109,8 +109,8 @@ def test_an_engine_that_has_stopped_is_named_as_the_cause(start, gateway, tmp_pa
             break
     assert code == 1
     assert (
-        "the engine does not serve right now (503: The engine is not ready, draining, or has no free place.)"
-        in last
+        "the engine does not serve right now (503: The engine is not ready, draining, or has no free place. "
+        "Try again in 10 s.)" in last
     )
     assert "(503" in run(capsys, "bench", *where, *SHORT, "--levels", "1", "--out", tmp_path)[2]
 

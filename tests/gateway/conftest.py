@@ -25,8 +25,9 @@ async def gateways(backend, tmp_path):
     made = []
     with contextlib.ExitStack() as started:
 
-        def start(more=None, **limits):
-            made.append(Gateway(tmp_path / f"gateway{len(made)}", backend.port, more=more, **limits))
+        def start(more=None, changes=None, **limits):
+            folder = tmp_path / f"gateway{len(made)}"
+            made.append(Gateway(folder, backend.port, changes=changes, more=more, **limits))
             return started.enter_context(made[-1])
 
         yield start

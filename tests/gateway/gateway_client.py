@@ -16,19 +16,21 @@ ERRORS = {
     411: ("invalid_request_error", "length_required"),
     413: ("invalid_request_error", "body_too_large"),
     429: ("requests", "rate_limit_exceeded"),
+    500: ("server_error", "internal_error"),
     502: ("server_error", "bad_gateway"),
     503: ("server_error", "overloaded"),
     504: ("server_error", "timeout"),
 }
 
 
-def openai_error(answer):
+def openai_error(answer, code=None):
     """Check that an error has the form that OpenAI's clients read, with the type and code of its status."""
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["x-request-id"]
     error = json.loads(answer.body)["error"]
     assert error.keys() == {"message", "type", "param", "code"}
-    assert (error["type"], error["code"]) == ERRORS[answer.status]
+    expected = ("invalid_request_error", code) if code else ERRORS[answer.status]
+    assert (error["type"], error["code"]) == expected
     return answer
 
 

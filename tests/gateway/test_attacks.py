@@ -64,21 +64,40 @@ async def test_only_allowed_routes_reach_the_engine(gateways, backend):
         assert names.count("content-length") == (1 if request.line.startswith("POST") else 0)
 
 
-async def test_each_refusal_names_its_one_cause(gateways, backend):
-    gateway = gateways(max_body_mib=1)
-    for data, status, says in [
-        (
-            attacks.request(KEY, body=b"0\r\n\r\n", headers=attacks.CHUNKED, length=False),
-            411,
-            "no Content-Length",
-        ),
-        (attacks.request(KEY, body=b"x" * (MIB + 1)), 413, "larger than 1 MiB"),
-        (attacks.request(KEY, "/v1/messages", headers=f"X-Api-Key: {KEY}\r\n"), 400, "Two API keys"),
-    ]:
-        (answer,) = await gateway.ask(data)
-        assert answer.status == status
-        assert says in json.loads(answer.body)["error"]["message"]
+GET = "/v1/models", "GET"
+WEBSOCKET = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "says"),
+    [
+        (attacks.request(KEY, body=b"0\r\n\r\n", headers=attacks.CHUNKED, length=False), "411 length_required", "Send"),
+        (attacks.request(KEY, body=b"x" * (MIB + 1)), "413 body_too_large", "larger than 1 MiB. Send"),
+        (attacks.request(KEY, "/v1/messages", headers=f"X-Api-Key: {KEY}\r\n"), "400 two_keys", "Two API keys: send"),
+        (attacks.request(KEY, *GET, b"", headers=WEBSOCKET), "400 upgrade", "no WebSockets. Send"),
+        (attacks.request(KEY, *GET, b"", headers="Upgrade: h2c\r\n"), "400 upgrade", "no WebSockets. Send"),
+        (attacks.request(KEY, *GET, b"{}"), "400 body_with_get", "no body here. Send"),
+        (attacks.request(KEY, *GET, b"0\r\n\r\n", attacks.CHUNKED, length=False), "400 body_with_get", "Send"),
+        (attacks.request(KEY, headers="X: a\0b\r\n"), "400 control_character", "A header has"),
+        (attacks.request(KEY, "/v1/model", "GET", b""), "404 not_found", "Write the path exactly"),
+        (attacks.request(KEY, body=b"{").replace(b"Length: 1", b"Length: 9"), "408 timeout", "within 1 s. Send"),
+    ],
+    ids=lambda one: one if isinstance(one, str) else "",
+)  # fmt: skip
+async def test_each_refusal_names_its_one_cause_and_a_remedy(gateways, backend, data, error, says):
+    (answer,) = await gateways(max_body_mib=1, request_timeout_s=1).ask(data)
+    status, code = error.split()
+    assert answer.status == int(status)
+    assert says in json.loads(openai_error(answer, code).body)["error"]["message"]
     assert backend.requests == []
+
+
+async def test_an_error_inside_haproxy_is_the_gateways_own(gateways):
+    """HAProxy answers 500 when a rule fails, here because it has no room for one more header of the answer."""
+    no_room = {"tune.bufsize 32768\n": "tune.bufsize 32768\n    tune.maxrewrite 16\n"}
+    raw = f"HTTP/1.1 200 OK\r\nX-Large: {'x' * 32_600}\r\nContent-Length: 2\r\n\r\n{{}}"
+    answer = await gateways(changes=no_room).one(attacks.request(KEY, body=json.dumps({"raw": raw}).encode()))
+    assert openai_error(answer).status == 500
 
 
 PAGE = "https://chat.example.com"
@@ -199,23 +218,35 @@ async def test_the_log_is_json_and_holds_no_key(gateways):
     [
         (400, b"GET /v1/models and more HTTP/1.1\r\n\r\n"),
         (400, attacks.request(KEY, headers=f"X-Long: {'x' * 32_000}\r\n")),
+        (400, attacks.request(KEY, headers=f"X-Long: {'x' * 70_000}\r\n")),
+        (400, attacks.request(KEY, headers="X: y\r\n" * 100)),
         (408, b"POST /v1/comple"),
+        (408, b"POST /v1/completions HTTP/1.1\r\nHost: gateway\r\n"),
+        (413, attacks.request(KEY, *GET, b"{}", version="HTTP/1.0")),
         (422, attacks.request(KEY, headers="Transfer-Encoding: identity, chunked\r\n", length=False)),
     ],
-    ids=["no HTTP", "a huge header", "half a line", "an unknown encoding"],
-)
-async def test_bytes_that_are_not_a_request_get_haproxys_own_page(gateways, backend, status, data):
-    """The page reveals nothing about the program, the key or the machine, and the connection ends."""
-    gateway = gateways(request_timeout_s=1)
-    reader, writer = await gateway.connect()
-    writer.write(data)
-    received = (await asyncio.wait_for(reader.read(), 30)).decode()
-    writer.close()
-    assert received.startswith(f"HTTP/1.1 {status} ")
-    head, _, page = received.partition("\r\n\r\n")
-    names = {line.partition(":")[0].lower() for line in head.split("\r\n")[1:]}
-    assert names <= {"content-length", "content-type", "cache-control", "connection"}
-    assert re.fullmatch(rf"<html><body><h1>{status} [\w -]+</h1>\n[\w ']+\.\n</body></html>\n", page)
+    ids=[
+        "no HTTP", "a huge header", "a header of 70 kB", "a hundred headers", "half a line", "half the headers",
+        "a body with GET in HTTP/1.0", "an unknown encoding",
+    ],
+)  # fmt: skip
+async def test_bytes_that_are_not_a_request_get_haproxys_own_page(gateways, backend, tmp_path, status, data):
+    """The page reveals nothing about the program, the key or the machine, and the connection ends.
+
+    Error files do not replace it. From HAProxy 3.3 on they do (its commit d252ec2be): there the template can have some.
+    """
+    (tmp_path / "error").write_text(f"HTTP/1.1 {status} Error\r\nContent-Length: 2\r\n\r\n{{}}")
+    with_file = {"frontend api\n": f"    errorfile {status} {tmp_path}/error\nfrontend api\n"}
+    for changes in (None, with_file):
+        reader, writer = await gateways(changes=changes, request_timeout_s=1).connect()
+        writer.write(data)
+        received = (await asyncio.wait_for(reader.read(), 30)).decode()
+        writer.close()
+        assert received.startswith(f"HTTP/1.1 {status} ")
+        head, _, page = received.partition("\r\n\r\n")
+        names = {line.partition(":")[0].lower() for line in head.split("\r\n")[1:]}
+        assert names <= {"content-length", "content-type", "cache-control", "connection"}
+        assert re.fullmatch(rf"<html><body><h1>{status} [\w -]+</h1>\n[\w ']+\.\n</body></html>\n", page)
     assert backend.requests == []
 
 
