@@ -66,6 +66,30 @@ def test_the_same_version_changes_nothing(capsys):
     assert capsys.readouterr().out == "The stack has vLLM 0.33.0 already.\n"
 
 
+def test_each_gpu_of_a_list_is_compared(capsys, tmp_path):
+    """The default of an H200 was named as the version of a stack whose H100 has an older one."""
+    machine = {"cloud": "spheron", "gpu": ["H200", "H100"], "count": 1, "max_usd_per_hour": 9}
+    settings = {"machine": machine, "precision": "nvfp4", "context": "32Ki", "concurrency": 256, "engine": {}}
+    path = stack_with(tmp_path, "spheron-h200-1x-fp8", **settings)
+    assert main(["upgrade", str(path), "--to", "0.33.0"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("1x H200:\nThe stack has vLLM 0.33.0 already.\n1x H100:\nvLLM 0.26.0 -> 0.33.0\n")
+    assert f"set engine.version to 0.33.0 in {path}" in shown
+    _, found = as_json(capsys, path, "0.33.0")
+    (other,) = found["others"]
+    assert (found["machine"], found["from"]) == ("1x H200", "0.33.0")
+    assert (other["machine"], other["from"], other["evidence_lost"]) == ("1x H100", "0.26.0", True)
+
+
+def test_the_way_back_is_no_upgrade(capsys):
+    assert main(["upgrade", "spheron-h200-1x-fp8", "--to", "0.26.0"]) == 0
+    assert (
+        capsys.readouterr()
+        .out.splitlines()[-1]
+        .startswith("For vLLM 0.26.0, set engine.version to 0.26.0 in ")
+    )
+
+
 GPU_STACKS = sorted(path.name[7:-5] for path in STACKS.glob("Pulumi.spheron-*.yaml"))
 
 

@@ -46,12 +46,18 @@ def _upgrade(parsed: argparse.Namespace) -> int:
             for message in error.errors:
                 say(f"refused with vLLM {parsed.to}: {message}")
         return TROUBLE
-    found = Upgrade(before, after)
+    # A stack may name several GPUs, and each may have another version so far.
+    found, *others = map(Upgrade, (before, *before.others), (after, *after.others))
     if parsed.json:
-        print_json(found.summary())
+        print_json(found.summary() | {"others": [one.summary() for one in others]})
         return 0
-    for line in found.sentences():
-        print(line)
-    if before.engine.version != parsed.to:
-        print(f"To upgrade, set engine.version to {parsed.to} in {path}, then run `pulumi preview`.")
+    for one in (found, *others):
+        if others:
+            print(f"{one.machine}:")
+        for line in one.sentences():
+            print(line)
+    if any(one.changes_version for one in (found, *others)):
+        print(
+            f"For vLLM {parsed.to}, set engine.version to {parsed.to} in {path}, then run `pulumi preview`."
+        )
     return 0

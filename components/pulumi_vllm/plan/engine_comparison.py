@@ -45,6 +45,16 @@ class Upgrade:
     after: Plan
 
     @property
+    def machine(self) -> str:
+        """What both are planned for."""
+        return self.after.deployment.machine.named
+
+    @property
+    def changes_version(self) -> bool:
+        """Whether the stack has another version so far."""
+        return self.before.engine.version != self.after.engine.version
+
+    @property
     def flags(self) -> tuple[Changed, ...]:
         """How the command line changes."""
         return _changes(_words(self.before.arguments.flags), _words(self.after.arguments.flags), "--")
@@ -107,7 +117,7 @@ class Upgrade:
         if not rates:
             return None
         interpolated = ", interpolated" if any(len(one.levels) > 1 for one in rates) else ""
-        return f"{self.streams} streams, {pricing.MEASURED_LOAD}{interpolated}"
+        return f"{rates[0].load}{interpolated}"
 
     def _other_loads(self) -> Iterator[str]:
         """The rates for the stack's own load, where they were not measured with both versions."""
@@ -125,7 +135,7 @@ class Upgrade:
     def sentences(self) -> Iterator[str]:
         """The whole comparison, one fact per line."""
         old, new = self.before.engine, self.after.engine
-        if old.version == new.version:
+        if not self.changes_version:
             yield f"The stack has vLLM {old.version} already."
             return
         yield f"vLLM {old.version} -> {new.version}"
@@ -155,6 +165,7 @@ class Upgrade:
     def summary(self) -> dict[str, Any]:
         """The same as JSON."""
         return {
+            "machine": self.machine,
             "from": self.before.engine.version,
             "to": self.after.engine.version,
             "engines": {"before": self.before.engines, "after": self.after.engines},
