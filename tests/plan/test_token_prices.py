@@ -30,6 +30,12 @@ def test_the_measured_load_has_the_measured_price(stack):
     assert paid == pytest.approx(found.usd_per_million_output() * pricing.MEASURED_OUTPUT)
 
 
+def test_an_unknown_rate_of_several_engines_says_so():
+    """TP 2 was measured on this machine with that version, and two engines were not."""
+    found = token_price(decided("spheron-h200-2x-fp8-batch", engine={"version": "0.26.0"}), Mix())
+    assert found.endswith("was measured with this model and precision on such a machine with 2 engines")
+
+
 @pytest.mark.parametrize(("stack", "version"), [("local", "0.32.0-cpu"), ("spheron-h100-4x-fp8", "0.26.0")])
 def test_without_a_measured_rate_there_is_no_price(stack, version):
     assert token_price(decided(stack), Mix()) == (
@@ -213,6 +219,48 @@ def test_few_requests_and_nearly_full_machines_are_written_so_that_one_can_read_
     assert "1 token in and 1 out, 1 stream:" in token_price(decided(concurrency=1), Mix(1, 1)).sentences()[0]
     assert "come unevenly have to wait" in token_price(decided(), Mix(requests_per_s=32.5)).sentences()[2]
     assert "unevenly" not in token_price(decided(), Mix(requests_per_s=25.0)).sentences()[2]
+
+
+def test_a_load_as_it_is_written_needs_the_machine_that_it_was_written_for():
+    """The plan says "at most 33.00 requests/s" is 32.998, and 33 needed a second machine."""
+    full, above = (token_price(decided(), Mix(requests_per_s=load)) for load in (33.0, 33.1))
+    assert (full.machines, full.used, above.machines) == (1, 1.0, 2)
+    assert "33 requests/s keep this machine busy 100% of the time, where" in full.sentences()[2]
+    assert "33.1 requests/s keep 2 such machines" in above.sentences()[2]
+
+
+@pytest.mark.parametrize(
+    ("load", "shown", "busy"),
+    [
+        (0.00001, "0.00001 requests/s", "less than 0.01%"),
+        (0.1, "0.1 requests/s", "0.3%"),
+        (1_000_000, "1,000,000 requests/s", "100%"),
+    ],
+)
+def test_loads_of_every_size_can_be_read(load, shown, busy):
+    found = token_price(decided(), Mix(requests_per_s=load)).sentences()[2]
+    assert found.startswith(f"{shown} keep ")
+    assert f" busy {busy} of the time" in found
+
+
+def test_one_stream_and_one_token_are_not_plural(capsys):
+    assert main(["plan", STACK, "--set", "concurrency=1", "--input", "1", "--output", "1"]) == 0
+    text = capsys.readouterr().out
+    assert "(computed: of 1 token in and 1 out, always busy" in text
+    assert "output tokens/s at 1 stream, 512" in text
+    assert "1 streams" not in text
+
+
+@pytest.mark.parametrize(("written", "tokens"), [("2Ki", 2048), ("3k", 3000), ("700", 700)])
+def test_tokens_of_a_mix_are_written_as_in_a_stack_file(capsys, written, tokens):
+    assert main(["plan", STACK, "--input", written, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["token_price"]["input_tokens"] == tokens
+
+
+@pytest.mark.parametrize("wrong", ["1,000", "many", "1e3", ""])
+def test_tokens_that_are_no_number_have_an_example(capsys, wrong):
+    assert main(["plan", STACK, "--output", wrong]) == 64
+    assert "is not tokens, for example 32768 or 32Ki" in capsys.readouterr().err
 
 
 def test_the_command_prints_the_users_mix(capsys):

@@ -17,14 +17,29 @@ _FEWEST_PER_S, _MOST_PER_S = 0.000001, 1_000_000
 def add_to(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument(
-        "--input", type=int, metavar="N", help="tokens of your prompts, for the price (default: 512)"
+        "--input", type=_tokens, metavar="N", help="tokens of your prompts, for the price (default: 512)"
     )
     parser.add_argument(
-        "--output", type=int, metavar="N", help="tokens of your answers, for the price (default: 256)"
+        "--output", type=_tokens, metavar="N", help="tokens of your answers, for the price (default: 256)"
     )
     parser.add_argument(
         "--requests-per-second", type=float, metavar="N", help="your load, for the price at its utilization"
     )
+
+
+def _tokens(text: str) -> int:
+    """Tokens as a stack file has them. Whether there are any is for `errors`."""
+    # `pulumi-vllm --help` loads this module too.
+    from pulumi_vllm.plan import quantities
+
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return quantities.tokens(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def read(parsed: argparse.Namespace) -> "Mix":

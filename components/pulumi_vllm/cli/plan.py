@@ -166,11 +166,11 @@ def _own(price: dict[str, Any], mix: "Mix") -> tuple[float | None, str]:
     if found is None:
         return None, f"unverified: {price['token_price_unknown']}"
     asked, million = mix.requests_per_s, found["usd_per_million_output_tokens"]
-    load = "always busy" if asked is None else f"{asked:g} requests/s"
+    load = mix.load or "always busy"
     usd = million["100%"] if asked is None else found["usd_per_million_output_tokens_asked"]
     return (
         usd,
-        f"computed: of {mix.input:,} tokens in and {mix.output:,} out, {load}; see the token price below",
+        f"computed: of {mix.tokens}, {load}; see the token price below",
     )
 
 

@@ -44,7 +44,7 @@ def show(found: "Recommendation", wish: "Wish") -> None:
             + _remark(row)
         )
     if found.fitting:
-        mix = f"{wish.mix.input:,} tokens in and {wish.mix.output:,} out"
+        mix = wish.mix.tokens
         print(
             f"$/M out: USD per million output tokens of requests with {mix}, as many at once as requested or as the "
             f"cache holds, on a machine that is always busy; {', '.join(below)}: busy for that part of the time\n"
@@ -74,11 +74,11 @@ def show(found: "Recommendation", wish: "Wish") -> None:
 def _show_load(found: "Recommendation", wish: "Wish", mix: str) -> None:
     """Print how many machines of each row the requests per second need, and what they cost then."""
     # `pulumi-vllm --help` loads this module too; the catalogue takes 0.05 s to import.
-    from pulumi_vllm.plan.token_prices import UNEVEN
+    from pulumi_vllm.plan.token_prices import UNEVEN, percent
 
     if wish.mix.requests_per_s is None:
         return
-    print(f"{wish.mix.requests_per_s:g} requests/s with {mix} need (computed from measured rates):")
+    print(f"{wish.mix.load} with {mix} need (computed from measured rates):")
     layout = "  {:24} {:9} {:10} {:>8} {:>5} {:>8} {:>8}"
     print(layout.format("machine", "precision", "billing", "machines", "busy", "$/h", "$/M out"))
     unknown: dict[str, list[str]] = {}
@@ -88,7 +88,7 @@ def _show_load(found: "Recommendation", wish: "Wish", mix: str) -> None:
         if isinstance(price, str):
             unknown.setdefault(price, []).append(f"{name} {row.precision} {row.billing}")
         elif price.used is not None:
-            cells = (name, row.precision, row.billing, price.machines, f"{price.used:.0%}")
+            cells = (name, row.precision, row.billing, price.machines, percent(price.used))
             usd, million = row.usd_per_hour_of_load, price.usd_per_million_output(price.used)
             crowded = f"  {UNEVEN}" if price.crowded else ""
             print(f"{layout.format(*cells, f'{usd:.2f}', f'{million:,.2f}')}{crowded}")

@@ -81,8 +81,7 @@ def _say_what_the_row_leaves_out(path: Path, before: "Mapping[str, Any]", row: "
         )
     price = row.token_price
     if not isinstance(price, str) and (price.machines or 1) > 1:
-        wanted = f"{price.mix.requests_per_s:g} requests/s"
-        say(f"{path}: {wanted} need {price.machines:,} such machines, and the stack has one")
+        say(f"{path}: {price.mix.load} need {price.machines:,} such machines, and the stack has one")
 
 
 def _row_for(

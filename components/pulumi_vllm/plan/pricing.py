@@ -151,7 +151,7 @@ class Rate:
     @property
     def load(self) -> str:
         """What the rate, and a price that is computed from it, are for."""
-        return f"{self.streams} streams, {MEASURED_LOAD}"
+        return f"{self.streams} stream{'' if self.streams == 1 else 's'}, {MEASURED_LOAD}"
 
     def sentence(self) -> str:
         """The rate with its source."""

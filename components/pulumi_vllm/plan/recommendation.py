@@ -368,8 +368,8 @@ def _to_know(wish: Wish, decided: Plan) -> Iterator[str]:
     assert decided.memory is not None  # noqa: S101 - checked by the caller
     if decided.engines > 1:
         yield (
-            f"{decided.engines} engines: one request may have at most {decided.memory.kv_tokens:,} tokens of KV cache, "
-            "and an engine that fails ends only its own requests"
+            f"a request lies in one engine's KV cache of {decided.memory.kv_tokens:,} tokens, and an engine that fails "
+            "ends only its own requests"
         )
     if decided.full_requests < wish.concurrency:
         yield (

@@ -17,7 +17,9 @@ UTILIZATIONS = (1.0, 0.6, 0.3, 0.1)
 """Fractions of the time that a machine is busy, for which `plan` prints a price."""
 _FEWEST = 2
 """Measured lengths of prompts from which another one can be computed."""
-_CROWDED, _ONE_PERCENT, _FEW = 0.9, 0.01, 0.1
+_CROWDED, _ONE_PERCENT, _LEAST_PERCENT, _FEW = 0.9, 0.01, 0.0001, 0.1
+_ROUNDING = 0.001
+"""A load that was read from a rounded figure, such as 33.00 for 32.998, is no more than that figure."""
 UNEVEN = "requests that come unevenly have to wait"
 """What it means that a machine is crowded."""
 
@@ -34,6 +36,17 @@ class Mix:
     def is_measured(self) -> bool:
         """Whether these are the tokens of the measured load."""
         return (self.input, self.output) == (pricing.MEASURED_INPUT, pricing.MEASURED_OUTPUT)
+
+    @property
+    def tokens(self) -> str:
+        """The tokens for a sentence."""
+        return f"{self.input:,} token{'' if self.input == 1 else 's'} in and {self.output:,} out"
+
+    @property
+    def load(self) -> str:
+        """The requests per second for a sentence; "" if they are unknown."""
+        wanted = self.requests_per_s
+        return "" if wanted is None else f"{f'{wanted:,.6f}'.rstrip('0').rstrip('.')} requests/s"
 
 
 MEASURED = Mix()
@@ -66,9 +79,7 @@ class TokenPrice:
         found = []
         if self.mix.input > self.longest_prompt:
             found.append(f"No prompt above {self.longest_prompt:,} tokens was measured.")
-        if (
-            self.requests_per_s > self.most_measured * 1.001
-        ):  # the measured load has its own rate, but for rounding
+        if self.requests_per_s > self.most_measured * (1 + _ROUNDING):
             found.append(
                 f"No more than {_rate(self.most_measured)} were measured. What vLLM's API server needs for each "
                 "request is not counted, so that so many short ones cost more than this."
@@ -94,14 +105,14 @@ class TokenPrice:
     @property
     def machines(self) -> int | None:
         """Machines that those requests per second need."""
-        return None if self.utilization is None else max(1, math.ceil(self.utilization))
+        return None if self.utilization is None else max(1, math.ceil(self.utilization - _ROUNDING))
 
     @property
     def used(self) -> float | None:
         """Fraction of the time that those machines are busy with those requests."""
         if self.utilization is None or self.machines is None:
             return None
-        return self.utilization / self.machines
+        return min(1.0, self.utilization / self.machines)
 
     @property
     def crowded(self) -> bool:
@@ -122,7 +133,7 @@ class TokenPrice:
     def sentences(self) -> tuple[str, ...]:
         """The price with its load, its inputs and what it leaves out."""
         streams = f"{self.streams:,} stream{'' if self.streams == 1 else 's'}"
-        load = f"{self.mix.input:,} token{'' if self.mix.input == 1 else 's'} in and {self.mix.output:,} out, {streams}"
+        load = f"{self.mix.tokens}, {streams}"
         each = ", ".join(
             f"${self.usd_per_million_output(part):,.2f} busy {'always' if part == 1 else f'{part:.0%} of the time'}"
             for part in UTILIZATIONS
@@ -135,10 +146,9 @@ class TokenPrice:
         lines = [f"{load}: at most {_rate(self.requests_per_s)}. Per million output tokens {each}.", share]
         if (used := self.used) is not None:
             count = "this machine" if self.machines == 1 else f"{self.machines:,} such machines"
-            busy = f"{used:.0%}" if used >= _ONE_PERCENT else f"{used * 100:.2g}%"
             crowded = f", where {UNEVEN}" if self.crowded else ""
             lines.append(
-                f"{self.mix.requests_per_s:g} requests/s keep {count} busy {busy} of the time{crowded}: "
+                f"{self.mix.load} keep {count} busy {percent(used)} of the time{crowded}: "
                 f"${self.usd_per_million_output(used):,.2f} per million output tokens."
             )
         return (*lines, self.source, *self.unmeasured)
@@ -195,7 +205,9 @@ def token_price(plan: Plan, mix: Mix, usd_per_serving_hour: float | None = None)
     if usd is None:
         return "the machine's price is unknown"
     if run is None or not run.tokens_per_s:
-        return f"no rate of vLLM {plan.engine.version} was measured with this model and precision on such a machine"
+        divided = f" with {plan.engines} engines" if plan.engines > 1 else ""
+        head = f"no rate of vLLM {plan.engine.version} was measured with this model and precision"
+        return f"{head} on such a machine{divided}"
     if unknown := _unknown(plan, mix):
         return unknown
     streams, limit = _streams(plan, mix)
@@ -271,6 +283,13 @@ def _source(plan: Plan, mix: Mix, rate: pricing.Rate) -> str:
     if of_prompts and not mix.is_measured:
         parts.append(f"what long prompts take was partly measured with {' and '.join(of_prompts)}")
     return f"{'; '.join(parts)}."
+
+
+def percent(part: float) -> str:
+    """A part of the time for a sentence, also where it is small."""
+    if part >= _ONE_PERCENT:
+        return f"{part:.0%}"
+    return f"{part * 100:.2g}%" if part >= _LEAST_PERCENT else "less than 0.01%"
 
 
 def _rate(requests_per_s: float) -> str:
