@@ -90,6 +90,24 @@ def test_the_way_back_is_no_upgrade(capsys):
     )
 
 
+def test_a_finding_with_other_numbers_is_not_new(capsys, tmp_path):
+    """The KV cache holds 382 tokens of each request with 0.26.0 and 397 with 0.33.0, too few in both."""
+    settings = {"model": "llama-3.3-70b", "context": "32Ki", "engine": {"version": "0.26.0"}}
+    path = stack_with(tmp_path, "spheron-h200-1x-fp8", **settings)
+    _, found = as_json(capsys, path, "0.33.0")
+    assert (
+        found["kv_cache_tokens"]["before"] != found["kv_cache_tokens"]["after"],
+        found["new_findings"],
+    ) == (True, [])
+
+
+def test_a_finding_of_the_new_version_only_is_named(capsys, tmp_path):
+    """On one H100 the cache of 0.33.0 holds 222,309 tokens, of 0.26.0 271,555."""
+    path = stack_with(tmp_path, "spheron-h100-1x-nvfp4", concurrency=300, engine={"version": "0.26.0"})
+    _, found = as_json(capsys, path, "0.33.0")
+    assert [one.partition(":")[0] for one in found["new_findings"]] == ["warning (too-many-sequences)"]
+
+
 GPU_STACKS = sorted(path.name[7:-5] for path in STACKS.glob("Pulumi.spheron-*.yaml"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +11,13 @@ from pulumi_vllm.plan import pricing, spot_pricing, vllm_parser
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from pulumi_vllm.plan.lint import Finding
     from pulumi_vllm.plan.planner import Plan
     from pulumi_vllm.plan.pricing import Rate
 
 _WITHOUT_DECIMALS = 10
 _MOST_NAMES = 8
+_NUMBER = re.compile(r"[\d,.]*\d")
 _MEASURED = {"yes": "with these flags", "other flags": "with other flags", "no": "never"}
 _OF_LOAD = ("output_tokens_per_s", "usd_per_million_output_tokens")
 """Figures that hold for a load."""
@@ -86,11 +89,11 @@ class Upgrade:
     @property
     def new_findings(self) -> tuple[str, ...]:
         """What the linter finds only after."""
-        known = {(one.rule, one.message) for one in self.before.findings}
+        known = {_words_of(one) for one in self.before.findings}
         return tuple(
             f"{one.severity} ({one.rule}): {one.message}"
             for one in self.after.findings
-            if (one.rule, one.message) not in known
+            if _words_of(one) not in known
         )
 
     def figures(self) -> dict[str, tuple[float | None, float | None]]:
@@ -184,6 +187,11 @@ class Upgrade:
 
 def _as_json(one: Changed) -> dict[str, str | None]:
     return {"name": one.name, "before": one.before, "after": one.after}
+
+
+def _words_of(finding: Finding) -> tuple[str, str]:
+    """A finding without its numbers, which change with the memory."""
+    return finding.rule, _NUMBER.sub("", finding.message)
 
 
 def _changes(before: Mapping[str, str], after: Mapping[str, str], prefix: str) -> tuple[Changed, ...]:
