@@ -58,7 +58,7 @@ def test_the_unit_test_in_the_docs_passes_on_the_program_in_the_readme(tmp_path)
 
 EXPORTS = {
     "endpoint", "model", "ca_certificate", "api_key", "api_keys", "usd_per_hour", "evidence", "connection",
-    "plan", "memory", "flags", "usd_per_million_output_tokens", "gateway",
+    "plan", "memory", "flags", "usd_per_million_output_tokens", "usd_per_million_load", "gateway",
 }  # fmt: skip
 
 

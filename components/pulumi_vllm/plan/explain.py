@@ -22,7 +22,8 @@ MEMORY_FIGURES = (
 )
 """Figures of `summary` that the memory formulas yield; GiB are those of one GPU."""
 
-EXPORTED = ("plan", "memory", "flags", "usd_per_million_output_tokens", "gateway")
+_PER_MILLION = ("usd_per_million_output_tokens", "usd_per_million_load")
+EXPORTED = ("plan", "memory", "flags", *_PER_MILLION, "gateway")
 """Outputs of a stack that `exported` returns."""
 
 _RENTED = (
@@ -86,7 +87,7 @@ def exported(summary: Mapping[str, Any]) -> dict[str, Any]:
         "plan": {key: summary[key] for key in _RENTED} | _several(summary) | {"usd_per_hour_source": source},
         "memory": {key: summary[key] for key in MEMORY_FIGURES},
         "flags": "".join(f"{shlex.join(line)}\n" for line in lines),
-        "usd_per_million_output_tokens": summary["usd_per_million_output_tokens"],
+        **{key: summary[key] for key in _PER_MILLION},
         "gateway": summary["gateway"],
     }
 
@@ -132,7 +133,7 @@ def labels(plan: Plan) -> dict[str, str]:
         if deployment.machine.is_own
         else f"unverified: {pricing.assumptions()['storage']['source']}; 730 hours",
         **dict.fromkeys(scheduled, f"{price}; hours by server.schedule, volume included"),
-        **dict.fromkeys(("usd_per_million_output_tokens", "usd_per_million_load"), _tokens_label(plan)),
+        **dict.fromkeys(_PER_MILLION, _tokens_label(plan)),
         "flags": _flags_label(plan),
         "findings": "computed: rules over the arguments of vLLM's own parser; each names its evidence",
         "because": "computed: each sentence names its source",
