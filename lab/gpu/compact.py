@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from pulumi_vllm.plan import catalogue
+from pulumi_vllm.plan import catalogue, cuda_graphs
 from pulumi_vllm.plan.catalogue import WARM_REPLACEMENT
+from pulumi_vllm.plan.engine_arguments import CAPTURE_SIZES
 from pulumi_vllm.plan.evidence import recorded_flags
 
 if TYPE_CHECKING:
@@ -159,9 +160,9 @@ def with_tower(evidence: dict[str, Any]) -> dict[str, Any]:
 
 
 def _warm_start(shipped: Iterable[dict[str, Any]]) -> dict[str, int]:
-    """Readiness of a start on another host that had the volume's caches, if there was one."""
-    starts = (one for one in shipped if one["other_home_and_host_name"] and one["ready_s"])
-    return next(({WARM_REPLACEMENT: round(one["ready_s"])} for one in starts), {})
+    """Readiness of the last start on another host that had the volume's caches, if there was one."""
+    starts = [one for one in shipped if one["other_home_and_host_name"] and one["ready_s"]]
+    return {WARM_REPLACEMENT: round(starts[-1]["ready_s"])} if starts else {}
 
 
 def _as_shipped(evidence: dict[str, Any]) -> list[dict[str, Any]]:
@@ -181,8 +182,12 @@ def _as_shipped(evidence: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def same_flags(one: list[str], other: list[str]) -> bool:
-    """Whether two command lines have the same flags, apart from the size of the KV cache."""
-    return {**recorded_flags(one), GIVEN: ""} == {**recorded_flags(other), GIVEN: ""}
+    """Whether two command lines have the same flags, apart from the KV cache's size and the list of fewer graphs."""
+    compared = [recorded_flags(words) | {GIVEN: ""} for words in (one, other)]
+    for flags in compared:
+        if cuda_graphs.are_few_sizes(flags.get(CAPTURE_SIZES)):
+            del flags[CAPTURE_SIZES]
+    return compared[0] == compared[1]
 
 
 def text() -> str:

@@ -6,9 +6,9 @@ import re
 from dataclasses import replace
 
 import pytest
-from pulumi_vllm.plan import catalogue
+from pulumi_vllm.plan import catalogue, cuda_graphs
 from pulumi_vllm.plan.engine_arguments import EngineArguments
-from pulumi_vllm.plan.evidence import Match, best_match, recorded_flags
+from pulumi_vllm.plan.evidence import Match, best_match, recorded_flags, unmeasured
 
 OVERRIDDEN = [one for one in catalogue.load().models.values() if "hf-overrides" in one.flags]
 
@@ -34,6 +34,17 @@ def test_of_equally_similar_runs_the_one_with_more_levels_wins():
         assert best_match(runs, machine, EngineArguments.of({"max-model-len": 2048})) == Match(
             few, exact=True
         )
+
+
+@pytest.mark.parametrize(("sizes", "exact"), [(cuda_graphs.few_sizes(512), True), ("8 512", False)])
+def test_only_the_planners_list_of_graphs_is_like_all_of_them(sizes, exact):
+    machine = ("mistral-small-4", "fp8", "0.33.0", "H200", 1)
+    run = best_match(catalogue.load().measured, machine, EngineArguments.of({"max-num-seqs": 512})).run
+    flags = {name: value for name, value in run.flags.items() if name != "kv-cache-memory-bytes"}
+    assert "cudagraph-capture-sizes" not in flags
+    wanted = EngineArguments.of(flags | {"cudagraph-capture-sizes": sizes})
+    assert best_match([run], machine, wanted).exact is exact
+    assert bool(unmeasured(run, wanted, ["cudagraph-capture-sizes"])) is not exact
 
 
 def test_a_recorded_command_line_equals_the_flags_that_it_was_made_from():

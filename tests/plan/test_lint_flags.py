@@ -93,10 +93,10 @@ def test_a_flag_that_ends_the_start_is_an_error(flags, rule, words):
 
 
 def test_a_mapping_is_json_and_a_list_is_words():
-    decided = plan(deployment({"limit-mm-per-prompt": {"image": 4}, "cudagraph-capture-sizes": [1, 2, 256]}))
+    decided = plan(deployment({"limit-mm-per-prompt": {"image": 4}, "cudagraph-capture-sizes": [1, 2, 512]}))
     assert json.loads(decided.argv[decided.argv.index("--limit-mm-per-prompt") + 1]) == {"image": 4}
     at = decided.argv.index("--cudagraph-capture-sizes")
-    assert decided.argv[at + 1 : at + 4] == ("1", "2", "256")
+    assert decided.argv[at + 1 : at + 4] == ("1", "2", "512")
 
 
 @pytest.mark.parametrize("value", [[{"a": 1}], [], None, {"at": {1, 2}}])

@@ -147,6 +147,51 @@ def test_every_number_of_requests_has_a_cuda_graph(asked, captured):
     assert not [one for one in decided.findings if one.rule == "sequences-without-graph"]
 
 
+FEW = "1 2 4 8 16 24 32 40 48 56 64 80 96 112 128 160 192 224 256"
+"""Sizes of CUDA graphs of one GPU with vLLM 0.33.0, up to 256."""
+
+
+@pytest.mark.parametrize(
+    ("count", "asked", "sizes"),
+    [
+        (1, {"concurrency": 512}, f"{FEW} 288 320 384 448 512"),
+        (1, {"concurrency": 256}, f"{FEW} 288 320 384 448 512"),
+        (1, {"concurrency": 300}, f"{FEW} 288 304"),
+        (1, {"concurrency": 255}, None),
+        (1, {"concurrency": 513}, None),
+        (2, {"concurrency": 1024}, f"{FEW} 288 320 384 448 512"),
+        (2, {"concurrency": 256, "engine": {"version": "0.33.0"}}, None),
+        (1, {"concurrency": 512, "engine": {"version": "0.26.0"}}, None),
+    ],
+)
+def test_an_engine_of_one_gpu_captures_half_of_the_graphs(count, asked, sizes):
+    decided = plan(Deployment.parse(machine("H200", count, context="32Ki", **asked)))
+    assert decided.arguments.flags.get("cudagraph-capture-sizes") == sizes
+    assert ("CUDA graphs of" in " ".join(reasons.because(decided))) == (sizes is not None)
+    assert not [
+        one for one in decided.findings if one.rule in {"sequences-without-graph", "unmodelled-memory"}
+    ]
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"cudagraph-capture-sizes": [8, 512]},
+        {"max-cudagraph-capture-size": 512},
+        {"compilation-config": {"cudagraph_capture_sizes": [8, 512]}},
+        {"compilation-config": {"cudagraph_mode": "FULL_DECODE_ONLY"}},
+        {"enforce-eager": True},
+        {"speculative-config": {"method": "ngram", "num_speculative_tokens": 2}},
+    ],
+)
+def test_a_stack_file_that_decides_the_graphs_is_not_overruled(own):
+    own_flags = {"concurrency": 512, "context": "32Ki", "engine": {"version": "0.33.0", "flags": own}}
+    flags = plan(Deployment.parse(machine("H200", 1, **own_flags))).arguments.flags
+    assert ("cudagraph-capture-sizes" in flags) == ("cudagraph-capture-sizes" in own)
+    listed = "cudagraph_capture_size" in str(own) or "cudagraph-capture-sizes" in own
+    assert ("max-cudagraph-capture-size" in flags) != listed
+
+
 def test_fewer_graphs_than_requests_are_refused():
     flags = {"flags": {"max-cudagraph-capture-size": 256}}
     with pytest.raises(LintError, match="takes longer; set --max-cudagraph-capture-size 1024"):

@@ -129,6 +129,7 @@ class Engine:
     """A vLLM version. `runs_on` is cuda or cpu; `expert_flags` and `vision_flags` are keyed by precision.
 
     `given_cache`: measured starts are repeated with the KV cache's size in bytes, which saves vLLM a profile.
+    `few_graphs`: on one GPU, half of the CUDA graphs serve as fast as all of them (cuda_graphs.few_sizes).
     `sequences`: GPU → profile → requests at once, as measured. `priority_flags` apply where a key has a priority.
     """
 
@@ -146,6 +147,7 @@ class Engine:
     tensor_parallel: Mapping[str, Mapping[str, Any]]
     memory: Mapping[str, Any]
     given_cache: bool = False
+    few_graphs: bool = False
     sequences: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     priority_flags: Mapping[str, Any] = field(default_factory=dict)
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from pulumi_vllm.plan.memory_settings import GIB
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pulumi_vllm.plan.catalogue import Dimensions, Engine, Precision
     from pulumi_vllm.plan.memory_settings import MemorySettings
 
@@ -55,8 +57,30 @@ def graph_memory(
 
 def captured_graphs(sequences: int, largest: int) -> int:
     """Graphs that vLLM captures: piecewise ones up to the largest size, decode ones up to max-num-seqs as well."""
-    sizes = [size for size in (1, 2, 4, *range(8, 256, 8), *range(256, largest + 1, 16)) if size <= largest]
+    sizes = usual_sizes(largest)
     return len(sizes) + sum(1 for size in sizes if size <= sequences)
+
+
+def usual_sizes(largest: int) -> list[int]:
+    """The sizes that vLLM captures by itself, 51 up to 512 (VllmConfig of 0.26.0 and 0.33.0)."""
+    return [size for size in (1, 2, 4, *range(8, 256, 8), *range(256, largest + 1, 16)) if size <= largest]
+
+
+def are_usual(sizes: Sequence[int]) -> bool:
+    """Whether vLLM would capture all of these sizes by itself, up to the largest."""
+    return set(sizes) <= set(usual_sizes(max(sizes, default=0)))
+
+
+def few_sizes(largest: int) -> str:
+    """Half as many of those sizes, 24 up to 512, as vLLM's argument: "1 2 4 8 16"."""
+    steps = (*range(8, 64, 8), *range(64, 128, 16), *range(128, 320, 32), *range(320, largest, 64))
+    return " ".join(str(size) for size in (*(one for one in (1, 2, 4, *steps) if one < largest), largest))
+
+
+def are_few_sizes(value: object) -> bool:
+    """Whether an argument's value is a list of `few_sizes`."""
+    largest = str(value).rpartition(" ")[2]
+    return largest.isdecimal() and value == few_sizes(int(largest))
 
 
 def capture_size_for(sequences: int) -> int:

@@ -24,9 +24,11 @@ PARALLEL_SIZES = (
 )
 """Arguments whose product is the number of ranks, one GPU each (ParallelConfig of 0.26.0)."""
 
+CAPTURE_SIZES = "cudagraph-capture-sizes"
+
 SEVERAL_WORDS = frozenset(
     {
-        "allowed-media-domains", "api-key", "collect-detailed-traces", "cpu-offload-params", "cudagraph-capture-sizes",
+        "allowed-media-domains", "api-key", "collect-detailed-traces", "cpu-offload-params", CAPTURE_SIZES,
         "ignore-patterns", "kv-cache-dtype-skip-layers", "logits-processors", "lora-modules", "lora-target-modules",
         "numa-bind-cpus", "numa-bind-nodes", "offload-params", "served-model-name", "sleep-preserve-parameter-names",
     }
@@ -94,7 +96,13 @@ class EngineArguments:
     @property
     def capture_size(self) -> int | None:
         """Sequences of the largest captured CUDA graph; None if unset."""
-        return _positive(self.flags.get("max-cudagraph-capture-size"))
+        return max(self.capture_sizes, default=_positive(self.flags.get("max-cudagraph-capture-size")))
+
+    @property
+    def capture_sizes(self) -> tuple[int, ...]:
+        """Sequences of each captured CUDA graph; none if unset or unreadable."""
+        sizes = [_positive(size) for size in str(self.flags.get(CAPTURE_SIZES, "")).split()]
+        return () if None in sizes else tuple(size for size in sizes if size)
 
     @property
     def fp8_cache(self) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
-from pulumi_vllm.plan import cuda_graphs, host_paths, key_limits, memory
-from pulumi_vllm.plan.engine_arguments import EngineArguments
+from pulumi_vllm.plan import cuda_graphs, host_paths, key_limits, memory, memory_settings
+from pulumi_vllm.plan.engine_arguments import CAPTURE_SIZES, EngineArguments
 from pulumi_vllm.plan.memory_settings import MemorySettings
 
 if TYPE_CHECKING:
@@ -13,12 +14,20 @@ if TYPE_CHECKING:
 
     from pulumi_vllm.plan.catalogue import Engine
     from pulumi_vllm.plan.config import Deployment
-    from pulumi_vllm.plan.engine_arguments import FlagValue
+    from pulumi_vllm.plan.engine_arguments import Flags, FlagValue
     from pulumi_vllm.plan.memory import Budget
     from pulumi_vllm.plan.selection import Selection
 
 _USUAL_SEQUENCES = 256
 """Up to so many sequences, vLLM's default captures a graph for each number. More get an explicit size, as measured."""
+
+_FEW_GRAPHS = range(256, 513)
+"""Sequences at which half of vLLM's graphs were measured to serve as fast as all of them."""
+
+_OF_GRAPHS = re.compile(
+    r"compilation-config|cudagraph|enforce-eager|max-cudagraph|max-num-seqs|optimization-level|performance-mode|spec"
+)
+"""How those arguments of a stack file begin that decide which graphs there are."""
 
 CACHE_BYTES = "kv-cache-memory-bytes"
 
@@ -52,8 +61,7 @@ def arguments(deployment: Deployment, selection: Selection) -> EngineArguments:
     }
     if key_limits.have_priorities(deployment):
         flags |= {"scheduling-policy": "priority", **selection.engine.priority_flags}
-    if sequences > _USUAL_SEQUENCES and selection.engine.runs_on == "cuda":
-        flags["max-cudagraph-capture-size"] = cuda_graphs.capture_size_for(sequences)
+    flags |= _graphs(selection.engine, sequences, count, own)
     if count > 1:
         flags |= {"tensor-parallel-size": count, **selection.engine.tensor_parallel["flags"]}
     written = EngineArguments.of(own)
@@ -65,6 +73,19 @@ def arguments(deployment: Deployment, selection: Selection) -> EngineArguments:
         usual = float(selection.engine.flags["gpu-memory-utilization"])
         flags["gpu-memory-utilization"] = min(usual, budget.safe_utilization)
     return EngineArguments.of({**flags, **own})
+
+
+def _graphs(engine: Engine, sequences: int, count: int, own: Flags) -> Flags:
+    """Which CUDA graphs vLLM captures on `count` GPUs, where it is not left to vLLM."""
+    flags: dict[str, FlagValue] = {}
+    largest = memory_settings.default_capture_size(sequences)
+    own_sizes = CAPTURE_SIZES in own or "cudagraph_capture_size" in str(own.get("compilation-config"))
+    if sequences > _USUAL_SEQUENCES and engine.runs_on == "cuda" and not own_sizes:
+        largest = cuda_graphs.capture_size_for(sequences)
+        flags["max-cudagraph-capture-size"] = largest
+    if engine.few_graphs and count == 1 and sequences in _FEW_GRAPHS and not any(map(_OF_GRAPHS.match, own)):
+        flags[CAPTURE_SIZES] = cuda_graphs.few_sizes(largest)
+    return flags
 
 
 def with_given_cache(arguments: EngineArguments, engine: Engine, memory: Budget | None) -> EngineArguments:

@@ -29,7 +29,6 @@ UNMODELLED = (
     "cpu-offload-gb",
     "enable-lora",
     "speculative-config",
-    "cudagraph-capture-sizes",
 )
 """Arguments that change what a GPU holds, and that no formula in this module covers."""
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pulumi_vllm.plan import engines_compared, key_limits, pricing, spot_pricing, weight_memory
+from pulumi_vllm.plan import cuda_graphs, engines_compared, key_limits, pricing, spot_pricing, weight_memory
+from pulumi_vllm.plan.engine_arguments import CAPTURE_SIZES
 from pulumi_vllm.plan.engine_setup import CACHE_BYTES
 from pulumi_vllm.plan.evidence import difference
 from pulumi_vllm.plan.memory_settings import GIB, default_batch
@@ -121,6 +122,12 @@ def _memory_reasons(plan: Plan, budget: Budget) -> Iterator[str]:
         yield (
             f"vLLM gets the size of the KV cache ({CACHE_BYTES}), so that a start does not profile the memory. The run "
             "with otherwise these flags found as much or more by itself."
+        )
+    sizes = plan.arguments.capture_sizes
+    if cuda_graphs.are_few_sizes(plan.arguments.flags.get(CAPTURE_SIZES)):
+        yield (
+            f"vLLM captures CUDA graphs of {len(sizes)} sizes ({CAPTURE_SIZES}) in place of "
+            f"{len(cuda_graphs.usual_sizes(sizes[-1]))}, so that it is ready sooner. Steps take as long (measured)."
         )
     usual = plan.engine.flags["gpu-memory-utilization"]
     if budget.limit_gib < usual * budget.visible_gib - 0.001:

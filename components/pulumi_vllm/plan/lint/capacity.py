@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pulumi_vllm.plan import memory, memory_text
-from pulumi_vllm.plan.engine_arguments import number
+from pulumi_vllm.plan import cuda_graphs, memory, memory_text
+from pulumi_vllm.plan.engine_arguments import CAPTURE_SIZES, number
 from pulumi_vllm.plan.lint.findings import error, warning
 
 if TYPE_CHECKING:
@@ -109,6 +109,8 @@ def unmodelled_memory(launch: Launch) -> Problems:
             "neither computed by the plan nor measured",
         )
     found = [name for name in memory.UNMODELLED if flags.get(name) not in (None, False)]
+    # The figures are those of vLLM's own graphs. Fewer need less.
+    found += [] if cuda_graphs.are_usual(launch.arguments.capture_sizes) else [CAPTURE_SIZES]
     if memory.accepts_images(launch.model.dimensions, launch.arguments):
         found += ["skip-mm-profiling"] if flags.get("skip-mm-profiling") else []
         found += ["mm-encoder-tp-mode"] if flags.get("mm-encoder-tp-mode") == "data" else []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pulumi_vllm.plan.engine_arguments import number
+from pulumi_vllm.plan.engine_arguments import CAPTURE_SIZES, number
 from pulumi_vllm.plan.lint.findings import error
 from pulumi_vllm.plan.lint.json_arguments import json_object
 from pulumi_vllm.plan.lint.kernels import release
@@ -133,6 +133,12 @@ def _by_size(launch: Launch) -> Iterator[str]:
         yield f"--max-cpu-loras {loras:g} is below --max-loras {_size(flags, 'max-loras'):g}; raise it"
     if 0 < _size(flags, "offload-group-size", 0) < _size(flags, "offload-num-in-group"):
         yield "--offload-num-in-group is above --offload-group-size; lower it"
+    listed, largest = launch.arguments.capture_sizes, number(flags.get("max-cudagraph-capture-size"))
+    if launch.arguments.cuda_graphs and listed and largest is not None and largest != max(listed):
+        yield (
+            f"--max-cudagraph-capture-size {largest:g} is not the largest of --{CAPTURE_SIZES}, {max(listed)}; "
+            "leave it out"
+        )
     images = accepts_images(launch.model.dimensions, launch.arguments) and _before_032(launch)
     if images and _size(flags, "renderer-num-workers") > 1 and _size(flags, "mm-processor-cache-gb", 4) > 0:
         yield "--renderer-num-workers above 1 is refused with the cache of images; add mm-processor-cache-gb: 0"

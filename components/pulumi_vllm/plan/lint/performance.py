@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pulumi_vllm.plan import cuda_graphs, memory_settings
+from pulumi_vllm.plan.engine_arguments import CAPTURE_SIZES
 from pulumi_vllm.plan.lint.findings import error, warning
 
 if TYPE_CHECKING:
@@ -19,17 +20,19 @@ def sequences_without_graph(launch: Launch) -> Problems:
     """More requests at once than the largest captured CUDA graph holds."""
     arguments = launch.arguments
     sequences, flags = arguments.sequences, arguments.flags
-    decided_elsewhere = "cudagraph-capture-sizes" in flags or "cudagraph" in str(
-        flags.get("compilation-config", "")
-    )
+    decided_elsewhere = "cudagraph" in str(flags.get("compilation-config", ""))
     if sequences is None or not launch.on_gpu or not arguments.cuda_graphs or decided_elsewhere:
         return
     largest = arguments.capture_size or memory_settings.default_capture_size(sequences)
     if sequences > largest:
+        enough = cuda_graphs.capture_size_for(sequences)
+        own_list = arguments.capture_sizes and not cuda_graphs.are_few_sizes(flags[CAPTURE_SIZES])
+        remedy = (
+            f"add {enough} to --{CAPTURE_SIZES}" if own_list else f"set --max-cudagraph-capture-size {enough}"
+        )
         yield error(
             f"--max-num-seqs {sequences}: CUDA graphs are captured for at most {largest} sequences, and a decode step "
-            f"beyond them takes longer; set --max-cudagraph-capture-size "
-            f"{cuda_graphs.capture_size_for(sequences)} or use {largest} sequences",
+            f"beyond them takes longer; {remedy} or use {largest} sequences",
             "Mistral Small 4 in FP8 on one H200: 52 ms per token at 512 streams, 136 ms at 768 (2026-11-29)",
         )
 
