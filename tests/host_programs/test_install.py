@@ -31,6 +31,7 @@ def wheel(folder: Path, version: str) -> str:
     about = f"engine-{version}.dist-info"
     files = {
         "engine.py": f"VERSION = {version!r}\n",
+        "humming/include/humming/scheduler.cuh": "// one of the headers that a cache of kernels names\n",
         f"{about}/METADATA": f"Metadata-Version: 2.1\nName: engine\nVersion: {version}\n",
         f"{about}/WHEEL": "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
@@ -108,6 +109,8 @@ def test_an_engine_is_installed_once_and_replaced_by_another_lock(host: Host) ->
     stamp = hashlib.sha256(host.lock.read_bytes()).hexdigest()
     assert (host.venv / ".stamp").read_text() == stamp + "\n"
     assert list((host.venv / "lib").glob("*/site-packages/__pycache__/engine.*.pyc"))
+    (header,) = (host.venv / "lib").glob("*/site-packages/humming/include/humming/*.cuh")
+    assert header.stat().st_mtime == 0, "the volume's cache of kernels must be another host's too"
     assert (host.progress()["done"], host.progress()["phase"]) == (True, "done")
     assert "already installed" in host.install().stdout
 

@@ -145,6 +145,7 @@ def environment(deployment: Deployment, selection: Selection) -> dict[str, str]:
         "TORCHINDUCTOR_CACHE_DIR": f"{caches}/inductor",
         "TORCH_EXTENSIONS_DIR": f"{caches}/extensions",
         "FLASHINFER_WORKSPACE_BASE": f"{caches}/flashinfer",
+        "HUMMING_CACHE_DIR": f"{caches}/humming",
         "CUDA_CACHE_PATH": f"{caches}/cuda",
         # VLLM's own default of 600 s is short for 121 GB from a slow disk.
         "VLLM_ENGINE_READY_TIMEOUT_S": str(deployment.ready_timeout_s),
