@@ -29,8 +29,8 @@ find . \( -type f -o -type l \) \( -name '*.so' -o -name '*.so.*' -o -path './tr
 tar c -T "$work/code" | nice -n 15 xz -T2 --block-size=32MiB --x86 --lzma2=preset=6 > "$work/code.tar.xz"
 tar c -X "$work/code" . | nice -n 15 zstd -T2 -9 --long=27 -q -f -o "$work/rest.tar.zst"
 cd - > /dev/null
-rm -rf .g[0-9] .g[0-9][0-9] "$work"/site.part.*
+rm -f .g*/site.* "$work"/site.part.*
 cat "$work/code.tar.xz" "$work/rest.tar.zst" | split -b "${part_mib}M" -d - "$work/site.part."
-for part in "$work"/site.part.*; do n=$((10#${part##*.})); mkdir ".g$n"; mv "$part" ".g$n/"; done
+for part in "$work"/site.part.*; do n=$((10#${part##*.})); mkdir -p ".g$n"; mv "$part" ".g$n/"; done
 stat -c %s "$work/code.tar.xz" > .g0/site.code_bytes
 du -sm .g*
