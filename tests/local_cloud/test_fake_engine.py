@@ -6,6 +6,7 @@ import ctypes
 import hashlib
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -338,6 +340,19 @@ def test_a_drain_finishes_streams_and_refuses_new_requests(start):
     assert received[-1] == "data: [DONE]"
     assert len(received) == 52
     assert running.process.wait(10) == 0
+
+
+def test_as_many_requests_at_once_as_a_stack_has_places_are_answered(start):
+    """Each takes four file descriptors. Above 1,023 of them the connection ended without an answer."""
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, most), most))
+    try:
+        engine = start("--max-num-seqs", "512", token_ms=100).ready()
+        with ThreadPoolExecutor(300) as clients:
+            answers = list(clients.map(lambda _: engine.chat(max_tokens=10), range(300)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
+    assert {one.status_code for one in answers} == {200}
 
 
 def test_sigterm_is_ignored_during_the_start_and_obeyed_afterwards(start):

@@ -68,9 +68,11 @@ class Handler(BaseHTTPRequestHandler):
     async def _piece(self, most: int) -> bytes | None:
         """What has arrived of a body, as in uvicorn, once something has; None if the client has gone."""
         self.connection.settimeout(0)
+        arrived = select.poll()  # select.select takes no file descriptor above 1,023
+        arrived.register(self.connection, select.POLLIN)
         try:
             while most:
-                readable = select.select([self.connection], [], [], 0)[0]
+                readable = arrived.poll(0)
                 if piece := self.rfile.read1(most):
                     return piece
                 if readable:
