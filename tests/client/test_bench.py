@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from pulumi_vllm.cli import main
 from pulumi_vllm.client import bench_results, load_generator
-from pulumi_vllm.plan import catalogue
+from pulumi_vllm.plan import Deployment, catalogue, explain, planner
 from pulumi_vllm.plan.engine_arguments import EngineArguments
+
+from tests.plan.blocks import STACKS, block_of
 
 pytestmark = pytest.mark.usefixtures("key")
 # The figures of `vllm bench serve` that the kit in lab/gpu keeps.
@@ -130,6 +132,15 @@ def test_evidence_with_the_same_or_the_most_similar_flags_is_found():
     assert {ratio["output_throughput"] for ratio in compared.values()} == {0.5}
     assert {ratio["median_ttft_ms"] for ratio in compared.values()} == {1.0}
     assert set(compared) == {row["concurrency"] for row in evidence.load}
+
+
+@pytest.mark.parametrize("stack", sorted(STACKS))
+def test_the_evidence_of_a_stack_is_that_of_its_plan(stack):
+    """`plan` gave the KV cache's size, so that `bench` named the run of just these flags one "with other flags"."""
+    decided = planner.plan(Deployment.parse(block_of(stack)))
+    run, title = bench_results.matching_evidence({"plan": explain.summary(decided)})
+    assert run == (decided.measured_run if decided.measured_run and decided.measured_run.load else None)
+    assert (run is not None and " with other flags" not in title) == (decided.measured == "yes")
 
 
 def test_prompts_have_the_right_length_and_are_all_different():

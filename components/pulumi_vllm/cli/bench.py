@@ -218,8 +218,8 @@ def _show(result: dict[str, Any]) -> None:
     if result["usd_per_hour"]:
         lengths = f"{result['input_tokens']} tokens in, {result['output_tokens']} out"
         print(
-            f"$/M out: USD per million output tokens ({lengths}) of a machine of ${result['usd_per_hour']:g}/h that "
-            "always has so many streams; at 30% of the time it is 3.3 times as much"
+            f"$/M out: USD per million output tokens ({lengths}) of a machine of ${result['usd_per_hour']:.2f}/h, the "
+            "volume included, that always has so many streams; at 30% of the time it is 3.3 times as much"
         )
     for name, levels in result["compared"].items():
         print(f"against {name}" + ("" if levels else ": no level in common"))

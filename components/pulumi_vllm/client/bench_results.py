@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pulumi_vllm.client.errors import ClientError
 from pulumi_vllm.plan import catalogue
 from pulumi_vllm.plan.engine_arguments import EngineArguments
+from pulumi_vllm.plan.engine_setup import CACHE_BYTES
 from pulumi_vllm.plan.evidence import best_match, difference, recorded_flags
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def matching_evidence(result: Mapping[str, Any]) -> tuple[catalogue.Measured | N
     plan = result["plan"]
     count, _, gpu = str(plan.get("machine", "")).partition("x ")
     flags = recorded_flags(plan.get("flags") or ())
+    # `plan` adds the cache that the measured run found by itself.
+    flags.pop(CACHE_BYTES, None)
     if not count.isdecimal() or not flags:
         return None, ""
     model, precision, engine = (str(plan.get(key)) for key in ("model", "precision", "engine"))
