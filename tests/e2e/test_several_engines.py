@@ -184,6 +184,33 @@ def a_rolling_restart_loses_no_request(project, outputs, context: int, timeout: 
     assert set(project.changes()) == {"same"}
 
 
+async def held_engine(outputs, ends: list[str], started: list[str]) -> None:
+    """Streams that both engines still serve when one of them is restarted."""
+    async with session(outputs) as http:
+        names = [f"held-{number}" for number in range(8)]
+        ends += await asyncio.gather(*(stream(http, outputs, name, 400, started) for name in names))
+
+
+def a_restart_by_hand_loses_no_request(project, outputs) -> None:
+    """vLLM answers new requests with 500 while the running ones of an engine that stops still end."""
+    ends, started = list[str](), list[str]()
+
+    async def both() -> list[tuple[int, str]]:
+        holding = asyncio.create_task(held_engine(outputs, ends, started))
+        async with asyncio.timeout(60):
+            while len(started) < 8:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        found = await under_load(lambda: project.on_host("systemctl restart vllm@1.service"), outputs)
+        await holding
+        return found
+
+    found = asyncio.run(both())
+    assert len(found) > 20
+    assert [one for one in found if one[0] != 200] == []
+    assert ends == ["finished"] * 8
+    wait_for(lambda: served(project) == 2, 90, "second engine")
+
+
 def drift_of_one_engine_restarts_it_alone(project) -> None:
     """The gateway is down as well, and a rolling restart needs it."""
     folder = "/etc/systemd/system/vllm@1.service.d"
@@ -208,6 +235,7 @@ def test_two_engines_share_a_machine(projects):
     a_conversation_stays_on_one_engine(project, outputs, COUNTED)
     a_kill_ends_only_its_own_streams(project, outputs)
     a_rolling_restart_loses_no_request(project, outputs, 1024)
+    a_restart_by_hand_loses_no_request(project, outputs)
     drift_of_one_engine_restarts_it_alone(project)
     project.on_host(
         "systemctl stop vllm@1.service; /usr/local/lib/pulumi-vllm/drain --server vllm/engine0 --close; "

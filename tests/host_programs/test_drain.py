@@ -72,7 +72,7 @@ def test_whoever_drains_says_for_how_long(admin_socket: Path) -> None:
     """The stack's drain_timeout_s is not known on the host, and a second default would differ from it."""
     result = drain("--socket", str(admin_socket))
     assert result.returncode == 2
-    assert "one of the arguments --timeout --close --undo is required" in result.stderr
+    assert "one of the arguments --timeout --close --undo " in result.stderr
 
 
 def test_without_a_gateway_there_is_nothing_to_drain(admin_socket: Path) -> None:
@@ -201,6 +201,43 @@ def test_a_running_request_ends_and_a_new_one_is_refused(gateway: str, admin_soc
     assert drain("--socket", str(admin_socket), "--undo").returncode == 0
     ask()
     assert answers == [b"ok", b"ok"]
+
+
+def state(admin_socket: Path) -> str:
+    """The engine's `srv_admin_state`."""
+    with socket.socket(socket.AF_UNIX) as link:
+        link.connect(str(admin_socket))
+        link.sendall(b"show servers state vllm\n")
+        text = b"".join(iter(lambda: link.recv(65536), b"")).decode()
+    return text.splitlines()[2].split()[6]
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize(
+    ("before", "while_it_stops", "after"), [("ready", "1", "0"), ("drain", "8", "8")]
+)
+def test_an_engine_is_closed_while_it_stops_unless_somebody_has_drained_it(
+    gateway: str, admin_socket: Path, before: str, while_it_stops: str, after: str
+) -> None:
+    assert gateway
+    own = ["--socket", str(admin_socket), "--server", "vllm/local"]
+    with socket.socket(socket.AF_UNIX) as link:
+        link.connect(str(admin_socket))
+        link.sendall(f"set server vllm/local state {before}\n".encode())
+        link.recv(4096)
+    assert drain(*own, "--stopping").returncode == 0
+    assert state(admin_socket) == while_it_stops
+    assert drain(*own, "--stopped").returncode == 0
+    assert state(admin_socket) == after
+
+
+@pytest.mark.ci
+def test_an_engine_that_the_gateway_does_not_have_is_an_error(gateway: str, admin_socket: Path) -> None:
+    assert gateway
+    for server in ("vllm/engine9", "nothing/local"):
+        result = drain("--socket", str(admin_socket), "--server", server, "--stopping")
+        assert result.returncode == 1
+        assert f"HAProxy has no server {server}" in result.stderr
 
 
 @pytest.mark.ci

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 _INSTANCE: Final = re.compile(r"vllm@[0-7]\.service")
 _SINGLE_SERVER: Final = "local"
+_SERVER: Final = "engine{}"
+INSTANCE_SERVER: Final = _SERVER.format("%i")
+"""The gateway's name of one of several engines in the unit that they share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ def engine_places(engines: int) -> tuple[EnginePlace, ...]:
 def _place(number: int) -> EnginePlace:
     return EnginePlace(
         layout.ENGINE_TEMPLATE.replace("@", f"@{number}"),
-        f"engine{number}",
+        _SERVER.format(number),
         layout.ENGINE_PORT + number,
         _numbered(layout.ENGINE_ENVIRONMENT, number),
         _numbered(layout.CANARY_CONFIG, number),

@@ -10,7 +10,7 @@ from pulumi_vllm.plan.access_config import READINESS_KEY
 from pulumi_vllm.plan.answer_checks import answer_checks
 from pulumi_vllm.plan.key_limits import key_limits, share_of_a_key
 from pulumi_vllm.render import firewall, gateway_routes, layout, package_files, systemd, templates
-from pulumi_vllm.render.engine_places import engine_places, instance
+from pulumi_vllm.render.engine_places import INSTANCE_SERVER, engine_places, instance
 from pulumi_vllm.render.first_boot import bootstrap
 from pulumi_vllm.render.host_file import HostFile, Mount
 
@@ -173,19 +173,22 @@ class _EngineUnit(NamedTuple):
     environment: str
     caches: str
     socket: str
+    server: str
     command_lines: tuple[str, ...]
 
     @classmethod
     def of(cls, plan: Plan) -> _EngineUnit:
         lines, socket = systemd.command_lines(plan.argv), layout.ENGINE_IN_PROC_NET_TCP
         if plan.engines == 1:
-            return cls(layout.ENGINE_ENVIRONMENT, plan.cache_directory, socket, lines)
+            (place,) = engine_places(1)
+            return cls(place.environment, plan.cache_directory, socket, place.server, lines)
         # The ports differ in the last digit only, also in hexadecimal.
         own_port = f"--port {layout.ENGINE_PORT}"
         return cls(
             instance(layout.ENGINE_ENVIRONMENT),
             _own_caches(plan, "%i"),
             f"{socket[:-1]}%i",
+            INSTANCE_SERVER,
             tuple(f"{own_port[:-1]}%i" if line == own_port else line for line in lines),
         )
 
