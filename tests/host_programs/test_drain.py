@@ -213,9 +213,7 @@ def state(admin_socket: Path) -> str:
 
 
 @pytest.mark.ci
-@pytest.mark.parametrize(
-    ("before", "while_it_stops", "after"), [("ready", "1", "0"), ("drain", "8", "8")]
-)
+@pytest.mark.parametrize(("before", "while_it_stops", "after"), [("ready", "1", "0"), ("drain", "8", "8")])
 def test_an_engine_is_closed_while_it_stops_unless_somebody_has_drained_it(
     gateway: str, admin_socket: Path, before: str, while_it_stops: str, after: str
 ) -> None:
