@@ -39,6 +39,8 @@ class Backend:
     requests: list[Request] = field(default_factory=list)
     gone: threading.Event = field(default_factory=threading.Event)
     healthy: bool = True
+    health_s: float = 0.0
+    """How late it answers a health check."""
     port: int = 0
 
     def __enter__(self) -> Self:
@@ -82,6 +84,7 @@ class Backend:
             while True:
                 request = await self._read(reader)
                 if request.line.startswith("GET /health "):
+                    await asyncio.sleep(self.health_s)
                     self._write(writer, "200 OK" if self.healthy else "503 Not Ready", b"{}")
                 else:
                     self.requests.append(request)

@@ -3,7 +3,12 @@
 import asyncio
 import contextlib
 import json
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -22,10 +27,10 @@ def engines():
         yield [started.enter_context(Backend()) for _ in range(2)]
 
 
-def two_engines(engines, folder):
+def two_engines(engines, folder, **more_changes):
     several = {"machine": {"gpu": "CPU", "count": 0, "engines": 2, "max_usd_per_hour": 1}, "concurrency": 16}
     changes = {"127.0.0.1:8001 ": f"127.0.0.1:{engines[1].port} ", layout.CONVERSATION: str(LUA)}
-    return Gateway(folder / "gateway", engines[0].port, changes=changes, more=several)
+    return Gateway(folder / "gateway", engines[0].port, changes=changes | more_changes, more=several)
 
 
 @pytest.fixture
@@ -189,7 +194,7 @@ def mortal(ends, tmp_path):
 
 
 async def test_requests_wait_for_a_full_engine_from_the_moment_when_the_other_one_ends(mortal, ends):
-    """Three checks must fail before an engine is down, and until then it is the only one with a free place."""
+    """Until the next check fails, it is the only one with a free place."""
     gateway, engines = mortal
     names = [f"question {number}" for number in range(4)]
     gateway.command("set server vllm/engine0 state drain")
@@ -217,6 +222,54 @@ async def test_health_counts_engines_and_needs_one(gateway, engines):
             break
         await asyncio.sleep(0.1)
     assert answer.status == 503
+
+
+ENGINE = """
+import sys
+from backend import Backend
+with Backend() as engine:
+    print(engine.port, flush=True)
+    sys.stdin.read()
+"""
+
+
+@dataclass(frozen=True)
+class EngineProcess:
+    port: int
+    process: subprocess.Popen
+
+
+@pytest.fixture
+def stoppable():
+    """An engine in a process of its own."""
+    command = [sys.executable, "-c", ENGINE]
+    with subprocess.Popen(
+        command, cwd=Path(__file__).parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        yield EngineProcess(int(process.stdout.readline()), process)
+        process.send_signal(signal.SIGCONT)
+        process.stdin.close()
+
+
+@pytest.fixture
+def late():
+    with Backend(health_s=3.0) as one:
+        yield one
+
+
+async def test_a_stopped_process_is_out_after_one_check_and_a_late_one_is_not(stoppable, late, tmp_path):
+    soon = {"timeout check 30s": "timeout check 4s"}
+    with two_engines([stoppable, late], tmp_path, **soon) as gateway:
+        health = b"GET /healthz HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n"
+        await until_health(gateway, health, 2)
+        stoppable.process.send_signal(signal.SIGSTOP)
+        begun = time.monotonic()
+        await until_health(gateway, health, 1)
+        assert time.monotonic() - begun < 2 * 4, "one check, not two"
+        names = [f"question {number}" for number in range(4)]
+        assert [(await gateway.one(ask(turns(1, name)))).status for name in names] == [200] * 4
+        stoppable.process.send_signal(signal.SIGCONT)
+        await until_health(gateway, health, 2)
 
 
 async def until_health(gateway, health, ready):
