@@ -81,9 +81,9 @@ def test_a_program_in_a_folder_is_looked_at(tmp_path, init, main_):
     code, report = init(".")
     assert code == 2
     assert report["left"][0].startswith(
-        f"{main_.rstrip('/')}/__main__.py: exists and declares no server; add to it:"
+        f"{main_.rstrip('/')}/__main__.py: declares no server, so it does not read Pulumi.local.yaml; write there:"
     )
-    (tmp_path / "infra/__main__.py").write_text("from pulumi_vllm import Server\n")
+    (tmp_path / "infra/__main__.py").write_text('from pulumi_vllm import Server\nServer.from_config("a")\n')
     assert init(".")[0] == 0
 
 
@@ -128,3 +128,110 @@ def test_a_file_that_cannot_be_read_is_reported_before_anything_is_written(
     assert code == 1
     assert message in printed
     assert [file.name for file in tmp_path.rglob("*")] == [name]
+
+
+OF_ITS_OWN = {
+    "python": ("__main__.py", 'from pulumi_vllm import Server\nServer("llm", {"server": {}})\n'),
+    "nodejs": ("index.ts", 'super("vllm:index:Server", name, args, opts, true);\n'),
+    "go": ("cmd/main.go", 'ctx.RegisterRemoteComponentResource("vllm:index:Server", name, args, &it)\n'),
+    "yaml": ("Pulumi.yaml", "name: a\nruntime: yaml\nresources:\n  llm: {type: vllm:index:Server}\n"),
+}
+READS = {
+    "python": ("more/server.py", "def make(): return Server.from_config()\n"),
+    "nodejs": ("config.js", "new pulumi.Config('pulumi-vllm').requireObject('server')\n"),
+    "go": ("server.go", 'config.New(ctx, "pulumi-vllm")\n'),
+    "yaml": ("Main.yaml", "server: ${pulumi-vllm:server}\n"),
+}
+
+
+@pytest.mark.parametrize("runtime", OF_ITS_OWN)
+def test_a_program_that_describes_its_server_itself_gets_no_stack_file(tmp_path, init, capsys, runtime):
+    """It would not read the file, and `pulumi up` of the stack `local` would rent what the program names."""
+    (tmp_path / "Pulumi.yaml").write_text(f"name: a\nruntime: {runtime}\n")
+    name, text = OF_ITS_OWN[runtime]
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(text)
+    code, report = init(".")
+    assert code == 0
+    (note,) = (one for one in report["notes"] if "was not written" in one)
+    assert note.startswith("Pulumi.local.yaml: was not written, because ")
+    assert "declares a server and does not read it" in note
+    assert not {"Pulumi.local.yaml", "pulumi-vllm.schema.json"} & {one.name for one in tmp_path.iterdir()}
+    assert "[local]" not in (tmp_path / "requirements.txt").read_text()
+    assert main(["init", "."]) == 0
+    steps = capsys.readouterr().out.partition("Next:")[2]
+    assert "local" not in steps
+    assert "pulumi preview" in steps
+    # Asked for, it is written, with what the program lacks.
+    code, report = init(".", "--stack", "spheron-h200-1x-fp8")
+    assert code == 2
+    assert report["wrote"] == ["Pulumi.spheron-h200-1x-fp8.yaml", "pulumi-vllm.schema.json"]
+    (left,) = report["left"]
+    assert "declares a server, but does not read Pulumi.spheron-h200-1x-fp8.yaml; " in left
+    assert init(".")[0] == 2, "still"
+    name, text = READS[runtime]
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(text)
+    assert init(".")[0] == 0
+
+
+def test_what_others_wrote_is_not_the_program(tmp_path, init):
+    for folder in ("node_modules/x", "env/lib", ".hidden", "provider"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "a.py").write_text("from pulumi_vllm import Server\n")
+    (tmp_path / "Pulumi.yaml").write_text("name: a\nruntime: {name: python, options: {virtualenv: env}}\n")
+    assert init(".")[0] == 0
+    assert (tmp_path / "Pulumi.local.yaml").is_file()
+    assert (tmp_path / "__main__.py").is_file()
+
+
+def test_a_name_for_a_project_that_has_one_is_refused(tmp_path, init):
+    (tmp_path / "Pulumi.yaml").write_text("name: shop\nruntime: python\n")
+    code, printed = init(".", "--name", "store")
+    assert code == 1
+    assert "--name store: Pulumi.yaml has the name shop; leave out --name" in printed
+    assert [one.name for one in tmp_path.iterdir()] == ["Pulumi.yaml"]
+    assert init(".", "--name", "shop")[0] == 0
+
+
+NAMES = (
+    "Pulumi.yaml", "Pulumi.local.yaml", "pulumi-vllm.schema.json", "__main__.py", "requirements.txt", "pyproject.toml",
+    ".gitignore", "provider/pulumi-resource-vllm",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("kind", ["a folder", "a link to nothing"])
+def test_what_is_in_the_way_of_a_file_is_reported_before_anything_is_written(tmp_path, init, name, kind):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.mkdir() if kind == "a folder" else path.symlink_to("nothing")
+    before = sorted(tmp_path.rglob("*"))
+    code, printed = init(".")
+    assert code == 1
+    assert printed.startswith(f"pulumi-vllm: {name}: ")
+    assert printed.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("file", "file: is not a folder; name another one, or move it away"),
+        ("file/below", "file: is not a folder; name another one, or move it away"),
+        ("link", "link: is not a folder; name another one, or move it away"),
+        ("x" * 300, f"{'x' * 300}/Pulumi.yaml: File name too long; name another folder"),
+        (
+            "/proc/a",
+            "/proc/a: No such file or directory; name another folder, or move it away and run this again",
+        ),
+    ],
+)
+def test_a_folder_that_cannot_be_one_is_reported(tmp_path, init, folder, message):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nothing")
+    code, printed = init(folder)
+    assert code == 1
+    assert message in printed
+    assert printed.count("\n") == 1
+    assert {one.name for one in tmp_path.iterdir()} == {"file", "link"}

@@ -80,8 +80,9 @@ def _owned(name: str, deployment: dict[str, Any]) -> tuple[str, str, set[str]]:
 def _project_here() -> str:
     try:
         path = project_file.find_above(Path.cwd()) or Path("Pulumi.yaml")
-        return str(pulumi_yaml.parse(pulumi_yaml.read(path), path.name)["name"])
-    except (OSError, KeyError):
+        document = pulumi_yaml.parse(pulumi_yaml.read(path), path.name) if path.is_file() else {}
+        return str(document["name"])
+    except KeyError:
         raise CostError(f"{path}: has no name, or is missing; run this in the project's folder") from None
     except pulumi_yaml.ProjectFileError as error:
         raise CostError(str(error)) from None

@@ -1,6 +1,7 @@
 """`pulumi-vllm init`: write the provider's folder, the lines of Pulumi.yaml, a stack file and a program."""
 
 import argparse
+import errno
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from pulumi_vllm.cli.user_project import Project
 
 LEFT_TO_DO = 2
+_NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC}
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -39,22 +41,23 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def _init(parsed: argparse.Namespace) -> int:
     # `pulumi-vllm --help` loads this module too; the YAML libraries take 0.08 s to import.
-    from pulumi_vllm.cli.user_project import Project, find_errors, served_stack
+    from pulumi_vllm.cli.user_project import DEFAULT_STACK, Project, find_errors, served_stack
 
     folder: Path = parsed.folder
     name = parsed.name or re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name).strip("-") or "models"
-    stack = parsed.stack or served_stack(folder) or "local"
-    if errors := find_errors(folder, name, stack):
-        for message in errors:
-            say(message)
-        return TROUBLE
-    project = Project(folder, name, stack)
     try:
+        stack = parsed.stack or served_stack(folder)
+        if errors := find_errors(folder, name, stack or DEFAULT_STACK, named=parsed.name is not None):
+            for message in errors:
+                say(message)
+            return TROUBLE
+        project = Project(folder, name, stack)
         project.write()
     except OSError as error:
-        say(
-            f"{error.filename}: {error.strerror}; make it writable and run this again, which continues from there"
+        remedy = (
+            "make it writable" if error.errno in _NOT_WRITABLE else "name another folder, or move it away"
         )
+        say(f"{error.filename}: {error.strerror}; {remedy} and run this again, which continues from there")
         return TROUBLE
     if parsed.json:
         print_json(project.report())

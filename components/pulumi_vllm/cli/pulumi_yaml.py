@@ -26,8 +26,15 @@ class _NoPlaceError(Exception):
 
 
 def read(path: Path) -> str:
-    """Read a user's file. Line ends stay, and bytes that are not UTF-8 are kept for `write`."""
-    return path.read_bytes().decode("utf-8", "surrogateescape")
+    """Read a user's file. Line ends stay, and bytes that are not UTF-8 are kept for `write`.
+
+    Raises:
+        ProjectFileError: it cannot be read.
+    """
+    try:
+        return path.read_bytes().decode("utf-8", "surrogateescape")
+    except OSError as error:
+        raise ProjectFileError(f"{path}: {error.strerror}; make it readable") from None
 
 
 def write(path: Path, text: str) -> None:

@@ -33,9 +33,7 @@ def find(stack: str) -> Path:
         )
     where = Path(os.path.relpath(project))
     try:
-        path = pulumi_yaml.stack_file(pulumi_yaml.parse(pulumi_yaml.read(project), str(where)), where, stack)
-    except OSError as error:
-        raise StackFileError(f"{where}: {error.strerror}; make it readable") from None
+        path = pulumi_yaml.stack_file(pulumi_yaml.parse(pulumi_yaml.read(where), str(where)), where, stack)
     except pulumi_yaml.ProjectFileError as error:
         raise StackFileError(str(error)) from None
     if not path.is_file():

@@ -1,6 +1,7 @@
 """A user's project folder: the files that it needs, those that exist, and what is left to the user."""
 
 import json
+import os
 import re
 from contextlib import suppress
 from importlib import metadata
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pulumi_vllm import __version__
-from pulumi_vllm.cli import cloud_account, pulumi_yaml
+from pulumi_vllm.cli import cloud_account, pulumi_yaml, user_program
 from pulumi_vllm.cli.schema import EDITOR_LINE, SCHEMA_FILE
 from pulumi_vllm.component import project_file
 from pulumi_vllm.plan import host_block, own_machine
@@ -17,6 +18,7 @@ from pulumi_vllm.plan.suggestions import suggestion
 
 _PACKAGE: Final = Path(__file__).resolve().parents[1]
 _STARTER: Final = Path(__file__).with_name("starter")
+DEFAULT_STACK: Final = "local"
 _LAUNCHER: Final = "provider/pulumi-resource-vllm"
 _IGNORED: Final = (".venv/", "__pycache__/", ".pulumi-vllm/")
 # In requirements.txt or pyproject.toml, with the rest of the line.
@@ -32,11 +34,12 @@ def stacks() -> dict[str, Path]:
     raise pulumi_yaml.ProjectFileError(f"{_PACKAGE}: no stacks folder; install pulumi-vllm again")
 
 
-def find_errors(folder: Path, name: str, stack: str) -> list[str]:
-    """Return every error that prevents `init`, before a file is written."""
+def find_errors(folder: Path, name: str, stack: str, *, named: bool = False) -> list[str]:
+    """Return every error that prevents `init`, before a file is written. `named`: the name is the user's."""
     found = []
-    if folder.exists() and not folder.is_dir():
-        found.append(f"{folder}: is a file; name a folder")
+    there = next(one for one in (folder, *folder.absolute().parents) if os.path.lexists(one))
+    if not there.is_dir():
+        found.append(f"{there}: is not a folder; name another one, or move it away")
     if not re.fullmatch(_PROJECT_NAME, name):
         found.append(f"--name {name}: is not allowed; use letters, digits, - _ . only, at most 100 of them")
     if stack not in (known := stacks()) and stack != served_stack(folder):
@@ -49,11 +52,27 @@ def find_errors(folder: Path, name: str, stack: str) -> list[str]:
     try:
         if file.exists():
             document = pulumi_yaml.parse(pulumi_yaml.read(file), str(file))
-        if (path := pulumi_yaml.stack_file(document, file, stack)).is_file():
+            if named and document.get("name") != name:
+                found.append(f"--name {name}: {file} has the name {document.get('name')}; leave out --name")
+        if (path := pulumi_yaml.stack_file(document, file, stack)).exists():
             pulumi_yaml.parse(pulumi_yaml.read(path), str(path), empty=True)
+        if there == folder:
+            found += _in_the_way(folder, (file, path, path.with_name(SCHEMA_FILE)))
     except pulumi_yaml.ProjectFileError as error:
         found.append(str(error))
     return found
+
+
+def _in_the_way(folder: Path, files: tuple[Path, ...]) -> list[str]:
+    """Return an error for each path that `init` reads or writes and that is neither a file nor absent."""
+    names = (_LAUNCHER, "__main__.py", "requirements.txt", "pyproject.toml", ".gitignore")
+    wanted = dict.fromkeys((*files, *(folder / name for name in names)), "file")
+    wanted = {file.parent: "folder" for file in wanted if file.parent != folder} | wanted
+    return [
+        f"{path}: is not a {kind}; move it away, then run this again"
+        for path, kind in wanted.items()
+        if os.path.lexists(path) and not (path.is_file() if kind == "file" else path.is_dir())
+    ]
 
 
 def served_stack(folder: Path) -> str | None:
@@ -74,8 +93,8 @@ def served_stack(folder: Path) -> str | None:
 class Project:
     """What `init` does to one folder. Files that are there are kept; Pulumi.yaml and lists get lines added."""
 
-    def __init__(self, folder: Path, name: str, stack: str) -> None:
-        self.folder, self.name, self.stack = folder, name, stack
+    def __init__(self, folder: Path, name: str, stack: str | None) -> None:
+        self.folder, self.name = folder, name
         self.wrote: list[str] = []
         self.added: list[str] = []
         self.kept: list[str] = []
@@ -84,6 +103,9 @@ class Project:
         there = project_file.find(folder)
         self._file = there.name if there else "Pulumi.yaml"
         self._document = pulumi_yaml.parse(pulumi_yaml.read(there), str(there)) if there else {}
+        self._program = user_program.look(folder, self._document, self._venv)
+        # A program that describes its server itself would rent what it names, whatever the stack file says.
+        self.stack = stack or (None if self._program.declares and not self._program.reads else DEFAULT_STACK)
 
     def report(self) -> dict[str, list[str]]:
         """Return the result for --json."""
@@ -102,20 +124,23 @@ class Project:
         self._project_yaml()
         if not own_path or (self.folder / _LAUNCHER).exists() or self._is_our_path():
             self._launcher()
-        self._stack_file()
-        self._schema()
-        if self._runtime == "python":
-            self._program()
+        if self.stack:
+            self._stack_file(self.stack)
+            self._schema()
+        self._declaration()
         self._requirements()  # of the plugin, whatever language the program is in
         self._lines(".gitignore", _IGNORED)
 
     def next_steps(self) -> list[str]:
         """Return the commands to run next."""
-        venv, stack, config = self._venv, self.stack, self._config()
+        venv, stack = self._venv, self.stack
+        config = self._config() if stack else {}
         is_own = own_machine.is_declared_in(config.get("pulumi-vllm:server"))
         steps = [] if self.folder == Path() else [f"cd {self.folder}"]
         if not (self.folder / venv / "bin" / "pulumi-resource-vllm").exists():
             steps.append(self._install_line(self._requirement))
+        if not stack:
+            return [*steps, "pulumi preview"]
         steps.append(f"{venv}/bin/pulumi-vllm plan {stack}   # does it fit, and what does it cost")
         if stack == "local":
             steps.append(
@@ -163,13 +188,15 @@ class Project:
             return
         path.chmod(0o755)
 
-    def _stack_file(self) -> None:
+    def _stack_file(self, stack: str) -> None:
         path = self.folder / self._stack_name
         if path.is_file() and _has_block(pulumi_yaml.read(path), str(path)):
             self.kept.append(self._stack_name)
             return
-        block = re.sub(r"\A(#.*\n)*", "", stacks()[self.stack].read_text())
-        head = f"# From pulumi-vllm {__version__}. `pulumi-vllm plan {self.stack}` shows what it decides, and why.\n"
+        block = re.sub(r"\A(#.*\n)*", "", stacks()[stack].read_text())
+        head = (
+            f"# From pulumi-vllm {__version__}. `pulumi-vllm plan {stack}` shows what it decides, and why.\n"
+        )
         if self._new(self._stack_name, EDITOR_LINE + head + block):
             return
         text = pulumi_yaml.read(path)
@@ -187,22 +214,20 @@ class Project:
         if not self._new(name, text) and pulumi_yaml.read(self.folder / name) != text:
             self.left.append(f"{name}: is from another version; run: pulumi-vllm schema > {name}")
 
-    def _program(self) -> None:
-        main = self._document.get("main")
-        if main:
-            where = str(main)
-        elif self._new("__main__.py", (_STARTER / "__main__.py").read_text()):
+    def _declaration(self) -> None:
+        program = self._program
+        if not program.exists and not program.declares:
+            self._new(program.where, (_STARTER / "__main__.py").read_text())
             return
-        else:
-            where = "__main__.py"
-        if (self.folder / where).is_dir():
-            where = f"{where.rstrip('/')}/__main__.py"
-        path = self.folder / where
-        if not path.is_file() or "pulumi_vllm" not in pulumi_yaml.read(path):
-            self.left.append(
-                f"{where}: exists and declares no server; add to it:\nfrom pulumi_vllm import Server\n"
-                'server = Server.from_config("server")\nserver.export_outputs()'
+        if program.runtime == user_program.PYTHON:
+            self.kept.append(program.where)
+        if not self.stack:
+            self.notes.append(
+                f"{self._stack_name}: was not written, because {program.where} declares a server and does not read it; "
+                f"--stack {DEFAULT_STACK} writes it, and says what the program must read"
             )
+        elif left := program.left(self._stack_name):
+            self.left.append(left)
 
     def _requirements(self) -> None:
         wanted = self._requirement
@@ -253,17 +278,13 @@ class Project:
         return f"python3 -m venv {self._venv} && {self._venv}/bin/pip install {what}"
 
     @property
-    def _runtime(self) -> str:
-        return str(self._runtime_block.get("name", "python"))
-
-    @property
     def _runtime_block(self) -> dict[str, Any]:
         runtime = self._document.get("runtime") or {}
         return runtime if isinstance(runtime, dict) else {"name": runtime}
 
     @property
     def _stack_name(self) -> str:
-        return str(pulumi_yaml.stack_file(self._document, Path(self._file), self.stack))
+        return str(pulumi_yaml.stack_file(self._document, Path(self._file), self.stack or DEFAULT_STACK))
 
     def _config(self) -> dict[str, Any]:
         """Return the configuration of the stack file."""
