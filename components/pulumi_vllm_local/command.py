@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from pulumi_vllm_local import control, settings
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from pulumi_vllm_local.machines.containers import Machines
 
 NOT_RUNNING = 3
+_LAST_PORT = 65535
 
 
 _ENGINE = (
@@ -54,14 +57,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], 
     up.add_argument("--engine", choices=("real", "fake", "none"), default="fake", help=_ENGINE)
     up.add_argument(
         "--port",
-        type=int,
+        type=_port,
         default=0,
+        metavar="N",
         help="port of the API on loopback (default: a free one at first, then the same)",
     )
     up.add_argument(
         "--factor",
-        type=float,
+        type=_factor,
         default=60.0,
+        metavar="N",
         help="virtual seconds per real second (default: 60); 1 is real time",
     )
     up.add_argument(
@@ -77,15 +82,21 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], 
     )
     status.add_argument("--json", action="store_true", help="print JSON")
     logs = verb("logs", _logs, "show the log of the cloud, or the console of a machine")
-    logs.add_argument("name", nargs="?", help="name or id of a machine")
+    logs.add_argument("name", nargs="?", metavar="NAME", help="name or id of a machine")
     logs.add_argument(
-        "-n", "--lines", type=int, default=100, help="number of lines, from the end (default: 100)"
+        "-n",
+        "--lines",
+        type=_lines_wanted,
+        default=100,
+        metavar="N",
+        help="number of lines, from the end (default: 100)",
     )
     console = verb("console", _console, "open a root shell on a machine, as a cloud's console does")
-    console.add_argument("name", help="name or id of a machine")
-    console.add_argument(
+    console.add_argument("name", metavar="NAME", help="name or id of a machine")
+    command = console.add_argument(
         "words", nargs=argparse.REMAINDER, metavar="COMMAND", help="run this in place of a shell"
     )
+    command.required = False  # the message about a missing NAME would name it too
     for name, text in (
         ("reclaim", "terminate a machine as a provider reclaims a spot machine"),
         ("pause", "freeze a machine, so that it answers nothing"),
@@ -93,10 +104,31 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], 
         ("move", "restart a machine with another address"),
     ):
         control = verb(name, _control, text)
-        control.add_argument("id", help="name or id of a machine")
+        control.add_argument("name", metavar="NAME", help="name or id of a machine")
         control.add_argument("--json", action="store_true", help="print JSON")
     down = verb("down", _down, "stop the local cloud and remove its machines; volumes stay")
     down.add_argument("--purge", action="store_true", help="also remove volumes and records")
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > _LAST_PORT:
+        raise argparse.ArgumentTypeError(f"{text} is not a port, 0 to {_LAST_PORT}")
+    return int(text)
+
+
+def _factor(text: str) -> float:
+    try:
+        if 0 < (found := float(text)) < math.inf:
+            return found
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+
+
+def _lines_wanted(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
+    return int(text)
 
 
 def _message(line: str) -> None:
@@ -178,7 +210,9 @@ def _logs(parsed: argparse.Namespace) -> int:
     if parsed.name:
         path = _machines().console_log(_machine_id(parsed))
     if not path.exists():
-        raise settings.LocalCloudError(f"local logs: {path} does not exist; nothing has been logged yet")
+        raise settings.LocalCloudError(
+            f"local logs: {path} does not exist; start the cloud with `pulumi-vllm local up`"
+        )
     text = path.read_text(encoding="utf-8", errors="replace").splitlines()
     for line in text[-parsed.lines :]:
         _print(line)
@@ -208,14 +242,24 @@ def _machine_id(parsed: argparse.Namespace) -> str:
     records = settings.read_json(settings.Files(settings.default_state_dir()).records) or {"deployments": []}
     ids = [item["id"] for item in records["deployments"] if parsed.name in (item["id"], item["name"])]
     if not ids:
-        raise settings.LocalCloudError(
-            f"local {parsed.verb}: no machine {parsed.name}; see `pulumi-vllm local status`"
-        )
+        raise _no_machine(parsed)
     return str(ids[-1])
 
 
+def _no_machine(parsed: argparse.Namespace) -> settings.LocalCloudError:
+    return settings.LocalCloudError(
+        f"local {parsed.verb}: no machine {parsed.name}; see `pulumi-vllm local status`"
+    )
+
+
 def _control(parsed: argparse.Namespace) -> int:
-    answer = control.request_control(_cloud(), f"{parsed.verb}/{parsed.id}", "POST", {})
+    cloud = _cloud()
+    there = [
+        one for one in control.request_control(cloud, "state")["deployments"] if one["machine"] != "gone"
+    ]
+    if not any(parsed.name in (one["id"], one["name"]) for one in there):
+        raise _no_machine(parsed)
+    answer = control.request_control(cloud, f"{parsed.verb}/{quote(parsed.name, safe='')}", "POST", {})
     if parsed.json:
         _print(json.dumps(answer))
     else:

@@ -179,7 +179,7 @@ def test_names_without_delete_are_refused(cloud, states, sweep):
     states("prod")
     for arguments in (("x",), ("--volumes",)):
         code, printed = sweep(*arguments, text=True)
-        assert code == 1
+        assert code == 64
         assert "have an effect with --delete only; add it" in printed
 
 
@@ -264,5 +264,5 @@ def test_what_is_expired_is_ended_in_whatever_state_and_without_reading_one(
 def test_expired_takes_no_other_choice(cloud, sweep):
     for more in (["--state", "x"], ["--all-states"], ["--delete", "--volumes"], ["--delete", "name"]):
         code, printed = sweep("--expired", *more, text=True)
-        assert code == 1
+        assert code == 64
         assert "--expired takes neither NAME, --volumes, --state nor --all-states" in printed

@@ -85,7 +85,7 @@ class TestBothCommands:
 
 @pytest.mark.parametrize(
     "words",
-    [["--levels", "0"], ["--levels", "1,x"], ["--input", "-1"], ["--output", "1.5"], ["--levels", ""]],
+    [["--levels", "0"], ["--levels", "1,x"], ["--input", "-1"], ["--output", "1.5"], ["--levels", " "]],
 )
 def test_invalid_numbers_are_refused(words, capsys):
     assert main(["bench", *words]) == 64

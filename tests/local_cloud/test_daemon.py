@@ -181,8 +181,6 @@ def test_status_logs_and_controls(state, capsys):
     assert "not running" in capsys.readouterr().err
     running = control.up(state, LOCKS, factor=6000.0)
     _create(running)
-    assert _local("pause", "nobody") == 1
-    assert "Active deployment nobody not found" in capsys.readouterr().err
     for _ in range(200):
         if control.status(state)["state"]["deployments"][0]["status"] == "running":
             break
@@ -195,9 +193,14 @@ def test_status_logs_and_controls(state, capsys):
     assert _local("reclaim", "one") == 0
     assert _local("logs") == 0
     assert "serving" in capsys.readouterr().out
-    for verb in ("logs", "console"):
-        assert _local(verb, "nobody") == 1
-        assert f"local {verb}: no machine nobody; see `pulumi-vllm local status`" in capsys.readouterr().err
+    for verb in ("logs", "console", "reclaim", "pause", "unpause", "move"):
+        for name in ("nobody", "no/body?"):
+            assert _local(verb, name) == 1
+            assert (
+                f"local {verb}: no machine {name}; see `pulumi-vllm local status`" in capsys.readouterr().err
+            )
+    assert _local("pause", "one") == 1
+    assert "no machine one" in capsys.readouterr().err, "it is gone"
     for words in ((), ("sh", "-c", "true", "--json"), ("--", "true")):
         assert _local("console", "one", *words) == 1  # a double, without a container
         assert "machine" in capsys.readouterr().err

@@ -42,6 +42,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     plan = commands.add_parser("plan", help=text, description=f"{text.capitalize()}.")
     plan.add_argument(
         "stack",
+        metavar="STACK",
         nargs="+",
         help="one stack or two: a name in the folder stacks/, or a file such as stacks/Pulumi.local.yaml",
     )

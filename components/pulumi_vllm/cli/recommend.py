@@ -82,6 +82,8 @@ def _recommend(parsed: argparse.Namespace) -> int:
     from pulumi_vllm.plan.recommendation import recommend
 
     wish, known = _wish(parsed)
+    if parsed.write:
+        recommend_write.check(parsed.write)
     found = recommend(wish, offers.find(parsed.offers, offline=parsed.offline), known)
     if parsed.json:
         print_json(_as_json(found))

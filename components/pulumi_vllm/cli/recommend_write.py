@@ -12,6 +12,14 @@ if TYPE_CHECKING:
     from pulumi_vllm.plan.recommendation import Fitting, Wish
 
 
+def check(stack: str) -> None:
+    """Refuse a stack that does not exist, before anything is computed."""
+    # Only --write needs the YAML libraries.
+    from pulumi_vllm.cli import stack_file
+
+    stack_file.find(stack)
+
+
 def write(parsed: argparse.Namespace, wish: "Wish", rows: "Sequence[Fitting]") -> None:
     """Change the stack file, if the result is a stack that plans."""
     # Only --write needs the whole plan package.

@@ -50,6 +50,9 @@ def _run(parsed: argparse.Namespace) -> int:
     if not 0 < parsed.every <= _LONGEST_SCHEDULE_MIN:
         raise UsageError(f"--every {parsed.every:g}: write a number of minutes above 0, up to a day")
     stack: str = parsed.stack
+    from pulumi_vllm.cli import stack_state  # `pulumi-vllm --help` loads this module too
+
+    stack_state.exported(stack)  # an unknown stack leaves no file here
     # Of a name such as organization/project/stack, the last part.
     file_name = stack.rpartition("/")[2]
     with _one_at_a_time(_FOLDER / f"reconcile-{file_name}.lock") as free:

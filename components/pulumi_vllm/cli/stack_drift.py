@@ -6,7 +6,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pulumi_vllm.client.pulumi_cli import PulumiCliError, run_pulumi
+from pulumi_vllm.client.pulumi_cli import PulumiCliError, run_pulumi, with_remedy
 
 SCHEMA = 1
 """Version of the JSON object. It grows when a key changes its meaning or disappears."""
@@ -172,7 +172,7 @@ def _failed(stack: str, printed: str, errors: str) -> Result:
         (line for line in lines if line.startswith("error:")), lines[-1] if lines else "no message"
     )
     reason = re.sub(r"<\{%.*?%\}>", "", reason).removeprefix("error:").strip()
-    return _unknown(stack, f"the preview failed: {reason}", tuple(_warnings(preview)))
+    return _unknown(stack, f"the preview failed: {with_remedy(reason)}", tuple(_warnings(preview)))
 
 
 def _parse(printed: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pulumi_vllm.cli import cloud_account
 from pulumi_vllm.cli.pulumi_states import read_states
 from pulumi_vllm.cli.sweep_deletion import delete
-from pulumi_vllm.cli.terminal import TROUBLE, print_json, say
+from pulumi_vllm.cli.terminal import TROUBLE, UsageError, print_json, say
 from pulumi_vllm.spheron.inventory import Claim, Row, States, inventory
 
 if TYPE_CHECKING:
@@ -116,9 +116,9 @@ def _run(parsed: argparse.Namespace) -> int:
 
 def _check_usage(parsed: argparse.Namespace) -> None:
     if (parsed.names or parsed.volumes) and not parsed.delete:
-        raise SweepError("NAME and --volumes have an effect with --delete only; add it")
+        raise UsageError("NAME and --volumes have an effect with --delete only; add it")
     if parsed.expired and (parsed.names or parsed.volumes or parsed.state or parsed.all_states):
-        raise SweepError("--expired takes neither NAME, --volumes, --state nor --all-states; leave them out")
+        raise UsageError("--expired takes neither NAME, --volumes, --state nor --all-states; leave them out")
 
 
 def _sweep_expired(cloud: "Spheron", parsed: argparse.Namespace) -> int:

@@ -12,7 +12,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "upgrade", help=text, description=f"{text.capitalize()}. Nothing is written."
     )
     parser.add_argument(
-        "stack", help="a name in the folder stacks/, or a file such as stacks/Pulumi.local.yaml"
+        "stack",
+        metavar="STACK",
+        help="a name in the folder stacks/, or a file such as stacks/Pulumi.local.yaml",
     )
     parser.add_argument("--to", required=True, metavar="VERSION", help="vLLM version of the catalogue")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")

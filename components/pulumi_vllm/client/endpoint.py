@@ -178,7 +178,6 @@ def _output(*words: str) -> str:
     except CliMissingError as error:
         raise ClientError(f"{error}, or give --url https://HOST/v1") from None
     except PulumiCliError as error:
-        raise ClientError(
-            f"{error}; run this in the project's folder with its stack selected, or give --stack NAME or "
-            "--url https://HOST/v1"
-        ) from None
+        # Some messages say already what to do.
+        remedy = "" if "; " in str(error) else "; run this in the project's folder with its stack selected"
+        raise ClientError(f"{error}{remedy}, or give --stack NAME or --url https://HOST/v1") from None

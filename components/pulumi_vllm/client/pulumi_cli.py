@@ -3,6 +3,16 @@
 import os
 import subprocess
 from collections.abc import Mapping
+from typing import Final
+
+_NO_PROJECT: Final = "no Pulumi.yaml project file found here or above; run this in the project's folder"
+# What the CLI says → what is said in its place. {} is its own sentence.
+_REMEDIES: Final = {
+    "no Pulumi.yaml project file found": _NO_PROJECT,
+    "pass the fully qualified name": _NO_PROJECT,
+    "no stack named": "{}; `pulumi stack ls` lists the project's",
+    "PULUMI_ACCESS_TOKEN must be set": "the CLI is logged in to no backend; run `pulumi login`, or with --local",
+}
 
 
 class PulumiCliError(Exception):
@@ -50,8 +60,14 @@ def pulumi_output(*words: str, timeout_s: float, environment: Mapping[str, str] 
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         first = next((line for line in lines if line.startswith("error:")), " ".join(lines))
         reason = first.removeprefix("error:").strip() or f"exit code {done.returncode}"
-        raise PulumiCliError(f"`{_shown(words)}` failed: {reason}")
+        raise PulumiCliError(f"`{_shown(words)}` failed: {with_remedy(reason)}")
     return done.stdout
+
+
+def with_remedy(reason: str) -> str:
+    """Return why the CLI failed, with what to do where that is known."""
+    found = (text.format(reason) for begin, text in _REMEDIES.items() if begin in reason)
+    return next(found, reason)
 
 
 def _shown(words: tuple[str, ...]) -> str:
