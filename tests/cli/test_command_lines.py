@@ -94,7 +94,7 @@ def test_the_cases_are_many():
         ("local logs --lines -5", "local logs: error: -n/--lines: -5 is not a whole number above 0; see "),
         ("model add x --context x", "model add: error: --context: 'x' is not tokens, for example "),
         ("model add x y", "model add: error: y: unknown here; see `pulumi-vllm model add --help`"),
-        ("plan x --input 1.5", "plan: error: --input: '1.5' is not a whole number; see "),
+        ("recommend --count 1.5", "recommend: error: --count: '1.5' is not a whole number; see "),
         ("reconcile x --every x", "reconcile: error: --every: 'x' is not a number; see "),
         ("sweep x", "sweep: error: NAME and --volumes have an effect with --delete only; add it"),
         ("no-such", "pulumi-vllm: error: COMMAND: 'no-such' is unknown, known are "),
