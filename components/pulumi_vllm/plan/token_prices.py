@@ -140,8 +140,9 @@ class TokenPrice:
         )
         apart = self.usd_per_million_apart
         share = (
-            f"The prompts take {self.input_share:.0%} of the time: of the price when always busy, ${apart[0]:,.3f} per "
-            f"million input tokens and ${apart[1]:,.3f} per million output tokens."
+            f"The prompts take {percent(self.input_share)} of the time. Where each token pays for its own time on a "
+            f"machine that is always busy, a million input tokens cost ${apart[0]:,.3f} and a million output tokens "
+            f"${apart[1]:,.3f}."
         )
         lines = [f"{load}: at most {_rate(self.requests_per_s)}. Per million output tokens {each}.", share]
         if (used := self.used) is not None:
