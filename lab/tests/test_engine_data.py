@@ -16,6 +16,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 PROGRAMS = ROOT / "lab/engine"
 ENGINES = ROOT / "components/pulumi_vllm/plan/data/engines"
 sys.path.insert(0, str(PROGRAMS))
+import argument_schema  # noqa: E402
 import flag_sets  # noqa: E402
 import wheel  # noqa: E402
 
@@ -40,17 +41,27 @@ def errors(words, version):
     return {one.rule for one in lint(launch, {}) if one.severity == "error"}
 
 
+@pytest.fixture(scope="module")
+def python(version):
+    """The Python of one environment for all tests of a version: the first import of vLLM there compiles it."""
+    with wheel.installed(version) as one:
+        yield one
+
+
+@pytest.fixture(scope="module", params=vllm_parser.versions())
+def version(request):
+    return request.param
+
+
 @pytest.mark.all
-@pytest.mark.parametrize("version", vllm_parser.versions())
-def test_the_linter_judges_flags_as_the_engine_does(version, tmp_path):
+def test_the_linter_judges_flags_as_the_engine_does(version, python, tmp_path):
     sets = [*flag_sets.written(), *flag_sets.generated(vllm_parser.accepted(version))]
     assert len(sets) > 200
     (tmp_path / "tiny").mkdir()
     model_files.write(tmp_path / "tiny")
     (tmp_path / "sets.json").write_text(json.dumps(sets))
-    with wheel.installed(version) as python:
-        words = (str(tmp_path / "tiny"), str(tmp_path / "sets.json"))
-        answers = json.loads(wheel.ask(python, "ask_start.py", *words))
+    asked = (str(tmp_path / "tiny"), str(tmp_path / "sets.json"))
+    answers = json.loads(wheel.ask(python, "ask_start.py", *asked))
     wrong = []
     for words, refusal in zip(sets, answers, strict=True):
         rules, names = errors(words, version), {word[2:] for word in words if word.startswith("--")}
@@ -62,11 +73,9 @@ def test_the_linter_judges_flags_as_the_engine_does(version, tmp_path):
 
 
 @pytest.mark.all
-@pytest.mark.parametrize("version", vllm_parser.versions())
-def test_the_schema_is_that_of_the_wheels_parser(version):
-    command = [sys.executable, PROGRAMS / "argument_schema.py", "--stdout", version]
-    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert text == (ENGINES / version / "arguments.json").read_text()
+def test_the_schema_is_that_of_the_wheels_parser(version, python):
+    found = json.loads(wheel.ask(python, "ask_arguments.py"))
+    assert argument_schema.text(version, found) == (ENGINES / version / "arguments.json").read_text()
 
 
 @pytest.mark.all
