@@ -101,6 +101,14 @@ def test_vllms_own_recipe_has_only_a_warning():
         ({"max_num_seqs": 768}, ("error", "sequences-without-graph")),
         ({"max_num_seqs": 256, "max_cudagraph_capture_size": 128}, ("error", "sequences-without-graph")),
         ({"max_num_seqs": 512, "cudagraph_capture_sizes": "1 2 256"}, ("error", "sequences-without-graph")),
+        (
+            {"max_num_seqs": 512, "compilation_config": '{"max_cudagraph_capture_size": 64}'},
+            ("error", "sequences-without-graph"),
+        ),
+        (
+            {"max_num_seqs": 512, "compilation_config": '{"cudagraph_capture_sizes": [1, 2, 256]}'},
+            ("error", "sequences-without-graph"),
+        ),
         ({"cudagraph_capture_sizes": "1 2 3 512"}, ("warning", "unmodelled-memory")),
         (
             {"cudagraph_capture_sizes": "1 2 256", "max_cudagraph_capture_size": 512},
@@ -135,6 +143,8 @@ def test_every_finding_has_a_remedy_and_its_evidence():
         {"max_num_seqs": 512},
         {"max_num_seqs": 1000, "max_cudagraph_capture_size": 1008},
         {"max_num_seqs": 1000, "enforce_eager": True},
+        {"max_num_seqs": 1000, "compilation_config": '{"cudagraph_mode": "NONE"}'},
+        {"max_num_seqs": 512, "compilation_config": '{"cudagraph_capture_sizes": [1, 2, 512]}'},
         {"max_num_seqs": 256, "cudagraph_capture_sizes": "1 8 256", "max_cudagraph_capture_size": 256},
         {"max_num_seqs": 1000, "max_cudagraph_capture_size": 1024},
         {"dtype": "bfloat16"},

@@ -192,6 +192,35 @@ def test_a_stack_file_that_decides_the_graphs_is_not_overruled(own):
     assert ("max-cudagraph-capture-size" in flags) != listed
 
 
+@pytest.mark.parametrize("sizes", ["1 2 4", "1 64", "1 2 4 8 16 24 32 40 48 56 64"])
+def test_the_remedy_for_too_small_a_list_of_graphs_works(sizes):
+    def decide(listed):
+        own = {"engine": {"version": "0.33.0", "flags": {"cudagraph-capture-sizes": listed}}}
+        return plan(Deployment.parse(machine("H200", 1, context="32Ki", concurrency=512, **own)))
+
+    with pytest.raises(LintError, match="add 512 to the listed sizes"):
+        decide(sizes)
+    assert decide(f"{sizes} 512").arguments.capture_size == 512
+
+
+@pytest.mark.parametrize("own", [{"enforce-eager": False}, {"enable-prefix-caching": True}])
+def test_a_flag_that_is_vllms_default_keeps_the_measured_rate(own):
+    plain = machine("H200", 1, context="256Ki", concurrency=512, engine={"version": "0.33.0"})
+    written = {**plain, "engine": {"version": "0.33.0", "flags": own}}
+    decided = [plan(Deployment.parse(one)) for one in (plain, written)]
+    assert decided[0].rate is not None
+    assert [one.rate for one in decided] == [decided[0].rate] * 2
+    assert [one.measured for one in decided] == ["yes", "yes"]
+
+
+def test_a_remedy_of_several_engines_is_for_each():
+    wanted = machine("H200", 2, context="32Ki", concurrency=2048)
+    wanted["machine"]["engines"] = 2
+    wanted["engine"] = {"version": "0.33.0", "flags": {"cudagraph-capture-sizes": "1 512"}}
+    with pytest.raises(LintError, match="use 512 sequences for each of 2 engines"):
+        plan(Deployment.parse(wanted))
+
+
 def test_fewer_graphs_than_requests_are_refused():
     flags = {"flags": {"max-cudagraph-capture-size": 256}}
     with pytest.raises(LintError, match="takes longer; set --max-cudagraph-capture-size 1024"):

@@ -17,6 +17,8 @@ _CAPTURE_STEP = 16
 """Step between vLLM's capture sizes above 256 (0.26.0 and 0.33.0)."""
 _GRAPHS_OF_256, _GRAPHS_OF_512 = 86, 102
 """Graphs captured with max-num-seqs 256 and 512."""
+FEW_GRAPHS = range(256, 513)
+"""Sequences at which half of vLLM's graphs were measured to serve as fast as all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +80,9 @@ def few_sizes(largest: int) -> str:
 
 
 def are_few_sizes(value: object) -> bool:
-    """Whether an argument's value is a list of `few_sizes`."""
+    """Whether an argument's value is a list of `few_sizes` that the planner writes."""
     largest = str(value).rpartition(" ")[2]
-    return largest.isdecimal() and value == few_sizes(int(largest))
+    return largest.isdecimal() and int(largest) in FEW_GRAPHS and value == few_sizes(int(largest))
 
 
 def capture_size_for(sequences: int) -> int:

@@ -91,17 +91,23 @@ class EngineArguments:
     @property
     def cuda_graphs(self) -> bool:
         """Whether vLLM captures CUDA graphs, which is its default."""
-        return self.flags.get("enforce-eager") is not True
+        return (
+            self.flags.get("enforce-eager") is not True
+            and _compiled(self.flags).get("cudagraph_mode") != "NONE"
+        )
 
     @property
     def capture_size(self) -> int | None:
         """Sequences of the largest captured CUDA graph; None if unset."""
-        return max(self.capture_sizes, default=_positive(self.flags.get("max-cudagraph-capture-size")))
+        written = _compiled_with(self.flags, "max-cudagraph-capture-size")
+        return max(self.capture_sizes, default=_positive(written))
 
     @property
     def capture_sizes(self) -> tuple[int, ...]:
         """Sequences of each captured CUDA graph; none if unset or unreadable."""
-        sizes = [_positive(size) for size in str(self.flags.get(CAPTURE_SIZES, "")).split()]
+        written = _compiled_with(self.flags, CAPTURE_SIZES)
+        words = written if isinstance(written, list) else str(written or "").split()
+        sizes = [_positive(size) for size in words]
         return () if None in sizes else tuple(size for size in sizes if size)
 
     @property
@@ -151,6 +157,20 @@ def number(value: object) -> float | None:
 def _positive(value: object) -> int | None:
     found = whole_number(value)
     return None if found is None or found < 1 else found
+
+
+def _compiled_with(flags: Flags, name: str) -> object:
+    """An argument's value, or that of its key in the JSON of --compilation-config; None if both are unset."""
+    return flags[name] if name in flags else _compiled(flags).get(name.replace("-", "_"))
+
+
+def _compiled(flags: Flags) -> Mapping[str, Any]:
+    """The content of --compilation-config; empty if unset or unreadable, which the linter reports."""
+    try:
+        found = json.loads(str(flags.get("compilation-config", "{}")))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _utilization(value: object) -> float | None:

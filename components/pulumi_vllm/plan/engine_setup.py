@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 _USUAL_SEQUENCES = 256
 """Up to so many sequences, vLLM's default captures a graph for each number. More get an explicit size, as measured."""
 
-_FEW_GRAPHS = range(256, 513)
-"""Sequences at which half of vLLM's graphs were measured to serve as fast as all of them."""
-
 _OF_GRAPHS = re.compile(
     r"compilation-config|cudagraph|enforce-eager|max-cudagraph|max-num-seqs|optimization-level|performance-mode|spec"
 )
@@ -83,7 +80,12 @@ def _graphs(engine: Engine, sequences: int, count: int, own: Flags) -> Flags:
     if sequences > _USUAL_SEQUENCES and engine.runs_on == "cuda" and not own_sizes:
         largest = cuda_graphs.capture_size_for(sequences)
         flags["max-cudagraph-capture-size"] = largest
-    if engine.few_graphs and count == 1 and sequences in _FEW_GRAPHS and not any(map(_OF_GRAPHS.match, own)):
+    if (
+        engine.few_graphs
+        and count == 1
+        and sequences in cuda_graphs.FEW_GRAPHS
+        and not any(map(_OF_GRAPHS.match, own))
+    ):
         flags[CAPTURE_SIZES] = cuda_graphs.few_sizes(largest)
     return flags
 

@@ -20,6 +20,9 @@ _NOT_COMPARED = (
 )  # fmt: skip
 """Arguments that decide which requests are answered and in which order, not how an answer is computed."""
 
+_USUAL = {"enforce-eager": False, "enable-chunked-prefill": True, "enable-prefix-caching": True}
+"""What vLLM does by itself (0.26.0 and 0.33.0), so that a stack file that writes it changes nothing."""
+
 _GIVEN = "kv-cache-memory-bytes"
 """What the planner adds to a launch that was measured. A stack file's own value is compared like any argument."""
 
@@ -133,7 +136,11 @@ def _recorded(run: Measured, wanted: Flags) -> dict[str, bool | str]:
 
 def _as_text(flags: Flags) -> dict[str, bool | str]:
     """Flags as evidence records them: switches as booleans, all other values as text. Some are never compared."""
-    compared = {name: value for name, value in flags.items() if name not in _NOT_COMPARED}
+    compared = {
+        name: value
+        for name, value in flags.items()
+        if name not in _NOT_COMPARED and not (name in _USUAL and value is _USUAL[name])
+    }
     if cuda_graphs.are_few_sizes(compared.get(CAPTURE_SIZES, "")):
         del compared[CAPTURE_SIZES]  # measured to serve as fast as all of them (lab/notes/performance.md)
     return {name: value if isinstance(value, bool) else str(value) for name, value in compared.items()}

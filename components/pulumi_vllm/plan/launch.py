@@ -29,6 +29,13 @@ class Launch:
     driver: str | None = None
     gpu: Gpu | None = None
     """None where no GPU is named. The rules assume Hopper then."""
+    engines: int = 1
+    """Engines that are started so on the machine, each with `gpu_count` GPUs."""
+
+    @property
+    def of_each_engine(self) -> str:
+        """The end of a remedy that changes what `server.concurrency` is shared into."""
+        return f" for each of {self.engines} engines" if self.engines > 1 else ""
 
     @property
     def capability(self) -> tuple[int, int]:

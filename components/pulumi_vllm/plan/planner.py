@@ -340,5 +340,6 @@ def _lint(
         # A shortage of memory is refused with the missing GiB and what would fit. It is not a finding.
         memory if memory is not None and memory.fits else None,
         gpu=selection.gpu,
+        engines=selection.engines,
     )
     return lint(launch, deployment.engine.ignore)

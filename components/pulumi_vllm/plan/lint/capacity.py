@@ -71,7 +71,7 @@ def too_many_sequences(launch: Launch) -> Problems:
     if tokens < sequences * _MEASURED_TOKENS:
         yield warning(
             f"--max-num-seqs {sequences}: the KV cache holds {tokens // sequences:,} tokens per request, and vLLM "
-            f"preempts requests beyond that; use {max(1, tokens // _MEASURED_TOKENS)} or fewer",
+            f"preempts requests beyond that; use {max(1, tokens // _MEASURED_TOKENS)} or fewer{launch.of_each_engine}",
             f"computed; a request of the measured load had {_MEASURED_TOKENS} tokens",
         )
 

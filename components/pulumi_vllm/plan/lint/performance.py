@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pulumi_vllm.plan import cuda_graphs, memory_settings
-from pulumi_vllm.plan.engine_arguments import CAPTURE_SIZES
 from pulumi_vllm.plan.lint.findings import error, warning
 
 if TYPE_CHECKING:
@@ -19,20 +18,20 @@ _MEASURED = "PixtralForConditionalGeneration"
 def sequences_without_graph(launch: Launch) -> Problems:
     """More requests at once than the largest captured CUDA graph holds."""
     arguments = launch.arguments
-    sequences, flags = arguments.sequences, arguments.flags
-    decided_elsewhere = "cudagraph" in str(flags.get("compilation-config", ""))
-    if sequences is None or not launch.on_gpu or not arguments.cuda_graphs or decided_elsewhere:
+    sequences = arguments.sequences
+    if sequences is None or not launch.on_gpu or not arguments.cuda_graphs:
         return
     largest = arguments.capture_size or memory_settings.default_capture_size(sequences)
     if sequences > largest:
         enough = cuda_graphs.capture_size_for(sequences)
-        own_list = arguments.capture_sizes and not cuda_graphs.are_few_sizes(flags[CAPTURE_SIZES])
         remedy = (
-            f"add {enough} to --{CAPTURE_SIZES}" if own_list else f"set --max-cudagraph-capture-size {enough}"
+            f"add {enough} to the listed sizes"
+            if arguments.capture_sizes
+            else f"set --max-cudagraph-capture-size {enough}"
         )
         yield error(
             f"--max-num-seqs {sequences}: CUDA graphs are captured for at most {largest} sequences, and a decode step "
-            f"beyond them takes longer; {remedy} or use {largest} sequences",
+            f"beyond them takes longer; {remedy} or use {largest} sequences{launch.of_each_engine}",
             "Mistral Small 4 in FP8 on one H200: 52 ms per token at 512 streams, 136 ms at 768 (2026-11-29)",
         )
 
