@@ -115,7 +115,7 @@ def test_close_refuses_new_requests_and_waits_for_none(admin_socket: Path) -> No
 def test_undo_reopens_and_a_refusal_is_an_error(admin_socket: Path) -> None:
     admin = FakeAdminSocket(admin_socket, left=0)
     try:
-        assert "admits requests again" in drain("--socket", str(admin_socket), "--undo").stdout
+        assert "sends requests to vllm again" in drain("--socket", str(admin_socket), "--undo").stdout
         admin.refuse = "No such server."
         result = drain("--socket", str(admin_socket), "--timeout", "10")
     finally:

@@ -21,7 +21,7 @@ _DRAWING_WIDTH = 60
 def lines(budget: Budget | None, model: str, gpu: Gpu) -> tuple[str, ...]:
     """One line for each part of a GPU's memory, with its label."""
     if budget is None:
-        return ("CPU: the KV cache is 1 GiB of main memory.",)
+        return ("CPU: the KV cache of an engine is 1 GiB of main memory.",)
     constants = model == _MEASURED_WITH and gpu.measured
     other = (
         "measured" if constants else f"unverified: measured with {_MEASURED_WITH} on H100 and H200 (SXM) only"
