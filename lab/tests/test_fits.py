@@ -62,6 +62,8 @@ REQUEST_VARIABLES = (
     "VLLM_MEDIA_URL_ALLOW_REDIRECTS",
 )  # fmt: skip
 """Environment variables that decide which requests are answered, not how an answer is computed."""
+KERNEL_CACHE = "HUMMING_CACHE_DIR"
+"""Where compiled kernels are kept, set since 2026-12-01. What was started before kept them in HOME."""
 
 
 def test_what_is_called_measured_was_started_with_this_environment():
@@ -78,7 +80,11 @@ def test_what_is_called_measured_was_started_with_this_environment():
             engine = {**block.get("engine", {}), "version": version}
             decided = plan(Deployment.parse({**block, "engine": engine}))
             started, planned = (
-                {key: value for key, value in environment.items() if key not in REQUEST_VARIABLES}
+                {
+                    key: value
+                    for key, value in environment.items()
+                    if key not in {*REQUEST_VARIABLES, KERNEL_CACHE}
+                }
                 for environment in (json.loads(evidence.read_text())["environment"], decided.environment)
             )
             assert started == planned, evidence

@@ -24,7 +24,7 @@ _TEXT = (
     "root-path", "ssl-keyfile", "ssl-certfile", "ssl-ca-certs", "otlp-traces-endpoint", "runner", "convert",
     "response-role", "kv-offloading-backend", "prefix-caching-hash-algo", "generation-config", "uds",
     "safetensors-load-strategy", "all2all-backend", "mm-encoder-tp-mode", "hf-token", "model-impl",
-    "performance-mode", "optimization-level", "cudagraph-capture-sizes",
+    "performance-mode", "optimization-level",
 )  # fmt: skip
 _JSON = (
     "compilation-config", "speculative-config", "limit-mm-per-prompt", "hf-overrides", "override-generation-config",
@@ -87,6 +87,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--served-model-name", nargs="+")
     out.add_argument("--api-key", nargs="+", default=[])
     out.add_argument("--allowed-media-domains", nargs="+")
+    out.add_argument("--cudagraph-capture-sizes", nargs="+", type=int)
     out.add_argument("--middleware", action="append", default=[])
     out.add_argument("--max-model-len", type=tokens, default=8192)
     out.add_argument("--dtype", choices=_DTYPES, default="auto")
