@@ -180,4 +180,10 @@ def test_several_engines_restart_at_once(capsys):
 @pytest.mark.parametrize("version", ["0.34.0", "0.32.0-cpu"])
 def test_a_version_for_another_machine_is_a_usage_error(capsys, version):
     assert main(["upgrade", "spheron-h200-2x-fp8", "--to", version]) == 64
-    assert f"--to {version}: the catalogue has no such vLLM for this machine" in capsys.readouterr().err
+    message = f"--to {version}: the catalogue has no such vLLM; for this machine, write 0.26.0 or 0.33.0"
+    assert message in capsys.readouterr().err
+
+
+def test_without_a_version_they_are_named(capsys):
+    assert main(["upgrade", "spheron-h200-2x-fp8"]) == 64
+    assert "--to: missing; for this machine, write 0.26.0 or 0.33.0" in capsys.readouterr().err

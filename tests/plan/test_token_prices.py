@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 from blocks import STACKS, block_of
@@ -225,8 +226,8 @@ def test_a_load_as_it_is_written_needs_the_machine_that_it_was_written_for():
     """The plan says "at most 33.00 requests/s" is 32.998, and 33 needed a second machine."""
     full, above = (token_price(decided(), Mix(requests_per_s=load)) for load in (33.0, 33.1))
     assert (full.machines, full.used, above.machines) == (1, 1.0, 2)
-    assert "33 requests/s keep this machine busy 100% of the time, where" in full.sentences()[2]
-    assert "33.1 requests/s keep 2 such machines" in above.sentences()[2]
+    assert "With 33 requests/s, this machine is busy 100% of the time, where" in full.sentences()[2]
+    assert "With 33.1 requests/s, 2 such machines are busy" in above.sentences()[2]
 
 
 @pytest.mark.parametrize(
@@ -239,7 +240,7 @@ def test_a_load_as_it_is_written_needs_the_machine_that_it_was_written_for():
 )
 def test_loads_of_every_size_can_be_read(load, shown, busy):
     found = token_price(decided(), Mix(requests_per_s=load)).sentences()[2]
-    assert found.startswith(f"{shown} keep ")
+    assert found.startswith(f"With {shown}, ")
     assert f" busy {busy} of the time" in found
 
 
@@ -268,7 +269,7 @@ def test_the_command_prints_the_users_mix(capsys):
     assert main(["plan", STACK, *options]) == 0
     text = capsys.readouterr().out
     assert "20,000 tokens in and 400 out, 41 streams" in text
-    assert "3 requests/s keep 4 such machines busy" in text
+    assert "With 3 requests/s, 4 such machines are busy" in text
     assert text.count("\nusd_per_million_output_tokens: 3.67 (computed: of 20,000") == 1
     assert main(["plan", STACK, *options, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["token_price"]["machines"] == 4
@@ -306,3 +307,31 @@ def test_every_wrong_number_is_named_at_once(capsys):
         assert "is out of range; write 0.000001 to 1,000,000" in capsys.readouterr().err
     assert main(["plan", STACK, "--input", "262144"]) == 64
     assert "together above 262,144 tokens, the stack's context" in capsys.readouterr().err
+
+
+LOAD = ["--input", "100000", "--output", "500", "--requests-per-second", "1"]
+
+
+def test_a_load_that_takes_several_machines_is_named_first(capsys):
+    assert main(["plan", STACK, *LOAD]) == 0
+    second = capsys.readouterr().out.splitlines()[1]
+    assert re.fullmatch(
+        r"too small: it takes \d+ such machines, \$[\d.]+ per hour, for 1 request/s with .*", second
+    )
+    assert main(["plan", STACK]) == 0
+    assert "too small" not in capsys.readouterr().out
+
+
+def test_the_price_of_a_mix_is_the_same_as_text_as_json_and_in_a_comparison(capsys):
+    shown = []
+    for words in (["plan", STACK], ["plan", STACK, STACK]):
+        assert main([*words, *LOAD[:4]]) == 0
+        shown += re.findall(r"usd_per_million_output_tokens:? +([\d.]+)", capsys.readouterr().out)
+    assert main(["plan", STACK, *LOAD[:4], "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert shown == [f"{found['usd_per_million_output_tokens']:.2f}"] * 2
+    assert (
+        found["usd_per_million_output_tokens"]
+        == found["token_price"]["usd_per_million_output_tokens"]["100%"]
+    )
+    assert found["usd_per_million_load"] == "always busy, 100,000 tokens in and 500 out"

@@ -105,15 +105,26 @@ def _price(decided: "Plan", mix: "Mix") -> dict[str, Any]:
 def _summary(stack: str, changes: list[str], mix: "Mix") -> dict[str, Any]:
     """The plan as JSON, or why there is none; `fits` is None if nobody knows, as for a wrong stack file."""
     # `pulumi-vllm --help` loads this module too; the catalogue takes 0.05 s to import.
-    from pulumi_vllm.plan import explain
     from pulumi_vllm.plan.errors import ConfigError, DoesNotFit, PlanError
 
     try:
-        decided = _decide(stack, changes)
-        return explain.summary(decided) | _price(decided, mix)
+        return _with_price(_decide(stack, changes), mix)
     except PlanError as error:
         fits = None if isinstance(error, ConfigError) else not isinstance(error, DoesNotFit)
         return {"fits": fits, "refused": list(error.errors)}
+
+
+def _with_price(decided: "Plan", mix: "Mix") -> dict[str, Any]:
+    """The plan as JSON. Its price per million tokens is that of the mix, where one is asked for."""
+    # `pulumi-vllm --help` loads this module too; the catalogue takes 0.05 s to import.
+    from pulumi_vllm.plan import explain
+
+    found = explain.summary(decided) | _price(decided, mix)
+    if not mix.is_measured or mix.requests_per_s is not None:
+        usd, label = _own(found, mix)
+        found |= {"usd_per_million_output_tokens": usd, "usd_per_million_load": f"{_busy(mix)}, {mix.tokens}"}
+        found["labels"] |= dict.fromkeys(("usd_per_million_output_tokens", "usd_per_million_load"), label)
+    return found
 
 
 def _show(decided: "Plan", mix: "Mix") -> None:
@@ -121,13 +132,17 @@ def _show(decided: "Plan", mix: "Mix") -> None:
     from pulumi_vllm.plan import explain, memory_lines
     from pulumi_vllm.plan.alternatives import cheaper_alternative
 
-    price = _price(decided, mix)
-    found = explain.summary(decided)
+    found = _with_price(decided, mix)
     labels = found["labels"]
-    if not mix.is_measured or mix.requests_per_s is not None:
-        found["usd_per_million_output_tokens"], labels["usd_per_million_output_tokens"] = _own(price, mix)
     head = f"{found['machine']} {found['billing']}, {found['model']} {found['precision']}"
     print(f"{head}, vLLM {found['engine']}")
+    price = found["token_price"]
+    if price is not None and (price["machines"] or 0) > 1:
+        usd = price["machines"] * found["usd_per_hour"]
+        needed = (
+            f"{price['machines']:,} such machines, ${usd:,.2f} per hour, for {mix.load} with {mix.tokens}"
+        )
+        print(coloured(f"too small: it takes {needed} (computed); a stack has one machine", "33"))
     if decided.memory is not None:
         print(memory_lines.drawing(decided.memory, coloured))
     figures = [
@@ -149,7 +164,7 @@ def _show(decided: "Plan", mix: "Mix") -> None:
         print(f"{title}:")
         for line in found[title]:
             print(f"  {_coloured_by_severity(line)}")
-    _show_price(price)
+    _show_price(found)
     print(f"flags ({labels['flags']}):")
     for line in _words(found["flags"]):
         print(f"  {line}")
@@ -167,12 +182,15 @@ def _own(price: dict[str, Any], mix: "Mix") -> tuple[float | None, str]:
     if found is None:
         return None, f"unverified: {price['token_price_unknown']}"
     asked, million = mix.requests_per_s, found["usd_per_million_output_tokens"]
-    load = mix.load or "always busy"
     usd = million["100%"] if asked is None else found["usd_per_million_output_tokens_asked"]
     return (
         usd,
-        f"computed: of {mix.tokens}, {load}; see the token price below",
+        f"computed: of {mix.tokens}, {_busy(mix)}; see the token price below",
     )
+
+
+def _busy(mix: "Mix") -> str:
+    return mix.load or "always busy"
 
 
 def _coloured_by_severity(line: str) -> str:

@@ -16,7 +16,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         metavar="STACK",
         help="a name in the folder stacks/, or a file such as stacks/Pulumi.local.yaml",
     )
-    parser.add_argument("--to", required=True, metavar="VERSION", help="vLLM version of the catalogue")
+    parser.add_argument(
+        "--to", metavar="VERSION", help="vLLM version of the catalogue; without it they are named"
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(run=_upgrade)
 
@@ -35,9 +37,8 @@ def _upgrade(parsed: argparse.Namespace) -> int:
         one.version for one in catalogue.load().engines.values() if one.runs_on == before.engine.runs_on
     ]
     if parsed.to not in engines:
-        raise UsageError(
-            f"--to {parsed.to}: the catalogue has no such vLLM for this machine; write {' or '.join(engines)}"
-        )
+        wrong = "--to: missing" if parsed.to is None else f"--to {parsed.to}: the catalogue has no such vLLM"
+        raise UsageError(f"{wrong}; for this machine, write {' or '.join(engines)}")
     stack_file.put(block, f"engine.version={parsed.to}")
     try:
         after = stack_check.checked(path, block, plan)

@@ -54,7 +54,7 @@ def drawing(budget: Budget, coloured: Callable[[str, str], str]) -> str:
         ("a", "35", "activation and other", budget.activation_gib + budget.other_gib),
         ("g", "33", "CUDA graphs", budget.graphs_gib),
         ("K", "32", "KV cache", budget.cache_gib),
-        (".", "90", "above vLLM's limit", budget.above_limit_gib),
+        (".", "90", "reserve above vLLM's limit", budget.above_limit_gib),
     )
     parts = [part for part in every if part[-1] > 0]  # 0.33.0's CUDA graphs lie above the limit
     bar, length, total = "", 0, 0.0

@@ -46,7 +46,9 @@ class Mix:
     def load(self) -> str:
         """The requests per second for a sentence; "" if they are unknown."""
         wanted = self.requests_per_s
-        return "" if wanted is None else f"{f'{wanted:,.6f}'.rstrip('0').rstrip('.')} requests/s"
+        if wanted is None:
+            return ""
+        return "1 request/s" if wanted == 1 else f"{f'{wanted:,.6f}'.rstrip('0').rstrip('.')} requests/s"
 
 
 MEASURED = Mix()
@@ -146,10 +148,10 @@ class TokenPrice:
         )
         lines = [f"{load}: at most {_rate(self.requests_per_s)}. Per million output tokens {each}.", share]
         if (used := self.used) is not None:
-            count = "this machine" if self.machines == 1 else f"{self.machines:,} such machines"
+            count = "this machine is" if self.machines == 1 else f"{self.machines:,} such machines are"
             crowded = f", where {UNEVEN}" if self.crowded else ""
             lines.append(
-                f"{self.mix.load} keep {count} busy {percent(used)} of the time{crowded}: "
+                f"With {self.mix.load}, {count} busy {percent(used)} of the time{crowded}: "
                 f"${self.usd_per_million_output(used):,.2f} per million output tokens."
             )
         return (*lines, self.source, *self.unmeasured)
