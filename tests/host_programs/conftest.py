@@ -111,8 +111,10 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:  # noqa: PLR0911 - one answer per fault
         hub, where = self.hub, urlsplit(self.path)
         span, token = self.headers.get("Range", ""), self.headers.get("Authorization", "")
-        with hub.lock:
-            hub.requests.append((self.path, span, token))
+        # The gateway of a test that runs beside this one may still ask its engine's old port.
+        if where.path != "/health":
+            with hub.lock:
+                hub.requests.append((self.path, span, token))
         if hub.refuse:
             return self.answer(
                 hub.refuse[0], b"no", X_Error_Code=hub.refuse[1], X_Error_Message="hub says no"

@@ -23,6 +23,7 @@ import yaml
 from mistral_common.tokens.tokenizers.tekken import Tekkenizer
 from openai import OpenAI
 from pulumi_vllm.plan import Deployment, answer_checks, plan
+from pulumi_vllm.plan.engine_arguments import SEVERAL_WORDS
 from pulumi_vllm_local import fake_engine
 from pulumi_vllm_local.fake_engine import arguments, script
 from pulumi_vllm_local.tiny_model import model_files, weights
@@ -269,6 +270,13 @@ def test_the_flags_of_every_stack_are_accepted(stack):
     block = yaml.safe_load(stack.read_text())["config"]["pulumi-vllm:server"]
     decided = plan(Deployment.parse(block))
     assert arguments.parse(list(decided.argv)).max_num_seqs * decided.engines == block["concurrency"]
+
+
+def test_what_takes_several_words_takes_them_here_too():
+    several = {f"--{name}" for name in SEVERAL_WORDS}
+    known = [one for one in arguments.parser()._actions if several & set(one.option_strings)]
+    assert len(known) >= 3
+    assert {one.nargs for one in known} == {"+"}
 
 
 def test_arguments_are_parsed_like_in_vllm():
