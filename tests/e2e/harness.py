@@ -52,7 +52,8 @@ class LocalCloud:
         return done
 
     def up(self) -> None:
-        printed = self.command("up", "--engine", self.engine, "--release", self.release).stdout
+        release = ("--release", self.release) if self.release else ()
+        printed = self.command("up", "--engine", self.engine, *release).stdout
         lines = [line.removeprefix("export ") for line in printed.splitlines() if line.startswith("export ")]
         self.environment = {
             name: value.strip("'\"") for name, _, value in (line.partition("=") for line in lines)
