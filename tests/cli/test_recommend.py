@@ -124,9 +124,18 @@ def test_requests_per_second_sort_by_what_all_machines_cost(capsys):
     assert max(one["token_price"]["machines"] for one in known) > 1
     assert cli.main([*WORDS, *words]) == 0
     shown = capsys.readouterr().out
-    assert "40 requests/s with 512 tokens in and 256 out need (computed from measured rates):" in shown
+    assert (
+        "40 requests/s with 512 tokens in and 256 out: what it takes (computed from measured rates)" in shown
+    )
     unknown = r"^  unknown for 4x H100 fp8 spot, .*: no rate of vLLM 0.26.0 was measured"
     assert re.search(unknown, shown, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("rate", "compared"), [("1", True), ("1000", False)])
+def test_several_machines_are_not_compared_with_single_servers(capsys, rate, compared):
+    assert cli.main([*WORDS, "--context", "32Ki", "--concurrency", "64", "--requests-per-second", rate]) == 0
+    shown = capsys.readouterr().out
+    assert ("compared with" in shown, "a server for each of four models" in shown) == (compared, compared)
 
 
 def test_a_nearly_full_machine_is_marked(capsys):

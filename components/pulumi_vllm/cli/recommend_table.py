@@ -3,6 +3,8 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pulumi_vllm.plan.recommendation import Fitting, Recommendation, Wish
 
 _REMARKS = {"no": "computed, never started", "other flags": "rate measured with other flags"}
@@ -64,11 +66,18 @@ def show(found: "Recommendation", wish: "Wish") -> None:
         print(
             f"no: {' '.join(filter(None, (refused.machine, refused.precision, refused.billing)))}: {refused.why}"
         )
-    cheapest = found.fitting[0].usd_per_hour if found.fitting else None
-    for one in found.separate:
-        print(f"compared with {one.sentence(cheapest)}")
-    _show_servers(found, cheapest)
+    if not _takes_several(found.fitting):  # the separate servers are one machine each
+        cheapest = found.fitting[0].usd_per_hour if found.fitting else None
+        for one in found.separate:
+            print(f"compared with {one.sentence(cheapest)}")
+        _show_servers(found, cheapest)
     print(f"spot: {found.spot_then_and_now}")
+
+
+def _takes_several(fitting: "Sequence[Fitting]") -> bool:
+    """Whether the requests per second take several of the first machine."""
+    price = fitting[0].token_price if fitting else ""
+    return not isinstance(price, str) and (price.machines or 1) > 1
 
 
 def _show_load(found: "Recommendation", wish: "Wish", mix: str) -> None:
@@ -78,7 +87,7 @@ def _show_load(found: "Recommendation", wish: "Wish", mix: str) -> None:
 
     if wish.mix.requests_per_s is None:
         return
-    print(f"{wish.mix.load} with {mix} need (computed from measured rates):")
+    print(f"{wish.mix.load} with {mix}: what it takes (computed from measured rates)")
     layout = "  {:24} {:9} {:10} {:>8} {:>5} {:>8} {:>8}"
     print(layout.format("machine", "precision", "billing", "machines", "busy", "$/h", "$/M out"))
     unknown: dict[str, list[str]] = {}
