@@ -144,7 +144,7 @@ class TokenPrice:
         share = (
             f"The prompts take {percent(self.input_share)} of the time. Where each token pays for its own time on a "
             f"machine that is always busy, a million input tokens cost ${apart[0]:,.3f} and a million output tokens "
-            f"${apart[1]:,.3f}."
+            f"${apart[1]:,.3f}. A prompt that begins as an earlier one did costs less; that is not counted."
         )
         lines = [f"{load}: at most {_rate(self.requests_per_s)}. Per million output tokens {each}.", share]
         if (used := self.used) is not None:
