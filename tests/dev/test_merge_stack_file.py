@@ -15,10 +15,12 @@ class Files:
         self.tracked, self.base, self.copy = (
             folder / name for name in ("tracked.yaml", "base.yaml", "copy.yaml")
         )
+        self.back: list[str] = []
 
     def update(self, tracked: str) -> list[str]:
         self.tracked.write_text(tracked)
-        kept: list[str] = UPDATE(self.tracked, self.base, self.copy)
+        kept: list[str]
+        kept, self.back = UPDATE(self.tracked, self.base, self.copy)
         return kept
 
     def config(self) -> dict[str, Any]:
@@ -50,10 +52,38 @@ def test_a_value_set_by_the_user_stays(files: Files) -> None:
     assert files.config() == {"a": 3, "s": {"x": 2, "y": 7}, "mine": {"secure": "v1"}}
 
 
-def test_a_key_removed_by_the_user_stays_removed(files: Files) -> None:
-    files.copy.write_text("config:\n  s: {x: 1, y: 1}\n")
-    files.update("config:\n  a: 1\n  s: {x: 5, y: 1}\n")
-    assert files.config() == {"s": {"x": 5, "y": 1}}
+@pytest.mark.parametrize(
+    ("copy", "back"),
+    [
+        ("config:\n  s: {x: 1, y: 1, deep: {z: 1}, list: [p, q]}\n", ["config.a"]),
+        ("config:\n  a: 1\n  s: {y: 1, deep: {z: 1}, list: [p, q]}\n", ["config.s.x"]),
+        ("config:\n  a: 1\n  s: {x: 1, y: 1, deep: {}, list: [p, q]}\n", ["config.s.deep.z"]),
+        ("config:\n  a: 1\n  s: {x: 1, y: 1, list: [p, q]}\n", ["config.s.deep"]),
+        ("config:\n  a: 1\n", ["config.s"]),
+        ("encryptionsalt: v1\n", ["config"]),
+        ("config:\n  a: 1\n  s: {x: 1, y: 1, deep: {z: 1}, list: [q]}\n", ["config.s.list"]),
+        ("config:\n  a: 1\n  s: {x: 1, y: 1, deep: {z: 1}, list: []}\n", ["config.s.list"]),
+    ],
+)
+def test_what_the_user_removed_is_the_files_again(files: Files, copy: str, back: list[str]) -> None:
+    """Whether the user ever set it or not, and whether the file changes at the same time or not."""
+    tracked = "config:\n  a: 1\n  s: {x: 1, y: 1, deep: {z: 1}, list: [p, q]}\n"
+    for changed in (tracked, tracked.replace("1", "5").replace("p,", "r,")):
+        files.update(tracked)
+        files.copy.write_text(copy)
+        files.update(changed)
+        assert files.config() == yaml.safe_load(changed)["config"]
+        assert files.back == back
+        files.update(changed)
+        assert files.back == []
+
+
+def test_a_list_keeps_the_elements_that_the_user_set(files: Files) -> None:
+    tracked = "config:\n  list: [p, q]\n"
+    files.update(tracked)
+    files.copy.write_text("config:\n  list: [mine]\n")
+    assert files.update(tracked) == []
+    assert files.config() == {"list": ["mine"]}
 
 
 def test_a_conflict_keeps_the_users_value_and_is_reported(files: Files) -> None:

@@ -1,5 +1,6 @@
 """The Pulumi engine never rewrites or deletes a tracked stack file."""
 
+import shlex
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -56,6 +57,30 @@ def test_a_stacks_whole_life_leaves_git_clean(clone: Any) -> None:
     clone.dev("pulumi", "stack", "init", "demo")
     clone.dev("pulumi", "preview", "--stack", "demo")
     assert clone.dev("pulumi", "config", "get", "token").strip() == "hunter2"
+
+
+def test_after_config_rm_the_files_value_counts(clone: Any) -> None:
+    at, stack = ("--stack", "rm", "--path"), clone.root / "stacks" / "Pulumi.rm.yaml"
+    stack.write_text(STACK)
+    clone.dev("pulumi", "stack", "init", "rm")
+    clone.dev("pulumi", "config", "set", *at, "server.context", "1024")
+    clone.dev("pulumi", "config", "set", "--stack", "rm", "--secret", "token", stdin="hunter2")
+    stack.write_text(STACK.replace("32Ki", "2Ki"))
+    told = clone.run("pulumi", "config", "get", *at, "server.context")
+    assert told.stdout.strip() == "1024"
+    remedy = told.stderr.split("`")[1]
+    assert remedy == "./dev pulumi config rm --stack rm --path 'pulumi-vllm:server.context'"
+    for removed in (shlex.split(remedy)[1:], ("pulumi", "config", "rm", *at, "server.max_usd_per_hour")):
+        done = clone.run(*removed)
+        assert done.returncode == 0, done.stderr
+        assert f"{removed[-1].split(':')[-1]}: the file's value counts" in done.stderr
+        assert clone.dev("pulumi", "config", "get", *at, "server.context").strip() == "2Ki"
+        assert clone.dev("pulumi", "config", "get", *at, "server.max_usd_per_hour").strip() == "9"
+    clone.dev("pulumi", "config", "rm", "--stack", "rm", "server")
+    clone.dev("pulumi", "preview", "--stack", "rm")
+    assert clone.dev("pulumi", "config", "get", "--stack", "rm", "token").strip() == "hunter2"
+    clone.dev("pulumi", "stack", "rm", "--yes", "rm")
+    stack.unlink()
 
 
 def test_the_passphrase_is_created_once_and_is_private(clone: Any) -> None:
