@@ -98,6 +98,9 @@ def test_the_cloud_stays_up_for_another_stack(clone: Any) -> None:
     first = clone.run("down", "--purge")
     assert first.returncode == 0, first.stderr
     assert "volumes are kept, because the local cloud stays up for: spheron-b200-8x-fp8" in first.stderr
+    assert "    to end it: ./dev down spheron-b200-8x-fp8 --purge\n" in first.stderr
+    kept = clone.run("down")
+    assert "    to end it: ./dev down spheron-b200-8x-fp8\n" in kept.stderr
     assert not any("down" in call for call in calls(clone))
     last = clone.run("down", "spheron-b200-8x-fp8", "--purge")
     told, destroyed, _ = last.stderr.partition("==> pulumi destroy")
