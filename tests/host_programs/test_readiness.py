@@ -193,6 +193,7 @@ def test_each_failure_is_one_message(
     assert run.returncode in (1, 2)
     assert message in run.stderr
     assert len(run.stderr.splitlines()) == 1
+    assert message in result_of(config)["why"]
 
 
 @pytest.mark.parametrize("place", ["engine", "gateway"])
