@@ -60,6 +60,7 @@ def start(tmp_path_factory):
         loaded = ("--middleware", host_paths.MIDDLEWARE) if middleware else ()
         names = (name, HUB) if name == MODEL else (name,)
         command = [
+            "setpriv", "--pdeathsig", "KILL",  # it ends with this test, also when that is killed
             sys.executable, "-S", "-W", "error", "-m", "vllm.entrypoints.openai.api_server",
             "--model", str(folder / "model"), "--host", "127.0.0.1", "--port", str(port),
             "--served-model-name", *names, "--max-model-len", "2048", *loaded, *flags,

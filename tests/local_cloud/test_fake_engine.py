@@ -55,6 +55,7 @@ class Running:
         self.url = f"http://127.0.0.1:{self.port}"
         self.process = subprocess.Popen(
             [
+                "setpriv", "--pdeathsig", "KILL",  # it ends with this test, also when that is killed
                 sys.executable, "-S", "-W", "error", "-m", "vllm.entrypoints.openai.api_server",
                 "--model", str(model), "--host", "127.0.0.1", "--port", str(self.port),
                 "--served-model-name", "tiny", "--max-model-len", "2048", *flags,
