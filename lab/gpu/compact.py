@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pulumi_vllm.plan import catalogue, cuda_graphs
 from pulumi_vllm.plan.catalogue import WARM_REPLACEMENT
-from pulumi_vllm.plan.engine_arguments import CAPTURE_SIZES
 from pulumi_vllm.plan.evidence import recorded_flags
 
 if TYPE_CHECKING:
@@ -183,11 +182,10 @@ def _as_shipped(evidence: dict[str, Any]) -> list[dict[str, Any]]:
 
 def same_flags(one: list[str], other: list[str]) -> bool:
     """Whether two command lines have the same flags, apart from the KV cache's size and the list of fewer graphs."""
-    compared = [recorded_flags(words) | {GIVEN: ""} for words in (one, other)]
-    for flags in compared:
-        if cuda_graphs.are_few_sizes(flags.get(CAPTURE_SIZES)):
-            del flags[CAPTURE_SIZES]
-    return compared[0] == compared[1]
+    first, second = (
+        {**cuda_graphs.without_few_sizes(recorded_flags(words)), GIVEN: ""} for words in (one, other)
+    )
+    return first == second
 
 
 def text() -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 _NO_PROJECT: Final = "no Pulumi.yaml project file found here or above; run this in the project's folder"
-# What the CLI says → what is said in its place. {} is its own sentence.
+# Words of the CLI → the sentence that takes their place. {} is the CLI's own sentence.
 _REMEDIES: Final = {
     "no Pulumi.yaml project file found": _NO_PROJECT,
     "pass the fully qualified name": _NO_PROJECT,

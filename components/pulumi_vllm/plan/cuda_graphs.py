@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pulumi_vllm.plan.engine_arguments import CAPTURE_SIZES
 from pulumi_vllm.plan.memory_settings import GIB
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pulumi_vllm.plan.catalogue import Dimensions, Engine, Precision
+    from pulumi_vllm.plan.engine_arguments import Flags
     from pulumi_vllm.plan.memory_settings import MemorySettings
 
 _CAPTURE_STEP = 16
@@ -83,6 +85,11 @@ def are_few_sizes(value: object) -> bool:
     """Whether an argument's value is a list of `few_sizes` that the planner writes."""
     largest = str(value).rpartition(" ")[2]
     return largest.isdecimal() and int(largest) in FEW_GRAPHS and value == few_sizes(int(largest))
+
+
+def without_few_sizes(flags: Flags) -> Flags:
+    """Flags as they are compared with those of a run: the planner's list was measured to serve as fast as all sizes."""
+    return {name: value for name, value in flags.items() if name != CAPTURE_SIZES or not are_few_sizes(value)}
 
 
 def capture_size_for(sequences: int) -> int:

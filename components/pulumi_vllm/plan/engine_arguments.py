@@ -24,7 +24,7 @@ PARALLEL_SIZES = (
 )
 """Arguments whose product is the number of ranks, one GPU each (ParallelConfig of 0.26.0)."""
 
-CAPTURE_SIZES = "cudagraph-capture-sizes"
+CAPTURE_SIZES, _COMPILED = "cudagraph-capture-sizes", "compilation-config"
 
 SEVERAL_WORDS = frozenset(
     {
@@ -93,7 +93,7 @@ class EngineArguments:
         """Whether vLLM captures CUDA graphs, which is its default."""
         return (
             self.flags.get("enforce-eager") is not True
-            and _compiled(self.flags).get("cudagraph_mode") != "NONE"
+            and json_object(self.flags, _COMPILED).get("cudagraph_mode") != "NONE"
         )
 
     @property
@@ -124,6 +124,15 @@ class EngineArguments:
             else:
                 words += [f"--{name}", *(str(value).split() if name in SEVERAL_WORDS else [str(value)])]
         return tuple(words)
+
+
+def json_object(flags: Flags, name: str) -> Mapping[str, Any]:
+    """The content of a JSON argument; empty if unset, unreadable or not an object."""
+    try:
+        found = json.loads(str(flags.get(name, "{}")))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def whole_number(value: object) -> int | None:
@@ -161,16 +170,7 @@ def _positive(value: object) -> int | None:
 
 def _compiled_with(flags: Flags, name: str) -> object:
     """An argument's value, or that of its key in the JSON of --compilation-config; None if both are unset."""
-    return flags[name] if name in flags else _compiled(flags).get(name.replace("-", "_"))
-
-
-def _compiled(flags: Flags) -> Mapping[str, Any]:
-    """The content of --compilation-config; empty if unset or unreadable, which the linter reports."""
-    try:
-        found = json.loads(str(flags.get("compilation-config", "{}")))
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
+    return flags[name] if name in flags else json_object(flags, _COMPILED).get(name.replace("-", "_"))
 
 
 def _utilization(value: object) -> float | None:

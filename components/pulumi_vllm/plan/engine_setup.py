@@ -76,8 +76,8 @@ def _graphs(engine: Engine, sequences: int, count: int, own: Flags) -> Flags:
     """Which CUDA graphs vLLM captures on `count` GPUs, where it is not left to vLLM."""
     flags: dict[str, FlagValue] = {}
     largest = memory_settings.default_capture_size(sequences)
-    own_sizes = CAPTURE_SIZES in own or "cudagraph_capture_size" in str(own.get("compilation-config"))
-    if sequences > _USUAL_SEQUENCES and engine.runs_on == "cuda" and not own_sizes:
+    own_size = EngineArguments.of(own).capture_size
+    if sequences > _USUAL_SEQUENCES and engine.runs_on == "cuda" and own_size is None:
         largest = cuda_graphs.capture_size_for(sequences)
         flags["max-cudagraph-capture-size"] = largest
     if (

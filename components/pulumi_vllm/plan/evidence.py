@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pulumi_vllm.plan import cuda_graphs
-from pulumi_vllm.plan.engine_arguments import CAPTURE_SIZES, EngineArguments
+from pulumi_vllm.plan.engine_arguments import EngineArguments
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -138,11 +138,9 @@ def _as_text(flags: Flags) -> dict[str, bool | str]:
     """Flags as evidence records them: switches as booleans, all other values as text. Some are never compared."""
     compared = {
         name: value
-        for name, value in flags.items()
+        for name, value in cuda_graphs.without_few_sizes(flags).items()
         if name not in _NOT_COMPARED and not (name in _USUAL and value is _USUAL[name])
     }
-    if cuda_graphs.are_few_sizes(compared.get(CAPTURE_SIZES, "")):
-        del compared[CAPTURE_SIZES]  # measured to serve as fast as all of them (lab/notes/performance.md)
     return {name: value if isinstance(value, bool) else str(value) for name, value in compared.items()}
 
 

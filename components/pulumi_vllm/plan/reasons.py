@@ -120,8 +120,8 @@ def _memory_reasons(plan: Plan, budget: Budget) -> Iterator[str]:
         )
     if plan.engine.given_cache and CACHE_BYTES in plan.arguments.flags:
         yield (
-            f"vLLM gets the size of the KV cache ({CACHE_BYTES}), so that a start does not profile the memory. The "
-            "measured start with otherwise these flags had at least as much room."
+            f"vLLM gets the size of the KV cache ({CACHE_BYTES}), so that a start does not profile the memory. A "
+            "start that was measured without it held at least as many tokens."
         )
     sizes = plan.arguments.capture_sizes
     if cuda_graphs.are_few_sizes(plan.arguments.flags.get(CAPTURE_SIZES)):

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pulumi_vllm.plan.engine_arguments import CAPTURE_SIZES, number
+from pulumi_vllm.plan.engine_arguments import CAPTURE_SIZES, json_object, number
 from pulumi_vllm.plan.lint.findings import error
-from pulumi_vllm.plan.lint.json_arguments import json_object
 from pulumi_vllm.plan.lint.kernels import release
 from pulumi_vllm.plan.memory import accepts_images
 

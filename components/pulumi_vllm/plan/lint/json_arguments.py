@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from pulumi_vllm.plan.engine_arguments import json_object
 from pulumi_vllm.plan.lint.findings import error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from pulumi_vllm.plan.engine_arguments import Flags
     from pulumi_vllm.plan.launch import Launch
@@ -24,15 +24,6 @@ def incomplete_value(launch: Launch) -> Problems:
     flags = launch.arguments.flags
     for message in (*_drafts(flags), *_structured(flags), *_connections(flags), *_texts(flags)):
         yield error(message, "the configuration of vLLM 0.26.0 and 0.33.0, run")
-
-
-def json_object(flags: Flags, name: str) -> Mapping[str, Any]:
-    """The content of a JSON argument; empty if unset, unreadable or not an object."""
-    try:
-        found = json.loads(str(flags.get(name, "{}")))
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _drafts(flags: Flags) -> Iterator[str]:
